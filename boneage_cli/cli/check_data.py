@@ -1,0 +1,121 @@
+"""``boneage check-data``: what a data set holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table
+from boneage_cli.cli.options import WorkersOption
+
+if TYPE_CHECKING:
+    from boneage_cli.datasets.audit import Audit
+    from boneage_cli.datasets.findings import Finding
+
+EXAMPLES = 3
+_MARKS = {"error": "[red]✘[/red]", "warning": "[yellow]![/yellow]", "note": "[blue]i[/blue]"}
+
+
+class Split(str, Enum):
+    """The splits of a data set."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+def check_data(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="The data set: a folder with train.csv, or the name of one below data/. Default: "
+            "the only one there.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            "--split",
+            help="Check this split alone. Its ids are still compared with those of the others. "
+            "Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            file_okay=False,
+            help="Write index.html, one page with plots and sample radiographs, and findings.csv "
+            "here.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Check the labels and every image of a data set.
+
+    [bold]Examples[/bold]
+
+    \b
+      boneage check-data
+      boneage check-data --data demo
+      boneage check-data --data data/rsna --split test
+      boneage check-data --report check        (then open check/index.html)
+
+    [bold]Errors[/bold] must be fixed before training
+
+    Images that are missing, cannot be read, are cut off, or show nothing. Bone ages that are
+    missing, NaN, infinite, not above 0 or above 240 months. An unreadable sex. One id with two
+    labels. The same id, patient or pixels in two splits. Test labels of another version than
+    SOURCE.json names.
+
+    [bold]Warnings[/bold] are worth a look
+
+    The same pixels or id twice in a split, images that no row names, a missing sex, few boys or few
+    girls, very dark or faint images, a surround brighter than the hand (inverted, or framed),
+    images below 64 pixels, narrow strips.
+
+    [bold]Output[/bold]
+
+    Tables of labels, bone ages, intensities and image sizes; each kind of finding with its number,
+    the way out and the first three rows; and a summary line. The report has all findings, the
+    plots, and radiographs before and after CLAHE, in one page that works without a network.
+
+    [bold]Exit status[/bold]: 0 when nothing must be fixed, 1 when there are errors, 2 when there is
+    no data set to check.
+    """
+    from boneage_cli.datasets.audit import audit
+    from boneage_cli.datasets.audit_tables import audit_tables
+    from boneage_cli.datasets.manifest import find_dataset
+
+    result = audit(find_dataset(data), split.value if split else None, workers)
+    for table in audit_tables(result):
+        print_table(*table)
+    for kind, findings in result.by_kind().items():
+        _print_findings(kind, findings, result)
+    if report is not None:
+        from boneage_cli.datasets.audit_report import write_report
+
+        console.print(f"Report: {write_report(result, report)}", markup=False)
+    console.print(f"{result.folder}: {result.summary()}", markup=False)
+    if not result.passed:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def _print_findings(kind: str, findings: list[Finding], result: Audit) -> None:
+    first = findings[0]
+    console.print(
+        f"{_MARKS[first.severity]} [bold]{kind}[/bold] × {len(findings):,}: {first.remedy}"
+    )
+    for finding in findings[:EXAMPLES]:
+        console.print(f"    {finding.text(result.folder)}", markup=False)
+    if len(findings) > EXAMPLES:
+        console.print(f"    … and {len(findings) - EXAMPLES:,} more")

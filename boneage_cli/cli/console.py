@@ -1,0 +1,70 @@
+"""What every command prints with, and the one place that turns an error into a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from boneage_cli.errors import BoneageError
+
+console = Console(highlight=False, soft_wrap=True)
+error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+EXIT_FINDINGS = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = ""
+) -> None:
+    """Prints a table to standard output: the first column to the left, the others to the right."""
+    table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position else "left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def warn(message: str) -> None:
+    """Prints one line of warning to standard error."""
+    error_console.print(f"[yellow]warning:[/yellow] {_plain(message)}")
+
+
+def fail(message: str) -> None:
+    """Prints one line of error to standard error."""
+    error_console.print(f"[red]error:[/red] {_plain(message)}")
+
+
+def _plain(message: str) -> str:
+    # Square brackets in a path are not markup.
+    return message.replace("[", r"\[")
+
+
+class CommandGroup(TyperGroup):
+    """The top-level group: takes ``--debug`` anywhere and ends every known error in one line."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Takes ``--debug`` wherever it stands in the line, so that it works after a command."""
+        if "--debug" in args:
+            args = ["--debug", *(argument for argument in args if argument != "--debug")]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Runs the command; a BoneageError becomes one line and exit status 2."""
+        try:
+            return super().invoke(ctx)
+        except BoneageError as error:
+            if ctx.params.get("debug"):
+                raise
+            fail(str(error))
+            raise typer.Exit(EXIT_BAD_INPUT) from None
+        except KeyboardInterrupt as interrupt:
+            fail(str(interrupt) or "interrupted; run the same command again to go on")
+            raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -1,0 +1,195 @@
+"""``boneage evaluate``: a model's errors on a split of known ages."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boneage_cli.cli.console import EXIT_FINDINGS, console, error_console, fail, print_table
+from boneage_cli.cli.options import (
+    BatchSizeOption,
+    Device,
+    DeviceOption,
+    ModelOption,
+    Precision,
+    PrecisionOption,
+    TtaOption,
+    WorkersOption,
+    model_paths,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from boneage_cli.core.evaluation import Evaluation, Metrics
+
+
+class Split(str, Enum):
+    """A part of a data set."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+def evaluate(
+    model: ModelOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
+    ] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            "--split",
+            help="Which part of it. Default: test where that has ages, else validation.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            file_okay=False,
+            help="The folder for figures and plots. Default: evaluation-SPLIT in the run folder, "
+            "or in the current one.",
+        ),
+    ] = None,
+    tta: TtaOption = False,
+    batch_size: BatchSizeOption = 32,
+    workers: WorkersOption = None,
+    device: DeviceOption = Device.auto,
+    precision: PrecisionOption = Precision.auto,
+) -> None:
+    """Measure how far a model's bone ages are from the known ones.
+
+    [bold]Examples[/bold]
+
+    \b
+      boneage evaluate
+      boneage evaluate --data rsna --split validation
+      boneage evaluate --model runs/a,runs/b --data rsna --tta
+      boneage evaluate -m best.safetensors -d data/clinic -o report/
+
+    [bold]What it prints[/bold]
+
+    The mean absolute error (MAE) and the bias (predicted − known) with 95 % bootstrap intervals,
+    median error, root mean square error (RMSE) and the share of errors of at most 6, 12 and 24
+    months: over all, by sex, and by bands of known age (0–5 means below 5 years). Beside them
+    stands the MAE of predicting the training set's mean age for everyone. On 200 radiographs the
+    interval of an MAE is about half a month to each side: smaller differences between models mean
+    little.
+
+    On a test split the version of the labels is named. Two versions of RSNA's circulate, 2.8
+    months apart on average; do not compare figures on one with figures on the other.
+
+    [bold]What it writes[/bold]
+
+    metrics.json, predictions.csv (image_id, true, predicted, absolute_error, sex, error),
+    scatter.png and bland_altman.png.
+
+    [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some were not, 2 when
+    the command line or the data make no sense.
+    """  # noqa: D301
+    from boneage_cli.core.evaluation import evaluate as measure
+    from boneage_cli.core.evaluation import write_evaluation
+    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
+
+    folder = find_dataset(data)
+    part = split.value if split else _labelled_split(folder)
+    manifest = read_manifest(folder, part)
+    bundles = model_paths(model)
+    predictor = Predictor.load(bundles, device.value, precision.value)
+    error_console.print(f"model: {predictor.description}", markup=False)
+    version = label_version(manifest) if part == "test" else None
+    evaluation = measure(
+        predictor,
+        manifest,
+        yardstick=_mean_training_age(folder),
+        batch_size=batch_size,
+        workers=workers,
+        tta=tta,
+        about={
+            "model": [str(path) for path in bundles],
+            "data": str(folder),
+            "split": part,
+            "label_version": version,
+            "tta": tta,
+        },
+    )
+    target = output or _default_output(bundles, part)
+    files = write_evaluation(evaluation, target, f"{folder.name}, {part}")
+    _print_evaluation(evaluation, f"{folder}, {part}", version)
+    for name, error in _failures(evaluation.predictions):
+        fail(error if name in error else f"{name}: {error}")
+    console.print("written   " + ", ".join(str(file) for file in files), markup=False)
+    if evaluation.failed:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def _labelled_split(folder: Path) -> str:
+    from boneage_cli.datasets.manifest import read_manifest
+
+    if (folder / "test.csv").is_file() and read_manifest(folder, "test")["boneage"].notna().any():
+        return "test"
+    return "validation"
+
+
+def _mean_training_age(folder: Path) -> float | None:
+    from boneage_cli.datasets.manifest import read_manifest
+
+    if not (folder / "train.csv").is_file():
+        return None
+    return float(read_manifest(folder, "train")["boneage"].mean())
+
+
+def _default_output(bundles: list[Path], split: str) -> Path:
+    name = f"evaluation-{split}"
+    run = bundles[0] if bundles[0].is_dir() else bundles[0].parent
+    # Several models have no run folder in common.
+    return run / name if len(bundles) == 1 and (run / "run.json").is_file() else Path(name)
+
+
+def _print_evaluation(evaluation: Evaluation, title: str, version: str | None) -> None:
+    from boneage_cli.core.evaluation import TOLERANCES
+
+    groups = {"all": evaluation.overall, **evaluation.by_sex, **evaluation.by_age}
+    shares = [f"≤ {months} mo" for months in TOLERANCES]
+    print_table(
+        f"{title}{f', labels: {version}' if version else ''}",
+        ("", "images", "MAE (95 %)", "median", "RMSE", "bias (95 %)", *shares),
+        [_row(name, metrics) for name, metrics in groups.items()],
+        "errors in months",
+    )
+    console.print(
+        f"MAE       {evaluation.mae} months; predicting {evaluation.yardstick:.1f} months for "
+        f"everyone: {evaluation.yardstick_mae:.2f}"
+    )
+    if evaluation.overall.correlation is not None:
+        console.print(f"r         {evaluation.overall.correlation:.4f} (Pearson)")
+    if evaluation.unlabelled:
+        console.print(f"left out  {evaluation.unlabelled} radiographs without a known age")
+    if evaluation.failed:
+        console.print(f"failed    {evaluation.failed} radiographs; they are in no figure")
+
+
+def _row(name: str, metrics: Metrics) -> list[str]:
+    return [
+        name,
+        str(metrics.images),
+        str(metrics.mae),
+        f"{metrics.median_absolute_error:.2f}",
+        f"{metrics.rmse:.2f}",
+        str(metrics.bias),
+        *(f"{share:.1%}" for share in metrics.within.values()),
+    ]
+
+
+def _failures(predictions: pd.DataFrame) -> list[tuple[str, str]]:
+    failed = predictions[predictions["error"].notna()]
+    return list(zip(failed["image_id"].astype(str), failed["error"], strict=True))

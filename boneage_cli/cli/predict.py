@@ -1,0 +1,216 @@
+"""``boneage predict``: bone ages of radiographs in files, folders, lists and tables."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from boneage_cli.cli.console import EXIT_FINDINGS, error_console, fail, warn
+from boneage_cli.cli.options import (
+    BatchSizeOption,
+    Device,
+    DeviceOption,
+    ModelOption,
+    Precision,
+    PrecisionOption,
+    TtaOption,
+    WorkersOption,
+    model_paths,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from boneage_cli.core.prediction import Prediction
+
+# What shells report for a program that ended because nobody read its output any more.
+EXIT_BROKEN_PIPE = 141
+
+
+class Sex(str, Enum):
+    """The child's sex, short or long."""
+
+    M = "M"
+    F = "F"
+    male = "male"
+    female = "female"
+
+
+class Format(str, Enum):
+    """What predictions are written as."""
+
+    text = "text"
+    csv = "csv"
+    json = "json"
+
+
+def predict(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT",
+            help="Radiographs (PNG, JPEG, TIFF, WebP, DICOM), folders, text lists with one path a "
+            "line, CSV tables, or - for a text list on standard input.",
+            show_default=False,
+        ),
+    ],
+    sex: Annotated[
+        Sex | None,
+        typer.Option(
+            "--sex",
+            "-s",
+            case_sensitive=False,
+            help="The sex of every child whose table row names none. Default: what a DICOM file "
+            "says.",
+            show_default=False,
+        ),
+    ] = None,
+    model: ModelOption = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="How to write the ages. Default: by the ending of --output, else text.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            dir_okay=False,
+            help="A file to write to, which appears when all is done. Default: standard output, "
+            "each line as soon as it is known.",
+        ),
+    ] = None,
+    tta: TtaOption = False,
+    batch_size: BatchSizeOption = 32,
+    workers: WorkersOption = None,
+    device: DeviceOption = Device.auto,
+    precision: PrecisionOption = Precision.auto,
+) -> None:
+    """Predict bone age from radiographs of the left hand.
+
+    [bold]Examples[/bold]
+
+    \b
+      boneage predict hand.png --sex F
+      boneage predict scans/ --sex M --output ages.csv
+      boneage predict children.csv                  (with columns path and sex)
+      boneage predict list.txt --sex F --format json
+      find . -name '*.dcm' | boneage predict -      (sex from the DICOM files)
+      boneage predict hand.png -s M -m runs/a -m runs/b
+
+    [bold]Inputs[/bold]
+
+    Folders are searched to the bottom, in order of name. In a text list, blank lines and lines that
+    start with # are left out. A CSV table has a header with a column path, filename, file or image,
+    or with a column id, where the files are called <id>.png (or .dcm, …) and lie beside the table,
+    in a folder of the table's name, or in the folder that a column dir names. It may have a column
+    sex, gender or male (M, F, male, female, True, False), and columns width and height with the
+    size of the original where the stored image was squashed. Relative paths are looked for in the
+    current folder first, then beside the list.
+
+    [bold]Sex[/bold]
+
+    A model that was trained with sex needs it, and never guesses. A table's row comes first, then
+    --sex, then what a DICOM file says; a DICOM file that says otherwise is warned about.
+
+    [bold]Output[/bold]
+
+    Text is one line a radiograph, to the nearest whole month, with the months in brackets:
+
+    \b
+      hand.png: 10 years 6 months (126.5 months)
+
+    CSV and JSON (one array) have path, id, sex, months, years_months and error. A radiograph that
+    cannot be predicted is told on standard error and, in CSV and JSON, gets a row with its error;
+    the others are predicted all the same.
+
+    [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2 when the command
+    line or an input makes no sense. A research tool, not a medical device.
+    """  # noqa: D301
+    import sys
+    from contextlib import closing
+
+    from boneage_cli.core.inputs import cases, count_cases, may_state_sex
+    from boneage_cli.core.output import write_predictions
+    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.errors import BoneageError
+    from boneage_cli.progress import track
+
+    names = [str(path) for path in inputs]
+    male = None if sex is None else sex in (Sex.M, Sex.male)
+    unrolled = cases(names, male)
+    predictor = Predictor.load(model_paths(model), device.value, precision.value)
+    if not model:
+        error_console.print(f"model: {predictor.description}", markup=False)
+    if predictor.needs_sex and male is None and not may_state_sex(names):
+        raise BoneageError(
+            "this model needs the child's sex, which no input names: give --sex M or --sex F, or a "
+            "CSV table with a column sex"
+        )
+    style = format.value if format else _style_by_ending(output)
+    found = predictor.predict_files(unrolled, batch_size=batch_size, workers=workers, tta=tta)
+    tally = _Tally()
+    # Lines that run down a terminal are progress enough; a bar between them would tear them.
+    barred = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
+    with closing(found):
+        shown: Any = found
+        if barred:
+            shown = track(found, description="predict", total=count_cases(names))
+        try:
+            write_predictions(tally.watch(shown), style, output)
+        except BrokenPipeError:
+            _leave_broken_pipe()
+    if output is not None:
+        error_console.print(f"{tally.text()}: {output}", markup=False)
+    if tally.failed:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+class _Tally:
+    """Counts predictions as they pass, and tells of each that failed."""
+
+    def __init__(self) -> None:
+        self.total = self.failed = 0
+
+    def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        import sys
+
+        from tqdm import tqdm
+
+        for prediction in predictions:
+            self.total += 1
+            if prediction.error is not None:
+                self.failed += 1
+                path = prediction.case.path
+                # Errors of reading name the file already.
+                named = path in prediction.error
+                with tqdm.external_write_mode(file=sys.stderr):
+                    fail(prediction.error if named else f"{path}: {prediction.error}")
+            yield prediction
+
+    def text(self) -> str:
+        radiographs = "radiograph" if self.total == 1 else "radiographs"
+        return f"{self.total} {radiographs}, {self.failed} failed"
+
+
+def _style_by_ending(output: Path | None) -> str:
+    ending = output.suffix.lower().lstrip(".") if output else ""
+    return ending if ending in ("csv", "json") else "text"
+
+
+def _leave_broken_pipe() -> None:
+    """Ends without a message: whoever read the output, head say, has seen enough."""
+    import os
+    import sys
+
+    # Python flushes standard output once more at its end, which must not fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(EXIT_BROKEN_PIPE)

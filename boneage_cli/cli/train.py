@@ -1,0 +1,141 @@
+"""``boneage train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boneage_cli.cli.console import console, print_table
+
+if TYPE_CHECKING:
+    from boneage_cli.core.training import Run
+
+
+def train(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Which views of the hand the network sees: global (the whole hand), roi (carpal "
+            "and metacarpal regions) or fusion (all three).",
+        ),
+    ] = None,
+    gender: Annotated[
+        bool | None,
+        typer.Option("--gender/--no-gender", help="Whether the child's sex is an input."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="A settings file, such as configs/global.toml."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", "-b", help="A timm model by name, small_cnn or m46."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="imagenet, none, or a .safetensors file to start from."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="One setting, as training.epochs=5; wins over all else. Repeatable."
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="Go on with an interrupted run, by its folder."),
+    ] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Where run folders are made.")] = Path(
+        "runs"
+    ),
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", help="Where decoded images are kept. [default: .cache in the data set]"
+        ),
+    ] = None,
+    devices: Annotated[
+        str, typer.Option("--devices", help="auto, cpu, or a number of GPUs or processes.")
+    ] = "auto",
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="The number of machines.")] = 1,
+) -> None:
+    """Train a bone-age model and write it to a run folder.
+
+    Settings come from the built-in defaults, then --config, then the options here, then --set; an
+    unknown one is refused with the nearest name. A GPU is used where there is one. Images are
+    decoded once, into a cache; Ctrl-C is safe, and --resume goes on to the same result.
+
+    The run folder holds settings.toml, history.csv, TensorBoard events, best.safetensors (the
+    model), last.ckpt (to resume from), validation_predictions.csv and plots; runs/summary.csv has
+    one row per run.
+
+    [bold]Examples[/bold]
+
+      boneage train --model global --gender
+
+      boneage train --data rsna --backbone convnext_tiny --set training.batch_size=64
+
+      boneage train --config configs/demo.toml --data demo
+
+      boneage train --resume runs/20260101-120000-global
+    """
+    from boneage_cli.core import training
+    from boneage_cli.core.config import load_experiment
+    from boneage_cli.datasets.manifest import find_dataset
+
+    if resume is not None:
+        run = training.resume(resume, report=_print_epoch)
+    else:
+        flags = {
+            "model.family": model,
+            "model.gender": gender,
+            "model.backbone": backbone,
+            "model.weights": weights,
+        }
+        experiment = load_experiment(config, flags=flags, overrides=set_ or ())
+        folder = find_dataset(data)
+        console.print(f"data      {folder}")
+        run = training.train(
+            experiment,
+            folder,
+            runs=runs,
+            config_file=config,
+            cache=cache,
+            devices=devices,
+            nodes=nodes,
+            report=_print_epoch,
+        )
+    _print_run(run)
+
+
+def _print_epoch(row: dict[str, float]) -> None:
+    figures = [f"epoch {row['epoch']:3.0f}", f"train loss {row['train_loss']:7.3f}"]
+    if "val_mae" in row:
+        figures.append(f"train MAE {row['train_mae']:6.2f}")
+        figures.append(f"validation MAE {row['val_mae']:6.2f} months")
+    if "val_sex_error" in row:
+        figures.append(f"validation sex errors {row['val_sex_error']:.1%}")
+    figures.append(f"{row['images_per_second']:.0f} images/s")
+    console.print("  ".join(figures))
+
+
+def _print_run(run: Run) -> None:
+    rows = [("best epoch", f"{run.best_epoch} of {run.epochs}")]
+    if run.evaluation is not None:
+        rows += [
+            ("validation MAE, months", run.evaluation.overall.mae.text()),
+            ("the same, predicting the mean age", f"{run.evaluation.mean_age_mae:.2f}"),
+        ]
+    rows += [("weights", f"{run.parameters:,}"), ("time of training", f"{run.seconds:.0f} s")]
+    print_table("Run", ("", ""), rows)
+    console.print(f"model     {run.bundle}")
+    console.print(f"plots     {run.folder}/learning_curve.png, validation/scatter.png")
+    console.print(f"next      boneage predict INPUT --sex M --model {run.bundle}")

@@ -1,0 +1,1 @@
+"""The engine that every command shares: settings, training, bundles, prediction, evaluation."""

@@ -1,0 +1,46 @@
+"""Ages as people write them: years and months, and back to months."""
+
+from __future__ import annotations
+
+import re
+
+from boneage_cli.errors import BoneageError
+
+MONTHS_PER_YEAR = 12
+
+_NUMBER = r"\d+(?:\.\d+)?"
+_AGE = re.compile(
+    rf"(?P<sign>-?)\s*"
+    rf"(?:(?P<years>{_NUMBER})\s*(?:years?|yrs?|y))?\s*,?\s*"
+    rf"(?:(?P<months>{_NUMBER})\s*(?:months?|mos?|m)?)?",
+    re.IGNORECASE,
+)
+
+
+def years_and_months(months: float) -> str:
+    """An age to the nearest whole month, as ``10 years 6 months``.
+
+    A tie goes to the even month, so that 126.5 reads as 10 years 6 months. Both words stay in the
+    plural, which keeps the text easy to parse.
+
+    Args:
+        months: The age in months, finite; below zero the text starts with a minus sign.
+    """
+    whole = round(months)
+    years, rest = divmod(abs(whole), MONTHS_PER_YEAR)
+    return f"{'-' if whole < 0 else ''}{years} years {rest} months"
+
+
+def parse_age(text: str) -> float:
+    """Reads an age in months: ``10 years 6 months``, ``10y 6m``, ``126.5 months`` or ``126.5``.
+
+    Raises:
+        BoneageError: The text is no age.
+    """
+    match = _AGE.fullmatch(text.strip())
+    if not match or (match["years"] is None and match["months"] is None):
+        raise BoneageError(
+            f"'{text}' is no age; write months (126.5) or years and months (10 years 6 months)"
+        )
+    months = float(match["years"] or 0) * MONTHS_PER_YEAR + float(match["months"] or 0)
+    return -months if match["sign"] else months

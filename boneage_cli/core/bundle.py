@@ -1,0 +1,141 @@
+"""A trained model as one ``.safetensors`` file.
+
+Besides the weights it holds, as JSON in the file's metadata: the settings (network and
+preprocessing, so that pixels are treated alike in training and everywhere else), the scale of the
+ages, calibration, metrics and provenance. Reading one runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from boneage_cli import __version__
+from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.models.families import FAMILIES
+from boneage_cli.models.network import Network
+
+FORMAT = "boneage-bundle-1"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained network's weights and all that is needed to use and to judge them.
+
+    Attributes:
+        experiment: The settings it was trained with.
+        age_mean: Mean bone age of the training radiographs, months.
+        age_std: Standard deviation of the same, months.
+        weights: The network's state.
+        metrics: Figures measured when it was made, such as ``validation_mae`` in months.
+        provenance: Data set, label version, software, date.
+        path: The file it was read from.
+    """
+
+    experiment: Experiment
+    age_mean: float
+    age_std: float
+    weights: dict[str, Tensor]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+    def network(self) -> Network:
+        """The network with its weights, ready to predict."""
+        network = build_network(self.experiment, self.age_mean, self.age_std)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            first_line = str(error).splitlines()[0]
+            raise BoneageError(
+                f"{self.path}: the weights do not fit the network of its settings ({first_line}); "
+                "train again with this version"
+            ) from None
+        return network.eval()
+
+
+def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Network:
+    """Makes the untrained network that settings describe.
+
+    Args:
+        experiment: The settings.
+        age_mean: Mean bone age of the training radiographs, months.
+        age_std: Standard deviation of the same, months.
+
+    Raises:
+        BoneageError: The settings name parts that do not exist or do not go together.
+    """
+    model, preprocessing = experiment.model, experiment.preprocessing
+    arguments = model.model_dump(exclude={"family", "gender", "weights", "sex_fusion"})
+    try:
+        return Network(
+            FAMILIES[model.family],
+            input_size=(preprocessing.height, preprocessing.width),
+            sex_fusion=model.sex_fusion if model.gender else "none",
+            age_mean=age_mean,
+            age_std=age_std,
+            **arguments,
+        )
+    except ValueError as error:
+        raise BoneageError(f"model: {error}") from None
+
+
+def save_bundle(bundle: Bundle, path: Path) -> None:
+    """Writes a bundle, whole or not at all."""
+    header = {
+        "format": FORMAT,
+        "experiment": bundle.experiment.model_dump(mode="json"),
+        "age_mean": bundle.age_mean,
+        "age_std": bundle.age_std,
+        "metrics": bundle.metrics,
+        "provenance": {
+            "software": f"boneage {__version__}",
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            **bundle.provenance,
+        },
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.weights.items()}
+    with whole_file(path) as temporary:
+        save_file(weights, temporary, metadata={"boneage": json.dumps(header)})
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Reads a bundle.
+
+    Raises:
+        BoneageError: There is no such file, or it is no bundle of this format.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "best.safetensors"
+    if not path.is_file():
+        raise BoneageError(f"{path}: no such model; 'boneage train' makes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("boneage", "{}"))
+            if header.get("format") != FORMAT:
+                raise BoneageError(
+                    f"{path}: not a model bundle of format {FORMAT}; "
+                    "'boneage train' writes one as best.safetensors"
+                )
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BoneageError(f"{path}: not a readable .safetensors file ({error})") from None
+    return Bundle(
+        experiment=parse_experiment(header["experiment"], str(path)),
+        age_mean=header["age_mean"],
+        age_std=header["age_std"],
+        weights=weights,
+        metrics=header["metrics"],
+        provenance=header["provenance"],
+        path=path,
+    )

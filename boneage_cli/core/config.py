@@ -1,0 +1,283 @@
+"""The settings of an experiment: their schema, their TOML form, defaults and overrides."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.imaging.preprocessing import Preprocessing
+from boneage_cli.models.families import resolve_family
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Section(BaseModel):
+    """A table of a settings file: it refuses keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# A setting of each view: one value for all, or a table with one per view.
+Widths = tuple[int, ...]
+PerView = dict[str, Widths]
+
+
+class ModelSettings(Section):
+    """The network: views of the hand → encoder → pooling → join with sex → head → months."""
+
+    family: str = Field("global", description="global, roi or fusion: which views the model sees")
+    gender: bool = Field(True, description="whether the child's sex is an input")
+    backbone: str | dict[str, str] = Field(
+        "tf_efficientnet_lite0", description="a timm model by name, small_cnn or m46"
+    )
+    weights: str = Field("imagenet", description="imagenet, none, or a .safetensors file")
+    channels: Widths | PerView = Field((32, 64, 128), description="of the blocks of small_cnn")
+    in_channels: Literal[1, 3] = Field(3, description="channels that the gray image is repeated to")
+    normalisation: str = Field(
+        "zscore", description="of gray values: auto (the backbone's), zscore, half, imagenet, unit"
+    )
+    pooling: str = Field("avg", description="avg, gem, attention, attention_deep or flatten")
+    branch_hidden: Widths | PerView = Field((), description="dense layers of each view")
+    branch_activation: str | tuple[str, ...] = "relu"
+    branch_dropout: float | tuple[float, ...] = 0.0
+    sex_fusion: str = Field(
+        "embedding",
+        description="embedding, mlp, cross_attention, gated or cross_attention_gated",
+    )
+    sex_features: int | Widths = Field(8, description="widths of the layers that make them")
+    sex_norm: bool = Field(False, description="whether those layers are batch-normalised")
+    sex_dropout: float = Field(0.0, ge=0, lt=1)
+    attention_heads: int = Field(4, ge=1)
+    hidden: Widths = Field((128,), description="dense layers before the head")
+    activation: str | tuple[str, ...] = Field("relu", description="of the dense layers")
+    dropout: float | tuple[float, ...] = Field(0.2, description="before each dense layer")
+    norm: bool = Field(False, description="whether each dense layer begins with batch norm")
+    head: str = Field("linear", description="linear, sigmoid or distribution")
+    max_age: float = Field(240, gt=0, description="largest age of a bounded head, months")
+    targets: tuple[Literal["age", "sex"], ...] = Field(
+        ("age",), min_length=1, description="what is predicted: age, sex, or both at once"
+    )
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, value: str) -> str:
+        return resolve_family(value)
+
+    @model_validator(mode="after")
+    def _sex_is_input_or_target(self) -> ModelSettings:
+        if self.gender and "sex" in self.targets:
+            raise ValueError("sex cannot be input and target at once; set gender = false")
+        return self
+
+
+class AugmentationSettings(Section):
+    """Random changes of a training batch; each range is symmetric about no change."""
+
+    enabled: bool = True
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    rotate: float = Field(15, ge=0, le=180, description="largest rotation, degrees")
+    translate: float = Field(0.05, ge=0, lt=1, description="largest shift, fraction of the side")
+    scale: float = Field(0.15, ge=0, lt=1, description="largest change of size, fraction")
+    shear: float = Field(0, ge=0, lt=90, description="largest shear, degrees")
+    brightness: float = Field(0.1, ge=0, lt=1, description="largest shift, fraction of full white")
+    contrast: float = Field(0.2, ge=0, lt=1, description="largest change of contrast, fraction")
+    gamma: float = Field(0.2, ge=0, lt=1, description="largest change of gamma, fraction")
+
+
+class TrainingSettings(Section):
+    """The optimisation."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(32, ge=1)
+    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["constant", "plateau", "cosine", "triangular", "triangular2", "exp_range"] = (
+        "cosine"
+    )
+    warmup_epochs: float = Field(1, ge=0, description="epochs of linear warm-up of cosine")
+    final_rate: float = Field(
+        0.01, ge=0, le=1, description="where cosine ends, fraction of the learning rate"
+    )
+    cyclic_base: float = Field(1e-4, gt=0, description="lowest rate of the cyclical schedules")
+    cyclic_steps: int = Field(2000, ge=1, description="optimiser steps of half a cycle")
+    cyclic_gamma: float = Field(0.99994, gt=0, le=1, description="exp_range's factor per step")
+    plateau_factor: float = Field(0.2, gt=0, lt=1)
+    plateau_patience: int = Field(3, ge=0, description="epochs without a better validation MAE")
+    minimum_rate: float = Field(1e-6, ge=0, description="below which plateau does not go")
+    loss: str = Field("mae", description="mae, mse, huber, smooth_l1, wing, l1_l2, mae_relative")
+    loss_options: dict[str, float] = Field(
+        default_factory=dict, description="such as {delta = 10} months for huber"
+    )
+    gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for no limit")
+    accumulate: int = Field(1, ge=1, description="batches per optimiser step")
+    ema: float = Field(0, ge=0, lt=1, description="decay of the averaged weights; 0 for none")
+    patience: int = Field(
+        0, ge=0, description="stop after so many epochs without a better validation MAE; 0 never"
+    )
+    frozen_epochs: int = Field(0, ge=0, description="epochs in which the encoder is frozen")
+    fine_tune_rate: float = Field(
+        1.0, gt=0, description="the encoder's learning rate, fraction of the rate of the rest"
+    )
+    mixup: float = Field(0, ge=0, description="alpha of mixup's Beta distribution; 0 for none")
+    label_noise: float = Field(0, ge=0, description="standard deviation of label noise, months")
+    precision: Literal["auto", "32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 or fp16 on a GPU, bf16 on CPUs that have it, 32 elsewhere"
+    )
+    deterministic: bool = Field(False, description="refuse operations that are not repeatable")
+    compile: bool = Field(False, description="torch.compile the network")
+    seed: int = Field(42, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingSettings:
+        if self.frozen_epochs >= self.epochs and self.frozen_epochs:
+            raise ValueError(
+                f"frozen_epochs = {self.frozen_epochs} of {self.epochs} leaves none to fine-tune"
+            )
+        if self.schedule == "cosine" and self.warmup_epochs >= self.epochs > 1:
+            raise ValueError(
+                f"warmup_epochs = {self.warmup_epochs:g} must be less than epochs = {self.epochs}"
+            )
+        return self
+
+
+class Experiment(Section):
+    """All that decides what a run learns, except the data set itself."""
+
+    name: str = Field("global", pattern=r"^[A-Za-z0-9._-]+$", description="the run folder's name")
+    preprocessing: Preprocessing = Field(default_factory=Preprocessing)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+
+
+def load_experiment(
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """Reads settings from a TOML file, then applies flags, then ``section.key=value`` overrides.
+
+    Args:
+        path: The settings file; None for the defaults.
+        flags: Values by dotted key, such as ``model.gender``; None leaves a setting as it is.
+        overrides: Such as ``training.epochs=5``; the value is read as TOML, else as text.
+
+    Raises:
+        BoneageError: The file cannot be read, a key is unknown (the nearest known one is named),
+            or a value is refused (the reason is given).
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BoneageError(f"{path}: cannot be read ({error.strerror}); see configs/") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise BoneageError(f"{path}: not a TOML file: {error}") from None
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _assign(values, key, value)
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_experiment(values, str(path) if path else "settings")
+
+
+def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
+    """Checks settings against the schema.
+
+    Args:
+        values: Nested tables, as TOML gives them.
+        source: The file's name, for messages.
+
+    Raises:
+        BoneageError: Says which key or value is wrong, and why.
+    """
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise BoneageError(f"{source}: " + "; ".join(_explain(error))) from None
+
+
+def experiment_to_toml(experiment: Experiment) -> str:
+    """The settings as a TOML document that ``load_experiment`` reads back to the same settings."""
+    return tomli_w.dumps(experiment.model_dump(mode="json"))
+
+
+def write_experiment(experiment: Experiment, path: Path) -> None:
+    """Writes the settings as a TOML file."""
+    with whole_file(path) as temporary:
+        temporary.write_text(experiment_to_toml(experiment), encoding="utf-8")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields each leaf of nested settings as (dotted key, value)."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not all(part.strip() for part in key.split(".")):
+        raise BoneageError(f"--set {override}: write section.key=value, as training.epochs=5")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    _assign(values, key, value)
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = (part.strip() for part in key.split("."))
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise BoneageError(f"{key}: {section} is a value, not a section")
+    values[name] = value
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for item in error.errors():
+        location = [str(part) for part in item["loc"]]
+        key = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            known = _known_keys(location[:-1])
+            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            # A key in the wrong section is as common as a misspelt one.
+            elsewhere = [name for name in _all_keys() if name.split(".")[-1] == location[-1]]
+            hint = near[0] if near else elsewhere[0] if elsewhere else None
+            suggestion = f"did you mean {hint}?" if hint else f"known are {', '.join(known)}"
+            yield f"unknown setting {key}; {suggestion}"
+        else:
+            reason = item["msg"].removeprefix("Value error, ")
+            given = item["input"]
+            shown = "" if isinstance(given, Mapping | BaseModel) else f" (given {given!r})"
+            yield f"{key or 'settings'}: {reason}{shown}"
+
+
+def _known_keys(section: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = Experiment
+    for part in section:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def _all_keys() -> list[str]:
+    return [key for key, _ in flatten(Experiment().model_dump())]

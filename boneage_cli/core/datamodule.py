@@ -1,0 +1,232 @@
+"""Batches of cached radiographs with their sex and age."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.views import Rendered, ViewRenderer
+from boneage_cli.datasets.cache import cached_pixels
+from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.reading import read_radiograph
+
+Batch = dict[str, Tensor]
+
+
+class RadiographBatches(Dataset[Batch]):
+    """Rows of a manifest as batches: indexing with a list of rows gives a batch.
+
+    Sex and age are taken by the same row numbers as the pixels, so they cannot part.
+
+    Args:
+        views: For each view, uint8 (n, H, W).
+        manifest: The rows, with ``boneage`` in months and ``male``.
+    """
+
+    def __init__(self, views: Rendered, manifest: pd.DataFrame) -> None:
+        self.views = views
+        self.age = torch.tensor(manifest["boneage"].to_numpy(float), dtype=torch.float32)
+        male = manifest["male"].astype("Float32").to_numpy(dtype=float, na_value=math.nan)
+        self.male = torch.tensor(male, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        """The number of radiographs."""
+        return len(self.age)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """The batch of these rows; a negative row is padding, with weight 0."""
+        index = torch.tensor(rows, dtype=torch.long)
+        weight = (index >= 0).float()
+        index = index.clamp(min=0)
+        batch = {
+            name: torch.from_numpy(np.ascontiguousarray(pixels[index.numpy()])).unsqueeze(1)
+            for name, pixels in self.views.items()
+        }
+        return batch | {
+            "male": self.male[index],
+            "age": self.age[index],
+            "weight": weight,
+            "row": index,
+        }
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Row numbers of each batch of an epoch; shuffling depends on seed and epoch alone.
+
+    Batches are as equal in size as can be, so that none is left with a single image, which batch
+    normalisation could not train on. Each process of several takes every n-th batch; ranks that
+    come short are padded, with rows again in training and with −1 in validation.
+
+    Args:
+        size: The number of rows.
+        batch_size: The largest batch per process.
+        shuffle: Whether rows are permuted, anew in each epoch.
+        seed: Decides the permutations.
+        rank: This process.
+        world_size: The number of processes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.size, self.shuffle, self.seed = size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.batches = max(1, math.ceil(size / (batch_size * world_size)))
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order comes next; the trainer calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """The number of batches of one process."""
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yields the row numbers of each batch of this process."""
+        rows = np.arange(self.size)
+        if self.shuffle:
+            rows = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        short = -self.size % self.world_size
+        padding = np.resize(rows, short) if self.shuffle else np.full(short, -1)
+        mine = np.concatenate([rows, padding])[self.rank :: self.world_size]
+        for batch in np.array_split(mine, self.batches):
+            yield batch.tolist()
+
+
+class BoneAgeData(pl.LightningDataModule):
+    """The train and validation splits of a data set, cached as the network sees them.
+
+    Args:
+        folder: The data set's folder.
+        experiment: The settings.
+        cache: Where decoded images are kept; None for ``.cache`` in the data set's folder.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment, cache: Path | None = None) -> None:
+        super().__init__()
+        self.folder = folder
+        self.experiment = experiment
+        self.cache = cache or folder / ".cache"
+        self.renderer = ViewRenderer(experiment)
+        self.train_manifest = labelled(read_manifest(folder, "train"), experiment.model.gender)
+        self.validation_manifest = labelled(
+            read_manifest(folder, "validation"), experiment.model.gender
+        )
+        self.batches: dict[str, RadiographBatches] = {}
+
+    def prepare_data(self) -> None:
+        """Fills the caches, in one process of each machine."""
+        for manifest in (self.train_manifest, self.validation_manifest):
+            self._views(manifest)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Maps the caches into memory."""
+        if not self.batches:
+            self.batches = {
+                "train": RadiographBatches(self._views(self.train_manifest), self.train_manifest),
+                "validation": RadiographBatches(
+                    self._views(self.validation_manifest), self.validation_manifest
+                ),
+            }
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches of the train split."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the validation split, in order."""
+        return self._loader("validation", shuffle=False)
+
+    def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
+        batches = self.batches[split]
+        trainer = self.trainer
+        sampler = EpochBatches(
+            len(batches),
+            self.experiment.training.batch_size,
+            shuffle=shuffle,
+            seed=self.experiment.training.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        # Slicing mapped bytes takes microseconds: worker processes would only copy them again.
+        return DataLoader(
+            batches, sampler=sampler, batch_size=None, pin_memory=torch.cuda.is_available()
+        )
+
+    def _views(self, manifest: pd.DataFrame) -> Rendered:
+        return view_pixels(manifest, self.renderer, self.cache)
+
+
+def labelled(manifest: pd.DataFrame, needs_sex: bool) -> pd.DataFrame:
+    """The rows that can be trained on or measured against.
+
+    Args:
+        manifest: Rows of one split.
+        needs_sex: Whether a row without sex is useless.
+
+    Raises:
+        BoneageError: No row is left.
+    """
+    usable = np.isfinite(manifest["boneage"].to_numpy(float))
+    if needs_sex:
+        usable &= manifest["male"].notna().to_numpy()
+    if not usable.any():
+        split = ", ".join(manifest["split"].unique())
+        raise BoneageError(
+            f"split {split}: no image has both a bone age and what the model needs; "
+            "'boneage check-data' lists what is missing"
+        )
+    return manifest[usable].reset_index(drop=True)
+
+
+def true_aspects(manifest: pd.DataFrame) -> list[float | None]:
+    """Width by height of each original radiograph, None where the manifest does not tell it."""
+    if not {"width", "height"} <= set(manifest.columns):
+        return [None] * len(manifest)
+    ratios = manifest["width"].astype(float) / manifest["height"].astype(float)
+    return [ratio if math.isfinite(ratio) and ratio > 0 else None for ratio in ratios]
+
+
+def view_pixels(manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path) -> Rendered:
+    """The views of each row, uint8 (n, H, W), from the cache or made now.
+
+    Raises:
+        BoneageError: An image cannot be read.
+    """
+    paths = manifest["path"].tolist()
+    aspects = true_aspects(manifest)
+
+    def render(row: int) -> Rendered:
+        radiograph = read_radiograph(paths[row])
+        if aspects[row] is not None:
+            radiograph = replace(radiograph, aspect=aspects[row])
+        return renderer(radiograph)
+
+    return cached_pixels(
+        paths, render, shapes=renderer.shapes, key=f"{renderer.key} {aspects}", folder=cache
+    )
+
+
+def mean_and_deviation(ages: pd.Series) -> tuple[float, float]:
+    """Mean and standard deviation of the training ages, months; the deviation is at least 1."""
+    values = ages.to_numpy(float)
+    return float(values.mean()), max(1.0, float(values.std()))

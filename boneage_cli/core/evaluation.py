@@ -1,0 +1,369 @@
+"""How far a model's ages are from the known ones, with intervals that say how sure that is.
+
+All intervals are 95 % percentile bootstrap intervals over radiographs (Efron & Tibshirani, An
+Introduction to the Bootstrap, 1993, chapter 13) with a fixed seed, so the same predictions always
+give the same figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.core.ages import MONTHS_PER_YEAR
+from boneage_cli.core.output import DECIMALS
+from boneage_cli.core.prediction import Case, Predictor
+from boneage_cli.core.runs import write_json
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.progress import track
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+TOLERANCES = (6, 12, 24)
+"""Errors in months whose share is reported."""
+
+AGE_BANDS = ((0, 5), (5, 10), (10, 15), (15, 19))
+"""Bands of known bone age in years, without their upper end; the last holds all that is older."""
+
+PREDICTION_COLUMNS = ("image_id", "true", "predicted", "absolute_error", "sex", "error")
+
+# Indices that one step of the bootstrap draws at once: 8 MB, whatever the number of radiographs.
+_INDICES_AT_ONCE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with the ends of its 95 % interval; as text ``4.16 (3.70 to 4.65)``."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """The figure and its interval, to two decimals."""
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The errors of one group of radiographs, in months where nothing else is said.
+
+    Attributes:
+        images: How many radiographs were compared.
+        mae: Mean absolute error.
+        median_absolute_error: Half of the errors are smaller.
+        rmse: Root of the mean square error.
+        bias: Mean of predicted − known age: above zero the model takes children for older.
+        within: Share (0–1) of errors of at most so many months, for each of ``TOLERANCES``.
+        correlation: Pearson's; None where one side does not vary.
+    """
+
+    images: int
+    mae: Estimate
+    median_absolute_error: float
+    rmse: float
+    bias: Estimate
+    within: dict[int, float]
+    correlation: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON types, with keys such as ``within_6_months``."""
+        values = asdict(self)
+        within = values.pop("within")
+        return values | {f"within_{months}_months": share for months, share in within.items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model did on radiographs of known age.
+
+    Attributes:
+        predictions: One row per labelled radiograph, ``PREDICTION_COLUMNS``; ages in months, sex
+            as M or F, ``predicted`` empty and ``error`` filled where a radiograph failed.
+        overall: The errors over all radiographs.
+        by_sex: The same for ``girls`` and ``boys``, where there are any.
+        by_age: The same for each band of ``AGE_BANDS`` that holds any.
+        yardstick: The one age that a model without eyes predicts for every child, months.
+        yardstick_mae: The mean absolute error that this makes here, months.
+        unlabelled: Radiographs without a known age, which were left out.
+        about: Whatever names the model and the data.
+    """
+
+    predictions: pd.DataFrame
+    overall: Metrics
+    by_sex: dict[str, Metrics]
+    by_age: dict[str, Metrics]
+    yardstick: float
+    yardstick_mae: float
+    unlabelled: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mae(self) -> Estimate:
+        """Mean absolute error over all radiographs, months."""
+        return self.overall.mae
+
+    @property
+    def rmse(self) -> float:
+        """Root of the mean square error over all radiographs, months."""
+        return self.overall.rmse
+
+    @property
+    def failed(self) -> int:
+        """Radiographs that could not be predicted, and are in none of the figures."""
+        return int(self.predictions["predicted"].isna().sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as metrics.json holds them: ``about`` first, all of them JSON types."""
+        return {
+            **self.about,
+            **self.overall.to_dict(),
+            "failed": self.failed,
+            "unlabelled": self.unlabelled,
+            "yardstick": self.yardstick,
+            "yardstick_mae": self.yardstick_mae,
+            "by_sex": {name: metrics.to_dict() for name, metrics in self.by_sex.items()},
+            "by_age": {name: metrics.to_dict() for name, metrics in self.by_age.items()},
+            "interval": f"{LEVEL:.0%} percentile bootstrap, {RESAMPLES} resamples of radiographs",
+            "unit": "months",
+        }
+
+
+def evaluate(
+    predictor: Predictor,
+    manifest: pd.DataFrame,
+    *,
+    yardstick: float | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    tta: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Predicts the labelled radiographs of a manifest and compares with their known ages.
+
+    Args:
+        predictor: The model.
+        manifest: Rows as ``read_manifest`` gives them.
+        yardstick: Mean age of the training radiographs in months; None for that of the rows.
+        batch_size: Radiographs per pass of the network.
+        workers: Threads that read; None for one per core.
+        tta: Whether to average over several views of each radiograph.
+        about: What names the model and the data, for ``Evaluation.about``.
+
+    Raises:
+        BoneageError: No row has a known age, or no radiograph could be predicted.
+    """
+    labelled = manifest[np.isfinite(manifest["boneage"])].reset_index(drop=True)
+    if labelled.empty:
+        raise BoneageError(
+            "no radiograph here has a known bone age to compare with; choose another --split, or "
+            "run 'boneage predict' instead"
+        )
+    found = predictor.predict_files(
+        manifest_cases(labelled), batch_size=batch_size, workers=workers, tta=tta
+    )
+    results = list(track(found, description="predict", total=len(labelled)))
+    return evaluate_predictions(
+        labelled,
+        np.array([np.nan if result.months is None else result.months for result in results]),
+        errors=[result.error for result in results],
+        yardstick=yardstick,
+        unlabelled=len(manifest) - len(labelled),
+        about=about,
+    )
+
+
+def evaluate_predictions(
+    manifest: pd.DataFrame,
+    months: np.ndarray,
+    *,
+    errors: Sequence[str | None] | None = None,
+    yardstick: float | None = None,
+    unlabelled: int = 0,
+    about: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Compares predicted with known ages.
+
+    Args:
+        manifest: n rows with id, boneage (months, known) and male.
+        months: Predicted ages, shape (n,); NaN where a radiograph failed.
+        errors: Why radiographs failed, n of them, None where they did not.
+        yardstick: As in ``evaluate``.
+        unlabelled: As in ``Evaluation``.
+        about: As in ``Evaluation``.
+
+    Raises:
+        BoneageError: Not one age was predicted.
+    """
+    predictions = _prediction_table(manifest, np.asarray(months, float), errors)
+    done = predictions[predictions["predicted"].notna()]
+    if done.empty:
+        reasons = predictions["error"].dropna()
+        raise BoneageError(
+            f"none of {len(predictions)} radiographs could be predicted"
+            + (f"; the first: {reasons.iloc[0]}" if len(reasons) else "")
+        )
+    true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
+    age = float(true.mean()) if yardstick is None else yardstick
+
+    def grouped(groups: Iterable[tuple[str, np.ndarray]]) -> dict[str, Metrics]:
+        return {
+            name: compute_metrics(true[rows], predicted[rows])
+            for name, rows in groups
+            if rows.any()
+        }
+
+    return Evaluation(
+        predictions=predictions,
+        overall=compute_metrics(true, predicted),
+        by_sex=grouped(
+            (name, (done["sex"] == letter).to_numpy(bool))
+            for name, letter in (("girls", "F"), ("boys", "M"))
+        ),
+        by_age=grouped(_age_groups(true)),
+        yardstick=age,
+        yardstick_mae=float(np.abs(true - age).mean()),
+        unlabelled=unlabelled,
+        about=dict(about or {}),
+    )
+
+
+def compute_metrics(true: np.ndarray, predicted: np.ndarray) -> Metrics:
+    """The errors of predicted ages.
+
+    Args:
+        true: Known ages in months, shape (n,), n ≥ 1.
+        predicted: Predicted ages in months, shape (n,).
+    """
+    errors = np.asarray(predicted, float) - np.asarray(true, float)
+    absolute = np.abs(errors)
+    varies = np.ptp(true) > 0 and np.ptp(predicted) > 0
+    return Metrics(
+        images=len(errors),
+        mae=mean_absolute_error_interval(true, predicted),
+        median_absolute_error=float(np.median(absolute)),
+        rmse=float(np.sqrt((errors**2).mean())),
+        bias=bias_interval(true, predicted),
+        within={months: float((absolute <= months).mean()) for months in TOLERANCES},
+        correlation=float(np.corrcoef(true, predicted)[0, 1]) if varies else None,
+    )
+
+
+def mean_absolute_error_interval(true: np.ndarray, predicted: np.ndarray) -> Estimate:
+    """Mean absolute error in months of ages (n,), with its interval."""
+    return mean_interval(np.abs(np.asarray(predicted, float) - np.asarray(true, float)))
+
+
+def bias_interval(true: np.ndarray, predicted: np.ndarray) -> Estimate:
+    """Mean of predicted − known age in months of ages (n,), with its interval."""
+    return mean_interval(np.asarray(predicted, float) - np.asarray(true, float))
+
+
+def mean_interval(
+    values: np.ndarray, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """The mean with its percentile bootstrap interval.
+
+    Args:
+        values: One per radiograph, shape (n,), n ≥ 1.
+        level: Share of intervals that hold the truth.
+        resamples: How often the radiographs are drawn anew, with replacement.
+        seed: Fixes the draws.
+    """
+    values = np.asarray(values, float)
+    random = np.random.default_rng(seed)
+    step = max(1, _INDICES_AT_ONCE // len(values))
+    means = np.concatenate(
+        [
+            values[
+                random.integers(len(values), size=(min(step, resamples - done), len(values)))
+            ].mean(axis=1)
+            for done in range(0, resamples, step)
+        ]
+    )
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:
+    """Yields the rows of a manifest as cases: sex, and the true aspect where the size is known."""
+    aspects: Sequence[Any] = [None] * len(manifest)
+    if {"width", "height"} <= set(manifest.columns):
+        aspects = (manifest["width"].astype(float) / manifest["height"].astype(float)).tolist()
+    rows = zip(manifest["id"], manifest["path"], manifest["male"], aspects, strict=True)
+    for identity, path, male, aspect in rows:
+        yield Case(
+            path=path,
+            male=None if pd.isna(male) else bool(male),
+            aspect=None if pd.isna(aspect) else float(aspect),
+            id=identity,
+        )
+
+
+def write_prediction_table(predictions: pd.DataFrame, path: Path) -> None:
+    """Writes a table of ``PREDICTION_COLUMNS`` as CSV."""
+    with whole_file(path) as temporary:
+        predictions.round(DECIMALS).to_csv(temporary, index=False)
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:
+    """Writes metrics.json, predictions.csv, scatter.png and bland_altman.png.
+
+    Args:
+        evaluation: What to write.
+        folder: Where; it is made where it is missing.
+        title: What both plots are headed with.
+
+    Returns:
+        The four files.
+
+    Raises:
+        BoneageError: The folder cannot be written.
+    """
+    # The plots need matplotlib, which a caller that only wants figures need not load.
+    from boneage_cli.core.plots import bland_altman, scatter
+
+    done = evaluation.predictions[evaluation.predictions["predicted"].notna()]
+    true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
+    male = None if done["sex"].isna().any() else (done["sex"] == "M").to_numpy(bool)
+    names = ("metrics.json", "predictions.csv", "scatter.png", "bland_altman.png")
+    files = [folder / name for name in names]
+    try:
+        write_json(evaluation.to_dict(), files[0])
+        write_prediction_table(evaluation.predictions, files[1])
+        scatter(true, predicted, files[2], title, male=male)
+        bland_altman(true, predicted, files[3], title)
+    except OSError as error:
+        raise BoneageError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+    return files
+
+
+def _prediction_table(
+    manifest: pd.DataFrame, months: np.ndarray, errors: Sequence[str | None] | None
+) -> pd.DataFrame:
+    known = manifest["boneage"].to_numpy(float)
+    columns = (
+        manifest["id"].tolist(),
+        known,
+        months,
+        np.abs(months - known),
+        [None if pd.isna(male) else "M" if male else "F" for male in manifest["male"]],
+        [None] * len(known) if errors is None else list(errors),
+    )
+    return pd.DataFrame(dict(zip(PREDICTION_COLUMNS, columns, strict=True)))
+
+
+def _age_groups(true: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    for low, high in AGE_BANDS:
+        last = (low, high) == AGE_BANDS[-1]
+        upper = math.inf if last else high * MONTHS_PER_YEAR
+        yield f"{low}–{high} years", (true >= low * MONTHS_PER_YEAR) & (true < upper)

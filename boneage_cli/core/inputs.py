@@ -1,0 +1,302 @@
+"""What a command is pointed at (files, folders, lists, tables), unrolled into single radiographs.
+
+Everything is read as it is needed, so a list of a million paths takes no more memory than a short
+one. Text lists are the ones of S3, one path a line; blank lines and lines that start with ``#`` are
+left out. Tables are CSV files with a header in any of the dialects in use for RSNA's data.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from boneage_cli.core.prediction import Case
+from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS
+from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
+from boneage_cli.errors import BoneageError
+
+STANDARD_INPUT = "-"
+TABLE_SUFFIXES = (".csv", ".tsv")
+
+Kind = Literal["image", "folder", "list", "table", "stdin"]
+
+_FOLDER_HEADINGS = ("dir", "folder", "directory")
+
+
+def cases(inputs: Sequence[str], male: bool | None = None) -> Iterator[Case]:
+    """Unrolls inputs into radiographs, lazily and in order.
+
+    Args:
+        inputs: Radiographs, folders (searched to the bottom, sorted by name), text lists, CSV
+            tables, or ``-`` for a text list on standard input. Relative paths in a list or table
+            are looked for in the current folder, then beside the list. A table without a path
+            column is matched by id: ``<id>.png`` beside it, or in the folder that a row names.
+        male: The sex of every radiograph whose table row names none.
+
+    Returns:
+        An iterator over cases. A named file that does not exist is a case like any other: reading
+        it fails, and says so.
+
+    Raises:
+        BoneageError: At once if an input does not exist or a table lacks a needed column; while
+            iterating if a table's cell makes no sense, or an input turns out to be empty.
+    """
+    sources = [(text, _kind(text)) for text in inputs]
+    for text, kind in sources:
+        if kind == "table":
+            _read_header(text)
+    return _unroll(sources, male)
+
+
+def count_cases(inputs: Sequence[str]) -> int | None:
+    """The number of radiographs in the inputs; None where standard input is one of them."""
+    total = 0
+    for text in inputs:
+        kind = _kind(text)
+        if kind == "stdin":
+            return None
+        if kind == "folder":
+            total += sum(1 for _ in _folder_files(text))
+        elif kind == "list":
+            total += sum(1 for _ in _list_entries(text))
+        elif kind == "table":
+            total += sum(1 for _ in _table_rows(text))
+        else:
+            total += 1
+    return total
+
+
+def may_state_sex(inputs: Sequence[str]) -> bool:
+    """Whether any input could name a child's sex: a DICOM file, or a table with a sex column.
+
+    Standard input cannot be looked at twice and counts as one that could.
+    """
+    for text in inputs:
+        kind = _kind(text)
+        if kind == "stdin" or (
+            kind == "table" and {"male", "female"} & _read_header(text).names.keys()
+        ):
+            return True
+        with closing(_unroll([(text, kind)], None)) as found:
+            if any(_may_be_dicom(Path(case.path)) for case in found):
+                return True
+    return False
+
+
+def _kind(text: str) -> Kind:
+    if text == STANDARD_INPUT:
+        return "stdin"
+    path = Path(text)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return "folder"
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if not path.exists():
+        # S3 takes the sex as its second argument.
+        is_sex = text.lower() in MALE | FEMALE
+        hint = "give the sex as --sex M or --sex F" if is_sex else "check the spelling"
+        raise BoneageError(f"{text}: no such file or folder; {hint}")
+    if suffix in TABLE_SUFFIXES:
+        return "table"
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        _cannot_read(text, error)
+    return "image" if b"\0" in start else "list"
+
+
+def _unroll(sources: Sequence[tuple[str, Kind]], male: bool | None) -> Iterator[Case]:
+    for text, kind in sources:
+        empty = True
+        for case in _read(text, kind, male):
+            empty = False
+            yield case
+        if empty:
+            what = "radiographs" if kind == "folder" else "paths"
+            name = "standard input" if kind == "stdin" else text
+            raise BoneageError(f"{name}: no {what} in it; see 'boneage predict --help'")
+
+
+def _read(text: str, kind: Kind, male: bool | None) -> Iterator[Case]:
+    if kind == "image":
+        yield Case(path=text, male=male)
+    elif kind == "folder":
+        for path in _folder_files(text):
+            yield Case(path=path, male=male)
+    elif kind == "table":
+        yield from _table_cases(text, male)
+    else:
+        folders = [None] if kind == "stdin" else [None, Path(text).parent]
+        for entry in _list_entries(text):
+            yield Case(path=_locate(entry, folders) or entry, male=male)
+
+
+def _folder_files(folder: str) -> Iterator[str]:
+    def refuse(error: OSError) -> NoReturn:
+        _cannot_read(str(error.filename), error)
+
+    # Links to folders are followed, each folder once, so that a link to a parent ends.
+    seen = {Path(folder).resolve()}
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        inner = []
+        for name in sorted(folders):
+            real = Path(root, name).resolve()
+            if not name.startswith(".") and real not in seen:
+                seen.add(real)
+                inner.append(name)
+        folders[:] = inner
+        for name in sorted(files):
+            path = Path(root, name)
+            if not name.startswith(".") and _is_radiograph(path):
+                yield str(path)
+
+
+def _is_radiograph(path: Path) -> bool:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    # DICOMDIR, the index of an archive, carries DICOM's mark as well, but no pixels.
+    if not _may_be_dicom(path) or path.name.upper() == "DICOMDIR":
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError as error:
+        _cannot_read(str(path), error)
+
+
+def _may_be_dicom(path: Path) -> bool:
+    # Archives name DICOM files IM000001 or by their UID, which ends in a number.
+    suffix = path.suffix.lower()
+    return suffix in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit()
+
+
+def _list_entries(text: str) -> Iterator[str]:
+    for line in _lines(text):
+        entry = line.strip()
+        if entry and not entry.startswith("#"):
+            yield entry
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines of a file or of standard input; bytes that are no UTF-8 stay what they are."""
+    if text == STANDARD_INPUT:
+        for raw in sys.stdin.buffer:
+            yield raw.decode("utf-8-sig", errors="surrogateescape")
+        return
+    try:
+        with Path(text).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            yield from file
+    except OSError as error:
+        _cannot_read(text, error)
+
+
+@dataclass(frozen=True)
+class _Header:
+    names: dict[str, str]  # what a column means: what the table calls it
+    delimiter: str
+
+
+def _read_header(text: str) -> _Header:
+    with closing(_lines(text)) as lines:
+        line = next(lines, "")
+    delimiter = max(",;\t", key=line.count)
+    header = next(csv.reader([line], delimiter=delimiter), [])
+    known = {re.sub(r"[\W_]+", "", name.lower()): name for name in header}
+    names = {
+        meaning: next(known[word] for word in words if word in known)
+        for meaning, words in (HEADINGS | {"folder": _FOLDER_HEADINGS}).items()
+        if any(word in known for word in words)
+    }
+    if "image" not in names and "id" not in names:
+        found = ", ".join(name.strip() for name in header) or "nothing"
+        raise BoneageError(
+            f"{text}: the first line must name a column path, filename, image or id (it has "
+            f"{found}); name a plain list of paths .txt"
+        )
+    return _Header(names, delimiter)
+
+
+def _table_rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields each row's line number and its cells by what they mean."""
+    header = _read_header(text)
+    reader = csv.DictReader(_lines(text), delimiter=header.delimiter)
+    try:
+        for row in reader:
+            yield (
+                reader.line_num,
+                {meaning: (row[name] or "").strip() for meaning, name in header.names.items()},
+            )
+    except csv.Error as error:
+        raise BoneageError(
+            f"{text}, line {reader.line_num}: not a CSV file ({error}); save it again as CSV"
+        ) from None
+
+
+def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
+    table = Path(text)
+    for number, row in _table_rows(text):
+        where = f"{text}, line {number}"
+        name = row.get("image") or row.get("id")
+        if not name:
+            raise BoneageError(f"{where}: neither a path nor an id; fill it in or delete the line")
+        folder = row.get("folder")
+        folders: list[Path | None] = (
+            [Path(folder), table.parent / folder]
+            if folder
+            else [None, table.parent, table.with_suffix("")]
+        )
+        yield Case(
+            path=_locate(name, folders, IMAGE_SUFFIXES) or str(Path(folder or "", name)),
+            male=_sex(where, row, male),
+            aspect=_aspect(where, row),
+            id=row.get("id") or None,
+        )
+
+
+def _sex(where: str, row: dict[str, str], default: bool | None) -> bool | None:
+    stated = [PARSERS[name](where, row[name]) for name in ("male", "female") if name in row]
+    return next((male for male in stated if male is not None), default)
+
+
+def _aspect(where: str, row: dict[str, str]) -> float | None:
+    width, height = (
+        PARSERS[name](where, row[name]) if name in row else None for name in ("width", "height")
+    )
+    if width is None or height is None:
+        return None
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise BoneageError(
+            f"{where}: width {width:g} and height {height:g} are no size in pixels; mend them or "
+            "leave them empty"
+        )
+    return width / height
+
+
+def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] = ()) -> str | None:
+    """The first file of that name in the folders, tried with each suffix where it has none.
+
+    A name found in the current folder (None) is given back as it was written.
+    """
+    endings = [""] if name.lower().endswith(IMAGE_SUFFIXES) else ["", *suffixes]
+    for folder in folders:
+        for ending in endings:
+            path = name + ending if folder is None else str(folder / (name + ending))
+            if Path(path).is_file():
+                return path
+    return None
+
+
+def _cannot_read(path: str, error: OSError) -> NoReturn:
+    raise BoneageError(
+        f"{path}: cannot be read ({error.strerror}); check its permissions"
+    ) from None

@@ -1,0 +1,185 @@
+"""One training and validation step of every model family."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torchmetrics import MeanMetric
+
+from boneage_cli.core.augmentation import Augmentation
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.datamodule import Batch
+from boneage_cli.core.optimisation import build_optimiser, rate_schedule, with_and_without_decay
+from boneage_cli.models.losses import build_loss
+from boneage_cli.models.network import (
+    Network,
+    encoder_parameters,
+    freeze_encoder,
+    head_parameters,
+)
+
+METRICS = ("loss", "mae", "squared_error", "sex_error")
+
+
+class BoneAgeModule(pl.LightningModule):
+    """Trains a network on months, on sex, or on both.
+
+    Args:
+        network: The network, with pretrained weights where they are wanted.
+        experiment: The settings.
+    """
+
+    def __init__(self, network: Network, experiment: Experiment) -> None:
+        super().__init__()
+        self.network = network
+        self.experiment = experiment
+        self.settings = experiment.training
+        self.loss = build_loss(self.settings.loss, **self.settings.loss_options)
+        self.augmentation = Augmentation(experiment.augmentation)
+        # The averaged copy starts as the network and follows it; it is what is measured and kept.
+        self.average = copy.deepcopy(network).requires_grad_(False) if self.settings.ema else None
+        self.metrics = nn.ModuleDict(
+            {f"{split}_{name}": MeanMetric() for split in ("train", "val") for name in METRICS}
+        )
+        self.plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
+
+    @property
+    def best_guess(self) -> Network:
+        """The network whose predictions count: the averaged one where weights are averaged."""
+        return self.average if self.average is not None else self.network
+
+    @property
+    def monitor(self) -> str:
+        """The validation figure that decides which epoch is best; smaller is better."""
+        return "val_mae" if "age" in self.experiment.model.targets else "val_sex_error"
+
+    def on_train_epoch_start(self) -> None:
+        """Makes the epoch depend on seed and epoch alone, so that a resumed run repeats it."""
+        epoch = self.current_epoch
+        torch.manual_seed((self.settings.seed * 100_003 + epoch) * 1_009 + self.global_rank)
+        freeze_encoder(self.network, epoch < self.settings.frozen_epochs)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments on the training device; validation batches pass as they are."""
+        if not self.trainer.training:
+            return batch
+        views = {name: batch[name] for name in self.network.views}
+        batch = batch | self.augmentation(views)
+        if self.settings.label_noise:
+            batch["age"] = batch["age"] + self.settings.label_noise * torch.randn_like(batch["age"])
+        return self._mix(batch) if self.settings.mixup else batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one augmented batch."""
+        return self._step(self.network, batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measures one validation batch."""
+        self._step(self.best_guess, batch, "val")
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Moves the averaged weights towards the network's after each optimiser step."""
+        if self.average is None or (batch_idx + 1) % self.settings.accumulate:
+            return
+        # A young average follows quickly: it would otherwise remember its untrained start.
+        decay = min(self.settings.ema, (1 + self.global_step) / (10 + self.global_step))
+        with torch.no_grad():
+            for mean, value in zip(
+                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and a rate that is a function of the step."""
+        rate = self.settings.learning_rate
+        groups = [
+            *with_and_without_decay(
+                encoder_parameters(self.network), rate * self.settings.fine_tune_rate
+            ),
+            *with_and_without_decay(head_parameters(self.network), rate),
+        ]
+        optimiser = build_optimiser(groups, self.settings)
+        if self.settings.schedule == "plateau":
+            self.plateau = ReduceLROnPlateau(
+                optimiser,
+                factor=self.settings.plateau_factor,
+                patience=self.settings.plateau_patience,
+                min_lr=self.settings.minimum_rate,
+            )
+            return optimiser
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimiser, rate_schedule(self.settings, steps))
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def epoch_figures(self) -> dict[str, float]:
+        """The figures of the epoch that ends, over all processes; they begin anew with this.
+
+        Returns:
+            ``train_`` and ``val_`` loss; mae and rmse in months; sex_error as a fraction.
+        """
+        figures = {}
+        for name, metric in self.metrics.items():
+            if metric.update_called:
+                figures[name] = float(metric.compute())
+            metric.reset()
+        for split in ("train", "val"):
+            squared = figures.pop(f"{split}_squared_error", None)
+            if squared is not None:
+                figures[f"{split}_rmse"] = squared**0.5
+        return figures
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the plateau's count of epochs."""
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the plateau's count of epochs."""
+        self._plateau_state = checkpoint.get("plateau")
+
+    def on_train_start(self) -> None:
+        """Restores the plateau, which exists only once the optimiser does."""
+        if self.plateau is not None and self._plateau_state is not None:
+            self.plateau.load_state_dict(self._plateau_state)
+
+    def _step(self, network: Network, batch: Batch, split: str) -> Tensor:
+        views = {name: batch[name] for name in network.views}
+        outputs = network(views, batch["male"] if self.experiment.model.gender else None)
+        weight = batch["weight"]
+        loss = torch.zeros((), device=weight.device)
+        if "age" in outputs:
+            months, age = outputs["age"].float(), batch["age"]
+            loss = loss + self.loss(months, age)
+            error = (months.detach() - age).abs()
+            self.metrics[f"{split}_mae"].update(error, weight)
+            self.metrics[f"{split}_squared_error"].update(error.square(), weight)
+        if "sex" in outputs:
+            logit, male = outputs["sex"].float(), batch["male"]
+            loss = loss + nn.functional.binary_cross_entropy_with_logits(logit, male)
+            wrong = ((logit.detach() > 0) != (male > 0.5)).float()
+            self.metrics[f"{split}_sex_error"].update(wrong, weight)
+        self.metrics[f"{split}_loss"].update(loss.detach(), weight.sum())
+        return loss
+
+    def _mix(self, batch: Batch) -> Batch:
+        # Mixup (Zhang et al. 2018, arXiv:1710.09412) of images, ages and sexes alike.
+        alpha = torch.tensor(self.settings.mixup)
+        share = float(torch.distributions.Beta(alpha, alpha).sample())
+        order = torch.randperm(len(batch["age"]), device=batch["age"].device)
+        mixed = dict(batch)
+        for name in (*self.network.views, "age", "male"):
+            value = batch[name].float()
+            mixed[name] = share * value + (1 - share) * value[order]
+        return mixed

@@ -1,0 +1,81 @@
+"""Optimisers, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from boneage_cli.core.config import TrainingSettings
+
+
+def build_optimiser(
+    groups: Iterable[dict[str, Any]], settings: TrainingSettings
+) -> torch.optim.Optimizer:
+    """Makes the optimiser.
+
+    Args:
+        groups: Parameter groups with ``params`` and ``lr``.
+        settings: The training settings.
+    """
+    groups = list(groups)
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(
+            groups, momentum=settings.betas[0], weight_decay=settings.weight_decay, nesterov=True
+        )
+    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+    return kind(groups, betas=settings.betas, weight_decay=settings.weight_decay)
+
+
+def with_and_without_decay(
+    parameters: Iterable[torch.nn.Parameter], learning_rate: float
+) -> list[dict[str, Any]]:
+    """Two groups: matrices and kernels with weight decay; biases and norm scales without."""
+    parameters = list(parameters)
+    kernels = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": kernels, "lr": learning_rate},
+        {"params": vectors, "lr": learning_rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def rate_schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+    """The factor on the learning rate at each optimiser step.
+
+    Args:
+        settings: The training settings; ``plateau`` is stepped by the validation MAE instead and
+            has a constant factor here.
+        steps: The number of optimiser steps of the whole training.
+    """
+    per_epoch = max(1, steps // settings.epochs)
+    floor = settings.final_rate
+
+    def cosine(step: int) -> float:
+        warmup = round(settings.warmup_epochs * per_epoch)
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def cyclical(step: int) -> float:
+        # Smith 2017 (arXiv:1506.01186): the rate climbs from base to learning_rate and back, once
+        # every two half cycles; triangular2 halves the swing, exp_range shrinks it each step.
+        base = settings.cyclic_base / settings.learning_rate
+        cycle, position = divmod(step, 2 * settings.cyclic_steps)
+        height = 1 - abs(position / settings.cyclic_steps - 1)
+        swing = {
+            "triangular": 1.0,
+            "triangular2": 0.5**cycle,
+            "exp_range": settings.cyclic_gamma**step,
+        }[settings.schedule]
+        return base + (1 - base) * height * swing
+
+    if settings.schedule == "cosine":
+        return cosine
+    if settings.schedule in ("triangular", "triangular2", "exp_range"):
+        return cyclical
+    return lambda step: 1.0

@@ -1,0 +1,119 @@
+"""Predictions as text, CSV or JSON, written one by one as they come."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from boneage_cli.core.ages import years_and_months
+from boneage_cli.core.prediction import Prediction
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+
+COLUMNS = ("path", "id", "sex", "months", "years_months", "error")
+
+# A thousandth of a month is the precision to which every command gives the same age.
+DECIMALS = 4
+
+
+def write_predictions(
+    predictions: Iterable[Prediction], style: str = "text", output: Path | None = None
+) -> None:
+    """Writes predictions one by one, each as soon as it is there.
+
+    Args:
+        predictions: In the order in which they are to be written.
+        style: ``text``, one line a radiograph, leaving out those that failed; ``csv``, a table
+            with ``COLUMNS``; ``json``, one array with an object of ``COLUMNS`` per radiograph.
+        output: The file, which appears when all is written; None for standard output.
+
+    Raises:
+        BoneageError: The file cannot be written.
+    """
+    chunks = FORMATS[style](predictions)
+    if output is None:
+        _write_stream(chunks)
+        return
+    # A pipe or /dev/null is written to; renaming a file over it would destroy it.
+    special = output.exists() and not output.is_file()
+    try:
+        with (
+            nullcontext(output) if special else whole_file(output) as path,
+            path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        ):
+            stream.writelines(chunks)
+    except OSError as error:
+        raise BoneageError(
+            f"{output}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+
+
+def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields S3's line ``path: 10 years 6 months (126.5 months)`` where there is an age."""
+    for prediction in predictions:
+        if prediction.months is not None:
+            age = years_and_months(prediction.months)
+            # Adding zero turns -0.0 into 0.0.
+            months = round(prediction.months, 1) + 0.0
+            yield f"{prediction.case.path}: {age} ({months:.1f} months)\n"
+
+
+def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a header and a CSV row per radiograph; a failed one has an error and no months."""
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\n")
+
+    def written(cells: Iterable[Any]) -> str:
+        line.seek(0)
+        line.truncate()
+        writer.writerow(cells)
+        return line.getvalue()
+
+    yield written(COLUMNS)
+    for prediction in predictions:
+        yield written(prediction_row(prediction).values())
+
+
+def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a JSON array, one object a line; a failed one has an error and no months."""
+    separator = "["
+    for prediction in predictions:
+        yield f"{separator}\n{json.dumps(prediction_row(prediction))}"
+        separator = ","
+    yield "[]\n" if separator == "[" else "\n]\n"
+
+
+def prediction_row(prediction: Prediction) -> dict[str, Any]:
+    """One prediction under ``COLUMNS``: sex as M or F, months as a number, None where unknown."""
+    months = prediction.months
+    return {
+        "path": prediction.case.path,
+        "id": prediction.case.id,
+        "sex": None if prediction.male is None else "M" if prediction.male else "F",
+        "months": None if months is None else round(months, DECIMALS),
+        "years_months": None if months is None else years_and_months(months),
+        "error": prediction.error,
+    }
+
+
+FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {
+    "text": text_lines,
+    "csv": csv_lines,
+    "json": json_lines,
+}
+
+
+def _write_stream(chunks: Iterable[str]) -> None:
+    # File names may hold bytes that are no UTF-8; they leave as they came.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+    for chunk in chunks:
+        sys.stdout.write(chunk)
+        # A reader at the other end of a pipe gets each line when it is known.
+        sys.stdout.flush()

@@ -1,0 +1,222 @@
+"""Plots of training and of predicted against known ages, as PNG files.
+
+They use matplotlib's figures directly instead of pyplot, so that they need no display, keep no
+state, and may be drawn from several threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+from boneage_cli.files import whole_file
+
+# Okabe & Ito 2008, a palette that colour-blind readers tell apart.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+
+
+def learning_curve(history: pd.DataFrame, path: Path) -> None:
+    """Draws the loss, the MAE and the learning rate of a run over its epochs.
+
+    Args:
+        history: Rows with epoch, train_loss, train_mae, val_loss, val_mae (months) and
+            learning_rate; missing values leave gaps.
+        path: The PNG file.
+    """
+    with _figure(path, (7, 7.5)) as figure:
+        panels = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
+        for axes, name, label in zip(
+            panels, ("mae", "loss"), ("MAE (months)", "loss"), strict=False
+        ):
+            _curves(axes, history, name, label)
+        _mark_best(panels[0], history)
+        panels[0].legend(loc="upper right", frameon=False)
+        rate = panels[2]
+        rate.plot(history["epoch"], history["learning_rate"], color=GREY, marker="o", markersize=3)
+        rate.set_ylabel("learning rate")
+        if (history["learning_rate"] > 0).any():
+            rate.set_yscale("log")
+        rate.set_xlabel("epoch")
+        rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def scatter(
+    true: np.ndarray,
+    predicted: np.ndarray,
+    path: Path,
+    title: str = "",
+    male: np.ndarray | None = None,
+) -> None:
+    """Draws predicted against known ages, with the line on which they are equal.
+
+    Args:
+        true: Known ages in months, shape (n,).
+        predicted: Predicted ages in months, shape (n,).
+        path: The PNG file.
+        title: The plot's heading; the MAE and n are added to it.
+        male: Sex per radiograph, shape (n,), to tell boys from girls; None for one colour.
+    """
+    true, predicted = np.asarray(true, float), np.asarray(predicted, float)
+    with _figure(path, (6, 6)) as figure:
+        axes = figure.subplots()
+        low, high = _limits(np.concatenate([true, predicted]))
+        axes.plot([low, high], [low, high], color=GREY, linewidth=1, label="equal")
+        for label, rows, colour, marker in _groups(len(true), male):
+            axes.scatter(
+                true[rows],
+                predicted[rows],
+                s=_marker_size(len(true)),
+                c=colour,
+                marker=marker,
+                alpha=_opacity(len(true)),
+                linewidths=0,
+                label=label,
+            )
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set_xlabel("known bone age (months)")
+        axes.set_ylabel("predicted bone age (months)")
+        _whole_years(axes, both=True)
+        mae = np.abs(predicted - true).mean()
+        _head(axes, title, f"MAE {mae:.2f} months, n = {len(true)}")
+        _legend(axes, loc="upper left")
+
+
+def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str = "") -> None:
+    """Draws the difference of predicted and known age over their mean, with limits of agreement.
+
+    The limits are bias ± 1.96 standard deviations (Bland & Altman, Lancet 1986;327:307–310).
+
+    Args:
+        true: Known ages in months, shape (n,).
+        predicted: Predicted ages in months, shape (n,).
+        path: The PNG file.
+        title: The plot's heading.
+    """
+    true, predicted = np.asarray(true, float), np.asarray(predicted, float)
+    differences = predicted - true
+    bias = differences.mean()
+    spread = 1.96 * differences.std(ddof=1) if len(differences) > 1 else 0.0
+    with _figure(path, (7.5, 5)) as figure:
+        axes = figure.subplots()
+        axes.scatter(
+            (true + predicted) / 2,
+            differences,
+            s=_marker_size(len(true)),
+            c=BLUE,
+            alpha=_opacity(len(true)),
+            linewidths=0,
+        )
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        reach = 1.1 * max(np.abs(differences).max(), abs(bias) + spread, 1.0)
+        axes.set_ylim(-reach, reach)
+        lines = [(bias, "-", f"bias {bias:+.1f}")]
+        if spread:
+            lines += [
+                (bias + spread, "--", f"+1.96 SD {bias + spread:+.1f}"),
+                (bias - spread, "--", f"−1.96 SD {bias - spread:+.1f}"),
+            ]
+        for height, style, label in lines:
+            axes.axhline(height, color=ORANGE, linestyle=style, linewidth=1.4)
+            axes.annotate(
+                label.replace("-", "−"),
+                (1.01, height),
+                xycoords=("axes fraction", "data"),
+                color=ORANGE,
+                va="center",
+                annotation_clip=False,
+            )
+        axes.set_xlabel("mean of known and predicted bone age (months)")
+        axes.set_ylabel("predicted − known bone age (months)")
+        _whole_years(axes)
+        _head(axes, title, f"limits of agreement, n = {len(true)}")
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    figure = Figure(figsize=size, layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    yield figure
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#E6E6E6")
+        axes.set_axisbelow(True)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _curves(axes: Axes, history: pd.DataFrame, name: str, label: str) -> None:
+    for phase, colour, style in (("train", ORANGE, "--"), ("val", BLUE, "-")):
+        axes.plot(
+            history["epoch"],
+            history[f"{phase}_{name}"],
+            color=colour,
+            linestyle=style,
+            marker="o",
+            markersize=3,
+            label={"train": "training", "val": "validation"}[phase],
+        )
+    axes.set_ylabel(label)
+    axes.set_ylim(bottom=0)
+
+
+def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
+    if not history["val_mae"].notna().any():
+        return
+    best = history.loc[history["val_mae"].idxmin()]
+    axes.plot(
+        best["epoch"],
+        best["val_mae"],
+        marker="*",
+        markersize=14,
+        color=GREEN,
+        linestyle="none",
+        label=f"best: {best['val_mae']:.2f} months, epoch {int(best['epoch'])}",
+    )
+
+
+def _groups(
+    number: int, male: np.ndarray | None
+) -> Iterator[tuple[str | None, np.ndarray, str, str]]:
+    if male is None:
+        yield None, np.ones(number, bool), BLUE, "o"
+        return
+    boys = np.asarray(male, bool)
+    yield f"girls ({(~boys).sum()})", ~boys, ORANGE, "o"
+    yield f"boys ({boys.sum()})", boys, BLUE, "^"
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    return min(0.0, 12 * np.floor(values.min() / 12)), 12 * np.ceil(values.max() / 12 + 0.01)
+
+
+def _whole_years(axes: Axes, both: bool = False) -> None:
+    axes.xaxis.set_major_locator(MultipleLocator(24))
+    if both:
+        axes.yaxis.set_major_locator(MultipleLocator(24))
+
+
+def _marker_size(number: int) -> float:
+    return float(np.clip(600 / np.sqrt(max(number, 1)), 5, 36))
+
+
+def _opacity(number: int) -> float:
+    return float(np.clip(12 / np.sqrt(max(number, 1)), 0.15, 0.8))
+
+
+def _head(axes: Axes, title: str, figures: str) -> None:
+    axes.set_title(f"{title}\n{figures}" if title else figures, loc="left", fontsize=11)
+
+
+def _legend(axes: Axes, loc: str) -> None:
+    legend = axes.legend(loc=loc, frameon=False)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)

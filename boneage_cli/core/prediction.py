@@ -1,0 +1,288 @@
+"""From pixels to months: the one path that validation, evaluate and predict share."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from boneage_cli.core.bundle import Bundle, load_bundle
+from boneage_cli.core.hardware import autocast, choose_device, choose_precision
+from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import read_radiograph
+
+SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
+
+# A hand is as old in a mirror and slightly turned: four views that differ from each other.
+TTA_TRANSFORMS: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda pixels: pixels,
+    lambda pixels: transforms.horizontal_flip(pixels),
+    lambda pixels: transforms.rotate(pixels, 8, transforms.InterpolationMode.BILINEAR),
+    lambda pixels: transforms.rotate(
+        transforms.horizontal_flip(pixels), -8, transforms.InterpolationMode.BILINEAR
+    ),
+)
+
+# The views that each of the models' settings makes of one radiograph, or of several stacked.
+Pixels = dict[ViewSettings, Rendered]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One radiograph to predict.
+
+    Attributes:
+        path: The image file.
+        male: The child's sex; None to take what the file says.
+        aspect: Width by height of the original, where the stored image was squashed.
+        age: Chronological age in months, where known.
+        id: The image's name in a table, where it has one.
+    """
+
+    path: str
+    male: bool | None = None
+    aspect: float | None = None
+    age: float | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one radiograph.
+
+    Attributes:
+        case: What was asked.
+        months: Bone age in months; None where there is none.
+        male: The sex that was used; None where the model uses none.
+        error: Why there are no months.
+    """
+
+    case: Case
+    months: float | None
+    male: bool | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    case: Case
+    pixels: Pixels | None
+    male: bool | None
+    error: str | None = None
+
+
+class Predictor:
+    """One or several trained models, loaded once; several are averaged.
+
+    Args:
+        bundles: The models.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+    """
+
+    def __init__(
+        self, bundles: Sequence[Bundle], device: str = "auto", precision: str = "auto"
+    ) -> None:
+        for bundle in bundles:
+            if "age" not in bundle.experiment.model.targets:
+                raise BoneageError(f"{bundle.path}: this model predicts sex, not bone age")
+        self.bundles = list(bundles)
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        self.networks = [
+            bundle.network().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for bundle in bundles
+        ]
+        self.needs_sex = any(bundle.experiment.model.gender for bundle in bundles)
+        renderers = [ViewRenderer(bundle.experiment) for bundle in bundles]
+        self.view_settings = [renderer.settings for renderer in renderers]
+        # Models that see the same pixels share them.
+        self.renderers = {renderer.settings: renderer for renderer in renderers}
+
+    @classmethod
+    def load(
+        cls, bundles: Sequence[Path], device: str = "auto", precision: str = "auto"
+    ) -> Predictor:
+        """Reads models from bundles or run folders.
+
+        Raises:
+            BoneageError: A file is no bundle, or the device is not there.
+        """
+        if not bundles:
+            raise BoneageError("--model: name at least one model bundle")
+        return cls([load_bundle(path) for path in bundles], device, precision)
+
+    @property
+    def description(self) -> str:
+        """One line: which models, and what network."""
+        return "; ".join(
+            f"{bundle.path} ({bundle.experiment.model.family}, {bundle.experiment.model.backbone}, "
+            f"{'with' if bundle.experiment.model.gender else 'without'} sex)"
+            for bundle in self.bundles
+        )
+
+    def predict(
+        self,
+        radiographs: Sequence[Radiograph],
+        male: Sequence[bool | None],
+        *,
+        tta: bool = False,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """The bone age of radiographs in memory.
+
+        Args:
+            radiographs: The radiographs.
+            male: The sex of each child; None to take what the radiograph says.
+            tta: Whether to average over mirrored and slightly turned views.
+            batch_size: Images per pass of the network.
+
+        Returns:
+            Months, float (n,).
+
+        Raises:
+            BoneageError: The model needs sex and one is unknown.
+        """
+        sexes = [r.male if m is None else m for r, m in zip(radiographs, male, strict=True)]
+        if self.needs_sex and None in sexes:
+            source = radiographs[sexes.index(None)].source
+            raise BoneageError(f"{source}: {SEX_UNKNOWN}")
+        pixels = [self._render(radiograph) for radiograph in radiographs]
+        months = [
+            self._months(pixels[i : i + batch_size], sexes[i : i + batch_size], tta)
+            for i in range(0, len(pixels), batch_size)
+        ]
+        return np.concatenate(months) if months else np.empty(0)
+
+    def predict_files(
+        self,
+        cases: Iterable[Case],
+        *,
+        batch_size: int = 32,
+        workers: int | None = None,
+        tta: bool = False,
+    ) -> Iterator[Prediction]:
+        """The bone age of radiographs on disk, in order, one by one as they are known.
+
+        Threads read and preprocess ahead of the network; what waits is bounded, so memory stays
+        flat however many cases there are.
+
+        Args:
+            cases: What to predict; drawn from lazily.
+            batch_size: Images per pass of the network.
+            workers: Reading threads; None for one per core.
+            tta: Whether to average over mirrored and slightly turned views.
+
+        Yields:
+            A prediction for each case; one that cannot be read carries the error instead.
+        """
+        workers = workers or os.cpu_count() or 1
+        with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
+            waiting: deque[Future[_Prepared]] = deque()
+            source = iter(cases)
+            try:
+                while True:
+                    # Two batches ahead keep the readers busy while the network runs.
+                    ahead = 2 * batch_size + workers - len(waiting)
+                    waiting.extend(pool.submit(self._prepare, c) for c in islice(source, ahead))
+                    if not waiting:
+                        return
+                    batch = [
+                        waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))
+                    ]
+                    yield from self._predict_batch(batch, tta)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def predict_pixels(self, views: Rendered, male: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        """The bone age of rendered radiographs, by models that all see the same views.
+
+        Args:
+            views: For each view, uint8 (n, H, W).
+            male: (n,), 1 for a boy, 0 for a girl; ignored by models without sex.
+            batch_size: Images per pass of the network.
+
+        Returns:
+            Months, float (n,).
+        """
+        months = []
+        for start in range(0, len(male), batch_size):
+            rows = slice(start, start + batch_size)
+            batch = {name: pixels[rows] for name, pixels in views.items()}
+            months.append(self._forward(dict.fromkeys(self.renderers, batch), male[rows]))
+        return np.concatenate(months) if months else np.empty(0)
+
+    def _prepare(self, case: Case) -> _Prepared:
+        try:
+            radiograph = read_radiograph(case.path)
+            if case.aspect is not None:
+                radiograph = replace(radiograph, aspect=case.aspect)
+            male = radiograph.male if case.male is None else case.male
+            if self.needs_sex and male is None:
+                return _Prepared(case, None, None, SEX_UNKNOWN)
+            return _Prepared(case, self._render(radiograph), male)
+        except BoneageError as error:
+            return _Prepared(case, None, None, str(error))
+
+    def _render(self, radiograph: Radiograph) -> Pixels:
+        return {settings: render(radiograph) for settings, render in self.renderers.items()}
+
+    def _predict_batch(self, batch: Sequence[_Prepared], tta: bool) -> Iterator[Prediction]:
+        pixels = [item.pixels for item in batch if item.pixels is not None]
+        male = [item.male for item in batch if item.pixels is not None]
+        months = iter(self._months(pixels, male, tta) if pixels else ())
+        for item in batch:
+            if item.pixels is None:
+                yield Prediction(item.case, None, None, item.error)
+            else:
+                sex = item.male if self.needs_sex else None
+                yield Prediction(item.case, float(next(months)), sex)
+
+    def _months(
+        self, pixels: Sequence[Pixels], male: Sequence[bool | None], tta: bool
+    ) -> np.ndarray:
+        stacked = {
+            settings: {
+                name: np.stack([item[settings][name] for item in pixels]) for name in settings.names
+            }
+            for settings in self.renderers
+        }
+        return self._forward(stacked, np.array([bool(m) for m in male], np.float32), tta)
+
+    @torch.inference_mode()
+    def _forward(self, pixels: Pixels, male: np.ndarray, tta: bool = False) -> np.ndarray:
+        sexes = torch.as_tensor(male, dtype=torch.float32, device=self.device)
+        total = torch.zeros(len(male), dtype=torch.float64, device=self.device)
+        passes = TTA_TRANSFORMS if tta else TTA_TRANSFORMS[:1]
+        on_device = {
+            settings: {
+                name: torch.from_numpy(np.ascontiguousarray(array)).unsqueeze(1).to(self.device)
+                for name, array in views.items()
+            }
+            for settings, views in pixels.items()
+        }
+        for transform in passes:
+            seen = {
+                settings: {name: transform(array) for name, array in views.items()}
+                for settings, views in on_device.items()
+            }
+            for bundle, network, settings in zip(
+                self.bundles, self.networks, self.view_settings, strict=True
+            ):
+                male_or_none = sexes if bundle.experiment.model.gender else None
+                with autocast(self.precision, self.device):
+                    outputs = network(seen[settings], male_or_none)
+                total += outputs["age"].double()
+        return (total / (len(passes) * len(self.networks))).cpu().numpy()

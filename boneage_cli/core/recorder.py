@@ -1,0 +1,159 @@
+"""What is written down at the end of each epoch of a run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from boneage_cli.core.bundle import Bundle, save_bundle
+from boneage_cli.core.module import BoneAgeModule
+from boneage_cli.core.runs import BUNDLE, CHECKPOINT
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.progress import track
+
+EpochRow = dict[str, float]
+
+
+class RunRecorder(pl.Callback):
+    """Keeps history, best bundle and checkpoint up to date, and stops where nothing improves.
+
+    Args:
+        folder: The run folder.
+        untrained: The bundle that lacks but weights and figures.
+        report: Called with the row of each epoch in the main process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        untrained: Bundle,
+        report: Callable[[EpochRow], None] = lambda row: None,
+    ) -> None:
+        self.folder = folder
+        self.untrained = untrained
+        self.report = report
+        self.history: list[EpochRow] = []
+        self.best = math.inf
+        self.best_epoch = 0
+        self._started = 0.0
+        self._trained = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up where a checkpoint was written."""
+        self.history = list(state["history"])
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Starts the epoch's clock."""
+        self._started = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Stops the clock of training."""
+        self._trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Writes everything that the epoch brought."""
+        assert isinstance(module, BoneAgeModule)
+        row = self._row(trainer, module)
+        if not math.isfinite(row["train_loss"]) or not math.isfinite(row[module.monitor]):
+            raise BoneageError(
+                f"{self.folder}: the loss is no longer a number in epoch {int(row['epoch'])}; "
+                "lower training.learning_rate or set training.gradient_clip; "
+                f"the best model so far stays in {BUNDLE}"
+            )
+        self.history.append(row)
+        if improved := row[module.monitor] < self.best:
+            self.best, self.best_epoch = row[module.monitor], int(row["epoch"])
+        if module.plateau is not None:
+            module.plateau.step(row[module.monitor])
+        patience = module.settings.patience
+        if patience and row["epoch"] - self.best_epoch >= patience:
+            trainer.should_stop = True
+        if trainer.is_global_zero:
+            self._write(trainer, module, row, improved)
+            self.report(row)
+        # Every process takes part in saving and waits for its end; then one of them renames.
+        unfinished = self.folder / f".{CHECKPOINT}"
+        trainer.save_checkpoint(unfinished)
+        if trainer.is_global_zero:
+            unfinished.replace(self.folder / CHECKPOINT)
+
+    def _row(self, trainer: pl.Trainer, module: BoneAgeModule) -> EpochRow:
+        figures = module.epoch_figures()
+        batches = trainer.train_dataloader
+        return {
+            "epoch": trainer.current_epoch + 1,
+            **figures,
+            "learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
+            "seconds": time.perf_counter() - self._started,
+            "images_per_second": len(batches.dataset)  # type: ignore[union-attr]
+            / (self._trained - self._started),
+        }
+
+    def _write(
+        self, trainer: pl.Trainer, module: BoneAgeModule, row: EpochRow, improved: bool
+    ) -> None:
+        if improved:
+            figures = {name: value for name, value in row.items() if name.startswith("val_")}
+            bundle = replace(
+                self.untrained,
+                weights=module.best_guess.state_dict(),
+                metrics={"epoch": int(row["epoch"]), **figures},
+            )
+            save_bundle(bundle, self.folder / BUNDLE)
+        with whole_file(self.folder / "history.csv") as temporary:
+            pd.DataFrame(self.history).astype({"epoch": int}).to_csv(temporary, index=False)
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=int(row["epoch"]))
+
+
+class TrainingProgress(pl.Callback):
+    """A bar over the images of each epoch, with the running loss."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Opens the bar."""
+        if trainer.is_global_zero:
+            self._bar = track(
+                description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                total=len(trainer.train_dataloader.dataset),  # type: ignore[union-attr]
+            )
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Moves the bar."""
+        if self._bar is None or self._bar.disable:
+            return
+        assert isinstance(module, BoneAgeModule)
+        # Reading the loss waits for the GPU, so it is not done at every batch.
+        if batch_idx % 10 == 0:
+            loss = torch.as_tensor(outputs["loss"]).item()
+            self._bar.set_postfix(loss=f"{loss:.2f}", refresh=False)
+        self._bar.update(len(batch["age"]) * trainer.world_size)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,110 @@
+"""Run folders, and the table of all runs.
+
+A run folder holds::
+
+    settings.toml                 the experiment, as it was trained
+    run.json                      data set, its digest, hardware, command
+    history.csv                   one row per epoch
+    events.out.tfevents…          the same for TensorBoard
+    last.ckpt                     to resume from
+    best.safetensors              the best epoch's model, as a bundle
+    learning_curve.png
+    validation/                   the bundle's figures on the validation split: metrics.json,
+                                  predictions.csv, scatter.png, bland_altman.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boneage_cli.core.config import Experiment, flatten
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+
+RUNS = Path("runs")
+BUNDLE = "best.safetensors"
+CHECKPOINT = "last.ckpt"
+SUMMARY_COLUMNS = (
+    "model_name",
+    "num_params",
+    "total_training_time_s",
+    "train_mae",
+    "train_rmse",
+    "val_mae",
+    "val_rmse",
+    "test_mae",
+    "test_rmse",
+    "stopped_epoch",
+    "best_epoch",
+    "config_file",
+    "save_dir",
+)
+
+
+def new_run_folder(runs: Path, name: str) -> Path:
+    """Makes an empty folder, named by time and experiment, that no other run has."""
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        folder = runs / f"{stem}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise BoneageError(f"{folder}: cannot be made ({error.strerror})") from None
+        return folder
+    raise BoneageError(f"{runs}: too many runs named {stem}")
+
+
+def newest_bundle(runs: Path = RUNS) -> Path:
+    """The model of the newest run that has one.
+
+    Raises:
+        BoneageError: No run has.
+    """
+    bundles = sorted(runs.glob(f"*/{BUNDLE}"), key=lambda path: path.stat().st_mtime)
+    if not bundles:
+        raise BoneageError(
+            f"{runs}: no trained model here; 'boneage train' makes one, or name one with --model"
+        )
+    return bundles[-1]
+
+
+def write_json(values: Mapping[str, Any], path: Path) -> None:
+    """Writes a JSON document."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON document of a run.
+
+    Raises:
+        BoneageError: It is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BoneageError(f"{path}: cannot be read ({error}); is this a run folder?") from None
+
+
+def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:
+    """Adds one run to ``summary.csv``: S1's columns, then one ``cfg.`` column per setting.
+
+    A run that is already in the table, by its folder, is replaced.
+    """
+    path = runs / "summary.csv"
+    settings = {f"cfg.{key}": value for key, value in flatten(experiment.model_dump(mode="json"))}
+    line = pd.DataFrame([{column: row.get(column) for column in SUMMARY_COLUMNS} | settings])
+    if path.exists():
+        earlier = pd.read_csv(path, dtype=object)
+        earlier = earlier[earlier["save_dir"] != str(row["save_dir"])]
+        line = pd.concat([earlier, line.astype(object)], ignore_index=True)
+    with whole_file(path) as temporary:
+        line.to_csv(temporary, index=False)

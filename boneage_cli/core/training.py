@@ -1,0 +1,323 @@
+"""One training run, from settings and a data set to a run folder with a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from boneage_cli.core import plots
+from boneage_cli.core.bundle import build_network, load_bundle
+from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.datamodule import BoneAgeData, mean_and_deviation
+from boneage_cli.core.evaluation import (
+    Evaluation,
+    evaluate_predictions,
+    manifest_cases,
+    metrics_dictionary,
+    prediction_table,
+    write_evaluation,
+)
+from boneage_cli.core.hardware import choose_precision, describe_hardware
+from boneage_cli.core.module import BoneAgeModule
+from boneage_cli.core.prediction import Prediction, Predictor
+from boneage_cli.core.recorder import EpochRow, RunRecorder, TrainingProgress
+from boneage_cli.core.runs import (
+    BUNDLE,
+    CHECKPOINT,
+    RUNS,
+    add_to_summary,
+    new_run_folder,
+    read_json,
+    write_json,
+)
+from boneage_cli.datasets.source import read_source
+from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.models.network import Network
+from boneage_cli.models.pretrained import load_pretrained
+
+LIGHTNING_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        folder: The run folder.
+        bundle: The best epoch's model.
+        evaluation: Its figures on the validation split.
+        epochs: Epochs trained.
+        best_epoch: The epoch that the bundle holds, from 1.
+        parameters: Number of the network's weights.
+        seconds: Time of training, all sessions of it together.
+    """
+
+    folder: Path
+    bundle: Path
+    evaluation: Evaluation | None
+    epochs: int
+    best_epoch: int
+    parameters: int
+    seconds: float
+
+
+def train(
+    experiment: Experiment,
+    data: Path,
+    *,
+    runs: Path = RUNS,
+    config_file: Path | None = None,
+    cache: Path | None = None,
+    devices: str = "auto",
+    nodes: int = 1,
+    report: Callable[[EpochRow], None] = lambda row: None,
+) -> Run:
+    """Trains a model.
+
+    Args:
+        experiment: The settings.
+        data: The data set's folder, with a train and a validation split.
+        runs: Where the run folder is made.
+        config_file: The file that the settings came from, for the table of runs.
+        cache: Where decoded images are kept; None for the data set's folder.
+        devices: ``auto``, ``cpu``, or a number of GPUs or processes.
+        nodes: The number of machines.
+        report: Called with the figures of each epoch.
+
+    Raises:
+        BoneageError: The data or the settings do not allow it.
+        Interrupted: The user stopped it; the message says how to go on.
+    """
+    datamodule = BoneAgeData(data, experiment, cache)
+    network = _new_network(experiment, datamodule)
+    folder = new_run_folder(runs, experiment.name)
+    write_experiment(experiment, folder / "settings.toml")
+    record = {
+        "data": str(data.absolute()),
+        "cache": str(cache.absolute()) if cache else None,
+        "data_digest": _digest(datamodule),
+        "config_file": str(config_file) if config_file else None,
+        "command": shlex.join(sys.argv),
+        "devices": devices,
+        "nodes": nodes,
+    }
+    write_json(record, folder / "run.json")
+    return _fit(folder, record, datamodule, network, experiment, report, resume=False)
+
+
+def resume(folder: Path, *, report: Callable[[EpochRow], None] = lambda row: None) -> Run:
+    """Goes on with a run that was interrupted, to the same result as if it had not been.
+
+    Args:
+        folder: The run folder.
+        report: Called with the figures of each epoch.
+
+    Raises:
+        BoneageError: It is no run folder, or the data set is not the one it began with.
+        Interrupted: The user stopped it; the message says how to go on.
+    """
+    record = read_json(folder / "run.json")
+    experiment = load_experiment(folder / "settings.toml")
+    datamodule = BoneAgeData(
+        Path(record["data"]), experiment, Path(record["cache"]) if record["cache"] else None
+    )
+    if _digest(datamodule) != record["data_digest"]:
+        raise BoneageError(
+            f"{record['data']}: the labels or images changed since {folder.name} began; "
+            "start a new run"
+        )
+    network = _new_network(experiment, datamodule)
+    started = (folder / CHECKPOINT).exists()
+    return _fit(folder, record, datamodule, network, experiment, report, resume=started)
+
+
+def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
+    torch.manual_seed(experiment.training.seed)
+    network = build_network(
+        experiment, *mean_and_deviation(datamodule.train_manifest["boneage"])
+    )
+    load_pretrained(network, experiment.model.weights)
+    return network
+
+
+def _fit(
+    folder: Path,
+    record: dict[str, Any],
+    datamodule: BoneAgeData,
+    network: Network,
+    experiment: Experiment,
+    report: Callable[[EpochRow], None],
+    *,
+    resume: bool,
+) -> Run:
+    _quiet_lightning()
+    settings = experiment.training
+    module = BoneAgeModule(network, experiment)
+    if settings.compile:
+        network.compile()
+    mean, deviation = mean_and_deviation(datamodule.train_manifest["boneage"])
+    untrained = Bundle(experiment, mean, deviation, {}, provenance=_provenance(datamodule))
+    recorder = RunRecorder(folder, untrained, report)
+    accelerator, count = _accelerator(record["devices"])
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    several = record["nodes"] > 1 or (isinstance(count, int) and count > 1)
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=count,
+        num_nodes=record["nodes"],
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device)],
+        max_epochs=settings.epochs,
+        gradient_clip_val=settings.gradient_clip or None,
+        accumulate_grad_batches=settings.accumulate,
+        deterministic=settings.deterministic or None,
+        logger=TensorBoardLogger(folder, name="", version=""),
+        callbacks=[recorder, TrainingProgress()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    began = time.perf_counter()
+    try:
+        trainer.fit(
+            module,
+            datamodule=datamodule,
+            ckpt_path=folder / CHECKPOINT if resume else None,
+            weights_only=True,
+        )
+    except SystemExit:
+        # Lightning turns an interrupt into an exit; ours says how to go on.
+        raise _interrupted(folder) from None
+    except KeyboardInterrupt:
+        raise _interrupted(folder) from None
+    seconds = time.perf_counter() - began
+    return _finish(folder, record, datamodule, module, recorder, trainer, seconds)
+
+
+def _finish(
+    folder: Path,
+    record: dict[str, Any],
+    datamodule: BoneAgeData,
+    module: BoneAgeModule,
+    recorder: RunRecorder,
+    trainer: pl.Trainer,
+    seconds: float,
+) -> Run:
+    experiment = module.experiment
+    history = pd.DataFrame(recorder.history)
+    evaluation = None
+    if trainer.is_global_zero:
+        plots.learning_curve(history, folder / "learning_curve.png")
+        if "age" in experiment.model.targets:
+            evaluation = _evaluate(folder, datamodule, experiment)
+            write_evaluation(evaluation, folder / "validation", f"{folder.name}, validation")
+            bundle = load_bundle(folder / BUNDLE)
+            metrics = bundle.metrics | {"validation": metrics_dictionary(evaluation)}
+            save_bundle(replace(bundle, metrics=metrics), folder / BUNDLE)
+    run = Run(
+        folder=folder,
+        bundle=folder / BUNDLE,
+        evaluation=evaluation,
+        epochs=len(history),
+        best_epoch=recorder.best_epoch,
+        parameters=sum(p.numel() for p in module.network.parameters()),
+        seconds=float(history["seconds"].sum()),
+    )
+    if trainer.is_global_zero:
+        best = history.iloc[recorder.best_epoch - 1]
+        add_to_summary(
+            folder.parent,
+            {
+                "model_name": experiment.model.family + ("+sex" if experiment.model.gender else ""),
+                "num_params": run.parameters,
+                "total_training_time_s": round(run.seconds, 1),
+                "train_mae": best.get("train_mae"),
+                "train_rmse": best.get("train_rmse"),
+                "val_mae": evaluation.overall.mae.value if evaluation else None,
+                "val_rmse": evaluation.overall.rmse.value if evaluation else None,
+                "stopped_epoch": run.epochs,
+                "best_epoch": run.best_epoch,
+                "config_file": record["config_file"],
+                "save_dir": str(folder),
+            },
+            experiment,
+        )
+    return run
+
+
+def _evaluate(folder: Path, datamodule: BoneAgeData, experiment: Experiment) -> Evaluation:
+    # Measured once more along the path that predict takes, not taken from the log.
+    predictor = Predictor.load([folder / BUNDLE], precision=experiment.training.precision)
+    manifest = datamodule.validation_manifest
+    batches = datamodule.batches["validation"]
+    months = predictor.predict_pixels(batches.views, batches.male.numpy())
+    found = [
+        Prediction(case, age, case.male)
+        for case, age in zip(manifest_cases(manifest), months, strict=True)
+    ]
+    return evaluate_predictions(
+        prediction_table(manifest["boneage"].to_numpy(float), found),
+        mean_age=float(datamodule.train_manifest["boneage"].mean()),
+        about={
+            "model": str(folder / BUNDLE),
+            "data": str(datamodule.folder),
+            "split": "validation",
+        },
+    )
+
+
+def _provenance(datamodule: BoneAgeData) -> dict[str, Any]:
+    source = read_source(datamodule.folder)
+    return {
+        "data": source.name if source else datamodule.folder.name,
+        "label_version": source.label_version if source else None,
+        "train_images": len(datamodule.train_manifest),
+        "validation_images": len(datamodule.validation_manifest),
+        "data_digest": _digest(datamodule),
+        "torch": torch.__version__,
+        "hardware": describe_hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+    }
+
+
+def _digest(datamodule: BoneAgeData) -> str:
+    tables = (datamodule.train_manifest, datamodule.validation_manifest)
+    text = "".join(table[["id", "boneage", "male"]].to_csv(index=False) for table in tables)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _accelerator(devices: str) -> tuple[str, int | str]:
+    gpu = torch.cuda.is_available()
+    if devices == "auto":
+        return ("gpu", "auto") if gpu else ("cpu", 1)
+    if devices == "cpu":
+        return "cpu", 1
+    if not devices.isdigit() or int(devices) < 1:
+        raise BoneageError(f"--devices {devices}: take auto, cpu or a number of devices")
+    return "gpu" if gpu else "cpu", int(devices)
+
+
+def _interrupted(folder: Path) -> Interrupted:
+    if not (folder / CHECKPOINT).exists():
+        return Interrupted(f"interrupted in the first epoch; {folder} holds no model yet")
+    return Interrupted(f"interrupted; go on with: boneage train --resume {folder}")
+
+
+def _quiet_lightning() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    # It advises loader processes, which cached bytes do not need, and logging at every step.
+    warnings.filterwarnings("ignore", module=r"lightning\.")

@@ -1,0 +1,142 @@
+"""Zip files from elsewhere, opened with suspicion.
+
+A zip can name files outside of the folder that it is unpacked to, and a small one can unfold to
+fill a disk. Both are refused before anything is written.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path
+
+from boneage_cli.datasets.disk import readable_bytes
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+
+# Radiographs hardly shrink in a zip and labels shrink about tenfold; bombs shrink a thousandfold.
+LARGEST_RATIO = 200
+# Below this size a ratio says nothing: an empty TIFF shrinks as well as a bomb.
+HARMLESS_BYTES = 256_000_000
+MOST_MEMBERS = 500_000
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """Opens a zip file after checking its table of contents.
+
+    Args:
+        path: The zip file.
+
+    Returns:
+        The open archive; the caller closes it.
+
+    Raises:
+        BoneageError: It is no zip, is encrypted, would unfold to more than 200 times its size, or
+            holds a link or a path outside of itself.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (*_DAMAGE, OSError) as error:
+        raise BoneageError(f"{path}: not a readable zip ({error}); get it again") from None
+    try:
+        _check(path, archive.infolist())
+    except BaseException:
+        archive.close()
+        raise
+    return archive
+
+
+def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    unfolded = sum(member.file_size for member in members)
+    if len(members) > MOST_MEMBERS:
+        raise BoneageError(f"{path}: {len(members):,} files; more than a data set holds, refused")
+    if unfolded > max(LARGEST_RATIO * path.stat().st_size, HARMLESS_BYTES):
+        raise BoneageError(
+            f"{path}: {readable_bytes(path.stat().st_size)} would unfold to "
+            f"{readable_bytes(unfolded)}, which looks like a decompression bomb; if you trust it, "
+            "unpack it yourself and give the folder"
+        )
+    for member in members:
+        safe_parts(path, member.filename)
+        if member.flag_bits & 1:
+            raise BoneageError(f"{path}: encrypted; unpack it yourself and give the folder")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise BoneageError(f"{path}: {member.filename!r} is a link, refused")
+
+
+def safe_parts(path: Path, name: str) -> tuple[str, ...]:
+    """Takes a member's name apart into folders and file, refusing what would lead elsewhere.
+
+    Args:
+        path: The archive, for the message.
+        name: The member's name as the archive gives it; a backslash counts as a separator.
+
+    Returns:
+        The names from the outermost folder to the file; joined to a folder they stay below it.
+
+    Raises:
+        BoneageError: The name is absolute, climbs with ``..``, or names a drive.
+    """
+    slashed = name.replace("\\", "/")
+    parts = tuple(part for part in slashed.split("/") if part not in ("", "."))
+    if slashed.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", slashed) or "\0" in name:
+        raise BoneageError(f"{path}: {name!r} leads outside of the archive, refused")
+    return parts
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Reads one member into memory.
+
+    Raises:
+        BoneageError: It is damaged.
+    """
+    try:
+        return archive.read(member)
+    except NotImplementedError:
+        raise _unreadable_method(archive, member) from None
+    except _DAMAGE as error:
+        raise _damaged(archive, member, error) from None
+
+
+def extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Writes one member to a file, whole or not at all.
+
+    Args:
+        archive: An archive from ``open_archive``.
+        member: One of its entries.
+        target: The file to write, chosen by the caller and never by the archive.
+
+    Raises:
+        BoneageError: The member is damaged.
+    """
+    try:
+        with (
+            whole_file(target) as temporary,
+            archive.open(member) as packed,
+            temporary.open("wb") as unpacked,
+        ):
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+    except NotImplementedError:
+        raise _unreadable_method(archive, member) from None
+    except _DAMAGE as error:
+        raise _damaged(archive, member, error) from None
+
+
+def _damaged(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, error: BaseException
+) -> BoneageError:
+    return BoneageError(
+        f"{archive.filename}: {member.filename!r} is damaged ({error}); get it again"
+    )
+
+
+def _unreadable_method(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> BoneageError:
+    return BoneageError(
+        f"{archive.filename}: {member.filename!r} is packed by a method that Python cannot read; "
+        "unpack it with 7-Zip and give the folder"
+    )

@@ -1,0 +1,269 @@
+"""What is wrong with a data set's labels, cell by cell and row against row.
+
+The label files are read here as text, not with ``read_manifest``: a cell that cannot be a number
+or a sex would end that function, and an audit has to name all such cells with their lines.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.datasets.findings import OLDEST, Finding
+from boneage_cli.datasets.image_statistics import ImageStatistics
+from boneage_cli.datasets.manifest import COLUMNS, RSNA_TEST_IDS, label_version
+from boneage_cli.datasets.source import SOURCE_FILE, Source
+from boneage_cli.errors import BoneageError
+
+# Below this many rows a distribution says nothing.
+ENOUGH_ROWS = 20
+RARE_SEX = 0.3
+RARE_YOUNG = 0.1
+YOUNG = 60.0
+# No set of children's radiographs has this many months as its oldest; as years it is usual.
+YEARS_AT_MOST = 20.0
+
+# What pandas, and so every reader of the manifest, takes for True, False and nothing.
+_SEXES = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_NOTHING = {"", "na", "n/a", "null", "none", "<na>"}
+
+
+@dataclass
+class LabelledImage:
+    """One row of a label file, and what its image showed.
+
+    Attributes:
+        line: Line in ``<split>.csv``, the header being line 1.
+        id: The radiograph's id, empty where missing.
+        path: Absolute path of the image, empty where missing.
+        split: One of ``SPLITS``.
+        boneage: Months; None where missing or impossible.
+        male: None where missing or unreadable.
+        width: Width in pixels of the radiograph as it was taken, where the table tells.
+        height: Its height.
+        patient: The patient's id, empty where the table tells none.
+        statistics: None where the image was not read.
+    """
+
+    line: int
+    id: str
+    path: str
+    split: str
+    boneage: float | None = None
+    male: bool | None = None
+    width: float | None = None
+    height: float | None = None
+    patient: str = ""
+    statistics: ImageStatistics | None = None
+
+    @property
+    def original_size(self) -> tuple[float, float] | None:
+        """Width and height as taken, else as stored (pixels); None where neither is known."""
+        if self.width and self.height:
+            return self.width, self.height
+        if self.statistics:
+            return self.statistics.width, self.statistics.height
+        return None
+
+    def finding(self, kind: str, message: str) -> Finding:
+        """A finding about this row."""
+        return Finding(kind, message, self.split, self.id, self.path, self.line)
+
+
+def read_labels(folder: Path, split: str) -> tuple[list[LabelledImage], list[Finding]]:
+    """Reads one label file and names every cell that cannot be used.
+
+    Args:
+        folder: The data set's folder.
+        split: The split whose ``<split>.csv`` is read.
+
+    Returns:
+        The rows, and what is wrong with each by itself.
+
+    Raises:
+        BoneageError: The file is no CSV with the columns of a manifest.
+    """
+    file = folder / f"{split}.csv"
+    rows: list[LabelledImage] = []
+    findings: list[Finding] = []
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise BoneageError(
+                    f"{file}: no column {', '.join(missing)}; 'boneage fetch local {folder}' makes "
+                    "a normalised data set from other layouts"
+                )
+            for cells in reader:
+                row, wrong = _read_row(cells, reader.line_num, folder, split)
+                rows.append(row)
+                findings += wrong
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BoneageError(f"{file}: not a CSV file in UTF-8 ({error}); save it as one") from None
+    if not rows:
+        findings.append(Finding("no-rows", f"{file.name} holds no rows", split, path=str(file)))
+    return rows, findings
+
+
+def _read_row(
+    cells: dict[Any, Any], line: int, folder: Path, split: str
+) -> tuple[LabelledImage, list[Finding]]:
+    text = {column: (value or "").strip() for column, value in cells.items() if column is not None}
+    row = LabelledImage(
+        line=line,
+        id=text["id"],
+        path=os.path.normpath(folder.absolute() / text["path"]) if text["path"] else "",
+        split=split,
+        width=_number(text.get("width", "")),
+        height=_number(text.get("height", "")),
+        patient=text.get("patient", ""),
+    )
+    findings = []
+    # DictReader gathers surplus values under None, and fills missing ones with None.
+    if None in cells or None in cells.values():
+        findings.append(row.finding("row-length", "more or fewer values than columns"))
+    if not row.id:
+        findings.append(row.finding("id-missing", "no id"))
+    if not row.path:
+        findings.append(row.finding("path-missing", "no path"))
+    if text["split"] != split:
+        findings.append(row.finding("wrong-split", f"split '{text['split']}' in {split}.csv"))
+
+    cell = text["boneage"]
+    boneage = _number(cell)
+    if cell.lower() in _NOTHING:
+        # A test split without labels is an ordinary thing, told of once for the whole split.
+        if split != "test":
+            findings.append(row.finding("boneage-missing", "no bone age"))
+    elif boneage is None:
+        findings.append(row.finding("boneage-not-a-number", f"bone age '{cell}'"))
+    elif math.isnan(boneage):
+        findings.append(row.finding("boneage-nan", f"bone age '{cell}'"))
+    elif math.isinf(boneage):
+        findings.append(row.finding("boneage-infinite", f"bone age '{cell}'"))
+    elif not 0 < boneage <= OLDEST:
+        findings.append(row.finding("boneage-impossible", f"bone age {boneage:g} months"))
+    else:
+        row.boneage = boneage
+
+    cell = text["male"]
+    row.male = _SEXES.get(cell.lower())
+    if cell.lower() in {*_NOTHING, "nan"}:
+        findings.append(row.finding("sex-missing", "no sex"))
+    elif row.male is None:
+        findings.append(row.finding("sex-unreadable", f"sex '{cell}' is neither True nor False"))
+    return row, findings
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def repeated_ids(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
+    """Names the second and later rows of an id, within a split and across splits."""
+    first: dict[str, LabelledImage] = {}
+    for row in rows:
+        other = first.setdefault(row.id, row)
+        if other is row or not row.id:
+            continue
+        difference = label_difference(other, row)
+        if other.split != row.split:
+            yield row.finding(
+                "id-in-two-splits", f"also in {other.split}.csv line {other.line}{difference}"
+            )
+        elif difference:
+            yield row.finding("id-conflict", f"also in line {other.line}{difference}")
+        else:
+            yield row.finding("id-repeated", f"also in line {other.line}, with the same label")
+
+
+def label_difference(one: LabelledImage, two: LabelledImage) -> str:
+    """Says how two labels of one radiograph differ, starting with a comma; empty if they agree."""
+    text = ""
+    if one.boneage != two.boneage:
+        text += f", bone ages {_months(one.boneage)} and {_months(two.boneage)}"
+    if one.male != two.male:
+        text += f", {_sex(one.male)} and {_sex(two.male)}"
+    return text
+
+
+def bone_ages(rows: Iterable[LabelledImage]) -> np.ndarray:
+    """The usable bone ages of some rows, in months, float64."""
+    return np.array([row.boneage for row in rows if row.boneage is not None], dtype=float)
+
+
+def _months(boneage: float | None) -> str:
+    return "unknown" if boneage is None else f"{boneage:g}"
+
+
+def _sex(male: bool | None) -> str:
+    return "sex unknown" if male is None else ("boy" if male else "girl")
+
+
+def divided_patients(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
+    """Names the first row of a patient in each split after the first one."""
+    seen: dict[str, dict[str, LabelledImage]] = {}
+    for row in rows:
+        places = seen.setdefault(row.patient, {})
+        if row.patient and places and row.split not in places:
+            other = next(iter(places.values()))
+            yield row.finding(
+                "patient-in-two-splits",
+                f"patient {row.patient} is also in {other.split}.csv line {other.line}",
+            )
+        places.setdefault(row.split, row)
+
+
+def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding]:
+    """Tells what only one split as a whole can show."""
+    rows = [row for row in rows if row.split == split]
+    ages = [row.boneage for row in rows if row.boneage is not None]
+    if split == "test" and len(ages) < len(rows):
+        yield Finding(
+            "boneage-unknown", f"{len(rows) - len(ages):,} of {len(rows):,} without bone age", split
+        )
+    if len(ages) >= ENOUGH_ROWS:
+        if max(ages) <= YEARS_AT_MOST:
+            yield Finding(
+                "boneage-in-years", f"bone ages from {min(ages):g} to {max(ages):g}", split
+            )
+        young = sum(age < YOUNG for age in ages)
+        if split == "train" and young < RARE_YOUNG * len(ages):
+            message = (
+                f"{young:,} of {len(ages):,} ({young / len(ages):.0%}) under {YOUNG:.0f} months"
+            )
+            yield Finding("few-young", message, split)
+    sexes = [row.male for row in rows if row.male is not None]
+    if len(sexes) >= ENOUGH_ROWS:
+        boys = sum(sexes)
+        girls = len(sexes) - boys
+        if min(boys, girls) < RARE_SEX * len(sexes):
+            yield Finding("sex-imbalance", f"{boys:,} boys and {girls:,} girls", split)
+
+
+def check_label_version(rows: Sequence[LabelledImage], source: Source | None) -> Iterator[Finding]:
+    """Names the version of the test labels, and whether SOURCE.json agrees."""
+    test = pd.DataFrame(
+        [(row.id, row.boneage) for row in rows if row.split == "test"], columns=["id", "boneage"]
+    )
+    found = label_version(test)
+    if found == "none":
+        return
+    first = test.loc[test["id"] == str(RSNA_TEST_IDS[0]), "boneage"].dropna()
+    example = f" (id {RSNA_TEST_IDS[0]} is {first.iloc[0]:g} months)" if len(first) else ""
+    yield Finding("label-version", f"the test labels are '{found}'{example}", "test")
+    if source and source.complete and source.label_version != found:
+        message = f"{SOURCE_FILE} says '{source.label_version}', the labels are '{found}'{example}"
+        yield Finding("label-version-wrong", message, "test")

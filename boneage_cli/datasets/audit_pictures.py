@@ -1,0 +1,94 @@
+"""Small pictures of radiographs for the report of an audit: samples, and those it singles out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from boneage_cli.datasets.audit import Audit
+from boneage_cli.datasets.audit_labels import LabelledImage
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.clahe import apply_clahe
+from boneage_cli.imaging.reading import read_radiograph
+
+CLIP_LIMIT = 2.0
+TILES = 8
+
+# Samples of each split stand at these places between its darkest and its brightest image.
+_PLACES = (0.02, 0.35, 0.65, 0.98)
+_SAMPLE_HEIGHT = 300
+_FLAGGED_HEIGHT = 150
+_FLAGGED_PER_KIND = 12
+_JPEG_QUALITY = 85
+
+
+class Picture(NamedTuple):
+    """A radiograph as JPEG files for a page.
+
+    Attributes:
+        caption: Its id, sex and bone age.
+        jpeg: The radiograph as it is.
+        after: The same after CLAHE; None where that is not shown.
+    """
+
+    caption: str
+    jpeg: bytes
+    after: bytes | None = None
+
+
+def sample_pictures(audit: Audit) -> dict[str, list[Picture]]:
+    """Pictures of four radiographs of each split, dark to bright, before and after CLAHE."""
+    samples = {}
+    for split, rows in audit.by_split().items():
+        seen = [row for row in rows if row.statistics and not row.statistics.is_constant]
+        by_brightness = sorted(seen, key=lambda row: row.statistics.mean if row.statistics else 0)
+        places = dict.fromkeys(round(place * (len(seen) - 1)) for place in _PLACES)
+        pictures = _pictures([by_brightness[place] for place in places] if seen else [], clahe=True)
+        if pictures:
+            samples[split] = pictures
+    return samples
+
+
+def flagged_pictures(audit: Audit, kind: str) -> list[Picture]:
+    """Pictures of the first radiographs with one kind of finding."""
+    rows = {(row.split, row.line): row for row in audit.rows}
+    found = [rows.get((finding.split, finding.row or 0)) for finding in audit.by_kind()[kind]]
+    flagged = [row for row in found if row and row.statistics]
+    return _pictures(flagged[:_FLAGGED_PER_KIND], clahe=False)
+
+
+def _pictures(rows: Sequence[LabelledImage], *, clahe: bool) -> list[Picture]:
+    height = _SAMPLE_HEIGHT if clahe else _FLAGGED_HEIGHT
+    pictures = []
+    for row in rows:
+        try:
+            radiograph = read_radiograph(row.path)
+        except BoneageError:
+            # Readable a moment ago: it went away while the report was written.
+            continue
+        before = _jpeg(radiograph.pixels, radiograph.maximum, row, height)
+        after = None
+        if clahe:
+            equalised = apply_clahe(radiograph.pixels, CLIP_LIMIT, TILES)
+            after = _jpeg(equalised, radiograph.maximum, row, height)
+        pictures.append(Picture(_caption(row), before, after))
+    return pictures
+
+
+def _jpeg(pixels: np.ndarray, white: int, row: LabelledImage, height: int) -> bytes:
+    original = row.original_size or (pixels.shape[1], pixels.shape[0])
+    # A strip of extreme aspect stays within the page.
+    width = int(np.clip(round(height * original[0] / original[1]), height // 4, 3 * height))
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    grey = np.clip(small.astype(np.float32) * (255 / white), 0, 255).astype(np.uint8)
+    encoded = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+    return encoded.tobytes()
+
+
+def _caption(row: LabelledImage) -> str:
+    sex = {True: "boy", False: "girl", None: "sex unknown"}[row.male]
+    age = "no bone age" if row.boneage is None else f"{row.boneage:g} months"
+    return f"{row.id}: {sex}, {age}"

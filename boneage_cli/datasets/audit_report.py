@@ -1,0 +1,103 @@
+"""Writes an audit as one HTML page that needs nothing else, and as a table of findings."""
+
+from __future__ import annotations
+
+import base64
+import csv
+from datetime import date
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from boneage_cli import __version__
+from boneage_cli.datasets.audit import Audit
+from boneage_cli.datasets.audit_pictures import (
+    CLIP_LIMIT,
+    TILES,
+    flagged_pictures,
+    sample_pictures,
+)
+from boneage_cli.datasets.audit_plots import audit_plots
+from boneage_cli.datasets.audit_tables import audit_tables
+from boneage_cli.datasets.findings import SEVERITIES
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+
+PAGE_FILE = "index.html"
+FINDINGS_FILE = "findings.csv"
+FINDING_COLUMNS = ("severity", "kind", "split", "id", "path", "row", "message", "remedy")
+
+# The page lists this many findings of a kind; the CSV file has them all.
+_LISTED = 100
+
+
+def write_report(audit: Audit, folder: Path) -> Path:
+    """Writes ``index.html`` and ``findings.csv``.
+
+    The page holds the findings, the tables and plots of each split, and radiographs before and
+    after CLAHE; styles, plots and pictures are inside it. It shows patients' radiographs where the
+    data set holds them, so the data set's terms apply to it.
+
+    Args:
+        audit: What was found.
+        folder: Where the two files go; made where it is missing.
+
+    Returns:
+        The page.
+
+    Raises:
+        BoneageError: The folder cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("boneage_cli.datasets"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["image"] = _data_address
+    page = environment.get_template("audit.html").render(
+        audit=audit,
+        kinds=[
+            (kind, findings, flagged_pictures(audit, kind))
+            for kind, findings in audit.by_kind().items()
+        ],
+        listed=_LISTED,
+        severities=SEVERITIES,
+        tables=audit_tables(audit),
+        plots=audit_plots(audit),
+        samples=sample_pictures(audit),
+        clip_limit=CLIP_LIMIT,
+        tiles=TILES,
+        findings_file=FINDINGS_FILE,
+        date=date.today().isoformat(),
+        version=__version__,
+    )
+    try:
+        with whole_file(folder / PAGE_FILE) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        _write_findings(audit, folder / FINDINGS_FILE)
+    except OSError as error:
+        raise BoneageError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --report"
+        ) from None
+    return folder / PAGE_FILE
+
+
+def _write_findings(audit: Audit, path: Path) -> None:
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as handle,
+    ):
+        writer = csv.writer(handle)
+        writer.writerow(FINDING_COLUMNS)
+        for finding in audit.findings:
+            writer.writerow(getattr(finding, column) for column in FINDING_COLUMNS)
+
+
+def _data_address(content: str | bytes) -> str:
+    """Puts an SVG text or a JPEG file into an address that an image element can show."""
+    kind, raw = (
+        ("jpeg", content) if isinstance(content, bytes) else ("svg+xml", content.encode("utf-8"))
+    )
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode('ascii')}"

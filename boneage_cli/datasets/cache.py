@@ -1,0 +1,147 @@
+"""Decoded images on disk: each radiograph is read and preprocessed once, then mapped into memory.
+
+A cache is ``n × height × width`` bytes in one ``.npy`` file per view. Its name is a digest of the contents of
+the image files, in order, and of the settings that rendered them, so a file that changed or a
+setting that changed leads to another cache and an old one is never taken for a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.progress import track
+
+# Raised when rendering changes in a way that the settings do not tell.
+FORMAT = 1
+
+
+def cached_pixels(
+    paths: Sequence[str],
+    render: Callable[[int], dict[str, np.ndarray]],
+    *,
+    shapes: dict[str, tuple[int, int]],
+    key: str,
+    folder: Path,
+    workers: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Maps the rendered images into memory, rendering them first where that was not yet done.
+
+    Args:
+        paths: The image files, whose contents decide whether a cache fits.
+        render: Gives the views of image ``i``, uint8, of ``shapes``. Runs in several threads.
+        shapes: Height and width of each view, pixels.
+        key: Names everything else that decides the pixels: settings, geometry.
+        folder: Where caches are kept.
+        workers: Threads; None for one per core.
+
+    Returns:
+        For each view (n, height, width), uint8, read only, mapped from disk.
+
+    Raises:
+        BoneageError: An image cannot be read, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        digests = content_digests(paths, folder / "digests.csv", workers)
+        identity = json.dumps([FORMAT, key, shapes, digests]).encode()
+        stem = f"pixels-{hashlib.sha256(identity).hexdigest()[:20]}"
+        files = {view: folder / f"{stem}-{view}.npy" for view in shapes}
+        if not all(file.exists() for file in files.values()):
+            _build(files, len(paths), render, shapes, workers)
+    except OSError as error:
+        raise BoneageError(
+            f"{folder}: the image cache cannot be written ({error.strerror}); "
+            "choose another place with --cache"
+        ) from None
+    return {view: np.load(file, mmap_mode="r") for view, file in files.items()}
+
+
+def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None) -> list[str]:
+    """The SHA-256 of each file's content, remembered in a table by path, size and change time.
+
+    Args:
+        paths: The files.
+        memo: A CSV file that is read and renewed.
+        workers: Threads; None for one per core.
+
+    Raises:
+        BoneageError: A file is missing.
+    """
+    known: dict[tuple[str, int, int], str] = {}
+    if memo.exists():
+        try:
+            table = pd.read_csv(memo, dtype={"path": str, "digest": str})
+            known = {
+                (path, size, changed): digest
+                for path, size, changed, digest in table.itertuples(index=False)
+            }
+        except (ValueError, OSError):
+            known = {}
+
+    def digest(path: str) -> tuple[tuple[str, int, int], str]:
+        try:
+            status = os.stat(path)
+            stamp = (path, status.st_size, status.st_mtime_ns)
+            return stamp, known.get(stamp) or hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError as error:
+            raise BoneageError(
+                f"{path}: {error.strerror}; 'boneage check-data' lists every such image"
+            ) from None
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        entries = list(pool.map(digest, paths, chunksize=64))
+    if any(stamp not in known for stamp, _ in entries):
+        known.update(entries)
+        rows = [(*stamp, digest) for stamp, digest in known.items()]
+        with whole_file(memo) as temporary:
+            pd.DataFrame(rows, columns=["path", "size", "changed", "digest"]).to_csv(
+                temporary, index=False
+            )
+    return [digest for _, digest in entries]
+
+
+def _build(
+    files: dict[str, Path],
+    count: int,
+    render: Callable[[int], dict[str, np.ndarray]],
+    shapes: dict[str, tuple[int, int]],
+    workers: int | None,
+) -> None:
+    with ExitStack() as stack:
+        pixels = {
+            view: np.lib.format.open_memmap(
+                stack.enter_context(whole_file(file)),
+                mode="w+",
+                dtype=np.uint8,
+                shape=(count, *shapes[view]),
+            )
+            for view, file in files.items()
+        }
+
+        def fill(position: int) -> None:
+            for view, rendered in render(position).items():
+                pixels[view][position] = rendered
+
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            try:
+                for _ in track(
+                    pool.map(fill, range(count)), description="decode images", total=count
+                ):
+                    pass
+            except BaseException:
+                # The first unreadable image or an interrupt ends the build at once.
+                pool.shutdown(cancel_futures=True)
+                raise
+        for array in pixels.values():
+            array.flush()

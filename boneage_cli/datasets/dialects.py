@@ -1,0 +1,290 @@
+"""Label tables in every spelling in use, read as one.
+
+CSV (comma, semicolon or tab; UTF-8, UTF-16 or Windows-1252) and xlsx. Headings are compared without
+case, blanks and punctuation, so ``Bone Age (months)`` and ``bone_age_months`` are one heading.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, SPLITS
+from boneage_cli.errors import BoneageError
+
+TABLE_SUFFIXES = (".csv", ".xlsx")
+
+# An xlsx is a zip: a few kilobytes can unfold to gigabytes. Official tables are below 1 MB.
+LARGEST_TABLE = 200_000_000
+
+HEADINGS = {
+    "id": ("id", "imageid", "caseid", "imgid"),
+    "image": ("filename", "file", "path", "filepath", "imagepath", "imagename", "image"),
+    "boneage": (
+        "boneage",
+        "boneagemonths",
+        "boneageinmonths",
+        "groundtruthboneage",
+        "groundtruthboneagemonths",
+    ),
+    "male": ("male", "ismale", "sex", "gender"),
+    "female": ("female", "isfemale"),
+    "patient": ("patientid", "patient"),
+    "split": ("split", "subset"),
+    "width": ("width",),
+    "height": ("height",),
+}
+
+MALE = {"true", "1", "1.0", "m", "male", "boy", "yes", "t", "y"}
+FEMALE = {"false", "0", "0.0", "f", "female", "girl", "no", "n"}
+UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "<na>", "unknown", "u", "o", "?"}
+
+SPLIT_WORDS = {
+    "train": {"train", "training", "trainset"},
+    "validation": {"val", "valid", "validation", "validate", "valset", "validset"},
+    "test": {"test", "testing", "testset"},
+}
+
+
+class UnknownHeadings(BoneageError):
+    """A table whose headings name no radiographs or nothing about them."""
+
+
+def read_table(name: str, content: bytes) -> pd.DataFrame:
+    """Reads a table of labels, or of image sizes, in any dialect.
+
+    Args:
+        name: The table's name for messages; its suffix tells CSV from xlsx.
+        content: The file's bytes.
+
+    Returns:
+        One row per radiograph: ``id`` (str, without an image suffix) and ``image`` (str, the stem
+        of its file), and of the following those that the table has: ``boneage`` (float, months, NaN
+        where empty), ``male`` (nullable boolean), ``patient`` (str or None), ``split`` (one of
+        ``SPLITS`` or None), ``width`` and ``height`` (float, pixels).
+
+    Raises:
+        UnknownHeadings: The headings name no id, or neither bone age nor sex nor size.
+        BoneageError: The file is damaged, or a cell holds what its column cannot.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if len(content) > LARGEST_TABLE:
+        raise BoneageError(f"{name}: too large for a table of labels; give the right file")
+    rows = _xlsx_rows(name, content) if suffix == ".xlsx" else _csv_rows(name, content)
+    header: list[str] = []
+    columns: dict[str, list[int]] = {}
+    records: list[dict[str, Any]] = []
+    for line, cells in rows:
+        if not any(cells):
+            continue
+        if not header:
+            header = cells
+            columns = _recognise(name, header)
+            continue
+        if any(cells[len(header) :]):
+            raise BoneageError(
+                f"{name}, line {line}: {len(cells)} cells under {len(header)} headings; "
+                "put cells that hold a comma in quotes"
+            )
+        cells += [""] * (len(header) - len(cells))
+        records.append(_record(f"{name}, line {line}", header, columns, cells))
+    if not header:
+        raise UnknownHeadings(f"{name}: empty; {_wanted()}")
+    table = pd.DataFrame.from_records(records, columns=_present(columns))
+    if "male" in table:
+        table["male"] = table["male"].astype("boolean")
+    for column in {"boneage", "width", "height"} & set(table.columns):
+        table[column] = table[column].astype(float)
+    return table
+
+
+def named_split(name: str) -> str | None:
+    """Finds the split that a file's or folder's name speaks of.
+
+    Args:
+        name: One name, such as ``boneage-training-dataset`` or ``RSNA_val``.
+
+    Returns:
+        One of ``SPLITS``; None where the name speaks of none, or of several.
+    """
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
+    found = [split for split in SPLITS if words & SPLIT_WORDS[split]]
+    return found[0] if len(found) == 1 else None
+
+
+def image_stem(text: str) -> str:
+    """Strips folders and a known image suffix: ``scans/4360.png`` is radiograph ``4360``."""
+    name = PurePosixPath(text.strip().replace("\\", "/")).name
+    suffix = PurePosixPath(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _csv_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
+    text = _decode(content)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for cells in reader:
+            yield reader.line_num, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise BoneageError(f"{name}, line {reader.line_num}: not a CSV ({error})") from None
+
+
+def _decode(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
+
+
+def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
+    import openpyxl
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            if sum(part.file_size for part in parts.infolist()) > LARGEST_TABLE:
+                raise BoneageError(f"{name}: unfolds to more than a table of labels can hold")
+        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+        # Read-only mode trusts the stated dimensions, which some writers leave wrong.
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()
+        rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
+        raise BoneageError(
+            f"{name}: not a readable xlsx ({error}); save it again, or save it as CSV"
+        ) from None
+    yield from enumerate(rows, start=1)
+
+
+def _cell_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _recognise(name: str, header: list[str]) -> dict[str, list[int]]:
+    """Gives the positions of the columns of each meaning."""
+    meanings = {heading: meaning for meaning, spelt in HEADINGS.items() for heading in spelt}
+    columns: dict[str, list[int]] = {}
+    for position, heading in enumerate(header):
+        meaning = meanings.get(re.sub(r"[\W_]+", "", heading.lower()))
+        if meaning:
+            columns.setdefault(meaning, []).append(position)
+    is_named = columns.keys() & {"id", "image"}
+    is_labelled = columns.keys() & {"boneage", "male", "female"}
+    is_measured = {"width", "height"} <= columns.keys()
+    if not is_named or not (is_labelled or is_measured):
+        found = ", ".join(repr(heading) for heading in header[:8])
+        raise UnknownHeadings(f"{name}: headings {found}; {_wanted()}")
+    return columns
+
+
+def _wanted() -> str:
+    return (
+        "wanted: an id ('id', 'Image ID', 'Case ID' or 'filename') with a bone age in months "
+        "('boneage' or 'Bone Age (months)') and a sex ('male', 'sex' or 'gender'), or with 'width' "
+        "and 'height'"
+    )
+
+
+def _present(columns: Iterable[str]) -> list[str]:
+    present = {"male" if column == "female" else column for column in columns}
+    ordered = [column for column in HEADINGS if column in present]
+    return ["id", "image", *(column for column in ordered if column not in ("id", "image"))]
+
+
+def _record(
+    where: str, header: list[str], columns: dict[str, list[int]], cells: list[str]
+) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for meaning, positions in columns.items():
+        column = "male" if meaning == "female" else meaning
+        for position in positions:
+            value = PARSERS[meaning](f"{where}, {header[position]!r}", cells[position])
+            earlier = record.get(column)
+            if earlier is not None and value is not None and earlier != value:
+                raise BoneageError(
+                    f"{where}: {header[position]!r} contradicts another column of the same "
+                    "meaning; keep the right one"
+                )
+            record[column] = value if earlier is None else earlier
+    record["id"] = record.get("id") or record.get("image")
+    record["image"] = record.get("image") or record["id"]
+    if not record["id"]:
+        raise BoneageError(f"{where}: no id; fill it in or delete the line")
+    return record
+
+
+def _parse_id(where: str, text: str) -> str | None:
+    stem = image_stem(text)
+    # A column of ids that went through a spreadsheet or a data frame with gaps became decimals.
+    if re.fullmatch(r"\d+\.0", stem):
+        stem = stem[:-2]
+    if stem in (".", "..") or stem.startswith("."):
+        raise BoneageError(f"{where}: {text!r} cannot name a radiograph")
+    return stem or None
+
+
+def _parse_number(where: str, text: str) -> float | None:
+    if text.lower() in UNKNOWN:
+        return None
+    decimal_comma = re.fullmatch(r"([+-]?\d*),(\d+)", text)
+    try:
+        return float(f"{decimal_comma[1]}.{decimal_comma[2]}" if decimal_comma else text)
+    except ValueError:
+        raise BoneageError(
+            f"{where}: {text!r} is not a number; mend it or leave it empty"
+        ) from None
+
+
+def _parse_male(where: str, text: str) -> bool | None:
+    word = text.lower()
+    if word in MALE:
+        return True
+    if word in FEMALE:
+        return False
+    if word in UNKNOWN:
+        return None
+    raise BoneageError(f"{where}: sex {text!r} is not understood; write M, F or nothing")
+
+
+def _parse_female(where: str, text: str) -> bool | None:
+    female = _parse_male(where, text)
+    return None if female is None else not female
+
+
+def _parse_split(where: str, text: str) -> str | None:
+    split = named_split(text)
+    if split is None and text.lower() not in UNKNOWN:
+        raise BoneageError(f"{where}: split {text!r} is not understood; write {', '.join(SPLITS)}")
+    return split
+
+
+def _parse_text(where: str, text: str) -> str | None:
+    return text or None
+
+
+PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "id": _parse_id,
+    "image": _parse_id,
+    "boneage": _parse_number,
+    "male": _parse_male,
+    "female": _parse_female,
+    "patient": _parse_text,
+    "split": _parse_split,
+    "width": _parse_number,
+    "height": _parse_number,
+}

@@ -1,0 +1,53 @@
+"""The demo data set as a source beside the others: drawings with a record of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from boneage_cli.datasets.source import Fetched, Source, already_there, begin, earlier_fetch, finish
+
+
+def fetch_demo(
+    folder: Path,
+    *,
+    train: int = 240,
+    validation: int = 60,
+    test: int = 60,
+    seed: int = 42,
+    force: bool = False,
+) -> Fetched:
+    """Draws the demo data set, unless the same one is there already.
+
+    Args:
+        folder: Where the data set goes.
+        train: Number of training drawings.
+        validation: Number of validation drawings.
+        test: Number of test drawings.
+        seed: Decides everything that is drawn.
+        force: Replaces an earlier data set in the folder.
+
+    Returns:
+        The data set.
+
+    Raises:
+        BoneageError: The folder holds something else, or a count is negative or all are zero.
+    """
+    wanted = Source(
+        name="demo",
+        requested="drawn hands",
+        options={"train": train, "validation": validation, "test": test, "seed": seed},
+        terms="Drawings made by this software, of no patient; free for any use",
+        citation="None needed",
+        validation="from the source",
+    )
+    earlier = earlier_fetch(folder, wanted, force=force)
+    there = already_there(folder, earlier)
+    if there:
+        return there
+    # Drawing needs OpenCV, looking does not.
+    from boneage_cli.datasets.demo import write_demo
+
+    if earlier is None:
+        begin(folder, wanted)
+    write_demo(folder, train=train, validation=validation, test=test, seed=seed)
+    return finish(folder, wanted)

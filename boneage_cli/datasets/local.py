@@ -1,0 +1,257 @@
+"""A data set from radiographs that the user already has."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from boneage_cli.datasets.archives import extract_member, open_archive
+from boneage_cli.datasets.disk import require_free
+from boneage_cli.datasets.layouts import Arrangement, SourceFile, arrange, find_files
+from boneage_cli.datasets.manifest import COLUMNS, write_manifest
+from boneage_cli.datasets.source import (
+    RSNA_CITATION,
+    UNMATCHED_FILE,
+    Fetched,
+    Source,
+    already_there,
+    begin,
+    earlier_fetch,
+    finish,
+    sha256,
+)
+from boneage_cli.datasets.splits import set_aside
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.progress import track
+
+STAGING = ".unpacked"
+LOCAL_TERMS = (
+    "Those of the files' origin. For RSNA's radiographs: research, non-commercial, no "
+    "redistribution of the images"
+)
+
+
+def fetch_local(
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    copy: bool = False,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    force: bool = False,
+) -> Fetched:
+    """Makes a data set from folders, zips and tables in any known layout and dialect.
+
+    Args:
+        paths: Folders, zips, CSV or xlsx tables and images, together one source. Where an id turns
+            up twice, the path named first wins.
+        folder: Where the data set goes. Its images are links to loose files, or unpacked from zips.
+        copy: Copies loose files instead of linking them.
+        validation_fraction: The share of training radiographs set aside for validation where the
+            source has no such split, stratified by sex and age; 0 for none.
+        seed: Of that choice.
+        force: Replaces an earlier data set in the folder.
+
+    Returns:
+        The data set, with notes on what was decided and warnings on what did not match.
+
+    Raises:
+        BoneageError: See ``find_files`` and ``arrange``; or the folder holds something else, or the
+            disk has not enough room.
+    """
+    target = folder.resolve()
+    for path in paths:
+        if path.resolve() == target or target in path.resolve().parents:
+            raise BoneageError(
+                f"{path}: lies in the new data set's own folder; choose another --to"
+            )
+    wanted = Source(
+        name="local",
+        requested=[_identity(path, target) for path in paths],
+        options={"copy": copy, "validation_fraction": validation_fraction, "seed": seed},
+        terms=LOCAL_TERMS,
+        citation=f"That of the files' origin. For RSNA's radiographs: {RSNA_CITATION}",
+    )
+    return build_dataset(paths, folder, wanted, force=force)
+
+
+def build_dataset(
+    paths: Sequence[Path], folder: Path, wanted: Source, *, force: bool = False
+) -> Fetched:
+    """Makes a data set from what lies in some paths.
+
+    Args:
+        paths: As for ``fetch_local``.
+        folder: The data set's folder.
+        wanted: The record, with options ``copy``, ``validation_fraction`` and ``seed``.
+        force: Replaces an earlier data set in the folder.
+
+    Returns:
+        The data set.
+
+    Raises:
+        BoneageError: As for ``fetch_local``.
+    """
+    earlier = earlier_fetch(folder, wanted, force=force)
+    there = already_there(folder, earlier)
+    if there:
+        return there
+    options = wanted.options
+    staging = folder / STAGING
+    try:
+        arrangement = arrange(find_files(paths, staging, exclude=folder))
+        arrangement.table, validation, notes = _make_validation(
+            arrangement.table, options["validation_fraction"], options["seed"]
+        )
+        files = _fingerprints(paths, arrangement)
+        source = replace(wanted, files=files, validation=validation)
+        if earlier is None:
+            begin(folder, source)
+        place(arrangement, folder, copy=options["copy"])
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    fetched = finish(folder, source)
+    fetched.notes = [*arrangement.notes, *notes]
+    fetched.warnings = arrangement.warnings
+    return fetched
+
+
+def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
+    """Puts arranged radiographs, their tables and the list of what fits nothing into a folder.
+
+    Args:
+        arrangement: What goes where.
+        folder: The data set's folder.
+        copy: Copies loose files instead of linking them.
+
+    Raises:
+        BoneageError: The disk has not enough room, or an archive is damaged.
+    """
+    table = arrangement.table
+    table["path"] = [
+        f"{split}/{name}{PurePosixPath(file.parts[-1]).suffix.lower()}"
+        for split, name, file in zip(table["split"], table["id"], table["file"], strict=True)
+    ]
+    work = [
+        (file, folder / path)
+        for file, path in zip(table["file"], table["path"], strict=True)
+        if not _is_placed(file, folder / path, copy)
+    ]
+    written = sum(file.size for file, _ in work if copy or file.member is not None)
+    require_free(folder, written)
+    for split in table["split"].unique():
+        (folder / split).mkdir(parents=True, exist_ok=True)
+    with track(description="placing radiographs", total=len(work)) as bar:
+        work.sort(key=lambda pair: (str(pair[0].path), pair[0].member or 0))
+        for path, group in groupby(work, key=lambda pair: pair[0].path):
+            for _ in _place_from(path, group, copy):
+                bar.update()
+    if len(arrangement.unmatched):
+        with whole_file(folder / UNMATCHED_FILE) as temporary:
+            arrangement.unmatched.to_csv(temporary, index=False)
+    extra = [name for name in ("patient", "width", "height") if name in table]
+    # Whole numbers are written as such: 120, not 120.0.
+    write_manifest(table[[*COLUMNS, *extra]].convert_dtypes(), folder)
+
+
+def _is_placed(file: SourceFile, target: Path, copy: bool) -> bool:
+    if not target.exists():
+        return False
+    if file.member is None and not copy:
+        return target.samefile(file.path)
+    return not target.is_symlink() and target.stat().st_size == file.size
+
+
+def _place_from(path: Path, group: Iterable[tuple[SourceFile, Path]], copy: bool) -> Iterable[None]:
+    pairs = list(group)
+    if pairs[0][0].member is None:
+        for file, target in pairs:
+            _link_or_copy(file.path.resolve(), target, copy)
+            yield
+        return
+    with open_archive(path) as archive:
+        members = archive.infolist()
+        for file, target in pairs:
+            extract_member(archive, members[file.member or 0], target)
+            yield
+
+
+def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
+    if not copy:
+        temporary = target.with_name(f".{target.name}")
+        temporary.unlink(missing_ok=True)
+        # Some file systems know no symbolic links, and hard links end at the disk's border.
+        for link in (os.symlink, os.link):
+            try:
+                link(source, temporary)
+            except OSError:
+                continue
+            temporary.replace(target)
+            return
+    with whole_file(target) as whole:
+        shutil.copyfile(source, whole)
+
+
+def _make_validation(
+    table: pd.DataFrame, fraction: float, seed: int
+) -> tuple[pd.DataFrame, str, list[str]]:
+    """Sets a validation split aside where there is none; gives its origin and a note on it."""
+    if (table["split"] == "validation").any():
+        return table, "from the source", []
+    train = table[table["split"] == "train"]
+    chosen = set_aside(train, fraction, seed)
+    if not chosen.any():
+        return table, "none", []
+    table = table.copy()
+    table.loc[chosen.index[chosen], "split"] = "validation"
+    origin = (
+        f"{chosen.sum():,} of {len(train):,} training radiographs, stratified by sex and age, "
+        f"fraction {fraction:g}, seed {seed}"
+    )
+    return table, origin, [f"The source has no validation split; one was made: {origin}."]
+
+
+def _identity(path: Path, target: Path) -> dict[str, Any]:
+    """Describes a path so that a later run can tell whether it changed."""
+    if not path.exists():
+        raise BoneageError(f"{path}: no such file or folder")
+    found = [path.resolve()]
+    if path.is_dir():
+        found = []
+        for folder, below, names in os.walk(path.resolve()):
+            below[:] = [name for name in below if Path(folder, name) != target]
+            found += [Path(folder, name) for name in names]
+    stats = [file.lstat() for file in found]
+    latest = max((stat.st_mtime for stat in stats), default=0.0)
+    return {
+        "path": str(path.resolve()),
+        "files": len(found),
+        "bytes": sum(stat.st_size for stat in stats),
+        "changed": datetime.fromtimestamp(latest, timezone.utc).isoformat(),
+    }
+
+
+def _fingerprints(paths: Sequence[Path], arrangement: Arrangement) -> list[dict[str, Any]]:
+    prints = [
+        {"path": str(path.resolve()), "bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in paths
+        if path.is_file()
+    ]
+    prints += [
+        {"path": str(file), "bytes": file.size, "sha256": hashlib.sha256(content).hexdigest()}
+        for file, content in arrangement.tables
+        if not file.given
+    ]
+    return prints

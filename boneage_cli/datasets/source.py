@@ -1,0 +1,244 @@
+"""SOURCE.json: where a data set came from, when, under which terms, and with which labels.
+
+It is written first, as incomplete, and last, as complete. So an interrupted command can be told from
+a finished one and from a folder of the user's own, which is never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boneage_cli import __version__
+from boneage_cli.datasets.manifest import SPLITS, label_version, read_manifest
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.progress import track
+
+SOURCE_FILE = "SOURCE.json"
+UNMATCHED_FILE = "unmatched.csv"
+
+RSNA_TERMS = (
+    "RSNA 2017 AI Challenge terms of use: research, non-commercial, no redistribution of the images"
+)
+RSNA_CITATION = (
+    "Halabi SS, Prevedello LM, Kalpathy-Cramer J, et al. The RSNA Pediatric Bone Age Machine Learning "
+    "Challenge. Radiology 2019;290:498-503. doi:10.1148/radiol.2018180736"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What SOURCE.json says.
+
+    Attributes:
+        name: The kind of source: demo, rsna, kaggle or local.
+        requested: What the user asked for: the data set's name, or the given paths with their
+            sizes and times of change.
+        options: The settings that shaped the data set.
+        terms: Under which terms it may be used.
+        citation: What to cite.
+        files: The archives and tables it was made of, each with ``sha256``, ``bytes`` and ``path``
+            or ``url``.
+        splits: ``images`` and ``labels`` of each split.
+        validation: How the validation split came about.
+        label_version: See ``manifest.label_version``.
+        date: When it was completed, UTC.
+        software: The version of this package that made it.
+        complete: False while it is being made.
+    """
+
+    name: str
+    requested: Any = None
+    options: dict[str, Any] = field(default_factory=dict)
+    terms: str = ""
+    citation: str = ""
+    files: list[dict[str, Any]] = field(default_factory=list)
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)
+    validation: str = "none"
+    label_version: str = "none"
+    date: str = ""
+    software: str = f"boneage {__version__}"
+    complete: bool = False
+
+
+@dataclass
+class Fetched:
+    """A data set that is ready for use.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: Its table, as ``read_manifest`` gives it.
+        source: What SOURCE.json says.
+        notes: What a user should know, a sentence each.
+        warnings: What a user should look at, a sentence each.
+        unchanged: True where everything was there already.
+    """
+
+    folder: Path
+    manifest: pd.DataFrame
+    source: Source
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unchanged: bool = False
+
+
+def read_source(folder: Path) -> Source | None:
+    """Reads a data set's SOURCE.json; None where there is none.
+
+    Raises:
+        BoneageError: It is not one of ours.
+    """
+    file = folder / SOURCE_FILE
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        known = {entry.name for entry in fields(Source)}
+        return Source(**{key: value for key, value in record.items() if key in known})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BoneageError(
+            f"{file}: not readable ({error}); move {folder} out of the way and fetch again"
+        ) from None
+
+
+def write_source(folder: Path, source: Source) -> None:
+    """Writes a data set's SOURCE.json."""
+    with whole_file(folder / SOURCE_FILE) as temporary:
+        text = json.dumps(asdict(source), indent=2, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def earlier_fetch(folder: Path, wanted: Source, *, force: bool = False) -> Source | None:
+    """Looks at what a folder holds before a data set is put there.
+
+    Args:
+        folder: The data set's folder, new or of an earlier run.
+        wanted: What is to be put there.
+        force: An earlier data set will be removed, whatever it was made of.
+
+    Returns:
+        The record of an earlier run on the same data set; None where it begins anew.
+
+    Raises:
+        BoneageError: The folder holds another data set and ``force`` is not given, or it holds
+            files that no data set accounts for.
+    """
+    existing = read_source(folder)
+    if existing is None:
+        if folder.exists() and not folder.is_dir():
+            raise BoneageError(f"{folder}: is a file; choose another folder with --to")
+        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise BoneageError(
+                f"{folder}: holds files but no {SOURCE_FILE}, so no data set made by boneage; "
+                "choose another folder with --to"
+            )
+        return None
+    if force:
+        return None
+    difference = _difference(existing, wanted)
+    # What an interrupted command left is no data set yet; another one may take its place.
+    if difference and not existing.complete:
+        return None
+    if difference:
+        raise BoneageError(
+            f"{folder}: holds a data set made {difference}; replace it with --force, or put the new "
+            "one elsewhere with --to"
+        )
+    return existing
+
+
+def _difference(existing: Source, wanted: Source) -> str:
+    if existing.name != wanted.name:
+        return f"by 'boneage fetch {existing.name}'"
+    if existing.requested != wanted.requested:
+        return "from other files, or from files that have changed since"
+    if existing.options != wanted.options:
+        return "with " + ", ".join(
+            f"{name.replace('_', ' ')} {value}"
+            for name, value in existing.options.items()
+            if value != wanted.options.get(name)
+        )
+    return ""
+
+
+def begin(folder: Path, source: Source) -> None:
+    """Writes the record as incomplete, after removing an earlier data set from the folder."""
+    if (folder / SOURCE_FILE).exists():
+        remove_dataset(folder)
+    write_source(folder, source)
+
+
+def remove_dataset(folder: Path) -> None:
+    """Removes what boneage put into a data set's folder; downloaded archives stay."""
+    for split in SPLITS:
+        for images in (folder / split, folder / f"{split}_CLAHE"):
+            if images.is_symlink():
+                images.unlink()
+            elif images.is_dir():
+                shutil.rmtree(images)
+        (folder / f"{split}.csv").unlink(missing_ok=True)
+    for name in (SOURCE_FILE, UNMATCHED_FILE, "landmarks.csv", "regions.csv"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def finish(folder: Path, source: Source) -> Fetched:
+    """Completes SOURCE.json from what now lies in the folder.
+
+    Args:
+        folder: The data set's folder, with its CSVs.
+        source: The record so far.
+
+    Returns:
+        The finished data set.
+    """
+    manifest = read_manifest(folder)
+    splits = {}
+    for split in SPLITS:
+        rows = manifest[manifest["split"] == split]
+        if len(rows):
+            splits[split] = {"images": len(rows), "labels": int(rows["boneage"].notna().sum())}
+    source = replace(
+        source,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        splits=splits,
+        label_version=label_version(manifest[manifest["split"] == "test"]),
+        complete=True,
+    )
+    write_source(folder, source)
+    return Fetched(folder, manifest, source)
+
+
+def already_there(folder: Path, earlier: Source | None) -> Fetched | None:
+    """Gives a data set that an earlier run completed and that has lost no image since."""
+    if earlier is None or not earlier.complete:
+        return None
+    try:
+        manifest = read_manifest(folder)
+    except BoneageError:
+        return None
+    if not all(os.path.exists(path) for path in manifest["path"]):
+        return None
+    return Fetched(folder, manifest, earlier, unchanged=True)
+
+
+def sha256(path: Path) -> str:
+    """Computes a file's SHA-256, with a progress bar."""
+    digest = hashlib.sha256()
+    size = path.stat().st_size
+    with (
+        track(description=f"checking {path.name}", total=size, unit="B", unit_scale=True) as bar,
+        path.open("rb") as file,
+    ):
+        while block := file.read(1 << 20):
+            digest.update(block)
+            bar.update(len(block))
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""Dividing radiographs so that every part has the same share of each sex and age.
+
+Radiographs are put in order of sex and bone age, and each short run of neighbours in that order is
+dealt out to the parts at random. Radiographs of one patient stay together where patients are known.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.errors import BoneageError
+
+
+def set_aside(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
+    """Chooses a part of the radiographs, stratified by sex and age.
+
+    Args:
+        manifest: Rows with ``id``, ``boneage`` (months), ``male`` and perhaps ``patient``.
+        fraction: The share of radiographs (of patients, where they are known), 0 to 0.5.
+        seed: The same seed chooses the same radiographs, in whatever order the rows stand.
+
+    Returns:
+        True for each chosen row, with the manifest's index.
+
+    Raises:
+        BoneageError: The fraction is out of range.
+    """
+    if not 0 <= fraction <= 0.5:
+        raise BoneageError(f"validation fraction {fraction}: choose one from 0 to 0.5")
+    rng = np.random.default_rng(seed)
+    units = _in_order_of_sex_and_age(manifest, rng)
+    count = round(fraction * len(units))
+    if fraction > 0 and len(units) > 1:
+        count = max(count, 1)
+    if count == 0:
+        return pd.Series(False, index=manifest.index)
+    edges = np.arange(count + 1) * len(units) // count
+    chosen = units[rng.integers(edges[:-1], edges[1:])]
+    return _unit_names(manifest).isin(set(chosen))
+
+
+def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
+    """Deals radiographs out to folds for cross-validation, stratified by sex and age.
+
+    Args:
+        manifest: Rows with ``id``, ``boneage`` (months), ``male`` and perhaps ``patient``.
+        folds: The number of folds, at least 2.
+        seed: The same seed gives the same folds, in whatever order the rows stand.
+
+    Returns:
+        The fold of each row, 0 to ``folds`` − 1, with the manifest's index.
+
+    Raises:
+        BoneageError: There are fewer radiographs (patients, where they are known) than folds.
+    """
+    rng = np.random.default_rng(seed)
+    units = _in_order_of_sex_and_age(manifest, rng)
+    if not 2 <= folds <= len(units):
+        raise BoneageError(f"{folds} folds of {len(units)} radiographs: choose 2 to {len(units)}")
+    runs = -(-len(units) // folds)
+    dealt = rng.permuted(np.tile(np.arange(folds), (runs, 1)), axis=1).ravel()[: len(units)]
+    return _unit_names(manifest).map(dict(zip(units, dealt, strict=True))).astype(int)
+
+
+def _unit_names(manifest: pd.DataFrame) -> pd.Series:
+    """Names what must stay together: the patient where known, else the radiograph."""
+    radiographs = "radiograph " + manifest["id"].astype(str)
+    if "patient" not in manifest:
+        return radiographs
+    patients = manifest["patient"]
+    return radiographs.where(patients.isna(), "patient " + patients.astype(str))
+
+
+def _in_order_of_sex_and_age(manifest: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    rows = pd.DataFrame(
+        {
+            "unit": _unit_names(manifest),
+            "sex": manifest["male"].astype("boolean").map({True: 1, False: 0}).fillna(2),
+            "age": manifest["boneage"].astype(float),
+        }
+    )
+    units = rows.groupby("unit", sort=True).agg({"sex": "min", "age": "mean"})
+    # Ages cluster on the atlas plates: within one age the order is drawn, not that of the ids.
+    units["drawn"] = rng.random(len(units))
+    return units.sort_values(["sex", "age", "drawn"]).index.to_numpy()

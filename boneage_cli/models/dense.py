@@ -1,0 +1,116 @@
+"""Fully connected layers, as the published systems stack them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from boneage_cli.models.names import unknown_name
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "swish": nn.SiLU,
+    "mish": nn.Mish,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+}
+
+
+class DenseLayers(nn.Sequential):
+    """Layers of [batch norm →] dropout → linear → activation.
+
+    Args:
+        features: Width of the input.
+        hidden: Widths of the layers; may be empty.
+        activation: A name in ``ACTIVATIONS`` for all layers, or one per layer.
+        dropout: A probability for every layer (for the input itself where there is no layer), or
+            one per layer, with one more, if wanted, for what the last layer gives.
+        norm: Whether each layer begins with batch normalisation.
+
+    Attributes:
+        features: Width of the output.
+
+    Raises:
+        ValueError: A name, a width, a probability or the number of them is wrong.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int] = (),
+        *,
+        activation: str | Sequence[str] = "relu",
+        dropout: float | Sequence[float] = 0.0,
+        norm: bool = False,
+    ) -> None:
+        if any(width < 1 for width in hidden):
+            raise ValueError(f"dense layers must be at least 1 wide, not {tuple(hidden)}")
+        names = [activation] * len(hidden) if isinstance(activation, str) else list(activation)
+        if len(names) != len(hidden):
+            raise ValueError(
+                f"{len(names)} activations {tuple(names)} for {len(hidden)} dense layers "
+                f"{tuple(hidden)}; give one for all, or one per layer"
+            )
+        rates = _dropout_rates(dropout, len(hidden))
+        layers: list[nn.Module] = []
+        for width, name, rate in zip(hidden, names, rates, strict=False):
+            layers += [BatchNorm(features)] if norm else []
+            layers += [nn.Dropout(rate)] if rate else []
+            layers += [_linear(features, width, name), build_activation(name)]
+            features = width
+        layers += [nn.Dropout(rates[-1])] if rates[-1] else []
+        super().__init__(*layers)
+        self.features = features
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation that trains on a batch of one, too.
+
+    One example has no statistics of its own (plain batch normalisation fails there, often in the
+    last, smaller batch of an epoch), so that batch is normalised with the running ones.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises features of shape (B, F)."""
+        if self.training and input.shape[0] == 1:
+            return functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(input)
+
+
+def build_activation(name: str) -> nn.Module:
+    """Makes the activation of that name; ValueError where there is none."""
+    if name not in ACTIVATIONS:
+        raise unknown_name("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]()
+
+
+def _linear(features: int, width: int, activation: str) -> nn.Linear:
+    layer = nn.Linear(features, width)
+    if activation == "tanh":
+        nn.init.xavier_uniform_(layer.weight)
+    else:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _dropout_rates(dropout: float | Sequence[float], layers: int) -> list[float]:
+    """One rate per layer and one for the end."""
+    if isinstance(dropout, (int, float)):
+        rates = [float(dropout)] * layers + [0.0] if layers else [float(dropout)]
+    else:
+        rates = [float(rate) for rate in dropout]
+        if len(rates) not in (layers, layers + 1):
+            raise ValueError(
+                f"{len(rates)} dropout rates {tuple(rates)} for {layers} dense layers; "
+                "give one for all, one per layer, or one more for what the last layer gives"
+            )
+        rates += [0.0] * (layers + 1 - len(rates))
+    if any(not 0 <= rate < 1 for rate in rates):
+        raise ValueError(f"dropout must be at least 0 and less than 1, not {dropout}")
+    return rates

@@ -1,0 +1,203 @@
+"""How the child's sex joins what the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from boneage_cli.models.dense import BatchNorm
+from boneage_cli.models.names import unknown_name
+
+FUSIONS = ("none", "embedding", "mlp", "cross_attention", "gated", "cross_attention_gated")
+
+
+class SexEmbedding(nn.Module):
+    """One learnt vector per sex; a mixture of sexes, as mixup makes, gets the mixture of both.
+
+    Args:
+        features: Width of the vectors.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(2, features)
+
+    def forward(self, male: Tensor) -> Tensor:
+        """Embeds sexes of shape (B, 1), 1 for boys, to (B, features)."""
+        girl, boy = self.vectors.weight
+        return (1 - male) * girl + male * boy
+
+
+class SexLayers(nn.Sequential):
+    """Dense layers from the bare number to sex features.
+
+    Args:
+        widths: Widths of the layers.
+        norm: Whether all layers but the last are batch-normalised.
+        dropout: Dropout after the last layer.
+    """
+
+    def __init__(self, widths: Sequence[int], *, norm: bool = False, dropout: float = 0.0) -> None:
+        layers: list[nn.Module] = []
+        for entering, width in zip((1, *widths), widths, strict=False):
+            layers += [nn.Linear(entering, width), nn.ReLU()]
+        if norm:
+            for place in range(len(widths) - 1, 0, -1):
+                layers.insert(2 * place - 1, BatchNorm(widths[place - 1]))
+        super().__init__(*layers, nn.Dropout(dropout))
+
+
+class CrossAttention(nn.Module):
+    """Sex asks, the positions of the feature maps answer.
+
+    The query is made from the sex features, keys and values are the real spatial tokens of every
+    view; the answer is added to the image features and layer-normalised (Vaswani et al. 2017).
+    BoneAge attended to a single key, where the softmax is 1 whatever the weights.
+
+    Args:
+        features: Width of the image features.
+        map_channels: Channels of each view's feature maps.
+        sex_features: Width of the sex features.
+        heads: Attention heads; they must divide ``features``.
+
+    Raises:
+        ValueError: The heads do not divide the features.
+    """
+
+    def __init__(
+        self, features: int, map_channels: Sequence[int], sex_features: int, heads: int
+    ) -> None:
+        super().__init__()
+        if heads < 1 or features % heads:
+            raise ValueError(
+                f"{heads} attention heads cannot share {features} image features evenly; "
+                "choose branch_hidden or attention_heads so that they can"
+            )
+        self.query = nn.Sequential(nn.Linear(sex_features, features), nn.ReLU())
+        # Feature maps of an encoder have no common scale, and large keys freeze a softmax.
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in map_channels)
+        self.attentions = nn.ModuleList(
+            nn.MultiheadAttention(features, heads, kdim=width, vdim=width, batch_first=True)
+            for width in map_channels
+        )
+        self.norm = nn.LayerNorm(features)
+
+    def forward(self, image: Tensor, maps: Sequence[Tensor], sex: Tensor) -> Tensor:
+        """Adds to image features (B, F) what sex (B, S) finds in maps, each (B, C, h, w)."""
+        query = self.query(sex).unsqueeze(1)
+        for norm, attention, view in zip(self.norms, self.attentions, maps, strict=True):
+            tokens = norm(view.flatten(2).transpose(1, 2))
+            answer, _ = attention(query, tokens, tokens, need_weights=False)
+            image = image + answer.squeeze(1)
+        return self.norm(image)
+
+
+class Concatenation(nn.Module):
+    """Image features and sex features side by side.
+
+    Args:
+        image_features: Width of the image features.
+        sex_features: Width of the sex features.
+    """
+
+    def __init__(self, image_features: int, sex_features: int) -> None:
+        super().__init__()
+        self.features = image_features + sex_features
+
+    def forward(self, image: Tensor, sex: Tensor) -> tuple[Tensor, None]:
+        """Joins (B, F) and (B, S) to (B, F + S)."""
+        return torch.cat([image, sex.to(image.dtype)], 1), None
+
+
+class Gate(nn.Module):
+    """Per feature a share of the image and the rest of sex: g · image + (1 - g) · sex.
+
+    Args:
+        image_features: Width of the image features, which are projected to the sex features'.
+        sex_features: Width of the sex features, and of what comes out.
+    """
+
+    def __init__(self, image_features: int, sex_features: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(image_features, sex_features)
+        self.gate = nn.Linear(2 * sex_features, sex_features)
+        self.features = sex_features
+
+    def forward(self, image: Tensor, sex: Tensor) -> tuple[Tensor, Tensor]:
+        """Joins (B, F) and (B, S) to (B, S); the second result are the gates (B, S), 0…1."""
+        image = self.project(image)
+        gate = self.gate(torch.cat([image, sex.to(image.dtype)], 1)).float().sigmoid()
+        return gate * image + (1 - gate) * sex, gate
+
+
+class SexFusion(nn.Module):
+    """Joins the image features with sex.
+
+    Args:
+        name: One of ``FUSIONS`` except ``none``.
+        image_features: Width of the image features.
+        map_channels: Channels of each view's feature maps.
+        sex_features: Width of the sex features, or the widths of the layers that make them.
+        sex_norm: Whether those layers, except the last, are batch-normalised.
+        sex_dropout: Dropout after them.
+        heads: Heads of the cross-attention.
+
+    Attributes:
+        features: Width of what comes out.
+
+    Raises:
+        ValueError: Unknown name, or widths that do not go together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_features: int,
+        map_channels: Sequence[int],
+        *,
+        sex_features: int | Sequence[int],
+        sex_norm: bool,
+        sex_dropout: float,
+        heads: int,
+    ) -> None:
+        super().__init__()
+        if name not in FUSIONS:
+            raise unknown_name("sex_fusion", name, FUSIONS)
+        widths = [sex_features] if isinstance(sex_features, int) else list(sex_features)
+        if not widths or any(width < 1 for width in widths):
+            raise ValueError(f"sex_features must be at least 1 wide, not {sex_features}")
+        if name == "embedding" and len(widths) > 1:
+            raise ValueError(f"an embedding has one width, not sex_features = {tuple(widths)}")
+        self.sex: nn.Module = (
+            SexEmbedding(widths[0])
+            if name == "embedding"
+            else SexLayers(widths, norm=sex_norm, dropout=sex_dropout)
+        )
+        self.attention = (
+            CrossAttention(image_features, map_channels, widths[-1], heads)
+            if name.startswith("cross_attention")
+            else None
+        )
+        join = Gate if name.endswith("gated") else Concatenation
+        self.join = join(image_features, widths[-1])
+        self.features = self.join.features
+
+    def forward(
+        self, image: Tensor, maps: Sequence[Tensor], male: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Joins image features and sex.
+
+        Args:
+            image: Image features, shape (B, F).
+            maps: Feature maps per view, each of shape (B, C, h, w).
+            male: 1 for boys, 0 for girls, shape (B,).
+
+        Returns:
+            Joined features of shape (B, ``features``); the gates, where there are any.
+        """
+        sex = self.sex(male.float().unsqueeze(1))
+        if self.attention is not None:
+            image = self.attention(image, maps, sex)
+        return self.join(image, sex)

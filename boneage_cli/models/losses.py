@@ -1,0 +1,141 @@
+"""What training makes small: errors of bone age."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from boneage_cli.models.names import unknown_name
+
+
+def build_loss(name: str, *, scale: float = 1.0, **options: float) -> AgeLoss:
+    """Makes a loss on months.
+
+    Args:
+        name: A key of ``LOSSES``.
+        scale: Months per unit of the loss and of its options. 1 counts in months. A system that
+            trains on standardised ages is reproduced with the standard deviation, 41.2 for
+            BoneAge, 120 for ml-recipe-bone-age: then its δ, w and gradient clipping apply as
+            published.
+        **options: Arguments of the function of that name in this module, such as ``delta=10``.
+
+    Returns:
+        A module; see ``AgeLoss.forward``.
+
+    Raises:
+        ValueError: Unknown name or option (the nearest is given), or an option out of range.
+    """
+    if name not in LOSSES:
+        raise unknown_name("loss", name, LOSSES)
+    known = list(inspect.signature(LOSSES[name]).parameters)[2:]
+    for option, value in {"scale": scale, **options}.items():
+        if option not in ("scale", *known):
+            raise unknown_name(f"option of loss {name}", option, ["scale", *known])
+        if not 0 < value < math.inf:
+            raise ValueError(f"loss {name}: {option} must be positive, not {value}")
+    if options.get("share", 0) > 1:
+        raise ValueError(f"loss {name}: share must be at most 1, not {options['share']}")
+    return AgeLoss(name, scale, options)
+
+
+class AgeLoss(nn.Module):
+    """A loss on months; ``build_loss`` checks its arguments.
+
+    Args:
+        name: A key of ``LOSSES``.
+        scale: Months per unit of the loss.
+        options: Arguments of the function of that name.
+    """
+
+    def __init__(self, name: str, scale: float, options: dict[str, float]) -> None:
+        super().__init__()
+        self.name, self.scale, self.options = name, scale, options
+
+    def forward(self, predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The mean loss of a batch.
+
+        Args:
+            predicted: Months, shape (B,).
+            target: Months, shape (B,).
+            weight: How much each example counts, shape (B,); None for all alike.
+
+        Returns:
+            A scalar, float32.
+
+        Raises:
+            ValueError: The shapes differ; (B,) and (B, 1) would pair every example with all others.
+        """
+        if predicted.shape != target.shape:
+            raise ValueError(f"ages {tuple(predicted.shape)} and {tuple(target.shape)} do not pair")
+        predicted, target = predicted.float() / self.scale, target.float() / self.scale
+        losses = LOSSES[self.name](predicted, target, **self.options)
+        if weight is None:
+            return losses.mean()
+        return (losses * weight).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+    def extra_repr(self) -> str:
+        """The settings, for printing."""
+        options = "".join(f", {option}={value:g}" for option, value in self.options.items())
+        return f"{self.name}, scale={self.scale:g}{options}"
+
+
+def mae(predicted: Tensor, target: Tensor) -> Tensor:
+    """Absolute error."""
+    return (predicted - target).abs()
+
+
+def mse(predicted: Tensor, target: Tensor) -> Tensor:
+    """Squared error."""
+    return (predicted - target).square()
+
+
+def huber(predicted: Tensor, target: Tensor, delta: float = 10.0) -> Tensor:
+    """Half the squared error up to ``delta``, linear with slope ``delta`` beyond."""
+    return functional.huber_loss(predicted, target, reduction="none", delta=delta)
+
+
+def smooth_l1(predicted: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
+    """Huber divided by ``beta``: slope 1 beyond it. The σ of other definitions is 1/√beta."""
+    return functional.smooth_l1_loss(predicted, target, reduction="none", beta=beta)
+
+
+def wing(predicted: Tensor, target: Tensor, w: float = 10.0, eps: float = 2.0) -> Tensor:
+    """Logarithmic up to ``w`` with curvature ``eps``, linear beyond (Feng et al. 2018)."""
+    error = (predicted - target).abs()
+    return torch.where(
+        error < w,
+        w * torch.log1p(error / eps),
+        error - (w - w * math.log1p(w / eps)),
+    )
+
+
+def l1_l2(predicted: Tensor, target: Tensor, share: float = 0.5) -> Tensor:
+    """``share`` of the absolute error and the rest of the squared error."""
+    return share * mae(predicted, target) + (1 - share) * mse(predicted, target)
+
+
+def mae_relative(
+    predicted: Tensor, target: Tensor, share: float = 0.7, floor: float = 12.0
+) -> Tensor:
+    """``share`` of the absolute error and the rest of the error relative to the age.
+
+    Ages below ``floor`` count as ``floor``, so that a newborn's error does not outweigh a batch.
+    """
+    error = mae(predicted, target)
+    return share * error + (1 - share) * error / target.clamp_min(floor)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "mae": mae,
+    "mse": mse,
+    "huber": huber,
+    "smooth_l1": smooth_l1,
+    "wing": wing,
+    "l1_l2": l1_l2,
+    "mae_relative": mae_relative,
+}

@@ -1,0 +1,63 @@
+"""From gray values to what an encoder expects: the first layer of every network."""
+
+from __future__ import annotations
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from boneage_cli.models.names import unknown_name
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+FIXED: dict[str, Statistics] = {
+    "half": ((0.5,), (0.5,)),
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "unit": ((0.0,), (1.0,)),
+}
+NORMALISATIONS = ("auto", "zscore", *FIXED)
+
+
+class Normalise(nn.Module):
+    """Turns gray values 0…255 into the floating point values and channels of an encoder.
+
+    Args:
+        kind: ``zscore`` (each image to mean 0 and deviation 1), ``half`` (-1…1), ``imagenet``,
+            ``unit`` (0…1), or ``auto``: whatever the encoder's weights were trained with.
+        channels: Channels of the encoder's input; the gray channel is repeated.
+        native: Mean and deviation per channel, of intensities 0…1, that ``auto`` means; None for
+            ``zscore``.
+
+    Raises:
+        ValueError: Unknown ``kind``.
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(self, kind: str, channels: int, native: Statistics | None = None) -> None:
+        super().__init__()
+        if kind not in NORMALISATIONS:
+            raise unknown_name("normalisation", kind, NORMALISATIONS)
+        self.channels = channels
+        statistics = native if kind == "auto" else FIXED.get(kind)
+        # Part of the weights: what a trained network expects must not change with a library.
+        self.register_buffer("mean", _per_channel(statistics[0], channels) if statistics else None)
+        self.register_buffer("std", _per_channel(statistics[1], channels) if statistics else None)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalises images of shape (B, 1, H, W) to float32 of shape (B, channels, H, W)."""
+        image = image.float()
+        if self.mean is not None and self.std is not None:
+            return (image - self.mean) / self.std
+        mean = image.mean((1, 2, 3), keepdim=True)
+        variance = (image - mean).square().mean((1, 2, 3), keepdim=True)
+        # One gray level at least: a constant image stays constant, instead of 0/0 or pure noise.
+        return ((image - mean) / variance.clamp_min(1).sqrt()).expand(-1, self.channels, -1, -1)
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> Tensor:
+    tensor = torch.tensor(values) * 255
+    if len(values) != channels:
+        tensor = tensor.mean().expand(channels)
+    return tensor.reshape(1, channels, 1, 1).clone()

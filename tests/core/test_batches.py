@@ -1,0 +1,75 @@
+"""Promises about the batches of an epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boneage_cli.core.datamodule import EpochBatches, RadiographBatches
+
+SIZES = st.integers(2, 300)
+BATCHES = st.integers(2, 64)
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=SIZES, batch=BATCHES, epoch=st.integers(0, 50))
+def test_every_radiograph_is_seen_once_an_epoch(size: int, batch: int, epoch: int) -> None:
+    batches = EpochBatches(size, batch, shuffle=True, seed=1)
+    batches.set_epoch(epoch)
+    drawn = list(batches)
+    assert len(drawn) == len(batches)
+    assert sorted(row for rows in drawn for row in rows) == list(range(size))
+    assert max(map(len, drawn)) <= batch
+    assert min(map(len, drawn)) >= 1 + (size > 2), "one image alone cannot be batch-normalised"
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=SIZES, batch=BATCHES, processes=st.integers(2, 5))
+def test_several_processes_validate_each_radiograph_once(
+    size: int, batch: int, processes: int
+) -> None:
+    shares = [
+        list(EpochBatches(size, batch, shuffle=False, seed=1, rank=rank, world_size=processes))
+        for rank in range(processes)
+    ]
+    assert len({len(share) for share in shares}) == 1, "all processes take as many steps"
+    rows = [row for share in shares for batch_ in share for row in batch_ if row >= 0]
+    assert sorted(rows) == list(range(size))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        batches = EpochBatches(50, 8, shuffle=True, seed=seed)
+        batches.set_epoch(epoch)
+        return list(batches)
+
+    assert order(1, 3) == order(1, 3)
+    assert order(1, 3) != order(1, 4)
+    assert order(1, 3) != order(2, 3)
+
+
+def test_sex_and_age_travel_with_their_image() -> None:
+    count = 40
+    manifest = pd.DataFrame(
+        {
+            "boneage": np.arange(count, dtype=float),
+            "male": pd.array(np.arange(count) % 3 == 0, dtype="boolean"),
+        }
+    )
+    pixels = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None], (count, 4, 4))
+    batches = RadiographBatches({"hand": pixels}, manifest)
+    for rows in EpochBatches(count, 7, shuffle=True, seed=3):
+        batch = batches[rows]
+        shown = batch["hand"][:, 0, 0, 0]
+        assert batch["age"].tolist() == shown.tolist()
+        assert batch["male"].tolist() == [float(image % 3 == 0) for image in shown]
+
+
+def test_padding_weighs_nothing() -> None:
+    manifest = pd.DataFrame(
+        {"boneage": [10.0, 20.0], "male": pd.array([True, False], dtype="boolean")}
+    )
+    batches = RadiographBatches({"hand": np.zeros((2, 4, 4), np.uint8)}, manifest)
+    assert batches[[1, -1]]["weight"].tolist() == [1, 0]

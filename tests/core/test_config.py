@@ -1,0 +1,103 @@
+"""Promises about settings files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boneage_cli.core.config import (
+    Experiment,
+    experiment_to_toml,
+    flatten,
+    load_experiment,
+    parse_experiment,
+)
+from boneage_cli.errors import BoneageError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_settings_file_of_the_project_is_accepted(path: Path) -> None:
+    assert path.read_text().startswith("# "), "the first line says what the file is for"
+    assert load_experiment(path).name
+
+
+def test_defaults_survive_a_round_trip_through_toml(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(experiment_to_toml(Experiment()))
+    assert load_experiment(path) == Experiment()
+
+
+def test_a_misspelt_setting_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(BoneageError, match=r"training\.epoch; did you mean epochs\?"):
+        parse_experiment({"training": {"epoch": 3}}, "x.toml")
+
+
+def test_a_setting_in_the_wrong_section_is_shown_its_place() -> None:
+    with pytest.raises(BoneageError, match=r"model\.learning_rate; did you mean training\.learning_rate"):
+        parse_experiment({"model": {"learning_rate": 3}}, "x.toml")
+
+
+def test_a_wrong_value_is_named_with_its_key_and_the_file() -> None:
+    with pytest.raises(BoneageError, match=r"x\.toml: training\.batch_size: .*greater.* \(given 0\)"):
+        parse_experiment({"training": {"batch_size": 0}}, "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"training": {"epochs": 3, "frozen_epochs": 3}}, "leaves none to fine-tune"),
+        ({"training": {"epochs": 3, "warmup_epochs": 4}}, "must be less than epochs"),
+        ({"model": {"gender": True, "targets": ["sex"]}}, "input and target at once"),
+        ({"model": {"family": "globl"}}, "global"),
+    ],
+)
+def test_contradictory_settings_are_refused_with_the_reason(
+    values: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(BoneageError, match=reason):
+        parse_experiment(values, "x.toml")
+
+
+def test_options_win_over_the_file_and_set_wins_over_options(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("[training]\nepochs = 7\nseed = 1\n[model]\ngender = true\n")
+    experiment = load_experiment(
+        path, overrides=["training.epochs=9"], flags={"training.epochs": 8, "model.gender": False}
+    )
+    assert (experiment.training.epochs, experiment.training.seed) == (9, 1)
+    assert experiment.model.gender is False
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BoneageError, match=r"absent\.toml"):
+        load_experiment(tmp_path / "absent.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("epochs: 3")
+    with pytest.raises(BoneageError, match=r"bad\.toml: not a TOML file"):
+        load_experiment(bad)
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(BoneageError, match=r"section\.key=value"):
+        load_experiment(overrides=["training.epochs"])
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    epochs=st.integers(2, 10_000),
+    rate=st.floats(1e-9, 10, allow_nan=False),
+    text=st.text(max_size=30),
+)
+def test_values_arrive_as_written(epochs: int, rate: float, text: str) -> None:
+    experiment = load_experiment(
+        overrides=[f"training.epochs={epochs}", f"training.learning_rate={rate!r}"]
+    )
+    assert experiment.training.epochs == epochs
+    assert experiment.training.learning_rate == rate
+    flat = dict(flatten({"a": {"b": text}}))
+    assert flat == {"a.b": text}
