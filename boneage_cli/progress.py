@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def track(
-    iterable: Iterable[T] | None = None,
+    iterable: Iterable[T] = (),
     *,
     description: str,
     total: float | None = None,
@@ -21,7 +21,7 @@ def track(
     """Wraps an iterable (or counts updates) in a progress bar.
 
     Args:
-        iterable: What is iterated over; None to call ``update`` by hand.
+        iterable: What is iterated over; nothing, to call ``update`` by hand.
         description: What is being done, as a short verb phrase.
         total: The number of units, where the iterable has no length.
         unit: The name of one unit.

@@ -1,10 +1,15 @@
-"""What the tests share: the demo data, a trained demo model, and the real radiographs if present."""
+"""What the tests share: the demo data, a model trained on it, and the real radiographs if present."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from boneage_cli.core.config import Experiment
+    from boneage_cli.core.training import Run
 
 
 @pytest.fixture(scope="session")
@@ -12,5 +17,53 @@ def shared_data() -> Path:
     """The folder of real radiographs beside the checkout, which RSNA's terms keep out of it."""
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not (folder / "boneage-training-dataset.csv").is_file():
-        pytest.skip(f"no real radiographs in {folder.parent.name}/{folder.name} beside the checkout")
+        pytest.skip(
+            f"no real radiographs in {folder.parent.name}/{folder.name} beside the checkout"
+        )
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of drawn hands."""
+    from boneage_cli.datasets.drawings import fetch_demo
+
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    fetch_demo(folder, train=64, validation=16, test=16, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Experiment:
+    """Settings of a network that trains in a second."""
+    from boneage_cli.core.config import parse_experiment
+
+    return parse_experiment(
+        {
+            "name": "tiny",
+            "preprocessing": {"height": 64, "width": 56},
+            "model": {
+                "backbone": "small_cnn",
+                "weights": "none",
+                "channels": [8, 16],
+                "in_channels": 1,
+                "hidden": [16],
+            },
+            "training": {"epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "precision": "32"},
+        },
+        "tiny",
+    )
+
+
+@pytest.fixture(scope="session")
+def demo_run(demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of the tiny network on the demo data."""
+    from boneage_cli.core.training import train
+
+    return train(tiny, demo_data, runs=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(demo_run: Run) -> Path:
+    """The model of the tiny run, which needs sex."""
+    return demo_run.bundle

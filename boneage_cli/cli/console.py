@@ -50,13 +50,13 @@ def _plain(message: str) -> str:
 class CommandGroup(TyperGroup):
     """The top-level group: takes ``--debug`` anywhere and ends every known error in one line."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Takes ``--debug`` wherever it stands in the line, so that it works after a command."""
         if "--debug" in args:
             args = ["--debug", *(argument for argument in args if argument != "--debug")]
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Runs the command; a BoneageError becomes one line and exit status 2."""
         try:
             return super().invoke(ctx)

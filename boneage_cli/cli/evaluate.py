@@ -24,7 +24,7 @@ from boneage_cli.cli.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-    from boneage_cli.core.evaluation import Evaluation, Metrics
+    from boneage_cli.core.evaluation import Evaluation
 
 
 class Split(str, Enum):
@@ -127,7 +127,7 @@ def evaluate(
     _print_evaluation(evaluation, f"{folder}, {part}", version)
     for name, error in _failures(evaluation.predictions):
         fail(error if name in error else f"{name}: {error}")
-    console.print("written   " + ", ".join(str(file) for file in files), markup=False)
+    console.print(f"{'written':11}{target}: {', '.join(file.name for file in files)}", markup=False)
     if evaluation.failed:
         raise typer.Exit(EXIT_FINDINGS)
 
@@ -159,35 +159,36 @@ def _print_evaluation(evaluation: Evaluation, title: str, version: str | None) -
     from boneage_cli.core.evaluation import TOLERANCES
 
     groups = {"all": evaluation.overall, **evaluation.by_sex, **evaluation.by_age}
-    shares = [f"≤ {months} mo" for months in TOLERANCES]
+    # Two tables, each of which fits a terminal of 80 columns.
     print_table(
-        f"{title}{f', labels: {version}' if version else ''}",
-        ("", "images", "MAE (95 %)", "median", "RMSE", "bias (95 %)", *shares),
-        [_row(name, metrics) for name, metrics in groups.items()],
-        "errors in months",
+        f"Errors in months: {title}{f', labels: {version}' if version else ''}",
+        ("", "images", "MAE (95 %)", "median", "RMSE"),
+        [
+            (name, m.images, m.mae, f"{m.median_absolute_error:.2f}", f"{m.rmse:.2f}")
+            for name, m in groups.items()
+        ],
     )
-    console.print(
-        f"MAE       {evaluation.mae} months; predicting {evaluation.yardstick:.1f} months for "
-        f"everyone: {evaluation.yardstick_mae:.2f}"
+    print_table(
+        "Predicted − known age, and errors of at most …",
+        ("", "bias (95 %)", *(f"{months} months" for months in TOLERANCES)),
+        [
+            (name, m.bias, *(f"{share:.1%}" for share in m.within.values()))
+            for name, m in groups.items()
+        ],
     )
+    lines = {
+        "MAE": f"{evaluation.mae} months",
+        "yardstick": f"{evaluation.yardstick_mae:.2f} months, by predicting "
+        f"{evaluation.yardstick:.1f} for everyone",
+    }
     if evaluation.overall.correlation is not None:
-        console.print(f"r         {evaluation.overall.correlation:.4f} (Pearson)")
+        lines["Pearson r"] = f"{evaluation.overall.correlation:.4f}"
     if evaluation.unlabelled:
-        console.print(f"left out  {evaluation.unlabelled} radiographs without a known age")
+        lines["left out"] = f"{evaluation.unlabelled} radiographs without a known age"
     if evaluation.failed:
-        console.print(f"failed    {evaluation.failed} radiographs; they are in no figure")
-
-
-def _row(name: str, metrics: Metrics) -> list[str]:
-    return [
-        name,
-        str(metrics.images),
-        str(metrics.mae),
-        f"{metrics.median_absolute_error:.2f}",
-        f"{metrics.rmse:.2f}",
-        str(metrics.bias),
-        *(f"{share:.1%}" for share in metrics.within.values()),
-    ]
+        lines["failed"] = f"{evaluation.failed} radiographs, which are in no figure"
+    for name, text in lines.items():
+        console.print(f"{name:11}{text}")
 
 
 def _failures(predictions: pd.DataFrame) -> list[tuple[str, str]]:

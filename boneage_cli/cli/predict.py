@@ -22,7 +22,7 @@ from boneage_cli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from boneage_cli.core.prediction import Prediction
 
@@ -156,12 +156,12 @@ def predict(
             "CSV table with a column sex"
         )
     style = format.value if format else _style_by_ending(output)
-    found = predictor.predict_files(unrolled, batch_size=batch_size, workers=workers, tta=tta)
+    found: Any = predictor.predict_files(unrolled, batch_size=batch_size, workers=workers, tta=tta)
     tally = _Tally()
     # Lines that run down a terminal are progress enough; a bar between them would tear them.
     barred = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     with closing(found):
-        shown: Any = found
+        shown = found
         if barred:
             shown = track(found, description="predict", total=count_cases(names))
         try:
@@ -175,7 +175,7 @@ def predict(
 
 
 class _Tally:
-    """Counts predictions as they pass, and tells of each that failed."""
+    """Counts predictions as they pass, and tells of those that failed or are in doubt."""
 
     def __init__(self) -> None:
         self.total = self.failed = 0
@@ -187,18 +187,34 @@ class _Tally:
 
         for prediction in predictions:
             self.total += 1
-            if prediction.error is not None:
-                self.failed += 1
-                path = prediction.case.path
-                # Errors of reading name the file already.
-                named = path in prediction.error
+            self.failed += prediction.error is not None
+            say, message = self._remark(prediction)
+            if message:
                 with tqdm.external_write_mode(file=sys.stderr):
-                    fail(prediction.error if named else f"{path}: {prediction.error}")
+                    say(message)
             yield prediction
+
+    def _remark(self, prediction: Prediction) -> tuple[Callable[[str], None], str]:
+        from boneage_cli.core.inputs import sex_in_file
+
+        path, used = prediction.case.path, prediction.male
+        if prediction.error is not None:
+            # Errors of reading name the file already.
+            named = str(Path(path)) in prediction.error
+            return fail, prediction.error if named else f"{path}: {prediction.error}"
+        if prediction.case.male is not None and used is not None:
+            stated = sex_in_file(path)
+            if stated not in (None, used):
+                return warn, f"{path}: taken as {_letter(used)}, but it says {_letter(not used)}"
+        return warn, ""
 
     def text(self) -> str:
         radiographs = "radiograph" if self.total == 1 else "radiographs"
         return f"{self.total} {radiographs}, {self.failed} failed"
+
+
+def _letter(male: bool) -> str:
+    return "M" if male else "F"
 
 
 def _style_by_ending(output: Path | None) -> str:

@@ -131,8 +131,8 @@ def _print_run(run: Run) -> None:
     rows = [("best epoch", f"{run.best_epoch} of {run.epochs}")]
     if run.evaluation is not None:
         rows += [
-            ("validation MAE, months", run.evaluation.overall.mae.text()),
-            ("the same, predicting the mean age", f"{run.evaluation.mean_age_mae:.2f}"),
+            ("validation MAE, months", str(run.evaluation.mae)),
+            ("the same, predicting the mean age", f"{run.evaluation.yardstick_mae:.2f}"),
         ]
     rows += [("weights", f"{run.parameters:,}"), ("time of training", f"{run.seconds:.0f} s")]
     print_table("Run", ("", ""), rows)

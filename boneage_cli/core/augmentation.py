@@ -5,6 +5,8 @@ All views of one hand are changed by the same draw, so a flip never splits them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from kornia.augmentation import (
     AugmentationSequential,
@@ -29,7 +31,7 @@ class Augmentation(nn.Module):
     def __init__(self, settings: AugmentationSettings) -> None:
         super().__init__()
         s = settings
-        steps: list[nn.Module] = []
+        steps: list[Any] = []
         if s.flip:
             steps.append(RandomHorizontalFlip(p=s.flip))
         if s.rotate or s.translate or s.scale or s.shear:

@@ -91,7 +91,7 @@ class Evaluation:
         by_sex: The same for ``girls`` and ``boys``, where there are any.
         by_age: The same for each band of ``AGE_BANDS`` that holds any.
         yardstick: The one age that a model without eyes predicts for every child, months.
-        yardstick_mae: The mean absolute error that this makes here, months.
+        yardstick_mae: The mean absolute error that this makes on these radiographs, months.
         unlabelled: Radiographs without a known age, which were left out.
         about: Whatever names the model and the data.
     """
@@ -121,7 +121,7 @@ class Evaluation:
         return int(self.predictions["predicted"].isna().sum())
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as metrics.json holds them: ``about`` first, all of them JSON types."""
+        """The figures as metrics.json holds them, ages in months: ``about`` first."""
         return {
             **self.about,
             **self.overall.to_dict(),
@@ -132,7 +132,6 @@ class Evaluation:
             "by_sex": {name: metrics.to_dict() for name, metrics in self.by_sex.items()},
             "by_age": {name: metrics.to_dict() for name, metrics in self.by_age.items()},
             "interval": f"{LEVEL:.0%} percentile bootstrap, {RESAMPLES} resamples of radiographs",
-            "unit": "months",
         }
 
 

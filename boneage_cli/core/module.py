@@ -43,9 +43,8 @@ class BoneAgeModule(pl.LightningModule):
         self.augmentation = Augmentation(experiment.augmentation)
         # The averaged copy starts as the network and follows it; it is what is measured and kept.
         self.average = copy.deepcopy(network).requires_grad_(False) if self.settings.ema else None
-        self.metrics = nn.ModuleDict(
-            {f"{split}_{name}": MeanMetric() for split in ("train", "val") for name in METRICS}
-        )
+        names = [f"{split}_{name}" for split in ("train", "val") for name in METRICS]
+        self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
         self.plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
 
@@ -130,7 +129,8 @@ class BoneAgeModule(pl.LightningModule):
             ``train_`` and ``val_`` loss; mae and rmse in months; sex_error as a fraction.
         """
         figures = {}
-        for name, metric in self.metrics.items():
+        for name in self.metrics:
+            metric = self._metric(name)
             if metric.update_called:
                 figures[name] = float(metric.compute())
             metric.reset()
@@ -163,15 +163,20 @@ class BoneAgeModule(pl.LightningModule):
             months, age = outputs["age"].float(), batch["age"]
             loss = loss + self.loss(months, age)
             error = (months.detach() - age).abs()
-            self.metrics[f"{split}_mae"].update(error, weight)
-            self.metrics[f"{split}_squared_error"].update(error.square(), weight)
+            self._metric(f"{split}_mae").update(error, weight)
+            self._metric(f"{split}_squared_error").update(error.square(), weight)
         if "sex" in outputs:
             logit, male = outputs["sex"].float(), batch["male"]
             loss = loss + nn.functional.binary_cross_entropy_with_logits(logit, male)
             wrong = ((logit.detach() > 0) != (male > 0.5)).float()
-            self.metrics[f"{split}_sex_error"].update(wrong, weight)
-        self.metrics[f"{split}_loss"].update(loss.detach(), weight.sum())
+            self._metric(f"{split}_sex_error").update(wrong, weight)
+        self._metric(f"{split}_loss").update(loss.detach(), weight.sum())
         return loss
+
+    def _metric(self, name: str) -> MeanMetric:
+        metric = self.metrics[name]
+        assert isinstance(metric, MeanMetric)
+        return metric
 
     def _mix(self, batch: Batch) -> Batch:
         # Mixup (Zhang et al. 2018, arXiv:1710.09412) of images, ages and sexes alike.

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
@@ -22,27 +23,30 @@ from boneage_cli.files import whole_file
 # Okabe & Ito 2008, a palette that colour-blind readers tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 
+# What a history tells of each epoch, the most telling first.
+_CURVES = {"mae": "MAE (months)", "sex_error": "sex errors (fraction)", "loss": "loss"}
+
 
 def learning_curve(history: pd.DataFrame, path: Path) -> None:
-    """Draws the loss, the MAE and the learning rate of a run over its epochs.
+    """Draws the errors, the loss and the learning rate of a run over its epochs.
 
     Args:
-        history: Rows with epoch, train_loss, train_mae, val_loss, val_mae (months) and
-            learning_rate; missing values leave gaps.
+        history: Rows with epoch, train_loss, val_loss and learning_rate, and where the model
+            predicts them train_mae and val_mae (months), train_sex_error and val_sex_error
+            (fractions); missing values leave gaps.
         path: The PNG file.
     """
-    with _figure(path, (7, 7.5)) as figure:
-        panels = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
-        for axes, name, label in zip(
-            panels, ("mae", "loss"), ("MAE (months)", "loss"), strict=False
-        ):
-            _curves(axes, history, name, label)
-        _mark_best(panels[0], history)
+    names = [name for name in _CURVES if f"val_{name}" in history]
+    with _figure(path, (7, 1.5 + 2.6 * len(names))) as figure:
+        heights = [2.6] * len(names) + [1.3]
+        *panels, rate = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        for axes, name in zip(panels, names, strict=True):
+            _curves(axes, history, name)
+        _mark_best(panels[0], history, f"val_{names[0]}")
         panels[0].legend(loc="upper right", frameon=False)
-        rate = panels[2]
         rate.plot(history["epoch"], history["learning_rate"], color=GREY, marker="o", markersize=3)
         rate.set_ylabel("learning rate")
-        if (history["learning_rate"] > 0).any():
+        if history["learning_rate"].max() > 3 * history["learning_rate"].min() > 0:
             rate.set_yscale("log")
         rate.set_xlabel("epoch")
         rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -83,10 +87,13 @@ def scatter(
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set_xlabel("known bone age (months)")
         axes.set_ylabel("predicted bone age (months)")
-        _whole_years(axes, both=True)
+        _whole_years(axes.xaxis, axes.yaxis)
         mae = np.abs(predicted - true).mean()
         _head(axes, title, f"MAE {mae:.2f} months, n = {len(true)}")
-        _legend(axes, loc="upper left")
+        legend = axes.legend(loc="upper left", frameon=False)
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1)
 
 
 def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str = "") -> None:
@@ -117,11 +124,11 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str
         axes.axhline(0, color=GREY, linewidth=0.8)
         reach = 1.1 * max(np.abs(differences).max(), abs(bias) + spread, 1.0)
         axes.set_ylim(-reach, reach)
-        lines = [(bias, "-", f"bias {bias:+.1f}")]
+        lines = [(bias, "-", f"bias: {bias:+.1f}")]
         if spread:
             lines += [
-                (bias + spread, "--", f"+1.96 SD {bias + spread:+.1f}"),
-                (bias - spread, "--", f"−1.96 SD {bias - spread:+.1f}"),
+                (bias + spread, "--", f"+1.96 SD: {bias + spread:+.1f}"),
+                (bias - spread, "--", f"−1.96 SD: {bias - spread:+.1f}"),
             ]
         for height, style, label in lines:
             axes.axhline(height, color=ORANGE, linestyle=style, linewidth=1.4)
@@ -135,7 +142,7 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str
             )
         axes.set_xlabel("mean of known and predicted bone age (months)")
         axes.set_ylabel("predicted − known bone age (months)")
-        _whole_years(axes)
+        _whole_years(axes.xaxis)
         _head(axes, title, f"limits of agreement, n = {len(true)}")
 
 
@@ -152,8 +159,11 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         figure.savefig(temporary, format="png")
 
 
-def _curves(axes: Axes, history: pd.DataFrame, name: str, label: str) -> None:
-    for phase, colour, style in (("train", ORANGE, "--"), ("val", BLUE, "-")):
+def _curves(axes: Axes, history: pd.DataFrame, name: str) -> None:
+    for phase, label, colour, style in (
+        ("train", "training", ORANGE, "--"),
+        ("val", "validation", BLUE, "-"),
+    ):
         axes.plot(
             history["epoch"],
             history[f"{phase}_{name}"],
@@ -161,24 +171,32 @@ def _curves(axes: Axes, history: pd.DataFrame, name: str, label: str) -> None:
             linestyle=style,
             marker="o",
             markersize=3,
-            label={"train": "training", "val": "validation"}[phase],
+            label=label,
         )
-    axes.set_ylabel(label)
-    axes.set_ylim(bottom=0)
+    axes.set_ylabel(_CURVES[name])
+    # From zero, so that the eye sees how far it has come down; some losses go below.
+    values = history[[f"train_{name}", f"val_{name}"]].to_numpy(float)
+    values = values[np.isfinite(values)]
+    if len(values):
+        low, high = min(0.0, values.min()), max(0.0, values.max())
+        reach = 0.08 * (high - low or 1.0)
+        axes.set_ylim(low - reach if low else low, high + reach)
 
 
-def _mark_best(axes: Axes, history: pd.DataFrame) -> None:
-    if not history["val_mae"].notna().any():
+def _mark_best(axes: Axes, history: pd.DataFrame, column: str) -> None:
+    values = history[column].to_numpy(float)
+    if not np.isfinite(values).any():
         return
-    best = history.loc[history["val_mae"].idxmin()]
+    best = int(np.nanargmin(values))
+    epoch = int(history["epoch"].iloc[best])
     axes.plot(
-        best["epoch"],
-        best["val_mae"],
+        epoch,
+        values[best],
         marker="*",
         markersize=14,
         color=GREEN,
         linestyle="none",
-        label=f"best: {best['val_mae']:.2f} months, epoch {int(best['epoch'])}",
+        label=f"best: {values[best]:.4g}, epoch {epoch}",
     )
 
 
@@ -197,10 +215,11 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return min(0.0, 12 * np.floor(values.min() / 12)), 12 * np.ceil(values.max() / 12 + 0.01)
 
 
-def _whole_years(axes: Axes, both: bool = False) -> None:
-    axes.xaxis.set_major_locator(MultipleLocator(24))
-    if both:
-        axes.yaxis.set_major_locator(MultipleLocator(24))
+def _whole_years(*ages: Axis) -> None:
+    for axis in ages:
+        low, high = sorted(axis.get_view_interval())
+        if high - low > 24:
+            axis.set_major_locator(MultipleLocator(12 if high - low <= 72 else 24))
 
 
 def _marker_size(number: int) -> float:
@@ -208,15 +227,8 @@ def _marker_size(number: int) -> float:
 
 
 def _opacity(number: int) -> float:
-    return float(np.clip(12 / np.sqrt(max(number, 1)), 0.15, 0.8))
+    return float(np.clip(15 / np.sqrt(max(number, 1)), 0.25, 0.8))
 
 
 def _head(axes: Axes, title: str, figures: str) -> None:
     axes.set_title(f"{title}\n{figures}" if title else figures, loc="left", fontsize=11)
-
-
-def _legend(axes: Axes, loc: str) -> None:
-    legend = axes.legend(loc=loc, frameon=False)
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1)

@@ -268,7 +268,7 @@ class Predictor:
         passes = TTA_TRANSFORMS if tta else TTA_TRANSFORMS[:1]
         on_device = {
             settings: {
-                name: torch.from_numpy(np.ascontiguousarray(array)).unsqueeze(1).to(self.device)
+                name: torch.from_numpy(np.array(array)).unsqueeze(1).to(self.device)
                 for name, array in views.items()
             }
             for settings, views in pixels.items()

@@ -19,20 +19,13 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from boneage_cli.core import plots
-from boneage_cli.core.bundle import build_network, load_bundle
+from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
 from boneage_cli.core.datamodule import BoneAgeData, mean_and_deviation
-from boneage_cli.core.evaluation import (
-    Evaluation,
-    evaluate_predictions,
-    manifest_cases,
-    metrics_dictionary,
-    prediction_table,
-    write_evaluation,
-)
+from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
 from boneage_cli.core.hardware import choose_precision, describe_hardware
 from boneage_cli.core.module import BoneAgeModule
-from boneage_cli.core.prediction import Prediction, Predictor
+from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.recorder import EpochRow, RunRecorder, TrainingProgress
 from boneage_cli.core.runs import (
     BUNDLE,
@@ -49,6 +42,14 @@ from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained
 
 LIGHTNING_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class EventLogger(TensorBoardLogger):
+    """TensorBoard events alone: the settings stand in settings.toml, not in a second file."""
+
+    def save(self) -> None:
+        """Writes the events that wait."""
+        self.experiment.flush()
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,7 @@ def resume(folder: Path, *, report: Callable[[EpochRow], None] = lambda row: Non
 
 def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
     torch.manual_seed(experiment.training.seed)
-    network = build_network(
-        experiment, *mean_and_deviation(datamodule.train_manifest["boneage"])
-    )
+    network = build_network(experiment, *mean_and_deviation(datamodule.train_manifest["boneage"]))
     load_pretrained(network, experiment.model.weights)
     return network
 
@@ -184,7 +183,7 @@ def _fit(
         gradient_clip_val=settings.gradient_clip or None,
         accumulate_grad_batches=settings.accumulate,
         deterministic=settings.deterministic or None,
-        logger=TensorBoardLogger(folder, name="", version=""),
+        logger=EventLogger(folder, name="", version=""),
         callbacks=[recorder, TrainingProgress()],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -227,7 +226,7 @@ def _finish(
             evaluation = _evaluate(folder, datamodule, experiment)
             write_evaluation(evaluation, folder / "validation", f"{folder.name}, validation")
             bundle = load_bundle(folder / BUNDLE)
-            metrics = bundle.metrics | {"validation": metrics_dictionary(evaluation)}
+            metrics = bundle.metrics | {"validation": evaluation.to_dict()}
             save_bundle(replace(bundle, metrics=metrics), folder / BUNDLE)
     run = Run(
         folder=folder,
@@ -248,8 +247,8 @@ def _finish(
                 "total_training_time_s": round(run.seconds, 1),
                 "train_mae": best.get("train_mae"),
                 "train_rmse": best.get("train_rmse"),
-                "val_mae": evaluation.overall.mae.value if evaluation else None,
-                "val_rmse": evaluation.overall.rmse.value if evaluation else None,
+                "val_mae": evaluation.mae.value if evaluation else None,
+                "val_rmse": evaluation.rmse if evaluation else None,
                 "stopped_epoch": run.epochs,
                 "best_epoch": run.best_epoch,
                 "config_file": record["config_file"],
@@ -266,13 +265,10 @@ def _evaluate(folder: Path, datamodule: BoneAgeData, experiment: Experiment) -> 
     manifest = datamodule.validation_manifest
     batches = datamodule.batches["validation"]
     months = predictor.predict_pixels(batches.views, batches.male.numpy())
-    found = [
-        Prediction(case, age, case.male)
-        for case, age in zip(manifest_cases(manifest), months, strict=True)
-    ]
     return evaluate_predictions(
-        prediction_table(manifest["boneage"].to_numpy(float), found),
-        mean_age=float(datamodule.train_manifest["boneage"].mean()),
+        manifest,
+        months,
+        yardstick=float(datamodule.train_manifest["boneage"].mean()),
         about={
             "model": str(folder / BUNDLE),
             "data": str(datamodule.folder),

@@ -125,6 +125,8 @@ def extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pa
         raise _unreadable_method(archive, member) from None
     except _DAMAGE as error:
         raise _damaged(archive, member, error) from None
+    except OSError as error:
+        raise BoneageError(f"{target}: {error.strerror}; mend that, then run again") from None
 
 
 def _damaged(

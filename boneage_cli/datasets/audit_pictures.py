@@ -17,8 +17,21 @@ from boneage_cli.imaging.reading import read_radiograph
 CLIP_LIMIT = 2.0
 TILES = 8
 
+# The findings that a look at the radiograph explains.
+_PICTURED = (
+    "same-pixels-in-two-splits",
+    "same-pixels",
+    "same-file",
+    "constant",
+    "tiny",
+    "extreme-aspect",
+    "very-dark",
+    "faint",
+    "bright-surround",
+)
+
 # Samples of each split stand at these places between its darkest and its brightest image.
-_PLACES = (0.02, 0.35, 0.65, 0.98)
+_PLACES = (0.02, 0.5, 0.98)
 _SAMPLE_HEIGHT = 300
 _FLAGGED_HEIGHT = 150
 _FLAGGED_PER_KIND = 12
@@ -40,7 +53,7 @@ class Picture(NamedTuple):
 
 
 def sample_pictures(audit: Audit) -> dict[str, list[Picture]]:
-    """Pictures of four radiographs of each split, dark to bright, before and after CLAHE."""
+    """Pictures of a dark, a middling and a bright radiograph of each split, plain and by CLAHE."""
     samples = {}
     for split, rows in audit.by_split().items():
         seen = [row for row in rows if row.statistics and not row.statistics.is_constant]
@@ -53,7 +66,9 @@ def sample_pictures(audit: Audit) -> dict[str, list[Picture]]:
 
 
 def flagged_pictures(audit: Audit, kind: str) -> list[Picture]:
-    """Pictures of the first radiographs with one kind of finding."""
+    """Pictures of the first radiographs with one kind of finding, where a picture explains it."""
+    if kind not in _PICTURED:
+        return []
     rows = {(row.split, row.line): row for row in audit.rows}
     found = [rows.get((finding.split, finding.row or 0)) for finding in audit.by_kind()[kind]]
     flagged = [row for row in found if row and row.statistics]
@@ -72,7 +87,7 @@ def _pictures(rows: Sequence[LabelledImage], *, clahe: bool) -> list[Picture]:
         before = _jpeg(radiograph.pixels, radiograph.maximum, row, height)
         after = None
         if clahe:
-            equalised = apply_clahe(radiograph.pixels, CLIP_LIMIT, TILES)
+            equalised = apply_clahe(radiograph.pixels, CLIP_LIMIT, TILES, radiograph.maximum)
             after = _jpeg(equalised, radiograph.maximum, row, height)
         pictures.append(Picture(_caption(row), before, after))
     return pictures

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from boneage_cli.datasets.audit import Audit
 from boneage_cli.datasets.audit_images import DARK, FAINT
@@ -65,6 +66,7 @@ def _ages(audit: Audit) -> Plot:
             axes.set_title(f"{split} ({len(bone_ages(rows)):,})", loc="left")
             axes.set_xlabel("bone age (months)")
             axes.set_xticks(range(0, int(OLDEST) + 1, 48))
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
         panels[0].set_ylabel("radiographs")
     return Plot(
@@ -74,7 +76,7 @@ def _ages(audit: Audit) -> Plot:
 
 def _histograms(audit: Audit) -> Plot:
     drawing = io.StringIO()
-    centres = (np.arange(BINS) + 0.5) / BINS * 100
+    edges = np.linspace(0, 100, BINS + 1)
     with _figure(drawing, (9.2, 3.2)) as figure:
         axes = figure.subplots()
         for split, rows in audit.by_split().items():
@@ -84,8 +86,8 @@ def _histograms(audit: Audit) -> Plot:
             shares = 100 * np.array(images)
             low, high = np.percentile(shares, [10, 90], axis=0)
             colour = SPLIT_COLOURS[split]
-            axes.fill_between(centres, low, high, step="mid", color=colour, alpha=0.15, lw=0)
-            axes.step(centres, shares.mean(axis=0), where="mid", color=colour, label=split)
+            axes.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=0.15, lw=0)
+            axes.stairs(shares.mean(axis=0), edges, color=colour, lw=1.4, label=split)
         axes.set_yscale("symlog", linthresh=1, linscale=0.6)
         axes.set_ylim(bottom=0)
         axes.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])

@@ -19,7 +19,6 @@ from boneage_cli.datasets.audit_pictures import (
 )
 from boneage_cli.datasets.audit_plots import audit_plots
 from boneage_cli.datasets.audit_tables import audit_tables
-from boneage_cli.datasets.findings import SEVERITIES
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
@@ -48,31 +47,7 @@ def write_report(audit: Audit, folder: Path) -> Path:
     Raises:
         BoneageError: The folder cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("boneage_cli.datasets"),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["image"] = _data_address
-    page = environment.get_template("audit.html").render(
-        audit=audit,
-        kinds=[
-            (kind, findings, flagged_pictures(audit, kind))
-            for kind, findings in audit.by_kind().items()
-        ],
-        listed=_LISTED,
-        severities=SEVERITIES,
-        tables=audit_tables(audit),
-        plots=audit_plots(audit),
-        samples=sample_pictures(audit),
-        clip_limit=CLIP_LIMIT,
-        tiles=TILES,
-        findings_file=FINDINGS_FILE,
-        date=date.today().isoformat(),
-        version=__version__,
-    )
+    page = _page(audit)
     try:
         with whole_file(folder / PAGE_FILE) as temporary:
             temporary.write_text(page, encoding="utf-8")
@@ -82,6 +57,33 @@ def write_report(audit: Audit, folder: Path) -> Path:
             f"{folder}: cannot be written ({error.strerror}); choose another --report"
         ) from None
     return folder / PAGE_FILE
+
+
+def _page(audit: Audit) -> str:
+    environment = Environment(
+        loader=PackageLoader("boneage_cli.datasets"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["image"] = _data_address
+    return environment.get_template("audit.html").render(
+        audit=audit,
+        kinds=[
+            (kind, findings, flagged_pictures(audit, kind))
+            for kind, findings in audit.by_kind().items()
+        ],
+        listed=_LISTED,
+        tables=audit_tables(audit),
+        plots=audit_plots(audit),
+        samples=sample_pictures(audit),
+        clip_limit=CLIP_LIMIT,
+        tiles=TILES,
+        findings_file=FINDINGS_FILE,
+        date=date.today().isoformat(),
+        version=__version__,
+    )
 
 
 def _write_findings(audit: Audit, path: Path) -> None:

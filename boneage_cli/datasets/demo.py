@@ -24,7 +24,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 
-Image = NDArray[np.float32]
+Image = NDArray[np.floating]
 Box = tuple[float, float, float, float]
 
 # Greatest bone age in each sex's atlas, months (Greulich and Pyle, 1959).
@@ -58,7 +58,7 @@ class Nuisances:
         border: Probability of a cassette border or collimated field.
     """
 
-    timing: float = 0.04
+    timing: float = 0.03
     proportions: float = 0.03
     soft_tissue: float = 0.12
     rotation: float = 5.0
@@ -413,16 +413,16 @@ def _expose(
 ) -> Image:
     """From densities to the film's brightness (H, W), 0–1 before clipping."""
     strength = nuisances.exposure
-    gain = np.exp(strength * (0.2 * rng.standard_normal() - 0.05))
-    gamma = np.exp(0.12 * strength * rng.standard_normal())
-    fog = 0.05 * strength * abs(rng.standard_normal())
+    gain = float(np.exp(strength * (0.2 * rng.standard_normal() - 0.05)))
+    gamma = float(np.exp(0.12 * strength * rng.standard_normal()))
+    fog = 0.05 * strength * abs(float(rng.standard_normal()))
     # Some films are grey all over.
     fog += 0.25 * strength * (rng.random() < 0.12)
-    slope = 0.03 * strength * rng.standard_normal(2)
+    across, down = (0.03 * strength * rng.standard_normal(2)).tolist()
     height, width = skin.shape
-    y, x = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
-    film = 0.02 + fog + slope[0] * x + slope[1] * y
-    film = film + (1 - fog) * gain * (skin + bones) ** gamma
+    film: Image = (1 - fog) * gain * (skin + bones) ** gamma + (0.02 + fog)
+    film += across * np.linspace(-0.5, 0.5, width, dtype=np.float32)
+    film += down * np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
     if rng.random() < nuisances.marker:
         film = _with_marker(film, skin > 0, rng)
     if rng.random() < nuisances.border:
@@ -471,5 +471,5 @@ def _with_border(film: Image, rng: np.random.Generator) -> Image:
     field = np.zeros((height, width), np.uint8)
     _fill(field, corners @ turn[:, :2].T + turn[:, 2])
     inside = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.3, 2)) / np.float32(255)
-    outside = rng.choice([0.0, 0.3, 0.9])
+    outside = float(rng.choice([0.0, 0.3, 0.9]))
     return inside * film + (1 - inside) * outside

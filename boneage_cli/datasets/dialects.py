@@ -149,7 +149,6 @@ def _decode(content: bytes) -> str:
 
 def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
     import openpyxl
-    from openpyxl.utils.exceptions import InvalidFileException
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
@@ -160,9 +159,13 @@ def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
         sheet = book.worksheets[0]
         sheet.reset_dimensions()
         rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
+    except BoneageError:
+        raise
+    # openpyxl lets through whatever its XML and zip readers raise on damage.
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BoneageError(
-            f"{name}: not a readable xlsx ({error}); save it again, or save it as CSV"
+            f"{name}: not a readable xlsx ({reason}); save it again, or save it as CSV"
         ) from None
     yield from enumerate(rows, start=1)
 

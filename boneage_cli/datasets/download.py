@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from boneage_cli import __version__
 from boneage_cli.datasets.disk import readable_bytes, require_free
@@ -17,6 +21,7 @@ from boneage_cli.progress import track
 
 # Answers that a later request may well not get.
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
 BLOCK = 1 << 18
 
 
@@ -63,11 +68,11 @@ def download(
     part = target.with_name(f"{target.name}.part")
     _receive_persistently(url, part, digest, attempts, wait, timeout)
     found = sha256(part)
+    _tag_file(part).unlink(missing_ok=True)
     if digest and found != digest:
         part.unlink()
         raise _differs(part, found, digest, f"{url} gave something else; deleted, run again")
     part.replace(target)
-    _tag_file(part).unlink(missing_ok=True)
     return found
 
 
@@ -95,8 +100,12 @@ def _receive_persistently(
             problem = f"HTTP {error.code} {error.reason}"
             if error.code not in PASSING_STATUS:
                 raise BoneageError(f"{url}: {problem}; check the address, or try later") from None
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
+            if error.errno in DISK_TROUBLE:
+                raise BoneageError(f"{part}: {error.strerror}; mend that, then run again") from None
             problem = str(getattr(error, "reason", error)) or type(error).__name__
+        except http.client.HTTPException as error:
+            problem = type(error).__name__
         so_far = part.stat().st_size if part.exists() else 0
         fruitless = 0 if so_far > before else fruitless + 1
         if fruitless == attempts:
@@ -113,7 +122,7 @@ def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
     Raises:
         OSError: The connection failed or broke off before the end.
         _Changed: What is on disk must be thrown away.
-        BoneageError: The disk is full.
+        BoneageError: The rest does not fit on the disk.
     """
     tag = _tag_file(part)
     headers = {"User-Agent": f"boneage/{__version__}"}
@@ -150,24 +159,17 @@ def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
         if not start:
             part.unlink(missing_ok=True)
             _write_tag(tag, response.headers)
-        with (
-            part.open("ab", buffering=0) as file,
-            track(
-                description=f"downloading {part.name.removesuffix('.part')}",
-                total=total,
-                initial=start,
-                unit="B",
-                unit_scale=True,
-            ) as bar,
-        ):
+        progress: tqdm[Any] = track(
+            description=f"downloading {part.name.removesuffix('.part')}",
+            total=total,
+            initial=start,
+            unit="B",
+            unit_scale=True,
+        )
+        with part.open("ab") as file, progress as bar:
             received = start
             while block := response.read(BLOCK):
-                try:
-                    file.write(block)
-                except OSError as error:
-                    raise BoneageError(
-                        f"{part}: {error.strerror}; make room, then run the same command again"
-                    ) from None
+                file.write(block)
                 received += len(block)
                 bar.update(len(block))
     if total is not None and received < total:

@@ -19,7 +19,8 @@ HANDLES = {"kmader": "kmader/rsna-bone-age", "ipythonx": "ipythonx/rsna-bone-age
 
 _LOG_IN = (
     "on kaggle.com accept the data set's terms and, under Settings > API, create a token; save it "
-    "as ~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY, then run the same command again"
+    "as ~/.kaggle/kaggle.json or set KAGGLE_USERNAME and KAGGLE_KEY, then run the same command "
+    "again"
 )
 
 

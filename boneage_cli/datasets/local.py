@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import groupby
@@ -16,8 +17,8 @@ import pandas as pd
 
 from boneage_cli.datasets.archives import extract_member, open_archive
 from boneage_cli.datasets.disk import require_free
-from boneage_cli.datasets.layouts import Arrangement, SourceFile, arrange, find_files
 from boneage_cli.datasets.manifest import COLUMNS, write_manifest
+from boneage_cli.datasets.matching import Arrangement, arrange
 from boneage_cli.datasets.source import (
     RSNA_CITATION,
     UNMATCHED_FILE,
@@ -29,6 +30,7 @@ from boneage_cli.datasets.source import (
     finish,
     sha256,
 )
+from boneage_cli.datasets.source_files import SourceFile, find_files
 from boneage_cli.datasets.splits import set_aside
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
@@ -153,11 +155,9 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
     require_free(folder, written)
     for split in table["split"].unique():
         (folder / split).mkdir(parents=True, exist_ok=True)
-    with track(description="placing radiographs", total=len(work)) as bar:
-        work.sort(key=lambda pair: (str(pair[0].path), pair[0].member or 0))
-        for path, group in groupby(work, key=lambda pair: pair[0].path):
-            for _ in _place_from(path, group, copy):
-                bar.update()
+    work.sort(key=lambda pair: (str(pair[0].path), pair[0].member or 0))
+    for _ in track(_place_all(work, copy), description="placing radiographs", total=len(work)):
+        pass
     if len(arrangement.unmatched):
         with whole_file(folder / UNMATCHED_FILE) as temporary:
             arrangement.unmatched.to_csv(temporary, index=False)
@@ -174,18 +174,17 @@ def _is_placed(file: SourceFile, target: Path, copy: bool) -> bool:
     return not target.is_symlink() and target.stat().st_size == file.size
 
 
-def _place_from(path: Path, group: Iterable[tuple[SourceFile, Path]], copy: bool) -> Iterable[None]:
-    pairs = list(group)
-    if pairs[0][0].member is None:
-        for file, target in pairs:
-            _link_or_copy(file.path.resolve(), target, copy)
-            yield
-        return
-    with open_archive(path) as archive:
-        members = archive.infolist()
-        for file, target in pairs:
-            extract_member(archive, members[file.member or 0], target)
-            yield
+def _place_all(work: Sequence[tuple[SourceFile, Path]], copy: bool) -> Iterator[Path]:
+    for path, pairs in groupby(work, key=lambda pair: pair[0].path):
+        with ExitStack() as stack:
+            archive = None
+            for file, target in pairs:
+                if file.member is None:
+                    _link_or_copy(path.resolve(), target, copy)
+                else:
+                    archive = archive or stack.enter_context(open_archive(path))
+                    extract_member(archive, archive.infolist()[file.member], target)
+                yield target
 
 
 def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
@@ -200,8 +199,11 @@ def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
                 continue
             temporary.replace(target)
             return
-    with whole_file(target) as whole:
-        shutil.copyfile(source, whole)
+    try:
+        with whole_file(target) as whole:
+            shutil.copyfile(source, whole)
+    except OSError as error:
+        raise BoneageError(f"{target}: {error.strerror}; mend that, then run again") from None
 
 
 def _make_validation(

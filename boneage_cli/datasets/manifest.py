@@ -141,7 +141,7 @@ def label_version(test: pd.DataFrame) -> str:
 
     Returns:
         ``"official-decimal"`` (id 4360 is 168.93 months), ``"integer"`` (whole months throughout),
-        ``"decimal"`` (decimals, but not RSNA's radiographs), or ``"none"`` where nothing is labelled.
+        ``"decimal"`` (decimals, but not RSNA's official ones), or ``"none"`` (nothing is labelled).
     """
     labelled = test[test["boneage"].notna()]
     if labelled.empty:

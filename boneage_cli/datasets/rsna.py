@@ -10,9 +10,9 @@ from pathlib import Path
 
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.datasets.download import download
-from boneage_cli.datasets.layouts import arrange, find_files
 from boneage_cli.datasets.local import STAGING, place
 from boneage_cli.datasets.manifest import SPLITS, read_manifest
+from boneage_cli.datasets.matching import arrange
 from boneage_cli.datasets.source import (
     RSNA_CITATION,
     RSNA_TERMS,
@@ -23,6 +23,7 @@ from boneage_cli.datasets.source import (
     earlier_fetch,
     finish,
 )
+from boneage_cli.datasets.source_files import find_files
 from boneage_cli.errors import BoneageError
 
 BASE_URL = "https://s3.amazonaws.com/east1.public.rsna.org/AI/2017/"

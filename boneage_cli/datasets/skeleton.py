@@ -400,7 +400,7 @@ def _tubular(
     """Diaphysis, epiphysis and bridge across the plate, which lies at ``start``."""
     length = float(np.hypot(*(end - start)))
     cartilage = 0.013 + 0.02 * state.youth
-    gap = 0.034 - 0.014 * state.closing[name]
+    gap = 0.038 - 0.014 * state.closing[name]
     plate = cartilage + shape.epiphysis + gap
     outlines = [_diaphysis(plate, length - cartilage, shape, width)]
     growth, fused = state.growth[name], state.fusion[name]
@@ -447,7 +447,7 @@ def _ossified(outline: Points, growth: float) -> Points:
     arms = outline - centre
     reach = np.hypot(*arms.T)[:, None]
     nucleus = arms / reach * np.sqrt(np.prod(np.ptp(outline, axis=0))) / 2
-    return centre + (0.25 + 0.75 * growth) * (growth * arms + (1 - growth) * nucleus)
+    return centre + (0.35 + 0.65 * growth) * (growth * arms + (1 - growth) * nucleus)
 
 
 def _smooth(outline: Points | tuple[tuple[float, float], ...]) -> Points:

@@ -1,7 +1,7 @@
 """SOURCE.json: where a data set came from, when, under which terms, and with which labels.
 
-It is written first, as incomplete, and last, as complete. So an interrupted command can be told from
-a finished one and from a folder of the user's own, which is never touched.
+It is written first, as incomplete, and last, as complete. So an interrupted command can be told
+from a finished one and from a folder of the user's own, which is never touched.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
 
 from boneage_cli import __version__
 from boneage_cli.datasets.manifest import SPLITS, label_version, read_manifest
@@ -30,8 +31,8 @@ RSNA_TERMS = (
     "RSNA 2017 AI Challenge terms of use: research, non-commercial, no redistribution of the images"
 )
 RSNA_CITATION = (
-    "Halabi SS, Prevedello LM, Kalpathy-Cramer J, et al. The RSNA Pediatric Bone Age Machine Learning "
-    "Challenge. Radiology 2019;290:498-503. doi:10.1148/radiol.2018180736"
+    "Halabi SS, Prevedello LM, Kalpathy-Cramer J, et al. The RSNA Pediatric Bone Age Machine "
+    "Learning Challenge. Radiology 2019;290:498-503. doi:10.1148/radiol.2018180736"
 )
 
 
@@ -132,6 +133,7 @@ def earlier_fetch(folder: Path, wanted: Source, *, force: bool = False) -> Sourc
         BoneageError: The folder holds another data set and ``force`` is not given, or it holds
             files that no data set accounts for.
     """
+    _require_writable(folder)
     existing = read_source(folder)
     if existing is None:
         if folder.exists() and not folder.is_dir():
@@ -150,10 +152,18 @@ def earlier_fetch(folder: Path, wanted: Source, *, force: bool = False) -> Sourc
         return None
     if difference:
         raise BoneageError(
-            f"{folder}: holds a data set made {difference}; replace it with --force, or put the new "
-            "one elsewhere with --to"
+            f"{folder}: holds a data set made {difference}; replace it with --force, or put the "
+            "new one elsewhere with --to"
         )
     return existing
+
+
+def _require_writable(folder: Path) -> None:
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK):
+        raise BoneageError(f"{folder}: may not be written to; choose another folder with --to")
 
 
 def _difference(existing: Source, wanted: Source) -> str:
@@ -225,7 +235,7 @@ def already_there(folder: Path, earlier: Source | None) -> Fetched | None:
         manifest = read_manifest(folder)
     except BoneageError:
         return None
-    if not all(os.path.exists(path) for path in manifest["path"]):
+    if not all(Path(path).exists() for path in manifest["path"]):
         return None
     return Fetched(folder, manifest, earlier, unchanged=True)
 
@@ -234,10 +244,10 @@ def sha256(path: Path) -> str:
     """Computes a file's SHA-256, with a progress bar."""
     digest = hashlib.sha256()
     size = path.stat().st_size
-    with (
-        track(description=f"checking {path.name}", total=size, unit="B", unit_scale=True) as bar,
-        path.open("rb") as file,
-    ):
+    progress: tqdm[Any] = track(
+        description=f"checking {path.name}", total=size, unit="B", unit_scale=True
+    )
+    with progress as bar, path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
             bar.update(len(block))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,6 +97,8 @@ class TimmEncoder(nn.Module):
 
     Attributes:
         name: The model's name, as given.
+        in_channels: Channels of the input, as given.
+        input_size: (height, width) of the input, as given.
         channels: Channels of the feature maps.
         native: Mean and deviation per channel that its published weights were trained with.
 
@@ -108,6 +111,8 @@ class TimmEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
+        self.in_channels = in_channels
+        self.input_size = input_size
         self.backbone = create_backbone(name, in_channels, input_size)
         _drop_classifier(self.backbone)
         self.channels = int(self.backbone.num_features)
@@ -124,13 +129,16 @@ class TimmEncoder(nn.Module):
     def _unfold_tokens(self, tokens: Tensor, image: Tensor) -> Tensor:
         tokens = tokens[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
         count = tokens.shape[1]
-        height = round((count * image.shape[2] / image.shape[3]) ** 0.5)
-        if height < 1 or count % height:
+        height = (count * image.shape[2] / image.shape[3]) ** 0.5
+        # Patches need not divide the image, so the grid's sides may miss its ratio by one.
+        fitting = [side for side in (math.floor(height), math.ceil(height)) if side]
+        fitting = [side for side in fitting if count % side == 0]
+        if not fitting:
             raise ValueError(
                 f"backbone {self.name} gives {count} tokens that form no grid for images of "
                 f"{image.shape[2]}×{image.shape[3]}; choose a backbone with feature maps"
             )
-        return tokens.transpose(1, 2).unflatten(2, (height, count // height))
+        return tokens.transpose(1, 2).unflatten(2, (fitting[0], count // fitting[0]))
 
 
 Encoder = SmallCNN | M46 | TimmEncoder
@@ -209,10 +217,13 @@ def create_backbone(
 
 def _drop_classifier(backbone: Any) -> None:
     """Takes out what follows the feature maps, so that every weight that is left learns."""
-    unused = ["head", "pre_logits", "norm_head"]
+    classifier = backbone.pretrained_cfg.get("classifier") or ()
+    classifiers = [classifier] if isinstance(classifier, str) else classifier
+    unused = {name.partition(".")[0] for name in classifiers}
+    unused |= {"pre_logits", "norm_head", "fc_norm", "attn_pool"}
     # EfficientNets have it before the pooling, followed by bn2; MobileNetV3 and its kin after.
     if not hasattr(backbone, "bn2"):
-        unused.append("conv_head")
+        unused.add("conv_head")
     for part in unused:
         if isinstance(getattr(backbone, part, None), nn.Module):
             setattr(backbone, part, nn.Identity())

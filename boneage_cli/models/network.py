@@ -17,22 +17,12 @@ from torch import Tensor, nn
 
 from boneage_cli.models.dense import DenseLayers
 from boneage_cli.models.encoders import build_encoder, feature_size
-from boneage_cli.models.families import FAMILIES, VIEWS, resolve_family
+from boneage_cli.models.families import VIEWS
 from boneage_cli.models.fusion import FUSIONS, SexFusion
 from boneage_cli.models.heads import SexHead, build_age_head
 from boneage_cli.models.names import unknown_name
 from boneage_cli.models.normalise import Normalise
 from boneage_cli.models.pooling import build_pooling
-
-__all__ = [
-    "FAMILIES",
-    "TARGETS",
-    "Network",
-    "encoder_parameters",
-    "freeze_encoder",
-    "head_parameters",
-    "resolve_family",
-]
 
 TARGETS = ("age", "sex")
 

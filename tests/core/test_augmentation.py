@@ -7,12 +7,10 @@ import torch
 from boneage_cli.core.augmentation import Augmentation
 from boneage_cli.core.config import AugmentationSettings
 
-NOTHING = {
-    name: 0.0
-    for name in (
-        "flip", "rotate", "translate", "scale", "shear", "brightness", "contrast", "gamma"
-    )
-}
+RANGES = ("flip", "rotate", "translate", "scale", "shear", "brightness", "contrast", "gamma")
+NOTHING = dict.fromkeys(RANGES, 0.0)
+    ("flip", "rotate", "translate", "scale", "shear", "brightness", "contrast", "gamma"), 0.0
+)
 
 
 def arrow(height: int, width: int) -> torch.Tensor:

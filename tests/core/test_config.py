@@ -38,12 +38,12 @@ def test_a_misspelt_setting_is_refused_with_the_nearest_name() -> None:
 
 
 def test_a_setting_in_the_wrong_section_is_shown_its_place() -> None:
-    with pytest.raises(BoneageError, match=r"model\.learning_rate; did you mean training\.learning_rate"):
+    with pytest.raises(BoneageError, match=r"did you mean training\.learning_rate"):
         parse_experiment({"model": {"learning_rate": 3}}, "x.toml")
 
 
 def test_a_wrong_value_is_named_with_its_key_and_the_file() -> None:
-    with pytest.raises(BoneageError, match=r"x\.toml: training\.batch_size: .*greater.* \(given 0\)"):
+    with pytest.raises(BoneageError, match=r"x\.toml: training\.batch_size: .* \(given 0\)"):
         parse_experiment({"training": {"batch_size": 0}}, "x.toml")
 
 

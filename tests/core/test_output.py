@@ -83,7 +83,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_predictions(stops(), "csv", tmp_path / "ages.csv")
     assert (tmp_path / "ages.csv").read_text() == "old"
-    assert os.listdir(tmp_path) == ["ages.csv"]
+    assert [file.name for file in tmp_path.iterdir()] == ["ages.csv"]
 
 
 def test_a_pipe_is_written_to_and_not_replaced(tmp_path):

@@ -1,4 +1,4 @@
-"""Making sense of folders and zips of radiographs and label tables, however they are arranged.
+"""Which radiograph has which label, and to which split both belong.
 
 A radiograph is known by the stem of its file, a label by its id. Which split they belong to is
 told by a ``split`` column, by the names of tables and folders (``RSNA_val``,
@@ -7,78 +7,22 @@ told by a ``split`` column, by the names of tables and folders (``RSNA_val``,
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from boneage_cli.datasets.archives import extract_member, open_archive, read_member, safe_parts
 from boneage_cli.datasets.dialects import (
     TABLE_SUFFIXES,
     UnknownHeadings,
     image_stem,
-    named_split,
     read_table,
 )
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, RSNA_TEST_IDS, SPLITS
+from boneage_cli.datasets.source_files import Findings, SourceFile
 from boneage_cli.errors import BoneageError
-
-# Copies that tools of this field prepare beside the radiographs.
-PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "masks"}
-PREPARED_ENDING = "_clahe"
-DEEPEST_ZIP_IN_ZIP = 3
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of a source, loose or in a zip.
-
-    Attributes:
-        parts: Its names from the given path's own to the file's.
-        path: The file, or the zip that holds it.
-        member: Its position in the zip's table of contents; None for a loose file.
-        size: Bytes, unpacked.
-        given: True where the user named this very file.
-    """
-
-    parts: tuple[str, ...]
-    path: Path
-    member: int | None = None
-    size: int = 0
-    given: bool = False
-
-    def __str__(self) -> str:
-        return "/".join(self.parts)
-
-    def read(self) -> bytes:
-        """Reads the file into memory."""
-        if self.member is None:
-            return self.path.read_bytes()
-        with open_archive(self.path) as archive:
-            return read_member(archive, archive.infolist()[self.member])
-
-    @property
-    def folder_split(self) -> str | None:
-        """The split that its folders speak of, the innermost first."""
-        return next(filter(None, map(named_split, reversed(self.parts[:-1]))), None)
-
-    @property
-    def table_split(self) -> str | None:
-        """The split that a table's own name speaks of, else its folders."""
-        return named_split(PurePosixPath(self.parts[-1]).stem) or self.folder_split
-
-
-@dataclass
-class Findings:
-    """The radiographs and tables of a source, and the number of prepared copies left alone."""
-
-    images: list[SourceFile] = field(default_factory=list)
-    tables: list[SourceFile] = field(default_factory=list)
-    prepared: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -115,105 +59,6 @@ class _Label:
     used: bool = False
 
 
-def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None) -> Findings:
-    """Lists the radiographs and tables in folders and zips, zips within zips included.
-
-    Args:
-        paths: Folders, zips, tables and single images, in order of preference.
-        staging: A folder for zips that lie within zips; the caller removes it.
-        exclude: A folder that is passed over wherever it turns up.
-
-    Returns:
-        What was found; hidden files and prepared copies (CLAHE, crops, heat maps, masks) left out.
-
-    Raises:
-        BoneageError: A path does not exist or is of no use, or a zip is damaged or unsafe.
-    """
-    findings = Findings()
-    for path in paths:
-        if not path.exists():
-            raise BoneageError(f"{path}: no such file or folder")
-        name = path.resolve().name
-        if path.is_dir():
-            _search_folder(path, name, staging, exclude, findings)
-        elif path.suffix.lower() == ".zip":
-            _search_zip(path, (name,), staging, findings)
-        elif not _sort_in(
-            SourceFile((name,), path, size=path.stat().st_size, given=True), findings
-        ):
-            raise BoneageError(
-                f"{path}: neither a folder, a zip, a table ({', '.join(TABLE_SUFFIXES)}) nor an "
-                "image"
-            )
-    return findings
-
-
-def _search_folder(
-    top: Path, name: str, staging: Path, exclude: Path | None, findings: Findings
-) -> None:
-    excluded = exclude.resolve() if exclude else None
-    for folder, below, files in os.walk(top):
-        here = Path(folder)
-        below[:] = sorted(
-            entry
-            for entry in below
-            if not _is_hidden(entry) and (here / entry).resolve() != excluded
-        )
-        parts = (name, *here.relative_to(top).parts)
-        files = sorted(entry for entry in files if not _is_hidden(entry))
-        for entry in files:
-            if entry.lower().endswith((*TABLE_SUFFIXES, *IMAGE_SUFFIXES)):
-                file = here / entry
-                if not file.exists():
-                    raise BoneageError(f"{file}: a link to nothing; mend or delete it")
-                _sort_in(SourceFile((*parts, entry), file, size=file.stat().st_size), findings)
-        # Loose files come first: they can be linked, and a zip beside them is often their origin.
-        for entry in files:
-            if entry.lower().endswith(".zip"):
-                _search_zip(here / entry, (*parts, entry), staging, findings)
-
-
-def _search_zip(
-    path: Path, parts: tuple[str, ...], staging: Path, findings: Findings, depth: int = 1
-) -> None:
-    with open_archive(path) as archive:
-        for position, member in enumerate(archive.infolist()):
-            inner = safe_parts(path, member.filename)
-            if member.is_dir() or not inner or any(map(_is_hidden, inner)):
-                continue
-            if inner[-1].lower().endswith(".zip"):
-                if depth == DEEPEST_ZIP_IN_ZIP:
-                    raise BoneageError(f"{path}: zips within zips within zips; unpack it yourself")
-                unpacked = staging / f"{path.stem}-{position}.zip"
-                extract_member(archive, member, unpacked)
-                _search_zip(unpacked, (*parts, *inner), staging, findings, depth + 1)
-            else:
-                _sort_in(
-                    SourceFile((*parts, *inner), path, position, size=member.file_size), findings
-                )
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _sort_in(file: SourceFile, findings: Findings) -> bool:
-    """Puts a file where it belongs; False where it is of no use."""
-    name = file.parts[-1].lower()
-    if name.endswith(TABLE_SUFFIXES):
-        findings.tables.append(file)
-    elif name.endswith(IMAGE_SUFFIXES):
-        # The given path's own name says nothing: whoever names a folder of copies means it.
-        for folder in file.parts[1:-1]:
-            if folder.lower() in PREPARED_FOLDERS or folder.lower().endswith(PREPARED_ENDING):
-                findings.prepared[folder] += 1
-                return True
-        findings.images.append(file)
-    else:
-        return False
-    return True
-
-
 def arrange(findings: Findings) -> Arrangement:
     """Matches radiographs to labels and both to splits.
 
@@ -236,7 +81,8 @@ def arrange(findings: Findings) -> Arrangement:
         folders = ", ".join(f"{name} ({count:,})" for name, count in findings.prepared.items())
         notes.append(f"Left alone: copies prepared by other tools in {folders}.")
     labels, sizes, used_tables = _read_tables(findings.tables, notes)
-    rows = _match(_one_file_per_split(findings.images, warnings), labels, warnings)
+    rows = _one_file_per_split(findings.images, warnings)
+    _match(rows, labels)
     _decide_splits(rows, notes)
 
     unmatched = []
@@ -391,21 +237,20 @@ def _one_file_per_split(images: list[SourceFile], warnings: list[str]) -> list[d
     if passed_over:
         kept, left = passed_over[0]
         warnings.append(
-            f"{len(passed_over):,} radiographs are there twice; the first was kept (such as "
-            f"{kept}, not {left})."
+            f"Found twice: {len(passed_over):,} radiographs; the first was kept (such as {kept}, "
+            f"not {left})."
         )
     both = [key for key, files in by_key.items() if len([split for split in files if split]) > 1]
     if both:
         warnings.append(
-            f"{len(both):,} ids lie in the folders of several splits (such as {both[0]}); all were "
+            f"In the folders of several splits: {len(both):,} ids (such as {both[0]}); all were "
             "kept, and 'boneage check-data' will report them."
         )
     return rows
 
 
-def _match(
-    rows: list[dict[str, Any]], labels: dict[str, list[_Label]], warnings: list[str]
-) -> list[dict[str, Any]]:
+def _match(rows: list[dict[str, Any]], labels: dict[str, list[_Label]]) -> None:
+    """Gives each radiograph the label of its id, and of its split where tables name several."""
     for row in rows:
         candidates = labels.get(row["key"], [])
         same = [
@@ -422,7 +267,6 @@ def _match(
         row["label"] = next(iter(same or candidates), None)
         if row["label"]:
             row["label"].used = True
-    return rows
 
 
 def _decide_splits(rows: list[dict[str, Any]], notes: list[str]) -> None:

@@ -1,0 +1,154 @@
+"""Radiographs with hand-placed key points, from the tables that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.datasets.demo import OLDEST, draw_hand
+from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, read_manifest
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.imaging.registration import aspect_of, warp
+from boneage_cli.progress import track
+
+# One id in so many is never trained on; which ones depends on the id alone.
+HELD_OUT = 7
+# Images are kept no larger than this; the network sees fewer pixels still.
+KEPT_SIDE = 384
+
+BOX_COLUMNS = ("label", "xmin", "ymin", "xmax", "ymax")
+
+
+@dataclass(frozen=True)
+class LandmarkExample:
+    """One radiograph and what people marked in it.
+
+    Attributes:
+        id: Of the radiograph.
+        radiograph: 8 bits, no side longer than ``KEPT_SIDE``.
+        landmarks: Its key points, None where nobody placed them.
+        boxes: Rows of ``BOX_COLUMNS`` in fractions of width and height, None where nobody drew any.
+    """
+
+    id: str
+    radiograph: Radiograph
+    landmarks: Landmarks | None
+    boxes: pd.DataFrame | None
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the example measures and must not train: it has boxes, or its id says so."""
+        digest = int(hashlib.sha256(self.id.encode()).hexdigest(), 16)
+        return self.boxes is not None or digest % HELD_OUT == 0
+
+
+def read_examples(
+    keypoints: Path,
+    *,
+    images: Path | None = None,
+    data: Path | None = None,
+    native_size: Path | None = None,
+    boxes: Path | None = None,
+) -> list[LandmarkExample]:
+    """Reads the radiographs that the tables name, as far as they are there.
+
+    Args:
+        keypoints: CSV of ``id`` and ``<point>_x,<point>_y`` for the points of ``LANDMARK_NAMES``,
+            fractions of width and height (as ``landmarks.csv`` of the demo data).
+        images: A folder, searched to the bottom, with ``<id>.png`` or another image format.
+        data: A data set's folder instead.
+        native_size: CSV of ``id,width,height`` of the radiographs as they were taken, where the
+            images were squashed; a data set's own columns are used where this is None.
+        boxes: CSV of ``id,label,xmin,ymin,xmax,ymax``, hand-drawn boxes round bones.
+
+    Returns:
+        One example per id with an image, in order of id.
+
+    Raises:
+        BoneageError: A table lacks a column, or no id has an image.
+    """
+    point_columns = [f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"]
+    points = _read_table(keypoints, point_columns).set_index("id")
+    drawn: dict[str, pd.DataFrame] = {}
+    if boxes is not None:
+        table = _read_table(boxes, BOX_COLUMNS)
+        drawn = {str(name): rows for name, rows in table.groupby("id")}
+    if data is not None:
+        manifest = read_manifest(data).set_index("id")
+        paths = {str(name): Path(path) for name, path in manifest["path"].items()}
+        sizes = manifest if {"width", "height"} <= set(manifest.columns) else None
+    else:
+        folder = images or Path()
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        paths = {file.stem: file for file in files}
+        sizes = None
+    if native_size is not None:
+        sizes = _read_table(native_size, ("width", "height")).set_index("id")
+    wanted = sorted((set(points.index) | set(drawn)) & set(paths))
+    if not wanted:
+        raise BoneageError(
+            f"{keypoints}: none of its {len(points)} ids has an image in {data or images or '.'}; "
+            "name the folder with --images or the data set with --data"
+        )
+    examples = []
+    for name in track(wanted, description="reading radiographs"):
+        radiograph = read_radiograph(paths[name])
+        if sizes is not None and name in sizes.index:
+            width, height = sizes.loc[name, ["width", "height"]].to_numpy(float)
+            if width > 0 and height > 0:
+                radiograph = replace(radiograph, aspect=float(width / height))
+        marked = None
+        if name in points.index:
+            marked = Landmarks.from_array(
+                points.loc[name, point_columns].to_numpy(float).reshape(3, 2)
+            )
+        examples.append(LandmarkExample(name, shrink(radiograph), marked, drawn.get(name)))
+    return examples
+
+
+def drawn_examples(count: int, seed: int) -> list[LandmarkExample]:
+    """Drawn hands of every age, with their true key points; ids that no radiograph has."""
+    examples = []
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        male = bool(number % 2)
+        hand = draw_hand(float(rng.uniform(1, OLDEST.boys if male else OLDEST.girls)), male, rng)
+        points = np.array([hand.landmarks[name] for name in LANDMARK_NAMES])
+        examples.append(
+            LandmarkExample(
+                f"drawing {seed}-{number}",
+                Radiograph(hand.pixels),
+                Landmarks.from_array(points),
+                None,
+            )
+        )
+    return examples
+
+
+def shrink(radiograph: Radiograph, side: int = KEPT_SIDE) -> Radiograph:
+    """The radiograph in 8 bits, no side longer than ``side`` pixels; small ones do not grow."""
+    height, width = radiograph.pixels.shape
+    factor = min(1.0, side / max(height, width))
+    rows, columns = max(round(height * factor), 1), max(round(width * factor), 1)
+    pixels = warp(radiograph, np.eye(2, 3), rows, columns)
+    return Radiograph(pixels, source=radiograph.source, aspect=aspect_of(radiograph))
+
+
+def _read_table(path: Path, columns: tuple[str, ...] | list[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype={"id": str})
+    except (OSError, ValueError) as error:
+        raise BoneageError(f"{path}: not a readable CSV ({error})") from None
+    missing = [column for column in ("id", *columns) if column not in table.columns]
+    if missing:
+        raise BoneageError(
+            f"{path}: no column {', '.join(missing)}; it needs id, {', '.join(columns)}"
+        )
+    return table

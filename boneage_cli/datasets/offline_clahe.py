@@ -1,0 +1,216 @@
+"""CLAHE copies of radiographs on disk: of a data set's splits, or of any files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, read_manifest, write_manifest
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.imaging.clahe import apply_clahe
+from boneage_cli.imaging.reading import ReadError, read_radiograph
+from boneage_cli.progress import track
+
+SUFFIX = "_CLAHE"
+SETTINGS_FILE = "CLAHE.json"
+
+# S2's published values: clip limit 2 and 64 × 64 tiles, for validation and test alone.
+CLIP_LIMIT = 2.0
+TILES = 64
+DEFAULT_SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class ClaheCopies:
+    """What became of one folder of copies.
+
+    Attributes:
+        folder: Where the copies are.
+        made: Copies made now.
+        kept: Copies that were there, of the same files with the same settings.
+        errors: One line for each radiograph that could not be read; it has no copy.
+    """
+
+    folder: Path
+    made: int
+    kept: int
+    errors: tuple[str, ...]
+
+
+def clahe_split(
+    dataset: Path,
+    split: str,
+    *,
+    clip_limit: float = CLIP_LIMIT,
+    tiles: int = TILES,
+    workers: int | None = None,
+) -> ClaheCopies:
+    """Copies a split of a data set with CLAHE: ``<split>_CLAHE/`` and ``<split>_CLAHE.csv``.
+
+    The CSV has the split's own columns, so that ``read_manifest(dataset, "test_CLAHE")`` reads the
+    copies as a split like any other. Radiographs that cannot be read are in neither.
+
+    Args:
+        dataset: The data set's folder.
+        split: The split's name.
+        clip_limit: As ``apply_clahe``.
+        tiles: Tiles across and down.
+        workers: Radiographs treated at a time; None for the number of processors.
+
+    Raises:
+        BoneageError: There is no such split, two of its images have one name, or a copy cannot be
+            written.
+    """
+    manifest = read_manifest(dataset, split)
+    folder = dataset / f"{split}{SUFFIX}"
+    targets = [f"{Path(path).stem}.png" for path in manifest["path"]]
+    sources = _pair(targets, map(Path, manifest["path"]))
+    copies = _copy(sources, folder, clip_limit, tiles, workers)
+    made = np.array([(folder / target).is_file() for target in targets])
+    rows = manifest.assign(
+        path=[f"{folder.name}/{target}" for target in targets], split=folder.name
+    )
+    write_manifest(rows[made], dataset)
+    return copies
+
+
+def clahe_files(
+    inputs: Sequence[Path],
+    folder: Path,
+    *,
+    clip_limit: float = CLIP_LIMIT,
+    tiles: int = TILES,
+    workers: int | None = None,
+) -> ClaheCopies:
+    """Copies radiographs with CLAHE to PNG files; folders are searched to the bottom.
+
+    Args:
+        inputs: Radiographs and folders of them. What is below a folder keeps its place.
+        folder: Where the copies go.
+        clip_limit: As ``apply_clahe``.
+        tiles: Tiles across and down.
+        workers: Radiographs treated at a time; None for the number of processors.
+
+    Raises:
+        BoneageError: An input does not exist, there are no radiographs, two of them have one name,
+            or a copy cannot be written.
+    """
+    targets: list[str] = []
+    files: list[Path] = []
+    for item in inputs:
+        if item.is_dir():
+            found = [path for path in _images_below(item) if not path.is_relative_to(folder)]
+            targets += [path.relative_to(item).with_suffix(".png").as_posix() for path in found]
+            files += found
+        elif item.exists():
+            targets.append(f"{item.stem}.png")
+            files.append(item)
+        else:
+            raise BoneageError(f"{item}: no such file or folder; check --input")
+    if not files:
+        names = ", ".join(map(str, inputs))
+        raise BoneageError(f"{names}: no radiographs below ({', '.join(IMAGE_SUFFIXES)})")
+    return _copy(_pair(targets, files), folder, clip_limit, tiles, workers)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def _pair(targets: Iterable[str], sources: Iterable[Path]) -> dict[str, Path]:
+    pairs: dict[str, Path] = {}
+    for target, source in zip(targets, sources, strict=True):
+        other = pairs.setdefault(target, source)
+        if other != source:
+            raise BoneageError(f"{source}: its copy would have the name of {other}'s; rename one")
+    return pairs
+
+
+def _copy(
+    sources: Mapping[str, Path],
+    folder: Path,
+    clip_limit: float,
+    tiles: int,
+    workers: int | None,
+) -> ClaheCopies:
+    _prepare(folder, {"clip_limit": clip_limit, "tiles": tiles})
+    todo = {
+        folder / target: source
+        for target, source in sources.items()
+        if not _is_copy(folder / target, source)
+    }
+    # Threads suffice: decoding, CLAHE and encoding run outside the interpreter's lock.
+    executor = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        outcomes = executor.map(
+            partial(_copy_one, clip_limit=clip_limit, tiles=tiles), todo.values(), todo
+        )
+        bar = track(outcomes, description=f"CLAHE {folder.name}", total=len(todo))
+        errors = tuple(error for error in bar if error is not None)
+    finally:
+        executor.shutdown(cancel_futures=True)
+    return ClaheCopies(folder, len(todo) - len(errors), len(sources) - len(todo), errors)
+
+
+def _prepare(folder: Path, settings: dict[str, float]) -> None:
+    """Makes the folder of copies, empty unless what is there was made with the same settings."""
+    note = folder / SETTINGS_FILE
+    if note.is_file():
+        try:
+            same = json.loads(note.read_text(encoding="utf-8")) == settings
+        except ValueError:
+            same = False
+        if same:
+            return
+        # Copies go before the note changes: whatever stops this, none is taken for a newer one.
+        for path in folder.rglob("*.png"):
+            path.unlink()
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BoneageError(
+            f"{folder}: holds files that 'boneage clahe' did not make; move them or choose another "
+            "folder"
+        )
+    with whole_file(note) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_copy(target: Path, source: Path) -> bool:
+    """Whether the copy was made from this version of the file: it carries the file's own time."""
+    try:
+        return target.stat().st_mtime_ns == source.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> str | None:
+    """Makes one copy; gives back what is wrong with the radiograph, if anything is."""
+    try:
+        radiograph = read_radiograph(source)
+    except ReadError as error:
+        # What is there was made from an earlier version of the file.
+        target.unlink(missing_ok=True)
+        return str(error)
+    pixels = apply_clahe(radiograph.pixels, clip_limit, tiles, radiograph.maximum)
+    if pixels.dtype == np.uint16:
+        pixels = np.rint(pixels * np.float32(65535 / radiograph.maximum)).astype(np.uint16)
+    try:
+        with whole_file(target) as temporary:
+            temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        time = source.stat().st_mtime_ns
+        os.utime(target, ns=(time, time))
+    except OSError as error:
+        raise BoneageError(f"{target}: cannot be written ({error.strerror})") from None
+    return None

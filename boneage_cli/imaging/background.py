@@ -1,0 +1,84 @@
+"""What is hand and what is background, once the hand is registered."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from boneage_cli.imaging.landmarks import Points
+
+# Smoothing before outlines are sought, and what is left round the hand, as parts of the height.
+_BLUR = 0.006
+_MARGIN = 0.012
+# What is thinner, as a part of the height, is no finger.
+_THIN = 0.03
+_LEVELS = np.linspace(0.30, 0.90, 16)
+# A hand fills no more of its registered frame, and of its own convex hull; an exposed field does.
+_LARGEST = 0.55
+_MOST_CONVEX = 0.92
+# Share of the frame's upper side, and of its left and right one, that the hand may touch.
+_TOUCHING = 0.15
+
+
+def hand_mask(pixels: np.ndarray, inside: Points, tips: Points) -> np.ndarray | None:
+    """Marks the hand in a registered image by its outline.
+
+    Thresholds at several levels give regions round the palm. Of those that reach the fingertips and
+    stay off the sides, the one with the sharpest outline is the hand.
+
+    Args:
+        pixels: uint8 (H, W), fingers upwards; white bone on black.
+        inside: Points that surely are hand, (N, 2) pixels.
+        tips: Fingertips that the hand should reach, (N, 2) pixels.
+
+    Returns:
+        Float32 (H, W), 1 on the hand and 0 off it with a soft edge; None where no region fits.
+    """
+    height = pixels.shape[0]
+    smooth = cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), _BLUR * height + 0.5)
+    roots = np.sqrt(smooth)
+    edges = cv2.morphologyEx(roots, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    seeds = _indices(inside, pixels.shape)
+    ends = _indices(tips, pixels.shape)
+    reach = _disc(0.06 * height)
+    thin = _disc(_THIN * height)
+    best, sharpest = None, 0.0
+    brightest = float(np.median(smooth[seeds]))
+    for level in np.unique(np.quantile(smooth, _LEVELS)):
+        if level >= brightest:
+            break
+        # Opening parts the wrist from the thin edges of cassette and field.
+        bright = cv2.morphologyEx((smooth > level).astype(np.uint8), cv2.MORPH_OPEN, thin)
+        _, labels = cv2.connectedComponents(bright, connectivity=4)
+        found = np.bincount(labels[seeds])
+        found[0] = 0
+        region = (labels == found.argmax()).astype(np.uint8)
+        touching = region[:, [0, -1]].mean() + region[0].mean()
+        if region[seeds].mean() < 0.8 or touching > _TOUCHING or region.mean() > _LARGEST:
+            continue
+        contours, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        contour = max(contours, key=cv2.contourArea)
+        if cv2.contourArea(contour) > _MOST_CONVEX * cv2.contourArea(cv2.convexHull(contour)):
+            continue
+        reached = cv2.dilate(region, reach)[ends].mean()
+        outline = cv2.morphologyEx(region, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        sharpness = float(edges[outline > 0].mean()) * (0.25 + reached)
+        if sharpness > sharpest:
+            best, sharpest = region, sharpness
+    if best is None:
+        return None
+    outlines, _ = cv2.findContours(best, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(best)
+    cv2.drawContours(filled, outlines, -1, 1, cv2.FILLED)
+    grown = cv2.dilate(filled, _disc(2 * _MARGIN * height))
+    return cv2.GaussianBlur(grown.astype(np.float32), (0, 0), 0.5 * _MARGIN * height)
+
+
+def _disc(diameter: float) -> np.ndarray:
+    side = 2 * round(diameter / 2) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def _indices(points: Points, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    column, row = np.floor(points).astype(int).T
+    return np.clip(row, 0, shape[0] - 1), np.clip(column, 0, shape[1] - 1)

@@ -1,0 +1,252 @@
+"""Reading a radiograph, and what is known of the child, from a DICOM file (CR, DX or a capture)."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+from datetime import date, datetime
+from typing import Any
+
+import cv2
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+
+from boneage_cli.imaging.containers import jpeg_frame
+from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.radiograph import Radiograph
+
+DAYS_PER_MONTH = 365.25 / 12
+_MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / DAYS_PER_MONTH, "D": 1 / DAYS_PER_MONTH}
+# Archives that make data anonymous set a false birth date more often than a false age.
+_LARGEST_CONTRADICTION = 24.0
+_OLDEST = 120 * 12.0
+
+# Scanners write many values that the standard forbids; those that matter here are checked below.
+warnings.filterwarnings("ignore", module=r"pydicom\b")
+
+
+class DicomError(ValueError):
+    """Why a DICOM file cannot be read as a radiograph, without the file's name."""
+
+
+def read_dicom(data: bytes, source: str, *, max_pixels: int) -> Radiograph:
+    """Reads a DICOM file as it is meant to be displayed: white bone on black.
+
+    Rescale or modality LUT, the first VOI window or LUT, and the inversion of MONOCHROME1 are
+    applied (DICOM PS3.3, C.7.6.3.1.2, C.11.1 and C.11.2). A file without window keeps its stored
+    values. Native, RLE, JPEG, JPEG-LS and JPEG 2000 pixel data are understood.
+
+    Args:
+        data: The file's bytes.
+        source: Where it came from.
+        max_pixels: The largest image in pixels; checked before it is decoded.
+
+    Returns:
+        The radiograph, with sex, age, laterality and pixel aspect where the file states them.
+        8 bits where 8 or fewer are stored, else 16.
+
+    Raises:
+        DicomError: The file is damaged or truncated, holds no image, several frames or pixels of an
+            unknown kind, or is too large.
+    """
+    # A deflated data set can be a thousand times its file's size; radiographs do not come so.
+    if DeflatedExplicitVRLittleEndian.encode() in data[:1024]:
+        raise DicomError("deflated DICOM is not supported; export it uncompressed or as JPEG 2000")
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        _check(dataset, max_pixels)
+        stored = pixel_array(dataset)
+    except DicomError:
+        raise
+    except Exception as error:  # pydicom and its decoders raise a dozen types on damaged files
+        raise DicomError(f"the DICOM file is damaged or truncated ({_one_line(error)})") from None
+    try:
+        pixels, white = _displayed(dataset, stored)
+    except Exception as error:
+        raise DicomError(f"the DICOM file's window or LUT is wrong ({_one_line(error)})") from None
+    return Radiograph(
+        pixels,
+        white,
+        source,
+        aspect=_aspect(dataset),
+        male={"M": True, "F": False}.get(_text(dataset, "PatientSex")),
+        age=_age(dataset),
+        laterality=_laterality(dataset),
+    )
+
+
+def _check(dataset: Dataset, max_pixels: int) -> None:
+    """Refuses what is no single gray or colour picture of a sensible size, before decoding it."""
+    rows, columns = dataset.get("Rows"), dataset.get("Columns")
+    if not rows or not columns:
+        kind = _text(dataset, "Modality") or "unknown modality"
+        raise DicomError(f"the DICOM file holds no image ({kind})")
+    if "PixelData" not in dataset:
+        raise DicomError("the DICOM file is truncated: it states an image but holds no pixels")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise DicomError(f"the DICOM file holds {frames} frames; export the one with the hand")
+    if rows * columns > max_pixels:
+        raise DicomError(
+            f"{columns} × {rows} pixels are more than the {max_pixels:,} that are read; make the "
+            "image smaller"
+        )
+    photometric = _text(dataset, "PhotometricInterpretation")
+    if photometric == "PALETTE COLOR" or dataset.BitsAllocated not in (8, 16):
+        raise DicomError(
+            f"{dataset.BitsAllocated}-bit {photometric} pixels are not supported; export the image "
+            "as MONOCHROME2 with 8 to 16 bits"
+        )
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax != RLELossless:
+        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        size = _stream_size(stream)
+        if size != (columns, rows):
+            raise DicomError(
+                f"the DICOM file is damaged: it states {columns} × {rows} pixels, its picture "
+                f"{size[0]} × {size[1]}"
+            )
+
+
+def _stream_size(stream: bytes) -> tuple[int, int]:
+    """Width and height that a compressed picture itself states."""
+    start = stream.find(b"\xff\x4f\xff\x51")
+    if start < 0:
+        return jpeg_frame(stream)[1:]
+    # ITU-T T.800, annex A.5.1: size and offset of the reference grid. Decoders fill up the rest of
+    # a stream that ends early.
+    if stream.rfind(b"\xff\xd9", start) < 0:
+        raise DicomError("the DICOM file is damaged: its JPEG 2000 picture is truncated")
+    right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
+    return right - left, bottom - top
+
+
+def _displayed(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
+    """The pixels as they are meant to be seen, and their full white."""
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    if stored.ndim == 3:
+        pixels = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
+        return pixels, full_white(pixels)
+    bits = int(dataset.BitsStored)
+    if bits <= 8 and stored.dtype == np.uint16:
+        stored = stored.astype(np.uint8)
+    inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+    if _shown_as_stored(dataset):
+        white = 255 if bits <= 8 else full_white(stored) if bits == 16 else 2**bits - 1
+        values = np.arange(np.iinfo(stored.dtype).max + 1)
+        table = np.clip(white - values if inverted else values, 0, white)
+    else:
+        white = 255 if bits <= 8 else 65535
+        kind = np.iinfo(stored.dtype)
+        values = np.arange(kind.min, kind.max + 1)
+        shares = _shown(dataset, values, stored)
+        table = np.rint((1 - shares if inverted else shares) * white)
+    padding = _value(dataset, "PixelPaddingValue")
+    if padding is not None:
+        limit = _value(dataset, "PixelPaddingRangeLimit")
+        ends = sorted((int(padding), int(padding if limit is None else limit)))
+        table[(values >= ends[0]) & (values <= ends[1])] = 0
+    table = table.astype(np.uint8 if white == 255 and bits <= 8 else np.uint16)
+    return table[stored.astype(np.int32) - values[0]], white
+
+
+def _shown_as_stored(dataset: Dataset) -> bool:
+    # A rising straight line before no window changes nothing.
+    slope = _value(dataset, "RescaleSlope")
+    return (
+        dataset.PixelRepresentation == 0
+        and not _has_window(dataset)
+        and not dataset.get("VOILUTSequence")
+        and not dataset.get("ModalityLUTSequence")
+        and (slope is None or slope > 0)
+    )
+
+
+def _has_window(dataset: Dataset) -> bool:
+    return dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None
+
+
+def _shown(dataset: Dataset, values: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """For each stored value, how bright it is meant to be shown, 0 to 1."""
+    modality = apply_modality_lut(values, dataset)
+    if dataset.get("VOILUTSequence"):
+        shown = apply_voi(np.rint(modality).astype(np.int32), dataset, index=0)
+        black, white = 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
+    elif _has_window(dataset):
+        with np.errstate(over="ignore"):
+            shown = apply_windowing(modality, dataset, index=0)
+            black, white = apply_windowing(np.array([-1e9, 1e9]), dataset, index=0)
+    else:
+        shown = modality
+        used = modality[np.array([stored.min(), stored.max()], np.int32) - values[0]]
+        black, white = used.min(), used.max()
+    if white == black:
+        raise ValueError("all values look the same")
+    return np.clip((shown - black) / (white - black), 0, 1)
+
+
+def _aspect(dataset: Dataset) -> float | None:
+    # PixelAspectRatio and spacings give the pixel's vertical before its horizontal side.
+    for name in ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing"):
+        sides = _value(dataset, name)
+        if sides is None or len(sides) != 2:
+            continue
+        tall, wide = float(sides[0]), float(sides[1])
+        if tall > 0 and wide > 0:
+            square = abs(wide / tall - 1) < 1e-3
+            return None if square else dataset.Columns * wide / (dataset.Rows * tall)
+    return None
+
+
+def _age(dataset: Dataset) -> float | None:
+    """Age in months: by the dates, which are finer, unless the stated age contradicts them."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY])", _text(dataset, "PatientAge"))
+    stated = int(match[1]) * _MONTHS[match[2]] if match else None
+    birth, study = _date(dataset, "PatientBirthDate"), _date(dataset, "StudyDate")
+    if birth is None or study is None:
+        return stated
+    counted = (study - birth).days / DAYS_PER_MONTH
+    if not 0 <= counted <= _OLDEST:
+        return stated
+    if stated is not None and abs(counted - stated) > _LARGEST_CONTRADICTION:
+        return None
+    return counted
+
+
+def _date(dataset: Dataset, name: str) -> date | None:
+    # Files of before 1993 write 1994.11.05.
+    digits = _text(dataset, name).replace(".", "")
+    try:
+        return datetime.strptime(digits, "%Y%m%d").date()
+    except ValueError:
+        return None
+
+
+def _laterality(dataset: Dataset) -> str | None:
+    for name in ("ImageLaterality", "Laterality"):
+        side = _text(dataset, name)
+        if side in ("L", "R"):
+            return side
+    return None
+
+
+def _text(dataset: Dataset, name: str) -> str:
+    return str(_value(dataset, name) or "").strip().upper()
+
+
+def _value(dataset: Dataset, name: str) -> Any:
+    """An element's value; None where it is missing, empty, or not what the standard allows."""
+    try:
+        return dataset.get(name)
+    except Exception:  # values are parsed when they are asked for, and may raise anything
+        return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

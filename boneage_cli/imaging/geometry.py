@@ -1,0 +1,96 @@
+"""Where each point of a radiograph lies in the pixels that a network sees, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from boneage_cli.imaging.resize import halvings
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The way from a stored radiograph to the network's image: cut out, resized, placed.
+
+    Points of the radiograph are fractions (x, y) of its width and height. Points of the network's
+    image are in pixels, where (0, 0) is the corner of the first pixel and (width, height) that of
+    the last; the centre of the first pixel is (0.5, 0.5).
+
+    Attributes:
+        source: Width and height of the stored radiograph, pixels.
+        crop: Left, top, right and bottom of what is cut out, pixels of the radiograph.
+        placed: Left, top, width and height of it in the network's image, pixels.
+    """
+
+    source: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    placed: tuple[int, int, int, int]
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """Affine map from fractions of the radiograph to pixels of the network's image, (2, 3)."""
+        width, height = self.source
+        left, top, right, bottom = self.crop
+        x, y, across, down = self.placed
+        scale_x, scale_y = across / (right - left), down / (bottom - top)
+        return np.array(
+            [[width * scale_x, 0, x - left * scale_x], [0, height * scale_y, y - top * scale_y]]
+        )
+
+    def to_network(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Pixels of the network's image from fractions of the radiograph, both (…, 2)."""
+        matrix = self.matrix
+        return np.asarray(points, float) * matrix.diagonal() + matrix[:, 2]
+
+    def to_fractions(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Fractions of the radiograph from pixels of the network's image, both (…, 2)."""
+        matrix = self.matrix
+        return (np.asarray(points, float) - matrix[:, 2]) / matrix.diagonal()
+
+
+def fitting(
+    source: tuple[int, int],
+    target: tuple[int, int],
+    *,
+    aspect: float | None = None,
+    box: Box = (0.0, 0.0, 1.0, 1.0),
+    keep_aspect: bool = True,
+) -> Geometry:
+    """Fits a part of a radiograph into the network's image.
+
+    Args:
+        source: Width and height of the stored radiograph, pixels.
+        target: Width and height of the network's image, pixels.
+        aspect: Width by height of the radiograph as it was taken; None where its pixels are square.
+        box: Left, top, right and bottom of the part, fractions of width and height.
+        keep_aspect: Whether the part is centred in the image in its true proportions, or stretched
+            over all of it.
+    """
+    width, height = source
+    left, right = _pixels(box[0], box[2], width)
+    top, bottom = _pixels(box[1], box[3], height)
+    across, down = target
+    if keep_aspect:
+        proportion = (right - left) / (bottom - top) * (aspect or width / height) * height / width
+        across = min(across, max(1, round(target[1] * proportion)))
+        down = min(down, max(1, round(target[0] / proportion)))
+    # Sides that halve evenly resize much faster; this takes less than half a pixel of the result.
+    step = 2 ** halvings(right - left, bottom - top, across, down)
+    left, right = _trim(left, right, step)
+    top, bottom = _trim(top, bottom, step)
+    placed = ((target[0] - across) // 2, (target[1] - down) // 2, across, down)
+    return Geometry(source, (left, top, right, bottom), placed)
+
+
+def _pixels(first: float, last: float, length: int) -> tuple[int, int]:
+    start = min(max(int(np.floor(first * length)), 0), length - 1)
+    return start, max(min(int(np.ceil(last * length)), length), start + 1)
+
+
+def _trim(start: int, stop: int, step: int) -> tuple[int, int]:
+    spare = (stop - start) % step
+    return start + spare // 2, stop - (spare - spare // 2)

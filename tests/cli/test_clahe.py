@@ -1,0 +1,170 @@
+"""``boneage clahe`` as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from boneage_cli.cli.app import app
+from boneage_cli.datasets.manifest import read_manifest, write_manifest
+from boneage_cli.imaging.clahe import apply_clahe
+from boneage_cli.imaging.reading import read_radiograph
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``data/mine`` below the current folder: three small splits."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/mine")
+    random = np.random.default_rng(0)
+    records = []
+    for split, names in {"train": "abc", "validation": "def", "test": "gh"}.items():
+        (folder / split).mkdir(parents=True)
+        for name in names:
+            pixels = cv2.GaussianBlur(random.integers(0, 256, (90, 80), np.uint8), (0, 0), 4)
+            cv2.imwrite(str(folder / split / f"{name}.webp"), pixels)
+            path = f"{split}/{name}.webp"
+            records.append((name, path, 120.5, name in "adg", split, 400, 600))
+    columns = ["id", "path", "boneage", "male", "split", "width", "height"]
+    write_manifest(pd.DataFrame(records, columns=columns), folder)
+    return folder
+
+
+def run(*arguments: str | Path, status: int = 0) -> Result:
+    result = CliRunner().invoke(app, ["clahe", *map(str, arguments)])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in sorted(folder.glob("*.png"))}
+
+
+def test_validation_and_test_are_copied_and_are_splits_of_their_own(folder):
+    result = run("--tiles", "4", "--clip-limit", "3")
+    assert "validation_CLAHE: 3 made" in result.stdout
+    assert not (folder / "train_CLAHE").exists()
+    for split in ("validation", "test"):
+        before, after = read_manifest(folder, split), read_manifest(folder, f"{split}_CLAHE")
+        for column in ("id", "boneage", "male", "width", "height"):
+            assert before[column].tolist() == after[column].tolist()
+        assert set(after["split"]) == {f"{split}_CLAHE"}
+        for source, copy in zip(before["path"], after["path"], strict=True):
+            expected = apply_clahe(read_radiograph(source).pixels, 3, 4)
+            np.testing.assert_array_equal(read_radiograph(copy).pixels, expected)
+    assert len(read_manifest(folder)) == 8
+
+
+def test_a_second_run_makes_only_what_is_missing_or_changed(folder):
+    run()
+    first = times(folder / "validation_CLAHE")
+    assert "validation_CLAHE: 0 made, 3 already there" in run().stdout
+    assert times(folder / "validation_CLAHE") == first
+    (folder / "validation_CLAHE" / "d.png").unlink()
+    assert "validation_CLAHE: 1 made, 2 already there" in run().stdout
+    source = folder / "validation" / "e.webp"
+    other = np.zeros((20, 20), np.uint8)
+    cv2.imwrite(str(source), other)
+    os.utime(source, (1, 1))  # restored from an archive: changed, though of an older date
+    assert "validation_CLAHE: 1 made, 2 already there" in run().stdout
+    assert read_radiograph(folder / "validation_CLAHE" / "e.png").pixels.shape == other.shape
+
+
+def test_other_settings_make_every_copy_anew(folder):
+    run("--split", "test")
+    assert "test_CLAHE: 2 made, 0 already there" in run("--split", "test", "--tiles", "2").stdout
+    note = json.loads((folder / "test_CLAHE" / "CLAHE.json").read_text())
+    assert note == {"clip_limit": 2.0, "tiles": 2}
+
+
+def test_train_is_copied_with_a_warning_when_asked_for(folder):
+    result = run("--split", "train")
+    assert "worse" in result.stderr
+    assert "train_CLAHE: 3 made" in result.stdout
+    assert "warning" not in run("--split", "test").stderr
+
+
+def test_an_unreadable_radiograph_is_named_and_the_others_are_copied(folder):
+    (folder / "validation" / "e.webp").write_bytes(b"no image")
+    result = run("--split", "validation", status=1)
+    assert "e.webp: not a PNG" in result.stderr
+    assert "2 made, 0 already there, 1 failed" in result.stdout
+    assert read_manifest(folder, "validation_CLAHE")["id"].tolist() == ["d", "f"]
+
+
+def test_a_copy_of_a_file_that_can_no_longer_be_read_goes(folder):
+    run("--split", "validation")
+    (folder / "validation" / "e.webp").write_bytes(b"no image")
+    run("--split", "validation", status=1)
+    assert not (folder / "validation_CLAHE" / "e.png").exists()
+
+
+def test_a_split_with_nothing_to_copy_is_refused(folder):
+    (folder / "test.csv").unlink()
+    assert "test_CLAHE" not in run().stdout
+    result = run("--split", "test", status=2)
+    assert "no test.csv" in result.stderr
+
+
+def test_any_folder_is_copied_with_its_structure(tmp_path, monkeypatch, folder):
+    deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    (tmp_path / "scans" / "a").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "scans" / "a" / "deep.tif"), deep)
+    cv2.imwrite(str(tmp_path / "scans" / "top.jpg"), (deep // 257).astype(np.uint8))
+    (tmp_path / "scans" / "notes.txt").write_text("not an image")
+    result = run("--input", "scans", "--output", "scans/out")
+    assert "2 made" in result.stdout
+    assert read_radiograph("scans/out/a/deep.png").pixels.dtype == np.uint16
+    assert read_radiograph("scans/out/top.png").pixels.dtype == np.uint8
+    # The copies below the input are not copied again.
+    assert "0 made, 2 already there" in run("--input", "scans", "--output", "scans/out").stdout
+    run("--input", "scans/top.jpg", "--input", "scans/a", "--output", "other")
+    assert sorted(path.name for path in Path("other").glob("*.png")) == ["deep.png", "top.png"]
+
+
+def test_files_that_the_command_did_not_make_are_never_touched(folder):
+    result = run("--input", folder / "train", "--output", folder / "validation", status=2)
+    assert "did not make" in result.stderr
+    assert sorted(path.name for path in (folder / "validation").iterdir()) == [
+        "d.webp",
+        "e.webp",
+        "f.webp",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("--input train", "--output"),
+        ("--output out", "--input"),
+        ("--input train --output out --split test", "--split"),
+        ("--input missing --output out", "missing: no such file"),
+        (
+            "--input data/mine/train.csv --input data/mine/train.csv --output out --tiles 0",
+            "--tiles",
+        ),
+        ("--data nowhere", "nowhere"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_refused(folder, line, hint):
+    result = run(*line.split(), status=2)
+    assert hint in " ".join(result.stderr.split())
+
+
+def test_two_radiographs_of_one_name_are_refused(folder):
+    (folder / "train" / "a.png").write_bytes((folder / "train" / "a.webp").read_bytes())
+    result = run("--input", folder / "train", "--output", "out", status=2)
+    assert "rename one" in result.stderr
+
+
+def test_the_help_is_a_short_manual():
+    text = run("--help").stdout
+    for words in ("Examples", "boneage clahe --data rsna", "--clip-limit", "Exit status"):
+        assert words in text

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+
+
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch, demo_bundle):
+    """Runs the command in a folder of its own with a copy of the run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    shutil.copytree(demo_bundle.parent, tmp_path / "run")
+
+    def run(line: str, status: int = 0):
+        arguments = ["evaluate", "--model", f"run/{demo_bundle.name}", "--device", "cpu"]
+        result = CliRunner().invoke(app, [*arguments, *line.split()])
+        assert result.exit_code == status, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def data(demo_data, tmp_path) -> Path:
+    """A copy of the drawn hands that a test may spoil."""
+    shutil.copytree(demo_data, tmp_path / "hands")
+    return tmp_path / "hands"
+
+
+def test_the_test_split_is_measured_and_written_beside_the_model(evaluate, demo_data):
+    result = evaluate(f"--data {demo_data}")
+    folder = Path("run/evaluation-test")
+    assert {file.name for file in folder.iterdir()} == {
+        "metrics.json",
+        "predictions.csv",
+        "scatter.png",
+        "bland_altman.png",
+    }
+    metrics = json.loads((folder / "metrics.json").read_text())
+    predictions = pd.read_csv(folder / "predictions.csv")
+    assert metrics["images"] == len(predictions) == 16
+    assert metrics["mae"]["value"] == pytest.approx(predictions["absolute_error"].mean(), abs=1e-3)
+    assert metrics["mae"]["low"] < metrics["mae"]["value"] < metrics["mae"]["high"]
+    assert f"{metrics['mae']['value']:.2f}" in result.stdout
+    for name in ("all", "girls", "boys", "10–15 years", "yardstick", str(folder)):
+        assert name in result.stdout
+
+
+def test_the_yardstick_is_the_mean_of_the_training_ages(evaluate, demo_data):
+    evaluate(f"--data {demo_data} --split validation")
+    metrics = json.loads(Path("run/evaluation-validation/metrics.json").read_text())
+    mean = pd.read_csv(demo_data / "train.csv")["boneage"].mean()
+    ages = pd.read_csv(demo_data / "validation.csv")["boneage"]
+    assert metrics["yardstick"] == pytest.approx(mean)
+    assert metrics["yardstick_mae"] == pytest.approx((ages - mean).abs().mean())
+
+
+def test_the_label_version_of_a_test_split_is_named_and_of_no_other(evaluate, demo_data):
+    assert "labels: " in evaluate(f"--data {demo_data} --split test").stdout
+    assert json.loads(Path("run/evaluation-test/metrics.json").read_text())["label_version"]
+    assert "labels: " not in evaluate(f"--data {demo_data} --split validation").stdout
+
+
+def test_the_validation_split_is_taken_where_the_test_split_has_no_ages(evaluate, data):
+    table = pd.read_csv(data / "test.csv")
+    table["boneage"] = None
+    table.to_csv(data / "test.csv", index=False)
+    evaluate(f"--data {data}")
+    assert Path("run/evaluation-validation").is_dir()
+    assert "known bone age" in evaluate(f"--data {data} --split test", status=2).stderr
+
+
+def test_a_radiograph_that_failed_is_named_counted_and_written(evaluate, data):
+    table = pd.read_csv(data / "test.csv")
+    (data / table["path"][0]).write_bytes(b"not an image")
+    result = evaluate(f"--data {data} --output out", status=1)
+    assert table["path"][0] in result.stderr
+    assert json.loads(Path("out/metrics.json").read_text())["failed"] == 1
+    failed = pd.read_csv("out/predictions.csv").iloc[0]
+    assert pd.isna(failed["predicted"])
+    assert isinstance(failed["error"], str)
+
+
+def test_evaluate_and_predict_give_the_same_months(evaluate, demo_data, demo_bundle):
+    evaluate(f"--data {demo_data} --output out")
+    line = f"predict {demo_data}/test.csv --model {demo_bundle} --device cpu --output ages.csv"
+    assert CliRunner().invoke(app, line.split()).exit_code == 0
+    difference = pd.read_csv("ages.csv")["months"] - pd.read_csv("out/predictions.csv")["predicted"]
+    assert difference.abs().max() < 1e-3
+
+
+def test_training_and_evaluate_agree_on_the_validation_split(evaluate, demo_data, demo_run):
+    evaluate(f"--data {demo_data} --split validation --precision 32 --output out")
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert metrics["mae"]["value"] == pytest.approx(demo_run.evaluation.mae.value, abs=1e-3)
+
+
+def test_several_models_write_to_the_current_folder(evaluate, demo_data, demo_bundle):
+    evaluate(f"--model {demo_bundle} --data {demo_data} --split test")
+    assert Path("evaluation-test/metrics.json").is_file()
+
+
+def test_a_split_that_is_not_there_is_refused(evaluate, data):
+    (data / "test.csv").unlink()
+    assert "test.csv" in evaluate(f"--data {data} --split test", status=2).stderr
+
+
+def test_the_help_is_a_short_manual_with_examples():
+    result = CliRunner().invoke(app, ["evaluate", "--help"], env={"COLUMNS": "100"})
+    text = " ".join(result.stdout.split())
+    for promise in (
+        "boneage evaluate --data rsna",
+        "95 % bootstrap",
+        "metrics.json",
+        "Exit status",
+    ):
+        assert promise in text

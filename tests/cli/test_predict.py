@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.imaging.reading import read_radiograph
+
+LINE = re.compile(r"^(?P<path>.+): (\d+) years (\d+) months \((?P<months>-?\d+\.\d) months\)$")
+
+
+@pytest.fixture
+def hands(demo_data, tmp_path, monkeypatch) -> Path:
+    """A current folder with the drawn hands a.png, b.png and c.png in hands/."""
+    (tmp_path / "hands").mkdir()
+    for name, source in zip("abc", sorted((demo_data / "test").glob("*.png")), strict=False):
+        (tmp_path / "hands" / f"{name}.png").symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def predict(hands, demo_bundle):
+    def run(line: str, status: int = 0, model: str | None = str(demo_bundle), stdin: str = ""):
+        arguments = ["predict", *line.split()] + (["--model", model] if model else [])
+        result = CliRunner().invoke(app, [*arguments, "--device", "cpu"], input=stdin)
+        assert result.exit_code == status, result.output
+        return result
+
+    return run
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def as_dicom(source: Path, target: Path, sex: str) -> None:
+    pixels = cv2.imread(str(source), cv2.IMREAD_GRAYSCALE)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.SOPClassUID = ComputedRadiographyImageStorage
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+    dataset.PatientSex = sex
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.SamplesPerPixel = 1
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit = 7
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = np.pad(pixels.ravel(), (0, pixels.size % 2)).tobytes()
+    dataset.save_as(target, enforce_file_format=True)
+
+
+def test_each_radiograph_of_a_list_gets_the_line_of_s3_in_order(predict):
+    Path("list.txt").write_text("hands/b.png\n# a comment\nhands/a.png\n")
+    lines = predict("list.txt --sex M").stdout.splitlines()
+    matches = [LINE.match(line) for line in lines]
+    assert [match and match["path"] for match in matches] == ["hands/b.png", "hands/a.png"]
+
+
+def test_the_command_gives_the_months_of_the_library(predict, demo_bundle):
+    (row,) = json.loads(predict("hands/a.png --sex female --format json").stdout)
+    radiograph = read_radiograph("hands/a.png")
+    (months,) = Predictor.load([demo_bundle], device="cpu").predict([radiograph], [False])
+    assert row["months"] == pytest.approx(months, abs=1e-3)
+    assert (row["sex"], row["error"]) == ("F", None)
+
+
+def test_the_sex_of_a_table_decides_and_the_option_fills_its_gaps(predict):
+    Path("children.csv").write_text("path,sex\nhands/a.png,M\nhands/b.png,\n")
+    found = rows(predict("children.csv --sex f --format csv").stdout)
+    assert [row["sex"] for row in found] == ["M", "F"]
+    assert all(row["months"] for row in found)
+
+
+def test_a_model_that_needs_sex_refuses_images_that_cannot_state_one(predict):
+    result = predict("hands", status=2)
+    assert result.stdout == ""
+    assert "--sex M or --sex F" in result.stderr
+
+
+def test_a_row_without_sex_is_an_error_row_and_the_others_are_predicted(predict):
+    Path("children.csv").write_text("path,sex\nhands/a.png,\nhands/b.png,F\n")
+    result = predict("children.csv --format csv", status=1)
+    first, second = rows(result.stdout)
+    assert first["months"] == ""
+    assert "sex unknown" in first["error"]
+    assert float(second["months"])
+    assert "hands/a.png: sex unknown" in result.stderr
+
+
+def test_unreadable_images_are_error_rows_and_the_others_are_predicted(predict):
+    Path("cut.png").write_bytes(Path("hands/a.png").read_bytes()[:2000])
+    result = predict("cut.png gone.png hands/b.png --sex M --format json", status=1)
+    cut, gone, fine = json.loads(result.stdout)
+    assert "truncated" in cut["error"]
+    assert gone["error"]
+    assert fine["months"] is not None
+    assert result.stderr.count("error: ") == 2
+    assert result.stderr.count("cut.png") == 1
+
+
+def test_standard_output_carries_results_alone(predict):
+    result = predict("gone.png hands/a.png --sex M", status=1)
+    assert all(LINE.match(line) for line in result.stdout.splitlines())
+    assert "gone.png" in result.stderr
+
+
+def test_a_dicom_file_states_the_sex_and_a_contradiction_is_told(predict):
+    as_dicom(Path("hands/a.png"), Path("girl.dcm"), "F")
+    (row,) = rows(predict("girl.dcm --format csv").stdout)
+    assert row["sex"] == "F"
+    result = predict("girl.dcm --sex M --format csv")
+    assert rows(result.stdout)[0]["sex"] == "M"
+    assert "girl.dcm: taken as M, but it says F" in result.stderr
+    assert "taken as" not in predict("girl.dcm --sex F").stderr
+
+
+def test_a_dicom_file_gives_the_age_of_the_same_pixels_in_a_png(predict):
+    as_dicom(Path("hands/a.png"), Path("a.dcm"), "F")
+    dicom, png = rows(predict("a.dcm hands/a.png --sex F --format csv").stdout)
+    assert float(dicom["months"]) == pytest.approx(float(png["months"]), abs=1e-3)
+
+
+def test_standard_input_is_a_list(predict):
+    lines = predict("- -s M", stdin="hands/c.png\n\nhands/a.png\n").stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["hands/c.png", "hands/a.png"]
+
+
+def test_the_ending_of_the_output_file_chooses_the_format(predict):
+    result = predict("hands --sex M --output out/ages.csv")
+    assert result.stdout == ""
+    assert "3 radiographs, 0 failed: out/ages.csv" in result.stderr
+    assert [row["path"] for row in rows(Path("out/ages.csv").read_text())] == [
+        "hands/a.png",
+        "hands/b.png",
+        "hands/c.png",
+    ]
+    predict("hands --sex M --output out/ages.json")
+    assert len(json.loads(Path("out/ages.json").read_text())) == 3
+
+
+def test_several_models_are_averaged(predict, demo_bundle):
+    Path("copy.safetensors").write_bytes(demo_bundle.read_bytes())
+    one = predict("hands/a.png --sex M --format csv")
+    for both in (f"{demo_bundle},copy.safetensors", f"{demo_bundle} --model copy.safetensors"):
+        line = f"hands/a.png --sex M --format csv --model {both}"
+        assert predict(line, model=None).stdout == one.stdout
+
+
+def test_the_newest_run_is_the_default_and_is_named(predict, demo_run):
+    Path("runs").symlink_to(demo_run.folder.parent, target_is_directory=True)
+    result = predict("hands/a.png --sex M", model=None)
+    assert f"model: runs/{demo_run.folder.name}/" in result.stderr
+
+
+def test_without_any_run_the_way_to_a_model_is_told(predict):
+    assert "boneage train" in predict("hands/a.png --sex M", status=2, model=None).stderr
+
+
+def test_the_order_of_arguments_that_s3_takes_is_answered_with_ours(predict):
+    assert "--sex M" in predict("hands M", status=2).stderr
+
+
+def test_views_that_differ_change_the_age(predict):
+    plain = predict("hands --sex M --format csv").stdout
+    assert predict("hands --sex M --format csv --tta").stdout != plain
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(hands, demo_bundle):
+    Path("list.txt").write_text("hands/a.png\n" * 3000)
+    command = [sys.executable, "-m", "boneage_cli", "predict", "list.txt", "--sex", "M"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [*command, "--model", str(demo_bundle), "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PYTHONPATH": str(root), "PATH": ""},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert LINE.match(process.stdout.readline().decode().rstrip("\n"))
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_the_help_is_a_short_manual_with_examples(predict):
+    result = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "100"})
+    text = " ".join(result.stdout.split())
+    for promise in (
+        "boneage predict hand.png --sex F",
+        "hand.png: 10 years 6 months (126.5 months)",
+        "Exit status",
+        "not a medical device",
+    ):
+        assert promise in text

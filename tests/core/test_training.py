@@ -1,0 +1,228 @@
+"""Promises about a training run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+
+from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.evaluation import evaluate
+from boneage_cli.core.prediction import Case, Predictor
+from boneage_cli.core.training import Run, resume, train
+from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.errors import BoneageError
+
+
+def start_training(experiment: Experiment, data: Path, runs: Path) -> subprocess.Popen[str]:
+    """Starts the command in a process of its own and waits until its first checkpoint stands."""
+    config = runs.parent / f"{runs.name}.toml"
+    write_experiment(experiment, config)
+    command = [sys.executable, "-m", "boneage_cli", "train", "--config", str(config)]
+    process = subprocess.Popen(
+        [*command, "--data", str(data), "--runs", str(runs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        # The checkpoint of an epoch follows its line, so two lines mean that one stands.
+        if line.startswith("epoch   2"):
+            return process
+    raise AssertionError(process.communicate()[1])
+
+
+def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
+    names = {path.name for path in demo_run.folder.iterdir() if "tfevents" not in path.name}
+    assert names == {
+        "settings.toml",
+        "run.json",
+        "history.csv",
+        "last.ckpt",
+        "best.safetensors",
+        "learning_curve.png",
+        "validation",
+    }
+    assert any("tfevents" in path.name for path in demo_run.folder.iterdir())
+    validation = {path.name for path in (demo_run.folder / "validation").iterdir()}
+    assert validation == {"metrics.json", "predictions.csv", "scatter.png", "bland_altman.png"}
+    history = pd.read_csv(demo_run.folder / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert np.isfinite(history.to_numpy()).all()
+
+
+def test_the_settings_of_a_run_can_be_trained_again(demo_run: Run, tiny: Experiment) -> None:
+    assert load_experiment(demo_run.folder / "settings.toml") == tiny
+
+
+def test_the_table_of_runs_has_a_row_per_run_with_the_columns_of_s1(demo_run: Run) -> None:
+    table = pd.read_csv(demo_run.folder.parent / "summary.csv")
+    row = table[table["save_dir"] == str(demo_run.folder)].iloc[0]
+    assert row["model_name"] == "global+sex"
+    assert row["num_params"] == demo_run.parameters
+    assert row["val_mae"] == pytest.approx(demo_run.evaluation.mae.value)
+    assert row["best_epoch"] == demo_run.best_epoch
+    assert row["cfg.training.batch_size"] == 16
+
+
+def test_a_bundle_says_where_it_comes_from(demo_run: Run, tiny: Experiment) -> None:
+    bundle = load_bundle(demo_run.bundle)
+    assert bundle.experiment == tiny
+    assert bundle.provenance["data"] == "demo"
+    assert bundle.provenance["train_images"] == 64
+    assert bundle.provenance["software"].startswith("boneage ")
+    assert bundle.metrics["validation"]["images"] == 16
+
+
+def test_the_same_pixels_give_the_same_months_everywhere(demo_run: Run, demo_data: Path) -> None:
+    in_training = pd.read_csv(demo_run.folder / "validation" / "predictions.csv")
+    predictor = Predictor.load([demo_run.bundle], precision="32")
+    manifest = read_manifest(demo_data, "validation")
+    evaluated = evaluate(predictor, manifest).predictions["predicted"]
+    cases = [Case(row.path, male=row.male) for row in manifest.itertuples()]
+    predicted = [p.months for p in predictor.predict_files(cases, batch_size=5)]
+    assert np.abs(in_training["predicted"] - evaluated).max() < 1e-3
+    assert np.abs(in_training["predicted"] - predicted).max() < 1e-3
+    best = pd.read_csv(demo_run.folder / "history.csv")["val_mae"].min()
+    assert in_training["absolute_error"].mean() == pytest.approx(best, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"ema": 0.9}, {"schedule": "plateau", "plateau_patience": 0}]
+)
+def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
+    extra: dict[str, object], demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    settings = tiny.training.model_copy(update={"epochs": 4, **extra})
+    model = tiny.model.model_copy(update={"dropout": 0.3})
+    experiment = tiny.model_copy(update={"training": settings, "model": model})
+    whole = train(experiment, demo_data, runs=tmp_path / "whole")
+
+    write_experiment(experiment, tmp_path / "tiny.toml")
+    command = [
+        sys.executable,
+        "-m",
+        "boneage_cli",
+        "train",
+        "--config",
+        str(tmp_path / "tiny.toml"),
+    ]
+    command += ["--data", str(demo_data), "--runs", str(tmp_path / "killed")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        # The checkpoint of an epoch follows its line, so two lines mean that one stands.
+        if line.startswith("epoch   2"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder,) = (tmp_path / "killed").iterdir()
+    assert not (folder / "validation").exists(), "it ended before it could be killed"
+    resumed = resume(folder)
+
+    columns = ["epoch", "train_loss", "train_mae", "val_mae", "learning_rate"]
+    expected = pd.read_csv(whole.folder / "history.csv")[columns]
+    found = pd.read_csv(resumed.folder / "history.csv")[columns]
+    pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-5)
+    first, second = (load_bundle(run.bundle).weights for run in (whole, resumed))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_an_interrupt_says_how_to_go_on(demo_data: Path, tiny: Experiment, tmp_path: Path) -> None:
+    settings = tiny.training.model_copy(update={"epochs": 500})
+    write_experiment(tiny.model_copy(update={"training": settings}), tmp_path / "long.toml")
+    command = [
+        sys.executable,
+        "-m",
+        "boneage_cli",
+        "train",
+        "--config",
+        str(tmp_path / "long.toml"),
+    ]
+    command += ["--data", str(demo_data), "--runs", str(tmp_path / "runs")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch   2"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert process.returncode == 130
+    assert f"boneage train --resume {folder}" in errors
+    assert "Traceback" not in errors
+    assert (folder / "best.safetensors").exists()
+
+
+def test_a_run_whose_labels_changed_is_not_resumed(
+    demo_run: Run, demo_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record = json.loads((demo_run.folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "data_digest": "another"}))
+    (folder / "settings.toml").write_text((demo_run.folder / "settings.toml").read_text())
+    with pytest.raises(BoneageError, match="changed since"):
+        resume(folder)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BoneageError, match="is this a run folder"):
+        resume(tmp_path)
+
+
+def test_a_bundle_is_no_pickle_and_a_damaged_one_is_named(
+    demo_bundle: Path, tmp_path: Path
+) -> None:
+    with safe_open(demo_bundle, framework="pt") as file:
+        assert json.loads(file.metadata()["boneage"])["format"] == "boneage-bundle-1"
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(demo_bundle.read_bytes()[:1000])
+    with pytest.raises(BoneageError, match=r"damaged\.safetensors"):
+        load_bundle(damaged)
+    with pytest.raises(BoneageError, match="no such model"):
+        load_bundle(tmp_path / "absent.safetensors")
+
+
+def test_a_model_without_sex_is_the_same_for_boys_and_girls(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    model = tiny.model.model_copy(update={"gender": False})
+    run = train(tiny.model_copy(update={"model": model}), demo_data, runs=tmp_path)
+    predictor = Predictor.load([run.bundle])
+    assert not predictor.needs_sex
+    path = read_manifest(demo_data, "test")["path"].iloc[0]
+    boy, girl, unknown = predictor.predict_files([Case(path, sex) for sex in (True, False, None)])
+    assert boy.months == girl.months == unknown.months
+
+
+def test_several_models_are_averaged(demo_run: Run, demo_data: Path) -> None:
+    path = read_manifest(demo_data, "test")["path"].iloc[0]
+    once = next(Predictor.load([demo_run.bundle]).predict_files([Case(path, True)]))
+    twice = next(Predictor.load([demo_run.bundle] * 2).predict_files([Case(path, True)]))
+    assert twice.months == pytest.approx(once.months, abs=1e-3)
+
+
+def test_a_second_training_reads_no_image_again(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    train(tiny, demo_data, runs=tmp_path / "runs", cache=cache)
+    built = {path: path.stat().st_mtime_ns for path in cache.glob("pixels-*.npy")}
+    assert len(built) == 2
+    train(tiny, demo_data, runs=tmp_path / "runs", cache=cache)
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("pixels-*.npy")} == built

@@ -1,0 +1,303 @@
+"""What reading a DICOM file promises."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.encaps import get_frame
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import ReadError, read_radiograph, read_radiograph_bytes
+
+
+def read(data: bytes) -> Radiograph:
+    return read_radiograph_bytes(data, "hand.dcm")
+
+
+def sample(name: str) -> Path:
+    """A file of the package pydicom-data."""
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip("pydicom-data is not installed")
+    return Path(path)
+
+
+def test_an_8_bit_image_in_dicom_reads_as_its_png(hand_pixels, as_dicom):
+    radiograph = read(as_dicom(hand_pixels))
+    np.testing.assert_array_equal(radiograph.pixels, hand_pixels)
+    assert radiograph.pixels.dtype == np.uint8
+    assert radiograph.maximum == 255
+
+
+def test_real_radiographs_read_alike_from_png_and_from_dicom(shared_data, as_dicom):
+    import zipfile
+
+    with zipfile.ZipFile(shared_data / "rsna-native-150.zip") as file:
+        names = [name for name in file.namelist() if name.endswith(".png")][:3]
+        for name in names:
+            png = read_radiograph_bytes(file.read(name), name)
+            for pixels in (png.pixels, png.pixels.astype(np.uint16) * 257):
+                radiograph = read(as_dicom(pixels))
+                scaled = radiograph.pixels / radiograph.maximum
+                np.testing.assert_allclose(scaled, png.pixels / 255, atol=1e-6)
+
+
+def test_dicom_is_recognised_by_its_content(tmp_path, hand_pixels, as_dicom):
+    path = tmp_path / "IM000001"
+    path.write_bytes(as_dicom(hand_pixels))
+    np.testing.assert_array_equal(read_radiograph(path).pixels, hand_pixels)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_stored_bits_set_full_white(hand_pixels, as_dicom, bits):
+    white = 2**bits - 1
+    deep = np.rint(hand_pixels / 255 * white).astype(np.uint16)
+    deep[0, 0] = white
+    radiograph = read(as_dicom(deep, BitsStored=bits))
+    assert radiograph.maximum == white
+    np.testing.assert_array_equal(radiograph.pixels, deep)
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 1800, "WindowWidth": 3000}])
+def test_monochrome1_is_the_inverted_monochrome2(hand_pixels, as_dicom, window):
+    deep = hand_pixels.astype(np.uint16) * 16
+    plain = read(as_dicom(deep, BitsStored=12, **window))
+    inverted = read(
+        as_dicom(deep, BitsStored=12, PhotometricInterpretation="MONOCHROME1", **window)
+    )
+    assert inverted.maximum == plain.maximum
+    np.testing.assert_allclose(inverted.pixels, plain.maximum - plain.pixels.astype(int), atol=1)
+
+
+def test_the_window_is_applied_after_the_rescale(as_dicom):
+    ramp = np.tile(np.arange(4096, dtype=np.uint16), (2, 1))
+    radiograph = read(
+        as_dicom(
+            ramp,
+            BitsStored=12,
+            RescaleSlope=2,
+            RescaleIntercept=-1000,
+            WindowCenter=[3000, 100],
+            WindowWidth=[2000, 100],
+        )
+    )
+    # PS3.3 C.11.2.1.2.1 with the first window, on rescaled values 2000 to 4000.
+    rescaled = np.arange(4096) * 2 - 1000
+    expected = np.clip((rescaled - (3000 - 0.5)) / (2000 - 1) + 0.5, 0, 1)
+    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.maximum, expected, atol=2e-5)
+
+
+def test_signed_values_and_falling_rescales_are_read(hand_pixels, as_dicom):
+    signed = hand_pixels.astype(np.int16) * 8 - 1000
+    radiograph = read(as_dicom(signed, BitsStored=12))
+    spread = (hand_pixels - hand_pixels.min()) / np.ptp(hand_pixels)
+    np.testing.assert_allclose(radiograph.pixels / 65535, spread, atol=1e-4)
+    falling = read(as_dicom(hand_pixels.astype(np.uint16), RescaleSlope=-1, RescaleIntercept=255))
+    np.testing.assert_allclose(falling.pixels / 65535, 1 - spread, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mlut_18.dcm", "vlut_04.dcm"])
+def test_lookup_tables_are_applied(name):
+    # Both files show the SMPTE pattern: patches of 0 to 100 % in steps of 10 %.
+    radiograph = read_radiograph(sample(name))
+    shares = np.unique(np.rint(radiograph.pixels / radiograph.maximum * 100).astype(int))
+    assert set(range(0, 101, 10)) <= set(shares)
+
+
+def test_padding_is_black(hand_pixels, as_dicom):
+    pixels = hand_pixels.copy()
+    pixels[:40] = 255
+    padded = read(as_dicom(pixels, PixelPaddingValue=255)).pixels
+    assert not padded[:40].any()
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_compressed_forms_give_the_pixels_of_the_uncompressed(hand_pixels, as_dicom, syntax, depth):
+    pixels = hand_pixels if depth == 8 else hand_pixels.astype(np.uint16) * 257 + 5
+    dataset = pydicom.dcmread(io.BytesIO(as_dicom(pixels)))
+    dataset.compress(syntax, encoding_plugin="")
+    file = io.BytesIO()
+    dataset.save_as(file)
+    np.testing.assert_array_equal(read(file.getvalue()).pixels, pixels)
+
+
+def test_jpeg_ls_gives_the_pixels_of_the_uncompressed(as_dicom):
+    compressed = pydicom.dcmread(sample("emri_small_jpeg_ls_lossless.dcm"))
+    pixels = pydicom.dcmread(sample("emri_small.dcm")).pixel_array[0]
+    stream = get_frame(compressed.PixelData, 0, number_of_frames=10)
+    data = as_dicom(pixels, syntax=JPEGLSLossless, stream=stream, BitsStored=12)
+    np.testing.assert_array_equal(read(data).pixels, pixels)
+
+
+def test_jpeg_in_dicom_reads_as_the_jpeg(hand_pixels, as_dicom):
+    stream = cv2.imencode(".jpg", hand_pixels)[1].tobytes()
+    data = as_dicom(hand_pixels, syntax=JPEGBaseline8Bit, stream=stream)
+    jpeg = read_radiograph_bytes(stream, "hand.jpg").pixels.astype(int)
+    assert np.abs(read(data).pixels - jpeg).max() <= 2
+
+
+def test_lossless_jpeg_is_read():
+    radiograph = read_radiograph(sample("JPGLosslessP14SV1_1s_1f_8b.dcm"))
+    assert radiograph.pixels.shape == (768, 1024)
+    assert np.ptp(radiograph.pixels) == 255
+
+
+@pytest.mark.parametrize("name", ["RG1", "RG3"])
+def test_real_cr_radiographs_read_alike_in_every_syntax(name):
+    plain = read_radiograph(sample(f"{name}_UNCR.dcm"))
+    compressed = read_radiograph(sample(f"{name}_J2KR.dcm"))
+    np.testing.assert_array_equal(plain.pixels, compressed.pixels)
+    assert plain.maximum == 65535
+    # Both are MONOCHROME1: as they are stored, bone is darker than its surroundings.
+    stored = pydicom.dcmread(sample(f"{name}_UNCR.dcm")).pixel_array
+    assert np.corrcoef(stored[::9, ::9].ravel(), plain.pixels[::9, ::9].ravel())[0, 1] < -0.9
+    assert plain.male is False
+
+
+def test_several_frames_are_refused():
+    with pytest.raises(ReadError, match=r"emri_small\.dcm: .*10 frames"):
+        read_radiograph(sample("emri_small.dcm"))
+
+
+def test_a_file_without_an_image_is_refused(hand_pixels, as_dicom):
+    dataset = pydicom.dcmread(io.BytesIO(as_dicom(hand_pixels, Modality="SR")))
+    del dataset.PixelData, dataset.Rows, dataset.Columns
+    file = io.BytesIO()
+    dataset.save_as(file)
+    with pytest.raises(ReadError, match=r"hand\.dcm: .*no image \(SR\)"):
+        read(file.getvalue())
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless])
+def test_a_truncated_file_is_refused(hand_pixels, as_dicom, syntax, capfd):
+    dataset = pydicom.dcmread(io.BytesIO(as_dicom(hand_pixels)))
+    if syntax != ExplicitVRLittleEndian:
+        dataset.compress(syntax, encoding_plugin="")
+    file = io.BytesIO()
+    dataset.save_as(file)
+    data = file.getvalue()
+    for length in (140, 400, len(data) // 2, len(data) - 20):
+        with pytest.raises(ReadError, match=r"^hand\.dcm: [^\n]+$"):
+            read(data[:length])
+    assert capfd.readouterr().err == ""
+
+
+def test_a_picture_that_ends_early_inside_a_whole_file_is_refused(hand_pixels, as_dicom):
+    dataset = pydicom.dcmread(io.BytesIO(as_dicom(hand_pixels)))
+    dataset.compress(JPEG2000Lossless, encoding_plugin="")
+    stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    half = as_dicom(hand_pixels, syntax=JPEG2000Lossless, stream=stream[: len(stream) // 2])
+    with pytest.raises(ReadError, match="truncated"):
+        read(half)
+    jpeg = cv2.imencode(".jpg", hand_pixels)[1].tobytes()
+    half = as_dicom(hand_pixels, syntax=JPEGBaseline8Bit, stream=jpeg[: len(jpeg) // 2])
+    with pytest.raises(ReadError, match="truncated"):
+        read(half)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(hand_pixels, as_dicom):
+    with pytest.raises(ReadError, match="60000 × 60000 pixels are more"):
+        read(as_dicom(hand_pixels, Rows=60000, Columns=60000))
+    jpeg = bytearray(cv2.imencode(".jpg", hand_pixels)[1].tobytes())
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = b"\xea\x60\xea\x60"
+    with pytest.raises(ReadError, match="its picture 60000 × 60000"):
+        read(as_dicom(hand_pixels, syntax=JPEGBaseline8Bit, stream=bytes(jpeg)))
+    dataset = pydicom.dcmread(io.BytesIO(as_dicom(hand_pixels)))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    file = io.BytesIO()
+    dataset.save_as(file)
+    with pytest.raises(ReadError, match="deflated"):
+        read(file.getvalue())
+
+
+def test_pixels_of_an_unknown_kind_are_refused():
+    for name, reason in {
+        "OBXXXX1A.dcm": "PALETTE COLOR",
+        "SC_rgb_32bit.dcm": "32-bit RGB",
+    }.items():
+        with pytest.raises(ReadError, match=reason):
+            read_radiograph(sample(name))
+
+
+def test_colour_becomes_gray():
+    radiograph = read_radiograph(sample("SC_rgb_16bit.dcm"))
+    assert radiograph.pixels.shape == (100, 100)
+    assert radiograph.maximum == 65535
+
+
+@pytest.mark.parametrize(("stated", "male"), [("M", True), ("F", False), ("O", None), ("", None)])
+def test_the_sex_is_read(hand_pixels, as_dicom, stated, male):
+    assert read(as_dicom(hand_pixels, PatientSex=stated)).male is male
+
+
+@pytest.mark.parametrize(
+    ("elements", "months"),
+    [
+        ({}, None),
+        ({"PatientAge": "010Y"}, 120),
+        ({"PatientAge": "018M"}, 18),
+        ({"PatientAge": "004W"}, 0.92),
+        ({"PatientAge": "030D"}, 0.986),
+        ({"PatientAge": ""}, None),
+        ({"PatientBirthDate": "20100315", "StudyDate": "20170315"}, 84),
+        ({"PatientBirthDate": "20100315"}, None),
+        # The dates are finer than a whole number of years.
+        (
+            {"PatientAge": "007Y", "PatientBirthDate": "20100315", "StudyDate": "20171115"},
+            92.06,
+        ),
+        # An age before birth, or of an anonymised birth date, is none.
+        ({"PatientBirthDate": "20180101", "StudyDate": "20170101", "PatientAge": "005Y"}, 60),
+        ({"PatientBirthDate": "18500101", "StudyDate": "20170101", "PatientAge": "005Y"}, 60),
+        ({"PatientBirthDate": "19000101", "StudyDate": "20170101", "PatientAge": "005Y"}, None),
+    ],
+)
+def test_the_age_is_read_in_months(hand_pixels, as_dicom, elements, months):
+    age = read(as_dicom(hand_pixels, **elements)).age
+    assert age == (None if months is None else pytest.approx(months, abs=0.03))
+
+
+@pytest.mark.parametrize(
+    ("elements", "side"),
+    [
+        ({}, None),
+        ({"Laterality": "L"}, "L"),
+        ({"ImageLaterality": "R"}, "R"),
+        ({"ImageLaterality": "U", "Laterality": "L"}, "L"),
+        ({"Laterality": "B"}, None),
+    ],
+)
+def test_the_laterality_is_read(hand_pixels, as_dicom, elements, side):
+    assert read(as_dicom(hand_pixels, **elements)).laterality == side
+
+
+@pytest.mark.parametrize(
+    ("elements", "aspect"),
+    [
+        ({}, None),
+        ({"ImagerPixelSpacing": [0.1, 0.1]}, None),
+        ({"ImagerPixelSpacing": [0.0, 0.0]}, None),
+        ({"PixelSpacing": [0.2, 0.1]}, 256 * 0.1 / (320 * 0.2)),
+        ({"PixelAspectRatio": ["1", "2"]}, 256 * 2 / 320),
+    ],
+)
+def test_pixels_that_are_not_square_give_the_aspect(hand_pixels, as_dicom, elements, aspect):
+    assert read(as_dicom(hand_pixels, **elements)).aspect == (
+        None if aspect is None else pytest.approx(aspect)
+    )
