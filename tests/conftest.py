@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,11 @@ import pytest
 if TYPE_CHECKING:
     from boneage_cli.core.config import Experiment
     from boneage_cli.core.training import Run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread per process: the tests' networks are too small to share between cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +53,7 @@ def tiny() -> Experiment:
                 "weights": "none",
                 "channels": [8, 16],
                 "in_channels": 1,
+                "normalisation": "zscore",
                 "hidden": [16],
             },
             "training": {"epochs": 2, "batch_size": 16, "learning_rate": 3e-3, "precision": "32"},

@@ -100,7 +100,7 @@ def clahe(
     [bold]Exit status[/bold]: 0 when all were copied, 1 when some could not be
     read (each is named, the others are copied), 2 when the command line or the
     data make no sense.
-    """  # noqa: D301
+    """
     from boneage_cli.datasets.manifest import find_dataset
     from boneage_cli.datasets.offline_clahe import DEFAULT_SPLITS, clahe_files, clahe_split
 

@@ -69,7 +69,6 @@ def evaluate(
 
     [bold]Examples[/bold]
 
-    \b
       boneage evaluate
       boneage evaluate --data rsna --split validation
       boneage evaluate --model runs/a,runs/b --data rsna --tta
@@ -77,24 +76,26 @@ def evaluate(
 
     [bold]What it prints[/bold]
 
-    The mean absolute error (MAE) and the bias (predicted − known) with 95 % bootstrap intervals,
-    median error, root mean square error (RMSE) and the share of errors of at most 6, 12 and 24
-    months: over all, by sex, and by bands of known age (0–5 means below 5 years). Beside them
-    stands the MAE of predicting the training set's mean age for everyone. On 200 radiographs the
-    interval of an MAE is about half a month to each side: smaller differences between models mean
-    little.
+    The mean absolute error (MAE) and the bias (predicted − known) with 95 %
+    bootstrap intervals, median error, root mean square error (RMSE) and the share
+    of errors of at most 6, 12 and 24 months: over all, by sex, and by bands of
+    known age (0–5 means below 5 years). Beside them stands the MAE of predicting
+    the training set's mean age for everyone. On 200 radiographs the interval of
+    an MAE is about half a month to each side: smaller differences between models
+    mean little.
 
-    On a test split the version of the labels is named. Two versions of RSNA's circulate, 2.8
-    months apart on average; do not compare figures on one with figures on the other.
+    On a test split the version of the labels is named. Two versions of RSNA's
+    circulate, 2.8 months apart on average; do not compare figures on one with
+    figures on the other.
 
     [bold]What it writes[/bold]
 
-    metrics.json, predictions.csv (image_id, true, predicted, absolute_error, sex, error),
-    scatter.png and bland_altman.png.
+    metrics.json, predictions.csv (image_id, true, predicted, absolute_error, sex,
+    error), scatter.png and bland_altman.png.
 
-    [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some were not, 2 when
-    the command line or the data make no sense.
-    """  # noqa: D301
+    [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some
+    were not, 2 when the command line or the data make no sense.
+    """
     from boneage_cli.core.evaluation import evaluate as measure
     from boneage_cli.core.evaluation import write_evaluation
     from boneage_cli.core.prediction import Predictor

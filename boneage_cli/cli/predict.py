@@ -98,7 +98,6 @@ def predict(
 
     [bold]Examples[/bold]
 
-    \b
       boneage predict hand.png --sex F
       boneage predict scans/ --sex M --output ages.csv
       boneage predict children.csv                  (with columns path and sex)
@@ -108,33 +107,37 @@ def predict(
 
     [bold]Inputs[/bold]
 
-    Folders are searched to the bottom, in order of name. In a text list, blank lines and lines that
-    start with # are left out. A CSV table has a header with a column path, filename, file or image,
-    or with a column id, where the files are called <id>.png (or .dcm, …) and lie beside the table,
-    in a folder of the table's name, or in the folder that a column dir names. It may have a column
-    sex, gender or male (M, F, male, female, True, False), and columns width and height with the
-    size of the original where the stored image was squashed. Relative paths are looked for in the
-    current folder first, then beside the list.
+    Folders are searched to the bottom, in order of name. In a text list, blank
+    lines and lines that start with # are left out. A CSV table has a header with
+    a column path, filename, file or image, or with a column id, where the files
+    are called <id>.png (or .dcm, …) and lie beside the table, in a folder of the
+    table's name, or in the folder that a column dir names. It may have a column
+    sex, gender or male (M, F, male, female, True, False), and columns width and
+    height with the size of the original where the stored image was squashed.
+    Relative paths are looked for in the current folder first, then beside the
+    list.
 
     [bold]Sex[/bold]
 
-    A model that was trained with sex needs it, and never guesses. A table's row comes first, then
-    --sex, then what a DICOM file says; a DICOM file that says otherwise is warned about.
+    A model that was trained with sex needs it, and never guesses. A table's row
+    comes first, then --sex, then what a DICOM file says; a DICOM file that says
+    otherwise is warned about.
 
     [bold]Output[/bold]
 
-    Text is one line a radiograph, to the nearest whole month, with the months in brackets:
+    Text is one line a radiograph, to the nearest whole month, with the months in
+    brackets:
 
-    \b
       hand.png: 10 years 6 months (126.5 months)
 
-    CSV and JSON (one array) have path, id, sex, months, years_months and error. A radiograph that
-    cannot be predicted is told on standard error and, in CSV and JSON, gets a row with its error;
-    the others are predicted all the same.
+    CSV and JSON (one array) have path, id, sex, months, years_months and error. A
+    radiograph that cannot be predicted is told on standard error and, in CSV and
+    JSON, gets a row with its error; the others are predicted all the same.
 
-    [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2 when the command
-    line or an input makes no sense. A research tool, not a medical device.
-    """  # noqa: D301
+    [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
+    when the command line or an input makes no sense. A research tool, not a
+    medical device.
+    """
     import sys
     from contextlib import closing
 

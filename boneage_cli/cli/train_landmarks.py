@@ -56,6 +56,9 @@ def train_landmarks(
     drawings: Annotated[
         int, typer.Option("--drawings", min=0, help="Drawn hands to mix in.")
     ] = 200,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", min=0, help="Greatest rate of AdamW.")
+    ] = 2e-3,
     seed: Annotated[int, typer.Option("--seed", help="Of order and augmentation.")] = 42,
     weights: Annotated[
         Path | None,
@@ -119,7 +122,9 @@ def train_landmarks(
     else:
         bundle = train(
             examples,
-            LandmarkRecipe(epochs=epochs, drawings=drawings, seed=seed),
+            LandmarkRecipe(
+                epochs=epochs, drawings=drawings, learning_rate=learning_rate, seed=seed
+            ),
             output,
             device=where,
             weights=weights,
@@ -146,7 +151,8 @@ def _print_metrics(metrics: dict[str, dict[str, float]]) -> None:
     ]
     print_table(
         "Radiographs not trained on",
-        ("pose", "images", "median error", "95 % below", "not found", "wrists", "MCP joints"),
+        ("turned by", "images", "median", "95 %", "not found", "wrists", "MCP"),
         rows,
-        "errors of key points in hand lengths; wrists and MCP joints inside their region",
+        "Errors of key points in hand lengths, median and 95th percentile; wrist and MCP boxes "
+        "whose centre lies in their region.",
     )

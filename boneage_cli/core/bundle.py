@@ -19,6 +19,7 @@ from torch import Tensor
 
 from boneage_cli import __version__
 from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.core.views import view_shapes
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.models.families import FAMILIES
@@ -74,12 +75,13 @@ def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Ne
     Raises:
         BoneageError: The settings name parts that do not exist or do not go together.
     """
-    model, preprocessing = experiment.model, experiment.preprocessing
+    model = experiment.model
+    views = FAMILIES[model.family]
     arguments = model.model_dump(exclude={"family", "gender", "weights", "sex_fusion"})
     try:
         return Network(
-            FAMILIES[model.family],
-            input_size=(preprocessing.height, preprocessing.width),
+            views,
+            input_size=view_shapes(views, experiment.preprocessing, experiment.regions),
             sex_fusion=model.sex_fusion if model.gender else "none",
             age_mean=age_mean,
             age_std=age_std,

@@ -45,7 +45,7 @@ class ModelSettings(Section):
     channels: Widths | PerView = Field((32, 64, 128), description="of the blocks of small_cnn")
     in_channels: Literal[1, 3] = Field(3, description="channels that the gray image is repeated to")
     normalisation: str = Field(
-        "zscore", description="of gray values: auto (the backbone's), zscore, half, imagenet, unit"
+        "auto", description="of gray values: auto (the backbone's), zscore, half, imagenet, unit"
     )
     pooling: str = Field("avg", description="avg, gem, attention, attention_deep or flatten")
     branch_hidden: Widths | PerView = Field((), description="dense layers of each view")
@@ -79,6 +79,17 @@ class ModelSettings(Section):
         if self.gender and "sex" in self.targets:
             raise ValueError("sex cannot be input and target at once; set gender = false")
         return self
+
+
+class RegionSettings(Section):
+    """The carpal and metacarpal regions of the roi and fusion families, and registration."""
+
+    height: int = Field(192, ge=32, le=2048, description="of a region's image, pixels")
+    width: int = Field(192, ge=32, le=2048, description="of a region's image, pixels")
+    registered_hand: bool = Field(
+        False, description="whether the whole hand is turned to one pose and cut out, as in S4"
+    )
+    background_removed: bool = Field(False, description="whether all but the hand becomes black")
 
 
 class AugmentationSettings(Section):
@@ -159,6 +170,7 @@ class Experiment(Section):
     name: str = Field("global", pattern=r"^[A-Za-z0-9._-]+$", description="the run folder's name")
     preprocessing: Preprocessing = Field(default_factory=Preprocessing)
     model: ModelSettings = Field(default_factory=ModelSettings)
+    regions: RegionSettings = Field(default_factory=RegionSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
 

@@ -18,9 +18,9 @@ from boneage_cli.progress import track
 # Quarter turns counter-clockwise, and whether left and right are exchanged first.
 POSES = {
     "upright": (0, False),
-    "turned by 90°": (1, False),
-    "turned by 180°": (2, False),
-    "turned by 270°": (3, False),
+    "90°": (1, False),
+    "180°": (2, False),
+    "270°": (3, False),
     "mirrored": (0, True),
 }
 # The region that a hand-drawn box belongs to.

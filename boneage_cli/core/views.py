@@ -5,11 +5,16 @@ Training, validation, evaluate and predict all render through here, so their pix
 
 from __future__ import annotations
 
+import hashlib
+from typing import cast
+
 import numpy as np
 
-from boneage_cli.core.config import Experiment, Section
+from boneage_cli.core.config import Experiment, RegionSettings, Section
+from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator
 from boneage_cli.imaging.preprocessing import Preprocessing, preprocess
 from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.registration import Region, render_region
 from boneage_cli.models.families import FAMILIES
 
 # For each view, uint8 (H, W).
@@ -21,31 +26,75 @@ class ViewSettings(Section):
 
     names: tuple[str, ...]
     preprocessing: Preprocessing
+    regions: RegionSettings | None
 
 
 class ViewRenderer:
     """Renders the views of one radiograph.
+
+    Regions are found by the shipped key-point network, registered to one pose, and cut out.
 
     Args:
         experiment: The settings of the model that will see them.
     """
 
     def __init__(self, experiment: Experiment) -> None:
+        names = FAMILIES[experiment.model.family]
+        registered = experiment.regions.registered_hand or names != ("hand",)
         self.settings = ViewSettings(
-            names=FAMILIES[experiment.model.family], preprocessing=experiment.preprocessing
+            names=names,
+            preprocessing=experiment.preprocessing,
+            regions=experiment.regions if registered else None,
         )
+        self.locator = LandmarkLocator.load() if registered else None
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Height and width of each view, pixels."""
-        preprocessing = self.settings.preprocessing
-        return dict.fromkeys(self.settings.names, (preprocessing.height, preprocessing.width))
+        return view_shapes(self.settings.names, self.settings.preprocessing, self.settings.regions)
 
     @property
     def key(self) -> str:
         """Text that is equal only where the same radiograph gives the same pixels."""
-        return self.settings.model_dump_json()
+        locator = hashlib.sha256(SHIPPED.read_bytes()).hexdigest() if self.locator else ""
+        return self.settings.model_dump_json() + locator
 
     def __call__(self, radiograph: Radiograph) -> Rendered:
         """The views of a radiograph, each uint8 of its shape."""
-        return {"hand": preprocess(radiograph, self.settings.preprocessing)}
+        regions = self.settings.regions
+        if regions is None or self.locator is None:
+            return {"hand": preprocess(radiograph, self.settings.preprocessing)}
+        (located,) = self.locator.locate([radiograph])
+        views = {}
+        for name, (height, width) in self.shapes.items():
+            if name == "hand" and not regions.registered_hand:
+                views[name] = preprocess(radiograph, self.settings.preprocessing)
+                continue
+            cut = render_region(
+                radiograph,
+                located.landmarks,
+                cast(Region, name),
+                height,
+                width,
+                background_removed=regions.background_removed,
+            )
+            # Contrast and CLAHE of the settings hold for regions too; their size already fits.
+            views[name] = preprocess(
+                Radiograph(cut, source=radiograph.source),
+                self.settings.preprocessing.model_copy(
+                    update={"height": height, "width": width, "foreground": False}
+                ),
+            )
+        return views
+
+
+def view_shapes(
+    names: tuple[str, ...], preprocessing: Preprocessing, regions: RegionSettings | None
+) -> dict[str, tuple[int, int]]:
+    """Height and width of each view, pixels."""
+    return {
+        name: (preprocessing.height, preprocessing.width)
+        if name == "hand" or regions is None
+        else (regions.height, regions.width)
+        for name in names
+    }

@@ -85,8 +85,9 @@ def _check(dataset: Dataset, max_pixels: int) -> None:
     """Refuses what is no single gray or colour picture of a sensible size, before decoding it."""
     rows, columns = dataset.get("Rows"), dataset.get("Columns")
     if not rows or not columns:
-        kind = _text(dataset, "Modality") or "unknown modality"
-        raise DicomError(f"the DICOM file holds no image ({kind})")
+        # Of a file that ends inside its pixels nothing at all may be left.
+        kind = _text(dataset, "Modality")
+        raise DicomError(f"the DICOM file holds no image ({kind or 'or it is truncated'})")
     if "PixelData" not in dataset:
         raise DicomError("the DICOM file is truncated: it states an image but holds no pixels")
     frames = int(dataset.get("NumberOfFrames") or 1)

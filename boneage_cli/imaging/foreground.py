@@ -116,11 +116,12 @@ def _small_copy(pixels: np.ndarray) -> np.ndarray:
     height, width = pixels.shape
     scale = _SIDE / max(height, width)
     size = max(16, round(width * scale)), max(16, round(height * scale))
+    pixels = pixels.astype(np.float32, copy=False)
     # Halving an image is far quicker than one step to a size that is no divisor of its own.
     while min(height, width) >= 2 * _SIDE:
         height, width = height // 2, width // 2
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    small = cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return cv2.medianBlur(small, 3)
 
 

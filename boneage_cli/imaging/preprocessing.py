@@ -96,9 +96,7 @@ def geometry(radiograph: Radiograph, settings: Preprocessing) -> Geometry:
 
 
 def _in_gray_levels(radiograph: Radiograph) -> Radiograph:
-    """Brings deeper pixels to the gray levels of 8 bits, unrounded: depth makes no difference."""
-    if radiograph.pixels.dtype == np.uint8:
-        return radiograph
+    """Brings pixels to gray levels of 8 bits, unrounded (float32): depth makes no difference."""
     # Dividing, unlike multiplying by 1/257, is exact for 8-bit values that were widened to 16 bits.
     step = np.float32(radiograph.maximum / 255)
     pixels = np.divide(radiograph.pixels, step, dtype=np.float32)

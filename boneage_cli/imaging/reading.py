@@ -20,7 +20,9 @@ _BYTES_PER_PIXEL = 8
 _OTHER_BYTES = 64 * 2**20
 
 # Libraries of image formats report on standard error what is raised here as an error.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# OpenCV 4 and 5 name the switch differently.
+_set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
+_set_log_level(0)
 
 
 class ReadError(BoneageError):

@@ -252,9 +252,18 @@ def warp(
     left, top = np.maximum(np.floor(corners.min(0) - margin), 0).astype(int)
     right, bottom = np.ceil(corners.max(0) + margin).astype(int)
     cut = radiograph.pixels[top : max(bottom, 0), left : max(right, 0)]
-    pixels: np.ndarray = cut.astype(np.float32)
-    if not pixels.size:
+    if not cut.size:
         return np.full((height, width), round(border), np.uint8)
+    pixels: np.ndarray = cut
+    shift = shift + linear @ (left, top)
+    # Strong reduction begins with halvings, which average areas and cost a tenth of the smoothing.
+    while min(step_x, step_y) >= 4 and min(pixels.shape) >= 2:
+        rows, columns = pixels.shape
+        pixels = cv2.resize(pixels, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
+        factors = np.array((columns / pixels.shape[1], rows / pixels.shape[0]))
+        shift, linear = shift + linear @ (0.5 * factors - 0.5), linear * factors
+        step_x, step_y = step_x / factors[0], step_y / factors[1]
+    pixels = pixels.astype(np.float32)
     smoothing = [0.45 * math.sqrt(max(step**2 - 1, 0)) for step in (step_x, step_y)]
     if max(smoothing) > 0.3:
         pixels = cv2.GaussianBlur(
@@ -263,7 +272,6 @@ def warp(
         )  # fmt: skip
     black, white = intensities or (0.0, float(radiograph.maximum))
     gain = 255 / max(white - black, 1e-6)
-    shift = shift + linear @ (left, top)
     result = cv2.warpAffine(
         pixels,
         np.column_stack([linear, shift]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,15 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Batches as small as these gain nothing from more, and lose much on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def locator() -> LandmarkLocator:
     return LandmarkLocator.load(device="cpu")
@@ -40,14 +50,14 @@ def locator() -> LandmarkLocator:
 
 @pytest.fixture(scope="module")
 def drawings() -> list[LandmarkExample]:
-    return drawn_examples(8, seed=2024)
+    return drawn_examples(5, seed=2024)
 
 
 @pytest.fixture(scope="module")
 def radiographs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory):
     """Some real radiographs with boxes, none of which the shipped bundle was trained on."""
     boxes = pd.read_csv(shared_data / "ossification-boxes.csv", dtype={"id": str})
-    chosen = sorted(boxes["id"].unique())[::12]
+    chosen = sorted(boxes["id"].unique())[::20]
     folder = tmp_path_factory.mktemp("radiographs")
     for name in ("a", "b"):
         with zipfile.ZipFile(shared_data / f"rsna-train-299-{name}.zip") as archive:
@@ -78,7 +88,7 @@ def test_the_shipped_network_finds_drawn_hands_in_any_pose(
     assert result.errors.max() < 0.12
 
 
-@pytest.mark.parametrize("pose", ["upright", "turned by 90°", "turned by 180°"])
+@pytest.mark.parametrize("pose", ["upright", "90°", "180°"])
 def test_wrists_and_knuckles_of_real_radiographs_lie_in_their_regions(
     pose: str, locator: LandmarkLocator, radiographs: list[LandmarkExample]
 ):
@@ -155,7 +165,7 @@ def test_shown_points_stay_on_the_hand_and_in_the_square(drawings: list[Landmark
 
 
 def test_training_writes_a_bundle_that_was_measured_on_what_it_did_not_see(tmp_path: Path):
-    examples = drawn_examples(24, seed=5)
+    examples = drawn_examples(16, seed=5)
     held = [example.id for example in examples if example.held_out]
     assert 0 < len(held) < len(examples)
     recipe = LandmarkRecipe(drawings=0, epochs=1, batch_size=8, size=64)
@@ -186,7 +196,7 @@ def test_a_few_steps_of_training_bring_the_heat_to_the_points(drawings: list[Lan
         network,
         [example.radiograph for example in drawings],
         [example.landmarks for example in drawings if example.landmarks],
-        LandmarkRecipe(size=64, epochs=12, batch_size=8, registered=1.0),
+        LandmarkRecipe(size=64, epochs=10, batch_size=5, registered=1.0),
         lambda epoch, loss, average: losses.append(loss),
     )
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])

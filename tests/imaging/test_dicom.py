@@ -183,6 +183,7 @@ def test_a_file_without_an_image_is_refused(hand_pixels, as_dicom):
         read(file.getvalue())
 
 
+@pytest.mark.filterwarnings("ignore:End of file")
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless])
 def test_a_truncated_file_is_refused(hand_pixels, as_dicom, syntax, capfd):
     dataset = pydicom.dcmread(io.BytesIO(as_dicom(hand_pixels)))

@@ -36,14 +36,14 @@ def geometries(draw: st.DrawFn) -> Geometry:
 points = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(geometries(), points)
 def test_points_come_back_to_where_they_were(place, fractions):
     there = place.to_network(fractions)
     np.testing.assert_allclose(place.to_fractions(there), fractions, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(geometries(), points)
 def test_points_of_what_is_shown_stay_inside_the_placed_part(place, fractions):
     left, top, right, bottom = place.crop
@@ -57,14 +57,14 @@ def test_points_of_what_is_shown_stay_inside_the_placed_part(place, fractions):
     assert (there <= np.array((x + across, y + down)) + 1e-6).all()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(geometries(), points)
 def test_the_matrix_is_the_same_map(place, fractions):
     homogeneous = np.column_stack([fractions, np.ones(len(fractions))])
     np.testing.assert_allclose(homogeneous @ place.matrix.T, place.to_network(fractions), atol=1e-6)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(sides, sides, targets, targets, st.none() | st.floats(0.2, 5))
 def test_padding_keeps_the_aspect_and_fills_one_side(width, height, across, down, aspect):
     place = fitting((width, height), (across, down), aspect=aspect)
@@ -78,7 +78,7 @@ def test_padding_keeps_the_aspect_and_fills_one_side(width, height, across, down
     assert abs(placed_down - min(down, across / true)) <= 1
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(sides, sides, targets, targets)
 def test_what_is_cut_for_speed_is_less_than_a_pixel_of_the_result(width, height, across, down):
     place = fitting((width, height), (across, down))

@@ -163,6 +163,14 @@ def test_fine_stripes_become_gray_and_not_coarse_stripes_when_the_view_is_small(
     assert small[5:-5, 5:-5].std() < 4
 
 
+def test_a_strong_reduction_keeps_every_part_in_its_place():
+    rows, columns = np.mgrid[:1001, :803]
+    ramps = Radiograph((65535 * (0.7 * rows / 1001 + 0.3 * columns / 803)).astype(np.uint16), 65535)
+    small = warp(ramps, np.eye(2, 3), 50, 40)
+    y, x = (np.mgrid[:50, :40] + 0.5) / np.array([50, 40])[:, None, None]
+    np.testing.assert_allclose(small, 255 * (0.7 * y + 0.3 * x), atol=2.5)
+
+
 def test_what_lies_beyond_the_radiograph_is_black():
     bright = Radiograph(np.full((64, 64), 200, np.uint8))
     far = np.array([[1.0, 0, 5], [0, 1.0, 5]])

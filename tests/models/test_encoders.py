@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 
-from boneage_cli.models.encoders import KERAS_NAMES, build_encoder, create_backbone, feature_size
+from boneage_cli.models.encoders import KERAS_NAMES, build_encoder, feature_size
 
 
 @pytest.mark.parametrize(
@@ -69,9 +70,8 @@ def test_a_backbone_of_fixed_size_asks_for_the_size() -> None:
 
 
 def test_the_names_that_keras_gives_its_backbones_are_understood() -> None:
-    with torch.device("meta"):
-        for name in KERAS_NAMES.values():
-            assert create_backbone(name, 1).num_features > 0
+    assert build_encoder("mobilenet_v3_small").name == "mobilenetv3_small_100"
+    assert all(timm.is_model(name) for name in KERAS_NAMES.values())
 
 
 def test_channels_of_the_small_network_can_be_set() -> None:
