@@ -65,7 +65,8 @@ def train_landmarks(
         typer.Option(
             "--weights",
             metavar="BUNDLE",
-            help="A key-point bundle to start from. [default: ImageNet's weights]",
+            help="A key-point bundle to start from. Default: ImageNet's weights.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -83,17 +84,19 @@ def train_landmarks(
 ) -> None:
     """Train the network that finds middle fingertip, thumb tip and capitate, and measure it.
 
-    The package carries one that was trained on radiographs; this makes another from your own key
-    points. One id in seven, and every id with boxes, is kept out of training; the table at the end
-    is measured on those: errors of the points as parts of the hand's length (capitate to
-    fingertip), and the share of boxes whose centre lies inside the region they belong to.
+    The package carries one that was trained on radiographs; this makes
+    another from your own key points. One id in seven, and every id with
+    boxes, is kept out of training; the table at the end is measured on
+    those: errors of the points as parts of the hand's length (capitate to
+    fingertip), and the share of boxes whose centre lies inside the region
+    they belong to.
 
-    The bundle is written after each epoch: Ctrl-C leaves the last one, and --weights goes on from
-    it.
+    The bundle is written after each epoch: Ctrl-C leaves the last one, and
+    --weights goes on from it.
 
     [bold]Examples[/bold]
 
-      boneage train-landmarks --keypoints points.csv --images radiographs -o mine.safetensors
+      boneage train-landmarks --keypoints points.csv --images radiographs
 
       boneage train-landmarks --keypoints points.csv --data rsna --evaluate shipped
     """

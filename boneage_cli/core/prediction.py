@@ -66,12 +66,14 @@ class Prediction:
         months: Bone age in months; None where there is none.
         male: The sex that was used; None where the model uses none.
         error: Why there are no months.
+        stated: The sex that the file itself states, True for male; None where it states none.
     """
 
     case: Case
     months: float | None
     male: bool | None = None
     error: str | None = None
+    stated: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class _Prepared:
     pixels: Pixels | None
     male: bool | None
     error: str | None = None
+    stated: bool | None = None
 
 
 class Predictor:
@@ -232,7 +235,7 @@ class Predictor:
             male = radiograph.male if case.male is None else case.male
             if self.needs_sex and male is None:
                 return _Prepared(case, None, None, SEX_UNKNOWN)
-            return _Prepared(case, self._render(radiograph), male)
+            return _Prepared(case, self._render(radiograph), male, stated=radiograph.male)
         except BoneageError as error:
             return _Prepared(case, None, None, str(error))
 
@@ -248,7 +251,7 @@ class Predictor:
                 yield Prediction(item.case, None, None, item.error)
             else:
                 sex = item.male if self.needs_sex else None
-                yield Prediction(item.case, float(next(months)), sex)
+                yield Prediction(item.case, float(next(months)), sex, stated=item.stated)
 
     def _months(
         self, pixels: Sequence[Pixels], male: Sequence[bool | None], tta: bool

@@ -1,0 +1,93 @@
+"""Promises about the command line as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from boneage_cli import __version__
+from boneage_cli.cli.app import app
+
+COMMANDS = ("fetch", "check-data", "clahe", "train", "evaluate", "predict")
+HEAVY = ("torch", "lightning", "pandas", "cv2", "numpy", "matplotlib", "timm")
+
+runner = CliRunner()
+
+
+def test_help_names_every_command_and_that_this_is_no_medical_device() -> None:
+    shown = runner.invoke(app, ["--help"]).stdout
+    assert all(command in shown for command in COMMANDS)
+    assert "not a medical device" in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_has_examples(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"boneage {command}" in result.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from boneage_cli.cli.app import app\n"
+        f"for words in ([], *([name] for name in {COMMANDS!r})):\n"
+        "    assert CliRunner().invoke(app, [*words, '--help']).exit_code == 0\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "sys.exit(', '.join(loaded) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, f"--help imports {result.stderr}"
+
+
+def test_the_installed_command_tells_its_version() -> None:
+    command = [str(Path(sys.executable).with_name("boneage")), "--version"]
+    assert __version__ in subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def test_a_user_error_is_one_line_without_a_traceback(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["train", "--config", str(tmp_path / "absent.toml")])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "absent.toml" in result.stderr
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "boneage_cli", "train", "--config"]
+    result = subprocess.run(
+        [*command, str(tmp_path / "absent.toml"), "--debug"], capture_output=True, text=True
+    )
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+    assert "absent.toml" in result.stderr
+
+
+def test_a_misspelt_command_is_told_the_nearest() -> None:
+    result = runner.invoke(app, ["tran"])
+    assert result.exit_code == 2
+    assert "train" in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands(shell: str) -> None:
+    result = runner.invoke(app, ["--show-completion"], env={"_TYPER_COMPLETE_TEST_SHELL": shell})
+    assert "--show-completion" in runner.invoke(app, ["--help"]).stdout
+    completed = runner.invoke(
+        app,
+        [],
+        env={
+            "_BONEAGE_COMPLETE": f"complete_{shell}",
+            "COMP_WORDS": "boneage pre",
+            "COMP_CWORD": "1",
+            "_TYPER_COMPLETE_ARGS": "boneage pre",
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        },
+        prog_name="boneage",
+    )
+    assert "predict" in completed.stdout
+    assert result.exit_code in (0, 1)
