@@ -19,6 +19,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: The file to write; its folder is made where it is missing.
     """
     target = Path(path)
+    if target.exists() and not target.is_file():
+        # A pipe or /dev/null is written to; renaming a file over it would destroy it.
+        yield target
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays the same, since image and table writers choose the format by it.
     handle, name = tempfile.mkstemp(

@@ -1,4 +1,4 @@
-"""What the tests share: the demo data, a model trained on it, and the real radiographs if present."""
+"""What the tests share: demo data, a model trained on it, and real radiographs if present."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from boneage_cli.cli.console import CommandGroup, console
 from boneage_cli.cli.evaluate import evaluate
 from boneage_cli.cli.predict import predict
 from boneage_cli.cli.train import train
+from boneage_cli.cli.train_landmarks import train_landmarks
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -54,5 +55,6 @@ app.add_typer(fetch.app, name="fetch")
 app.command("check-data")(check_data)
 app.command()(clahe)
 app.command()(train)
+app.command("train-landmarks")(train_landmarks)
 app.command()(evaluate)
 app.command()(predict)

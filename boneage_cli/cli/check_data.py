@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table
-from boneage_cli.cli.options import WorkersOption
+from boneage_cli.cli.options import Split, WorkersOption
 
 if TYPE_CHECKING:
     from boneage_cli.datasets.audit import Audit
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
 
 EXAMPLES = 3
 _MARKS = {"error": "[red]✘[/red]", "warning": "[yellow]![/yellow]", "note": "[blue]i[/blue]"}
-
-
-class Split(str, Enum):
-    """The splits of a data set."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
 
 
 def check_data(

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, warn
-from boneage_cli.cli.options import WorkersOption
+from boneage_cli.cli.options import Split, WorkersOption
 from boneage_cli.errors import BoneageError
-
-
-class Split(str, Enum):
-    """The splits of a data set."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
 
 
 def clahe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,12 +35,23 @@ def print_table(
 
 def warn(message: str) -> None:
     """Prints one line of warning to standard error."""
-    error_console.print(f"[yellow]warning:[/yellow] {_plain(message)}")
+    _print_beside_bars(f"[yellow]warning:[/yellow] {_plain(message)}")
 
 
 def fail(message: str) -> None:
     """Prints one line of error to standard error."""
-    error_console.print(f"[red]error:[/red] {_plain(message)}")
+    _print_beside_bars(f"[red]error:[/red] {_plain(message)}")
+
+
+def _print_beside_bars(line: str) -> None:
+    # A line amid a progress bar would tear it; where no command made a bar there is none to spare.
+    if "tqdm" not in sys.modules:
+        error_console.print(line)
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        error_console.print(line)
 
 
 def _plain(message: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,14 +26,6 @@ if TYPE_CHECKING:
     from boneage_cli.core.evaluation import Evaluation
 
 
-class Split(str, Enum):
-    """A part of a data set."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
-
-
 def evaluate(
     model: ModelOption = None,
     data: Annotated[
@@ -42,10 +33,11 @@ def evaluate(
         typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
     ] = None,
     split: Annotated[
-        Split | None,
+        str | None,
         typer.Option(
             "--split",
-            help="Which part of it. Default: test where that has ages, else validation.",
+            help="Which part of it: train, validation, test, or a copy such as test_CLAHE. "
+            "Default: test where that has ages, else validation.",
             show_default=False,
         ),
     ] = None,
@@ -102,12 +94,12 @@ def evaluate(
     from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
 
     folder = find_dataset(data)
-    part = split.value if split else _labelled_split(folder)
+    part = split or _labelled_split(folder)
     manifest = read_manifest(folder, part)
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
-    version = label_version(manifest) if part == "test" else None
+    version = label_version(manifest) if part.startswith("test") else None
     evaluation = measure(
         predictor,
         manifest,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boneage_cli.cli.console import console, print_table, warn
+from boneage_cli.cli.options import Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,14 +33,6 @@ app = typer.Typer(
     "  boneage fetch kaggle                     the same from Kaggle\n"
     "  boneage fetch local ~/xrays labels.csv   what you have already",
 )
-
-
-class Split(str, Enum):
-    """The splits of a data set."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
 
 
 class Uploader(str, Enum):

@@ -9,6 +9,14 @@ from typing import Annotated
 import typer
 
 
+class Split(str, Enum):
+    """The splits of a data set."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
 class Device(str, Enum):
     """Where the network runs."""
 

@@ -24,7 +24,7 @@ from boneage_cli.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from boneage_cli.core.prediction import Prediction
+    from boneage_cli.core.cases import Prediction
 
 # What shells report for a program that ended because nobody read its output any more.
 EXIT_BROKEN_PIPE = 141
@@ -184,31 +184,22 @@ class _Tally:
         self.total = self.failed = 0
 
     def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        import sys
-
-        from tqdm import tqdm
-
         for prediction in predictions:
             self.total += 1
             self.failed += prediction.error is not None
             say, message = self._remark(prediction)
             if message:
-                with tqdm.external_write_mode(file=sys.stderr):
-                    say(message)
+                say(message)
             yield prediction
 
     def _remark(self, prediction: Prediction) -> tuple[Callable[[str], None], str]:
-        from boneage_cli.core.inputs import sex_in_file
-
         path, used = prediction.case.path, prediction.male
         if prediction.error is not None:
             # Errors of reading name the file already.
             named = str(Path(path)) in prediction.error
             return fail, prediction.error if named else f"{path}: {prediction.error}"
-        if prediction.case.male is not None and used is not None:
-            stated = sex_in_file(path)
-            if stated not in (None, used):
-                return warn, f"{path}: taken as {_letter(used)}, but it says {_letter(not used)}"
+        if used is not None and prediction.stated not in (None, used):
+            return warn, f"{path}: taken as {_letter(used)}, but it says {_letter(not used)}"
         return warn, ""
 
     def text(self) -> str:

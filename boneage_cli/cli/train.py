@@ -69,23 +69,29 @@ def train(
 ) -> None:
     """Train a bone-age model and write it to a run folder.
 
-    Settings come from the built-in defaults, then --config, then the options here, then --set; an
-    unknown one is refused with the nearest name. A GPU is used where there is one. Images are
-    decoded once, into a cache; Ctrl-C is safe, and --resume goes on to the same result.
-
-    The run folder holds settings.toml, history.csv, TensorBoard events, best.safetensors (the
-    model), last.ckpt (to resume from), validation_predictions.csv and plots; runs/summary.csv has
-    one row per run.
+    Settings come from the built-in defaults, then --config, then the options
+    here, then --set; an unknown one is refused with the nearest name. A GPU is
+    used where there is one. Images are decoded once, into a cache. Ctrl-C is
+    safe: --resume goes on, to the same result.
 
     [bold]Examples[/bold]
 
+    \b
       boneage train --model global --gender
-
-      boneage train --data rsna --backbone convnext_tiny --set training.batch_size=64
-
-      boneage train --config configs/demo.toml --data demo
-
+      boneage train --data rsna --backbone convnext_tiny
+      boneage train --config configs/quick.toml --set training.epochs=5
       boneage train --resume runs/20260101-120000-global
+
+    [bold]The run folder[/bold]
+
+    \b
+      best.safetensors    the model of the best epoch, for predict
+      settings.toml       all settings, to train again with --config
+      history.csv         losses, MAE and rate of each epoch
+      validation/         figures, predictions and plots
+      learning_curve.png, TensorBoard events, last.ckpt to resume from
+
+    runs/summary.csv has one row per run, with every setting.
     """
     from boneage_cli.core import training
     from boneage_cli.core.config import load_experiment

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.views import Rendered, ViewRenderer
 from boneage_cli.datasets.cache import cached_pixels
-from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.datasets.manifest import read_manifest, true_aspects
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
 
@@ -196,14 +196,6 @@ def labelled(manifest: pd.DataFrame, needs_sex: bool) -> pd.DataFrame:
             "'boneage check-data' lists what is missing"
         )
     return manifest[usable].reset_index(drop=True)
-
-
-def true_aspects(manifest: pd.DataFrame) -> list[float | None]:
-    """Width by height of each original radiograph, None where the manifest does not tell it."""
-    if not {"width", "height"} <= set(manifest.columns):
-        return [None] * len(manifest)
-    ratios = manifest["width"].astype(float) / manifest["height"].astype(float)
-    return [ratio if math.isfinite(ratio) and ratio > 0 else None for ratio in ratios]
 
 
 def view_pixels(manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path) -> Rendered:

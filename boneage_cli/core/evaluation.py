@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.ages import MONTHS_PER_YEAR
+from boneage_cli.core.cases import Case
 from boneage_cli.core.output import DECIMALS
-from boneage_cli.core.prediction import Case, Predictor
+from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import write_json
+from boneage_cli.datasets.manifest import true_aspects
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
@@ -293,16 +295,12 @@ def mean_interval(
 
 def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:
     """Yields the rows of a manifest as cases: sex, and the true aspect where the size is known."""
-    aspects: Sequence[Any] = [None] * len(manifest)
-    if {"width", "height"} <= set(manifest.columns):
-        aspects = (manifest["width"].astype(float) / manifest["height"].astype(float)).tolist()
-    rows = zip(manifest["id"], manifest["path"], manifest["male"], aspects, strict=True)
+    rows = zip(
+        manifest["id"], manifest["path"], manifest["male"], true_aspects(manifest), strict=True
+    )
     for identity, path, male, aspect in rows:
         yield Case(
-            path=path,
-            male=None if pd.isna(male) else bool(male),
-            aspect=None if pd.isna(aspect) else float(aspect),
-            id=identity,
+            path=path, male=None if pd.isna(male) else bool(male), aspect=aspect, id=identity
         )
 
 

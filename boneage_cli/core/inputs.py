@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from boneage_cli.core.prediction import Case
+from boneage_cli.core.cases import Case
 from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError
@@ -89,23 +89,6 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
             if any(_may_be_dicom(Path(case.path)) for case in found):
                 return True
     return False
-
-
-def sex_in_file(path: str) -> bool | None:
-    """The sex that a DICOM file's header states: True for male; None where it states none.
-
-    Files of other formats, and damaged ones, state none.
-    """
-    if not _may_be_dicom(Path(path)):
-        return None
-    # It takes a quarter of a second to import, which other formats need not wait for.
-    import pydicom
-
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientSex"])
-        return {"M": True, "F": False}.get(str(header.get("PatientSex", "")).strip())
-    except Exception:  # pydicom raises a dozen types on damaged files; reading them tells why
-        return None
 
 
 def _kind(text: str) -> Kind:

@@ -7,12 +7,11 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from boneage_cli.core.ages import years_and_months
-from boneage_cli.core.prediction import Prediction
+from boneage_cli.core.cases import Prediction
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
@@ -40,11 +39,9 @@ def write_predictions(
     if output is None:
         _write_stream(chunks)
         return
-    # A pipe or /dev/null is written to; renaming a file over it would destroy it.
-    special = output.exists() and not output.is_file()
     try:
         with (
-            nullcontext(output) if special else whole_file(output) as path,
+            whole_file(output) as path,
             path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
         ):
             stream.writelines(chunks)

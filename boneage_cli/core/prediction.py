@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from boneage_cli.core.bundle import Bundle, load_bundle
+from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.hardware import autocast, choose_device, choose_precision
+from boneage_cli.core.tta import VIEWS, turned
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
@@ -24,56 +25,8 @@ from boneage_cli.imaging.reading import read_radiograph
 
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
 
-# A hand is as old in a mirror and slightly turned: four views that differ from each other.
-TTA_TRANSFORMS: tuple[Callable[[Tensor], Tensor], ...] = (
-    lambda pixels: pixels,
-    lambda pixels: transforms.horizontal_flip(pixels),
-    lambda pixels: transforms.rotate(pixels, 8, transforms.InterpolationMode.BILINEAR),
-    lambda pixels: transforms.rotate(
-        transforms.horizontal_flip(pixels), -8, transforms.InterpolationMode.BILINEAR
-    ),
-)
-
 # The views that each of the models' settings makes of one radiograph, or of several stacked.
 Pixels = dict[ViewSettings, Rendered]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One radiograph to predict.
-
-    Attributes:
-        path: The image file.
-        male: The child's sex; None to take what the file says.
-        aspect: Width by height of the original, where the stored image was squashed.
-        age: Chronological age in months, where known.
-        id: The image's name in a table, where it has one.
-    """
-
-    path: str
-    male: bool | None = None
-    aspect: float | None = None
-    age: float | None = None
-    id: str | None = None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one radiograph.
-
-    Attributes:
-        case: What was asked.
-        months: Bone age in months; None where there is none.
-        male: The sex that was used; None where the model uses none.
-        error: Why there are no months.
-        stated: The sex that the file itself states, True for male; None where it states none.
-    """
-
-    case: Case
-    months: float | None
-    male: bool | None = None
-    error: str | None = None
-    stated: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -250,8 +203,12 @@ class Predictor:
             if item.pixels is None:
                 yield Prediction(item.case, None, None, item.error)
             else:
+                age = float(next(months))
                 sex = item.male if self.needs_sex else None
-                yield Prediction(item.case, float(next(months)), sex, stated=item.stated)
+                if math.isfinite(age):
+                    yield Prediction(item.case, age, sex, stated=item.stated)
+                else:
+                    yield Prediction(item.case, None, sex, "the network gave no number")
 
     def _months(
         self, pixels: Sequence[Pixels], male: Sequence[bool | None], tta: bool
@@ -268,7 +225,7 @@ class Predictor:
     def _forward(self, pixels: Pixels, male: np.ndarray, tta: bool = False) -> np.ndarray:
         sexes = torch.as_tensor(male, dtype=torch.float32, device=self.device)
         total = torch.zeros(len(male), dtype=torch.float64, device=self.device)
-        passes = TTA_TRANSFORMS if tta else TTA_TRANSFORMS[:1]
+        passes = VIEWS if tta else VIEWS[:1]
         on_device = {
             settings: {
                 name: torch.from_numpy(np.array(array)).unsqueeze(1).to(self.device)
@@ -276,9 +233,9 @@ class Predictor:
             }
             for settings, views in pixels.items()
         }
-        for transform in passes:
+        for mirrored, degrees in passes:
             seen = {
-                settings: {name: transform(array) for name, array in views.items()}
+                settings: {name: turned(array, mirrored, degrees) for name, array in views.items()}
                 for settings, views in on_device.items()
             }
             for bundle, network, settings in zip(

@@ -1,8 +1,8 @@
 """Decoded images on disk: each radiograph is read and preprocessed once, then mapped into memory.
 
-A cache is ``n × height × width`` bytes in one ``.npy`` file per view. Its name is a digest of the contents of
-the image files, in order, and of the settings that rendered them, so a file that changed or a
-setting that changed leads to another cache and an old one is never taken for a new one.
+A cache is ``n × height × width`` bytes in one ``.npy`` file per view. Its name is a digest of the
+contents of the image files, in order, and of the settings that rendered them, so a file or a setting
+that changed leads to another cache, and an old one is never taken for a new one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
 
     def digest(path: str) -> tuple[tuple[str, int, int], str]:
         try:
-            status = os.stat(path)
+            status = Path(path).stat()
             stamp = (path, status.st_size, status.st_mtime_ns)
             return stamp, known.get(stamp) or hashlib.sha256(Path(path).read_bytes()).hexdigest()
         except OSError as error:

@@ -66,7 +66,7 @@ class Nuisances:
     shift: float = 0.02
     zoom: float = 0.07
     exposure: float = 1.0
-    noise: float = 0.02
+    noise: float = 0.015
     marker: float = 0.9
     border: float = 0.35
 
@@ -81,7 +81,7 @@ class DrawnHand:
     Attributes:
         pixels: uint8 (H, W), white bone on black.
         landmarks: Name → (x, y) as fractions of width and height: ``middle_tip``, ``thumb_tip``
-            (on the skin), ``capitate``, ``wrist``, ``mcp_1`` … ``mcp_5``, ``ip_1``, ``pip_2`` …
+            (just inside the skin), ``capitate``, ``wrist``, ``mcp_1`` … ``mcp_5``, ``ip_1``, ``pip_2`` …
             ``pip_5``, ``dip_2`` … ``dip_5``.
         regions: Name → (xmin, ymin, xmax, ymax), same units: ``carpal`` (all carpal bones),
             ``metaph`` (metacarpals and proximal phalanges), ``wrist`` (carpal bones and distal
@@ -368,7 +368,7 @@ def _bones(
         outlines = [OVERSAMPLING * place.pixel(outline) for outline in bone.outlines]
         for crop, mask in _filled(outlines, large):
             depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3) / unit
-            cortex = np.exp(-((depth / 0.02) ** 2))
+            cortex = np.exp(-((depth / bone.cortex) ** 2))
             marrow = 0.5 + 0.25 * np.minimum(depth / 0.06, 1)
             body = (marrow * texture[crop] + 0.7 * cortex) * (mask / np.float32(255))
             bones[crop] += bone.density * body

@@ -14,6 +14,7 @@ the source names patients, so that no child is on both sides of a split.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
     manifest["path"] = [str((folder / path).absolute()) for path in manifest["path"]]
     manifest["boneage"] = manifest["boneage"].astype(float)
     return manifest
+
+
+def true_aspects(manifest: pd.DataFrame) -> list[float | None]:
+    """Width by height of each original radiograph, None where the manifest does not tell it."""
+    if not {"width", "height"} <= set(manifest.columns):
+        return [None] * len(manifest)
+    ratios = manifest["width"].astype(float) / manifest["height"].astype(float)
+    return [ratio if math.isfinite(ratio) and ratio > 0 else None for ratio in ratios]
 
 
 def find_dataset(data: Path | None = None) -> Path:

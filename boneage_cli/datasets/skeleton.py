@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
+# Name, outlines and density of a bone at full mineralisation.
+Shape = tuple[str, tuple[Points, ...], float]
 DIGITS = (1, 2, 3, 4, 5)
 
 
@@ -209,12 +211,14 @@ class Maturation:
         closing: Per centre, how far the time from adult outline to closing plate has passed (0–1).
         fusion: Per centre with a growth plate, the part of the plate that is bone (0–1).
         youth: 1 in a newborn, 0 from 10 (girls: 8) years on: chubby, with more cartilage.
+        mineral: 0 in a newborn, 1 when the radius begins to close: cortices thicken, bone whitens.
     """
 
     growth: Mapping[str, float]
     closing: Mapping[str, float]
     fusion: Mapping[str, float]
     youth: float
+    mineral: float
 
 
 @dataclass(frozen=True)
@@ -242,11 +246,13 @@ class Bone:
         outlines: Closed polygons (N, 2) in hand units whose union is the bone; empty while all
             of it is cartilage.
         density: Brightness added to the soft tissue's.
+        cortex: Thickness of its bright rim, hand units.
     """
 
     name: str
     outlines: tuple[Points, ...]
     density: float
+    cortex: float
 
 
 @dataclass(frozen=True)
@@ -256,7 +262,7 @@ class Hand:
     Attributes:
         bones: Radius, ulna, carpals, sesamoid, then the digits from the thumb on.
         joints: Named points: ``capitate``, ``wrist`` (centre of the distal radius and ulna),
-            ``middle_tip`` and ``thumb_tip`` (on the skin), ``mcp_1`` … ``mcp_5``, ``pip_2`` …
+            ``middle_tip`` and ``thumb_tip`` (just inside the skin), ``mcp_1`` … ``mcp_5``, ``pip_2`` …
             ``pip_5``, ``dip_2`` … ``dip_5`` and ``ip_1``.
         carpals: Points (N, 2) round all carpal bones, ossified or not.
         knuckles: Points (N, 2) round all metacarpals and proximal phalanges.
@@ -299,7 +305,8 @@ def maturation(
             closing[name] = _passed(own_age, mature, begin)
             fusion[name] = _passed(own_age, begin, end)
     youth = 1.0 - _passed(boneage, 0.0, 120.0 if male else 96.0)
-    return Maturation(growth, closing, fusion, youth)
+    mineral = _passed(boneage, 0.0, CLOSING["radius"][0].of(male))
+    return Maturation(growth, closing, fusion, youth, mineral)
 
 
 def hand(
@@ -326,14 +333,17 @@ def hand(
     rays = {digit: _posed_ray(digit, pose, (lengths or {}).get(digit, 1.0)) for digit in DIGITS}
     turn = rotation(pose.wrist)
     flesh *= 1.0 + 0.35 * state.youth
-    bones = [
+    shapes = [
         *_forearm(state, turn),
         *_carpals(state, rays[1]),
-        *(bone for digit in DIGITS for bone in _digit(digit, rays[digit], state, slender)),
+        *(shape for digit in DIGITS for shape in _digit(digit, rays[digit], state, slender)),
     ]
+    whiteness, cortex = 0.75 + 0.25 * state.mineral, 0.013 + 0.012 * state.mineral
     forearm = np.concatenate([np.array(o) @ turn.T for o in FOREARM_EPIPHYSES.values()])
     return Hand(
-        bones=tuple(bones),
+        bones=tuple(
+            Bone(name, outlines, density * whiteness, cortex) for name, outlines, density in shapes
+        ),
         joints=_joints(rays, flesh, forearm),
         carpals=np.concatenate([np.array(outline) for outline in CARPALS.values()]),
         knuckles=np.concatenate([_beside(rays[digit][:3], 0.09) for digit in DIGITS]),
@@ -379,11 +389,12 @@ def _joints(rays: Mapping[int, Points], flesh: float, forearm: Points) -> dict[s
 
 
 def _skin_tip(ray: Points, thickness: float) -> Points:
+    # A pixel inside the skin rather than on its faint edge.
     axis = ray[-1] - ray[-2]
-    return ray[-1] + axis / np.hypot(*axis) * thickness * 0.9
+    return ray[-1] + axis / np.hypot(*axis) * thickness * 0.8
 
 
-def _digit(digit: int, ray: Points, state: Maturation, slender: float) -> Iterator[Bone]:
+def _digit(digit: int, ray: Points, state: Maturation, slender: float) -> Iterator[Shape]:
     for index, kind in enumerate(THUMB_BONES if digit == 1 else FINGER_BONES):
         start, end = ray[index], ray[index + 1]
         shape = TUBULAR["thumb_metacarpal" if (digit, kind) == (1, "metacarpal") else kind]
@@ -391,7 +402,7 @@ def _digit(digit: int, ray: Points, state: Maturation, slender: float) -> Iterat
             start, end = end, start
         width = DIGIT_WIDTH[digit] * slender * (1.0 + 0.2 * state.youth)
         name = f"{kind}_{digit}"
-        yield Bone(name, _tubular(start, end, shape, width, state, name), shape.density)
+        yield name, _tubular(start, end, shape, width, state, name), shape.density
 
 
 def _tubular(
@@ -460,7 +471,7 @@ def _smooth(outline: Points | tuple[tuple[float, float], ...]) -> Points:
     return points
 
 
-def _carpals(state: Maturation, thumb: Points) -> Iterator[Bone]:
+def _carpals(state: Maturation, thumb: Points) -> Iterator[Shape]:
     axis = thumb[2] - thumb[1]
     rest = np.array(RAYS[1][2]) - np.array(RAYS[1][1])
     turn = np.degrees(np.arctan2(axis[1], axis[0]) - np.arctan2(rest[1], rest[0]))
@@ -471,10 +482,10 @@ def _carpals(state: Maturation, thumb: Points) -> Iterator[Bone]:
         mature = _smooth(outline)
         mature = mature.mean(axis=0) + 1.08 * (mature - mature.mean(axis=0))
         outlines = (_ossified(mature, growth),) if growth > 0 else ()
-        yield Bone(name, outlines, CARPAL_DENSITY)
+        yield name, outlines, CARPAL_DENSITY
 
 
-def _forearm(state: Maturation, turn: Points) -> Iterator[Bone]:
+def _forearm(state: Maturation, turn: Points) -> Iterator[Shape]:
     for name, epiphysis in FOREARM_EPIPHYSES.items():
         shaft = np.array(FOREARM_SHAFTS[name])
         outlines = [_smooth(shaft)]
@@ -486,7 +497,7 @@ def _forearm(state: Maturation, turn: Points) -> Iterator[Bone]:
             half = (right - left) / 2 * 0.98 * state.fusion[name]
             bridge = _strip(0.37, 0.45, half)[:, ::-1]
             outlines.append(bridge + np.array([(left + right) / 2, 0.0]))
-        yield Bone(name, tuple(o @ turn.T for o in outlines), FOREARM_DENSITY[name])
+        yield name, tuple(o @ turn.T for o in outlines), FOREARM_DENSITY[name]
 
 
 def _beside(path: Points, width: float) -> Points:

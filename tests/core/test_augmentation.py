@@ -9,8 +9,6 @@ from boneage_cli.core.config import AugmentationSettings
 
 RANGES = ("flip", "rotate", "translate", "scale", "shear", "brightness", "contrast", "gamma")
 NOTHING = dict.fromkeys(RANGES, 0.0)
-    ("flip", "rotate", "translate", "scale", "shear", "brightness", "contrast", "gamma"), 0.0
-)
 
 
 def arrow(height: int, width: int) -> torch.Tensor:

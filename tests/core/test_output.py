@@ -7,8 +7,8 @@ import os
 
 import pytest
 
+from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.output import COLUMNS, csv_lines, json_lines, text_lines, write_predictions
-from boneage_cli.core.prediction import Case, Prediction
 from boneage_cli.errors import BoneageError
 
 FOUND = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import torch
 from safetensors import safe_open
 
 from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
 from boneage_cli.core.evaluation import evaluate
-from boneage_cli.core.prediction import Case, Predictor
+from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.training import Run, resume, train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError

@@ -91,6 +91,7 @@ def test_nothing_in_a_hand_becomes_younger_with_bone_age(
         assert before.growth[name] <= after.growth[name]
         assert before.fusion.get(name, 0) <= after.fusion.get(name, 0)
     assert before.youth >= after.youth
+    assert before.mineral <= after.mineral
 
 
 @pytest.mark.parametrize("male", [True, False])

@@ -1,0 +1,41 @@
+"""What is asked of a predictor, and what it answers: plain records, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """One radiograph to predict.
+
+    Attributes:
+        path: The image file.
+        male: The child's sex; None to take what the file says.
+        aspect: Width by height of the original, where the stored image was squashed.
+        id: The image's name in a table, where it has one.
+    """
+
+    path: str
+    male: bool | None = None
+    aspect: float | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one radiograph.
+
+    Attributes:
+        case: What was asked.
+        months: Bone age in months; None where there is none.
+        male: The sex that was used; None where the model uses none.
+        error: Why there are no months.
+        stated: The sex that the file itself states, True for male; None where it states none.
+    """
+
+    case: Case
+    months: float | None
+    male: bool | None = None
+    error: str | None = None
+    stated: bool | None = None
