@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
@@ -59,23 +60,19 @@ class BoneAgeModule(pl.LightningModule):
         return "val_mae" if "age" in self.experiment.model.targets else "val_sex_error"
 
     def on_train_epoch_start(self) -> None:
-        """Makes the epoch depend on seed and epoch alone, so that a resumed run repeats it."""
-        epoch = self.current_epoch
-        torch.manual_seed((self.settings.seed * 100_003 + epoch) * 1_009 + self.global_rank)
-        freeze_encoder(self.network, epoch < self.settings.frozen_epochs)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments on the training device; validation batches pass as they are."""
-        if not self.trainer.training:
-            return batch
-        views = {name: batch[name] for name in self.network.views}
-        batch = batch | self.augmentation(views)
-        if self.settings.label_noise:
-            batch["age"] = batch["age"] + self.settings.label_noise * torch.randn_like(batch["age"])
-        return self._mix(batch) if self.settings.mixup else batch
+        """Freezes or releases the encoder."""
+        freeze_encoder(self.network, self.current_epoch < self.settings.frozen_epochs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one augmented batch."""
+        """The loss of one batch, augmented on the device that trains."""
+        # Chance depends on seed, epoch, batch and process alone, so a resumed run repeats it.
+        place = (self.settings.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        batch = batch | self.augmentation({name: batch[name] for name in self.network.views})
+        if self.settings.label_noise:
+            batch["age"] = batch["age"] + self.settings.label_noise * torch.randn_like(batch["age"])
+        if self.settings.mixup:
+            batch = self._mix(batch)
         return self._step(self.network, batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

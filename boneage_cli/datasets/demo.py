@@ -81,8 +81,8 @@ class DrawnHand:
     Attributes:
         pixels: uint8 (H, W), white bone on black.
         landmarks: Name → (x, y) as fractions of width and height: ``middle_tip``, ``thumb_tip``
-            (just inside the skin), ``capitate``, ``wrist``, ``mcp_1`` … ``mcp_5``, ``ip_1``, ``pip_2`` …
-            ``pip_5``, ``dip_2`` … ``dip_5``.
+            (just inside the skin), ``capitate``, ``wrist``, ``mcp_1`` … ``mcp_5``, ``ip_1``,
+            ``pip_2`` … ``pip_5``, ``dip_2`` … ``dip_5``.
         regions: Name → (xmin, ymin, xmax, ymax), same units: ``carpal`` (all carpal bones),
             ``metaph`` (metacarpals and proximal phalanges), ``wrist`` (carpal bones and distal
             radius and ulna), ``mcp_1`` … ``mcp_5``.

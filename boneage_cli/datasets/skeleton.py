@@ -262,8 +262,8 @@ class Hand:
     Attributes:
         bones: Radius, ulna, carpals, sesamoid, then the digits from the thumb on.
         joints: Named points: ``capitate``, ``wrist`` (centre of the distal radius and ulna),
-            ``middle_tip`` and ``thumb_tip`` (just inside the skin), ``mcp_1`` … ``mcp_5``, ``pip_2`` …
-            ``pip_5``, ``dip_2`` … ``dip_5`` and ``ip_1``.
+            ``middle_tip`` and ``thumb_tip`` (just inside the skin), ``mcp_1`` … ``mcp_5``,
+            ``pip_2`` … ``pip_5``, ``dip_2`` … ``dip_5`` and ``ip_1``.
         carpals: Points (N, 2) round all carpal bones, ossified or not.
         knuckles: Points (N, 2) round all metacarpals and proximal phalanges.
         forearm: Points (N, 2) round the distal epiphyses of radius and ulna, ossified or not.

@@ -45,6 +45,26 @@ def start_training(experiment: Experiment, data: Path, runs: Path) -> subprocess
     raise AssertionError(process.communicate()[1])
 
 
+def start_training(experiment: Experiment, data: Path, runs: Path) -> subprocess.Popen[str]:
+    """Starts the command in a process of its own and waits until its first checkpoint stands."""
+    config = runs.parent / f"{runs.name}.toml"
+    write_experiment(experiment, config)
+    command = [sys.executable, "-m", "boneage_cli", "train", "--config", str(config)]
+    process = subprocess.Popen(
+        [*command, "--data", str(data), "--runs", str(runs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        # The checkpoint of an epoch follows its line, so two lines mean that one stands.
+        if line.startswith("epoch   2"):
+            return process
+    raise AssertionError(process.communicate()[1])
+
+
 def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
     names = {path.name for path in demo_run.folder.iterdir() if "tfevents" not in path.name}
     assert names == {
@@ -101,7 +121,7 @@ def test_the_same_pixels_give_the_same_months_everywhere(demo_run: Run, demo_dat
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"ema": 0.9}, {"schedule": "plateau", "plateau_patience": 0}]
+    "extra", [{"ema": 0.9}, {"schedule": "plateau", "plateau_patience": 0}], ids=["ema", "plateau"]
 )
 def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
     extra: dict[str, object], demo_data: Path, tiny: Experiment, tmp_path: Path
@@ -111,26 +131,9 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
     experiment = tiny.model_copy(update={"training": settings, "model": model})
     whole = train(experiment, demo_data, runs=tmp_path / "whole")
 
-    write_experiment(experiment, tmp_path / "tiny.toml")
-    command = [
-        sys.executable,
-        "-m",
-        "boneage_cli",
-        "train",
-        "--config",
-        str(tmp_path / "tiny.toml"),
-    ]
-    command += ["--data", str(demo_data), "--runs", str(tmp_path / "killed")]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        # The checkpoint of an epoch follows its line, so two lines mean that one stands.
-        if line.startswith("epoch   2"):
-            break
+    process = start_training(experiment, demo_data, tmp_path / "killed")
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     (folder,) = (tmp_path / "killed").iterdir()
     assert not (folder / "validation").exists(), "it ended before it could be killed"
     resumed = resume(folder)
@@ -146,21 +149,8 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
 
 def test_an_interrupt_says_how_to_go_on(demo_data: Path, tiny: Experiment, tmp_path: Path) -> None:
     settings = tiny.training.model_copy(update={"epochs": 500})
-    write_experiment(tiny.model_copy(update={"training": settings}), tmp_path / "long.toml")
-    command = [
-        sys.executable,
-        "-m",
-        "boneage_cli",
-        "train",
-        "--config",
-        str(tmp_path / "long.toml"),
-    ]
-    command += ["--data", str(demo_data), "--runs", str(tmp_path / "runs")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch   2"):
-            break
+    experiment = tiny.model_copy(update={"training": settings})
+    process = start_training(experiment, demo_data, tmp_path / "runs")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     (folder,) = (tmp_path / "runs").iterdir()
