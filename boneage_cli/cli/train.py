@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import console, print_table
+from boneage_cli.cli.console import console, print_table, warn
 
 if TYPE_CHECKING:
     from boneage_cli.core.training import Run
@@ -33,7 +33,11 @@ def train(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="A settings file, such as configs/global.toml."),
+        typer.Option(
+            "--config",
+            "-c",
+            help="A settings file, such as configs/global.toml; HDA_Project's YAML files too.",
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -106,7 +110,7 @@ def train(
             "model.backbone": backbone,
             "model.weights": weights,
         }
-        experiment = load_experiment(config, flags=flags, overrides=set_ or ())
+        experiment = load_experiment(config, flags=flags, overrides=set_ or (), tell=warn)
         folder = find_dataset(data)
         console.print(f"data      {folder}")
         run = training.train(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.preprocessing import Preprocessing
 from boneage_cli.models.families import resolve_family
+from boneage_cli.models.losses import build_loss
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -151,8 +152,15 @@ class TrainingSettings(Section):
     compile: bool = Field(False, description="torch.compile the network")
     seed: int = Field(42, ge=0)
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _number_or_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSettings:
+        # Its ValueError names what is wrong with the loss or its options.
+        build_loss(self.loss, **self.loss_options)
         if self.frozen_epochs >= self.epochs and self.frozen_epochs:
             raise ValueError(
                 f"frozen_epochs = {self.frozen_epochs} of {self.epochs} leaves none to fine-tune"
@@ -179,20 +187,33 @@ def load_experiment(
     path: Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Experiment:
     """Reads settings from a TOML file, then applies flags, then ``section.key=value`` overrides.
 
     Args:
-        path: The settings file; None for the defaults.
+        path: The settings file, or one of S1's YAML files; None for the defaults.
         flags: Values by dotted key, such as ``model.gender``; None leaves a setting as it is.
         overrides: Such as ``training.epochs=5``; the value is read as TOML, else as text.
+        tell: Called with a sentence for each key of a YAML file that has no meaning here.
 
     Raises:
         BoneageError: The file cannot be read, a key is unknown (the nearest known one is named),
             or a value is refused (the reason is given).
     """
     values: dict[str, Any] = {}
-    if path is not None:
+    if path is not None and Path(path).suffix.lower() in (".yaml", ".yml"):
+        from boneage_cli.core.yaml_settings import experiment_values_from_s1_yaml
+
+        # The layers that S1's file gives depend on the family, which it does not name.
+        family = (flags or {}).get("model.family")
+        for override in overrides:
+            key, _, value = override.partition("=")
+            family = value.strip() if key.strip() == "model.family" else family
+        values, notes = experiment_values_from_s1_yaml(Path(path), family)
+        for note in notes:
+            tell(note)
+    elif path is not None:
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:

@@ -17,8 +17,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget
 from torch import Tensor, nn
 
 from boneage_cli.core.bundle import Bundle
@@ -63,8 +61,8 @@ class SalientRegions:
             from the top left one clockwise. They may lie outside the radiograph.
         metaph: The same of the metacarpals and phalanges.
         heat: Of the cooler of the two peaks, 0 to 1; 0 where one is missing.
-        guessed: The regions without a peak: a carpal square in the middle of the radiograph, or a
-            square at the carpal one's point mirror through the middle.
+        guessed: The regions without a peak. One alone is the other's point mirror through the
+            middle of the radiograph, so that the carpal one is the lower; both are in the middle.
     """
 
     carpal: Points
@@ -95,7 +93,9 @@ class AgeSaliency:
                 "Grad-CAM needs one of the family global with regions.registered_hand = false"
             )
         if "age" not in experiment.model.targets:
-            raise BoneageError(f"{bundle.path}: this model predicts sex; name one that predicts age")
+            raise BoneageError(
+                f"{bundle.path}: this model predicts sex; name one that predicts age"
+            )
         self.preprocessing = experiment.preprocessing
         network = bundle.network().to(choose_device(device) if isinstance(device, str) else device)
         # Without gradients at the encoder's weights none would reach its feature maps.
@@ -159,6 +159,10 @@ class _AgeOfOneView(nn.Module):
 
     def grad_cam(self, pixels: Tensor) -> HeatMap:
         """Maps of the size of the pixels, float32 (B, H, W), each from 0 to 1."""
+        # The library brings scikit-learn along, which takes more than a second.
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget
+
         targets: list[nn.Module] = [RawScoresOutputTarget()] * len(pixels)
         with GradCAM(self, [self.network.encoders[self.view]]) as cam, torch.enable_grad():
             return cam(input_tensor=pixels, targets=targets)
@@ -198,7 +202,10 @@ def place_regions(heat: HeatMap, threshold: float = THRESHOLD) -> SalientRegions
     # What lies in the carpal square's band, or below it, is wrist and forearm.
     above = [peak for peak in peaks if carpal and peak.y < carpal.y - side / 2]
     metaph = above[0] if above else None
-    carpal_centre = carpal.centre if carpal else middle
+    if carpal and not metaph and carpal.y < height / 2:
+        # The wrist is the lower one of a peak and its mirror, too.
+        carpal, metaph = None, carpal
+    carpal_centre = carpal.centre if carpal else 2 * middle - (metaph.centre if metaph else middle)
     metaph_centre = metaph.centre if metaph else 2 * middle - carpal_centre
     square = side / 2 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
     found = {"carpal": carpal, "metaph": metaph}

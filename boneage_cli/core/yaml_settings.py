@@ -124,12 +124,14 @@ def experiment_values_from_s1_yaml(
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BoneageError(f"{path}: cannot be read ({error.strerror}); see configs/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A date that does not exist is a ValueError to the reader.
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BoneageError(f"{path}: not a YAML file: {reason}") from None
+    return {} if given is None else given
 
 
 def _family_of(settings: S1Settings) -> str:

@@ -63,6 +63,17 @@ def test_contradictory_settings_are_refused_with_the_reason(
         parse_experiment(values, "x.toml")
 
 
+def test_a_misspelt_loss_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(BoneageError, match="huber"):
+        load_experiment(overrides=["training.loss=hubr"])
+    with pytest.raises(BoneageError, match="delta"):
+        load_experiment(overrides=["training.loss=huber", "training.loss_options={detla=1}"])
+
+
+def test_a_precision_may_be_written_as_a_number() -> None:
+    assert load_experiment(overrides=["training.precision=32"]).training.precision == "32"
+
+
 def test_options_win_over_the_file_and_set_wins_over_options(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("[training]\nepochs = 7\nseed = 1\n[model]\ngender = true\n")

@@ -116,7 +116,7 @@ def test_a_system_trains_and_its_bundle_reloads_to_the_same_predictions(
     assert np.isfinite(history.to_numpy()).all()
     in_training = pd.read_csv(run.folder / "validation" / "predictions.csv")
     manifest = read_manifest(few_drawings, "validation")
-    assert in_training["id"].astype(str).tolist() == manifest["id"].astype(str).tolist()
+    assert in_training["image_id"].astype(str).tolist() == manifest["id"].astype(str).tolist()
     predictor = Predictor.load([run.bundle], precision="32")
     cases = [Case(row.path, male=row.male) for row in manifest.itertuples()]
     predicted = [prediction.months for prediction in predictor.predict_files(cases, batch_size=4)]

@@ -45,26 +45,6 @@ def start_training(experiment: Experiment, data: Path, runs: Path) -> subprocess
     raise AssertionError(process.communicate()[1])
 
 
-def start_training(experiment: Experiment, data: Path, runs: Path) -> subprocess.Popen[str]:
-    """Starts the command in a process of its own and waits until its first checkpoint stands."""
-    config = runs.parent / f"{runs.name}.toml"
-    write_experiment(experiment, config)
-    command = [sys.executable, "-m", "boneage_cli", "train", "--config", str(config)]
-    process = subprocess.Popen(
-        [*command, "--data", str(data), "--runs", str(runs)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        # The checkpoint of an epoch follows its line, so two lines mean that one stands.
-        if line.startswith("epoch   2"):
-            return process
-    raise AssertionError(process.communicate()[1])
-
-
 def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
     names = {path.name for path in demo_run.folder.iterdir() if "tfevents" not in path.name}
     assert names == {

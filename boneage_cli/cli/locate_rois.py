@@ -1,0 +1,249 @@
+"""``boneage locate-rois``: crops of the wrist and of the metacarpals with the phalanges."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_table
+from boneage_cli.cli.options import BatchSizeOption, Device, DeviceOption, WorkersOption
+from boneage_cli.errors import BoneageError
+
+
+class Split(str, Enum):
+    """A part of a data set."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+class Method(str, Enum):
+    """How regions are located."""
+
+    keypoints = "keypoints"
+    gradcam = "gradcam"
+
+
+class Background(str, Enum):
+    """What becomes of all that is not the hand."""
+
+    remove = "remove"
+    keep = "keep"
+
+
+def locate_rois(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[INPUT]...",
+            help="Radiographs, folders, text lists with one path a line, CSV tables, or - for a "
+            "text list on standard input; needs --output. Default: the data set of --data.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="A fetched data set's folder, or its name below data/. Default: the only one.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        list[Split] | None,
+        typer.Option(
+            "--split",
+            help="A split of the data set; may be given several times. Default: all there are.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            file_okay=False,
+            help="Where the crops go. Default: rois-keypoints or rois-gradcam in the data set.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="How the regions are located, see below.")
+    ] = Method.keypoints,
+    size: Annotated[
+        int,
+        typer.Option(
+            "--size", min=32, max=1024, help="Side of the crops, pixels; 128–256 is usual."
+        ),
+    ] = 192,
+    background: Annotated[
+        Background | None,
+        typer.Option(
+            "--background",
+            help="Whether all but the hand becomes black. Default: remove with keypoints, keep "
+            "with gradcam, which cannot remove it.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="BUNDLE",
+            help="gradcam: a trained global model, as a .safetensors bundle or a run folder; "
+            "default: the newest run in runs/. keypoints: a bundle of 'boneage train-landmarks'; "
+            "default: the one that the package carries.",
+            show_default=False,
+        ),
+    ] = None,
+    heatmap_threshold: Annotated[
+        float,
+        typer.Option(
+            "--heatmap-threshold",
+            min=0.01,
+            max=0.99,
+            help="gradcam: least heat of a peak, of 1 at the hottest place; 0.25–0.4 is usual.",
+        ),
+    ] = 0.3,
+    save_heatmaps: Annotated[
+        bool,
+        typer.Option(
+            "--save-heatmaps",
+            help="Also make a picture of each radiograph with its regions, key points or heat.",
+        ),
+    ] = False,
+    batch_size: BatchSizeOption = 16,
+    workers: WorkersOption = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Crop the wrist and the metacarpals with phalanges from radiographs.
+
+    [bold]Examples[/bold]
+
+    \b
+      boneage locate-rois
+      boneage locate-rois --data rsna --split test --save-heatmaps
+      boneage locate-rois hand.png scans/ --output crops/ --size 256
+      boneage locate-rois --method gradcam --model runs/s1-global
+
+    [bold]Methods[/bold]
+
+    keypoints (default): a network that comes with the package finds the tips
+    of the middle finger and the thumb, and the capitate. The hand is turned,
+    scaled and, where it is mirrored, flipped to one pose, fingers upwards and
+    thumb at the right; the regions are cut from it, the background becomes
+    black. Works at any turn of the hand.
+
+    gradcam: squares of 0.48 of the shorter side at the two places where a
+    trained model of the whole radiograph sees the age (Grad-CAM): the lower
+    of the two hottest peaks is the wrist, the hottest peak above its square
+    the metacarpals and phalanges. Needs fingers upwards. A model that takes
+    sex is asked for both, and the maps are averaged.
+
+    [bold]What it writes[/bold]
+
+    For each split a folder in rois-keypoints or rois-gradcam (with INPUT, in
+    the --output folder itself):
+
+    \b
+      carpal/<id>.png     the wrist
+      metaph/<id>.png     metacarpals and proximal phalanges
+      heatmaps/<id>.png   with --save-heatmaps: green and yellow squares, the
+                          thick side is the crop's upper one
+      rois.csv            a row for each radiograph
+      rois.json           the settings
+
+    rois.csv has id, path, method, the key points middle_tip, thumb_tip and
+    capitate (_x, _y; empty for gradcam), the corners carpal_x1, carpal_y1 …
+    carpal_x4, carpal_y4 and metaph_x1 … (those that become top left, top
+    right, bottom right and bottom left of the crop), confidence (0 to 1),
+    fallback, error and key. Places are fractions of the image's width and
+    height; corners may lie outside the image, and what lies outside is black.
+
+    [bold]Fallbacks[/bold]
+
+    Where no hand is found, the key points of an average radiograph stand in.
+    Where one heat peak alone reaches the threshold, the other square is its
+    point mirror through the middle of the image; where none does, both are in
+    the middle. Such rows have fallback = True, and are counted at the end.
+
+    [bold]Run it again[/bold] and only what is missing or changed is made: new
+    images, another model, other settings, or what a killed run left undone.
+    Crops of images that are no longer named are removed.
+
+    [bold]Exit status[/bold]: 0 when all were cropped, 1 when some could not be
+    read (each is named, the others are cropped), 2 when the command line or
+    the data make no sense.
+    """
+    from boneage_cli.core.inputs import cases
+    from boneage_cli.core.rois import RoiSettings, locate_dataset_rois, locate_rois
+    from boneage_cli.core.runs import newest_bundle
+    from boneage_cli.datasets.manifest import find_dataset
+
+    if inputs and (data or split):
+        raise BoneageError("INPUT: goes without --data and --split; give one or the other")
+    if inputs and output is None:
+        raise BoneageError("--output: name the folder where the crops of INPUT go")
+    gradcam = method is Method.gradcam
+    settings = RoiSettings(
+        method=method.value,
+        size=size,
+        background_removed=not gradcam if background is None else background is Background.remove,
+        heatmap_threshold=heatmap_threshold,
+        model=newest_bundle() if gradcam and model is None else model,
+    )
+    if gradcam and model is None:
+        console.print(f"model: {settings.model_file}", markup=False)
+    if inputs and output is not None:
+        found = cases([str(path) for path in inputs])
+        results = [
+            locate_rois(
+                found,
+                output,
+                settings,
+                save_heatmaps=save_heatmaps,
+                device=device.value,
+                batch_size=batch_size,
+                workers=workers,
+            )
+        ]
+    else:
+        results = locate_dataset_rois(
+            find_dataset(data),
+            output,
+            settings,
+            splits=[item.value for item in split] if split else None,
+            save_heatmaps=save_heatmaps,
+            device=device.value,
+            batch_size=batch_size,
+            workers=workers,
+        )
+    for result in results:
+        for error in result.errors:
+            fail(error)
+    print_table(
+        f"Regions by {method.value}",
+        ("where", "radiographs", "made", "already there", "fallbacks", "failed"),
+        [
+            (
+                result.folder,
+                f"{result.radiographs:,}",
+                f"{result.made:,}",
+                f"{result.kept:,}",
+                f"{result.fallbacks:,}",
+                f"{len(result.errors):,}",
+            )
+            for result in results
+        ],
+        note="Fallbacks are guesses: see the column fallback of rois.csv."
+        if any(result.fallbacks for result in results)
+        else "",
+    )
+    if any(result.errors for result in results):
+        raise typer.Exit(EXIT_FINDINGS)
