@@ -39,7 +39,7 @@ def locate_rois(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[INPUT]...",
+            metavar="INPUT",
             help="Radiographs, folders, text lists with one path a line, CSV tables, or - for a "
             "text list on standard input; needs --output. Default: the data set of --data.",
             show_default=False,

@@ -22,7 +22,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -374,8 +374,8 @@ def locate_dataset_rois(
         BoneageError: There is no such split; and as ``locate_rois``.
     """
     folder = output or dataset / f"rois-{settings.method}"
-    manifests = [read_manifest(dataset, split) for split in splits or [None]]
-    manifest = pd.concat(manifests, ignore_index=True)
+    names: Sequence[str | None] = splits or [None]
+    manifest = pd.concat([read_manifest(dataset, name) for name in dict.fromkeys(names)])
     return [
         locate_rois(
             manifest_cases(rows), folder / str(split), settings, relative_to=dataset, **options
@@ -491,11 +491,11 @@ def _run(
     # Small batches where there are few radiographs, so that every thread has some.
     share = max(1, min(batch_size, -(-len(todo) // threads)))
     with (
-        track(description="locate regions", total=len(todo)) as bar,
+        track(todo, description="locate regions") as bar,
         _one_core_per_thread(threads if job.settings.method == "keypoints" else 1),
         ThreadPoolExecutor(threads) as pool,
     ):
-        pending = set()
+        pending: set[Future[dict[str, Row]]] = set()
         try:
             while True:
                 while len(pending) < 2 * threads and (chosen := list(islice(source, share))):
@@ -550,7 +550,7 @@ def _keys(
     # The memo is read and written once per chunk, so there are only so many.
     step = max(_DIGEST_CHUNK, len(paths) // 20)
     digests: list[str] = []
-    with track(description="look for changes", total=len(paths)) as bar:
+    with track(paths, description="look for changes") as bar:
         for start in range(0, len(paths), step):
             digests += content_digests(paths[start : start + step], memo, workers)
             bar.update(len(digests) - start)

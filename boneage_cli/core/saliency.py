@@ -141,7 +141,7 @@ class AgeSaliency:
             borderMode=cv2.BORDER_CONSTANT,
         )
         hottest = float(whole.max())
-        return whole / hottest if hottest > 0 else whole
+        return (whole / max(hottest, 1e-12)).astype(np.float32)
 
 
 class _AgeOfOneView(nn.Module):

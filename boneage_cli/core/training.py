@@ -164,6 +164,8 @@ def _fit(
 ) -> Run:
     _quiet_lightning()
     settings = experiment.training
+    # Convolutions run a quarter faster so on CPUs, and on the tensor cores of GPUs.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = BoneAgeModule(network, experiment)
     if settings.compile:
         network.compile()

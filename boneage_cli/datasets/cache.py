@@ -1,7 +1,7 @@
 """Decoded images on disk: each radiograph is read and preprocessed once, then mapped into memory.
 
 A cache is ``n × height × width`` bytes in one ``.npy`` file per view. Its name is a digest of the
-contents of the image files, in order, and of the settings that rendered them, so a file or a setting
+contents of the image files, in order, and of the settings that rendered them, so a file or setting
 that changed leads to another cache, and an old one is never taken for a new one.
 """
 
