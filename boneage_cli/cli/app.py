@@ -12,6 +12,7 @@ from boneage_cli.cli.check_data import check_data
 from boneage_cli.cli.clahe import clahe
 from boneage_cli.cli.console import CommandGroup, console
 from boneage_cli.cli.evaluate import evaluate
+from boneage_cli.cli.locate_rois import locate_rois
 from boneage_cli.cli.predict import predict
 from boneage_cli.cli.train import train
 from boneage_cli.cli.train_landmarks import train_landmarks
@@ -54,6 +55,7 @@ def boneage(
 app.add_typer(fetch.app, name="fetch")
 app.command("check-data")(check_data)
 app.command()(clahe)
+app.command("locate-rois")(locate_rois)
 app.command()(train)
 app.command("train-landmarks")(train_landmarks)
 app.command()(evaluate)

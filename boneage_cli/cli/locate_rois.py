@@ -229,10 +229,10 @@ def locate_rois(
             fail(error)
     print_table(
         f"Regions by {method.value}",
-        ("where", "radiographs", "made", "already there", "fallbacks", "failed"),
+        ("folder", "radiographs", "made", "already there", "fallbacks", "failed"),
         [
             (
-                result.folder,
+                result.folder.name,
                 f"{result.radiographs:,}",
                 f"{result.made:,}",
                 f"{result.kept:,}",
@@ -245,5 +245,7 @@ def locate_rois(
         if any(result.fallbacks for result in results)
         else "",
     )
+    for result in results:
+        console.print(f"written: {result.folder}", markup=False)
     if any(result.errors for result in results):
         raise typer.Exit(EXIT_FINDINGS)

@@ -41,6 +41,8 @@ class Augmentation(nn.Module):
                     translate=(s.translate, s.translate),
                     scale=(1 - s.scale, 1 + s.scale),
                     shear=s.shear or None,
+                    # Black corners on a gray surround would be seen in training alone.
+                    padding_mode="border",
                     p=1.0,
                 )
             )

@@ -79,7 +79,7 @@ FORMAT = 1
 # Height of the pictures to check crops by, pixels.
 _PICTURE_HEIGHT = 512
 # The table is written at least so often, so that a killed run loses little, seconds.
-_SAVE_EVERY = 15.0
+_SAVE_EVERY = 5.0
 # Each look at the files' contents, so that it shows progress.
 _DIGEST_CHUNK = 500
 
@@ -339,8 +339,7 @@ def locate_rois(
         _sweep(folder, rows)
     except OSError as error:
         raise BoneageError(
-            f"{error.filename or folder}: cannot be written ({error.strerror}); choose another "
-            "place with --output"
+            f"{folder}: cannot be written ({error.strerror}); choose another place with --output"
         ) from None
     errors = tuple(row["error"] for row in rows.values() if row["error"])
     return RoiCrops(

@@ -9,6 +9,7 @@ shape.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -173,17 +174,25 @@ def find_peaks(heat: HeatMap, distance: float) -> list[Peak]:
 
     Args:
         heat: (H, W), 0 and more.
-        distance: How far round itself a peak must be the hottest, pixels. No two peaks are nearer.
+        distance: A maximum that is no farther from a hotter peak is none of its own, pixels.
     """
-    reach = max(round(distance), 1)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    rows, columns = np.nonzero((heat > 0) & (heat >= cv2.dilate(heat, disc)))
+    around = np.ones((3, 3), np.uint8)
+    top = (heat > 0) & (heat >= cv2.dilate(heat, around))
+    # A level part of a slope has pixels as hot as all round them, but is no top: somewhere at its
+    # edge lies a pixel as hot that has a hotter neighbour.
+    rim = cv2.dilate(np.where(top, np.float32(-1), heat), around)
+    _, labels, _, middles = cv2.connectedComponentsWithStats(top.astype(np.uint8), connectivity=8)
+    level, first = np.unique(labels, return_index=True)
+    on_slope = np.unique(labels[top & (rim >= heat)])
+    candidates = [
+        Peak(round(middles[label][0]), round(middles[label][1]), float(heat.flat[place]))
+        for label, place in zip(level, first, strict=True)
+        if label and label not in on_slope
+    ]
     peaks: list[Peak] = []
-    for place in np.argsort(-heat[rows, columns], kind="stable"):
-        x, y = int(columns[place]), int(rows[place])
-        # On a level top every pixel is as hot as its surroundings; the first stands for all.
-        if all((x - other.x) ** 2 + (y - other.y) ** 2 > reach**2 for other in peaks):
-            peaks.append(Peak(x, y, float(heat[y, x])))
+    for peak in sorted(candidates, key=lambda peak: -peak.heat):
+        if all(math.hypot(peak.x - other.x, peak.y - other.y) > distance for other in peaks):
+            peaks.append(peak)
     return peaks
 
 

@@ -165,7 +165,7 @@ def _fit(
     _quiet_lightning()
     settings = experiment.training
     # Convolutions run a quarter faster so on CPUs, and on the tensor cores of GPUs.
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     module = BoneAgeModule(network, experiment)
     if settings.compile:
         network.compile()

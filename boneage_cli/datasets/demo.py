@@ -53,6 +53,7 @@ class Nuisances:
         shift: SD of the hand's place, as a part of the image's height.
         zoom: SD of the hand's size, relative.
         exposure: Strength of gain, gamma and background fog; 1 resembles RSNA's radiographs.
+        blur: Greatest unsharpness of the film, SD as a part of the image's height.
         noise: SD of the noise and depth of the trabecular pattern, relative to full scale.
         marker: Probability of a lead "L" with initials.
         border: Probability of a cassette border or collimated field.
@@ -66,12 +67,13 @@ class Nuisances:
     shift: float = 0.02
     zoom: float = 0.07
     exposure: float = 1.0
+    blur: float = 0.005
     noise: float = 0.015
     marker: float = 0.9
     border: float = 0.35
 
 
-NO_NUISANCES = Nuisances(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NO_NUISANCES = Nuisances(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -420,9 +422,12 @@ def _expose(
     fog += 0.25 * strength * (rng.random() < 0.12)
     across, down = (0.03 * strength * rng.standard_normal(2)).tolist()
     height, width = skin.shape
+    blur = rng.random() * nuisances.blur * height
     film: Image = (1 - fog) * gain * (skin + bones) ** gamma + (0.02 + fog)
     film += across * np.linspace(-0.5, 0.5, width, dtype=np.float32)
     film += down * np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
+    if blur > 0.1:
+        film = cv2.GaussianBlur(film, (0, 0), blur).astype(np.float32)
     if rng.random() < nuisances.marker:
         film = _with_marker(film, skin > 0, rng)
     if rng.random() < nuisances.border:

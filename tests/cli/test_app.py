@@ -12,7 +12,16 @@ from typer.testing import CliRunner
 from boneage_cli import __version__
 from boneage_cli.cli.app import app
 
-COMMANDS = ("fetch", "check-data", "clahe", "train", "evaluate", "predict")
+COMMANDS = (
+    "fetch",
+    "check-data",
+    "clahe",
+    "locate-rois",
+    "train",
+    "train-landmarks",
+    "evaluate",
+    "predict",
+)
 HEAVY = ("torch", "lightning", "pandas", "cv2", "numpy", "matplotlib", "timm")
 
 runner = CliRunner()

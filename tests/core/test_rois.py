@@ -296,6 +296,20 @@ def test_crops_of_another_program_are_left_alone(cases: list[Case], crops: Path)
     assert foreign.is_file()
 
 
+def test_a_folder_that_cannot_be_written_is_named_and_the_work_goes_on_later(
+    cases: list[Case], crops: Path
+):
+    locate_rois(cases, crops, KEY_POINTS)
+    (crops / "metaph" / "hand2.png").unlink()
+    (crops / "metaph" / "hand2.png").mkdir()
+    larger = replace(KEY_POINTS, size=80)
+    with pytest.raises(BoneageError, match="crops: cannot be written"):
+        locate_rois(cases, crops, larger, workers=1, batch_size=1)
+    (crops / "metaph" / "hand2.png").rmdir()
+    locate_rois(cases, crops, larger)
+    assert {pixels.shape for pixels in images(crops).values()} == {(80, 80)}
+
+
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path):
     with pytest.raises(BoneageError, match="--background"):
         RoiSettings("gradcam", background_removed=True, model=tmp_path)

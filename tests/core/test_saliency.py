@@ -63,10 +63,17 @@ def test_peaks_are_local_maxima_and_never_neighbours():
     ]
 
 
-def test_a_level_top_is_one_peak():
+def test_a_level_top_is_one_peak_and_a_level_slope_none():
     heat = np.zeros((100, 80), np.float32)
-    heat[60:63, 30:34] = 1
-    assert len(find_peaks(heat, 10)) == 1
+    heat[60:63, 30:35] = 1
+    heat[40:60, 30:34] = 0.9
+    heat[10:13, 5:8] = 0.5
+    assert [(peak.x, peak.y) for peak in find_peaks(heat, 2)] == [(32, 61), (6, 11)]
+
+
+def test_a_cooler_peak_near_the_skirt_of_a_hotter_one_is_found():
+    heat = spots((0.5, 0.5, 1.0), spread=40) + spots((0.5, 0.85, 0.5), spread=8)
+    assert len(find_peaks(heat / heat.max(), 46)) == 2
 
 
 @pytest.mark.parametrize(("wrist", "palm"), [(1.0, 0.7), (0.7, 1.0)])
