@@ -6,7 +6,6 @@ import hashlib
 import logging
 import shlex
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -63,7 +62,7 @@ class Run:
         epochs: Epochs trained.
         best_epoch: The epoch that the bundle holds, from 1.
         parameters: Number of the network's weights.
-        seconds: Time of training, all sessions of it together.
+        seconds: Time of training, before and after interruptions.
     """
 
     folder: Path
@@ -193,7 +192,6 @@ def _fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    began = time.perf_counter()
     try:
         trainer.fit(
             module,
@@ -201,13 +199,10 @@ def _fit(
             ckpt_path=folder / CHECKPOINT if resume else None,
             weights_only=True,
         )
-    except SystemExit:
+    except (SystemExit, KeyboardInterrupt):
         # Lightning turns an interrupt into an exit; ours says how to go on.
         raise _interrupted(folder) from None
-    except KeyboardInterrupt:
-        raise _interrupted(folder) from None
-    seconds = time.perf_counter() - began
-    return _finish(folder, record, datamodule, module, recorder, trainer, seconds)
+    return _finish(folder, record, datamodule, module, recorder, trainer)
 
 
 def _finish(
@@ -217,7 +212,6 @@ def _finish(
     module: BoneAgeModule,
     recorder: RunRecorder,
     trainer: pl.Trainer,
-    seconds: float,
 ) -> Run:
     experiment = module.experiment
     history = pd.DataFrame(recorder.history)
