@@ -7,21 +7,18 @@ ages, calibration, metrics and provenance. Reading one runs no code.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from boneage_cli import __version__
 from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.core.views import view_shapes
+from boneage_cli.core.weights_file import read_weights, write_weights
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
 from boneage_cli.models.families import FAMILIES
 from boneage_cli.models.network import Network
 
@@ -105,9 +102,7 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
             **bundle.provenance,
         },
     }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.weights.items()}
-    with whole_file(path) as temporary:
-        save_file(weights, temporary, metadata={"boneage": json.dumps(header)})
+    write_weights(header, bundle.weights, path)
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -119,19 +114,7 @@ def load_bundle(path: Path) -> Bundle:
     path = Path(path)
     if path.is_dir():
         path = path / "best.safetensors"
-    if not path.is_file():
-        raise BoneageError(f"{path}: no such model; 'boneage train' makes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("boneage", "{}"))
-            if header.get("format") != FORMAT:
-                raise BoneageError(
-                    f"{path}: not a model bundle of format {FORMAT}; "
-                    "'boneage train' writes one as best.safetensors"
-                )
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BoneageError(f"{path}: not a readable .safetensors file ({error})") from None
+    header, weights = read_weights(path, "model bundle", FORMAT, "boneage train")
     return Bundle(
         experiment=parse_experiment(header["experiment"], str(path)),
         age_mean=header["age_mean"],

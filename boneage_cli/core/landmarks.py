@@ -8,7 +8,6 @@ the best is kept.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from boneage_cli import __version__
 from boneage_cli.core.hardware import choose_device
+from boneage_cli.core.weights_file import read_weights, write_weights
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Matrix, aspect_of, frame_from_image, warp
@@ -87,11 +84,10 @@ def save_landmark_bundle(bundle: LandmarkBundle, path: Path) -> None:
         "provenance": {"software": f"boneage {__version__}", **bundle.provenance},
     }
     weights = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in bundle.network.state_dict().items()
     }
-    with whole_file(path) as temporary:
-        save_file(weights, temporary, metadata={"boneage": json.dumps(header)})
+    write_weights(header, weights, path)
 
 
 def load_landmark_bundle(path: Path = SHIPPED) -> LandmarkBundle:
@@ -101,19 +97,7 @@ def load_landmark_bundle(path: Path = SHIPPED) -> LandmarkBundle:
         BoneageError: There is no such file, or it is no key-point bundle.
     """
     path = Path(path)
-    if not path.is_file():
-        raise BoneageError(f"{path}: no such key-point bundle; 'boneage train-landmarks' makes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("boneage", "{}"))
-            if header.get("format") != FORMAT:
-                raise BoneageError(
-                    f"{path}: not a key-point bundle of format {FORMAT}; "
-                    "'boneage train-landmarks' makes one"
-                )
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BoneageError(f"{path}: not a readable .safetensors file ({error})") from None
+    header, weights = read_weights(path, "key-point bundle", FORMAT, "boneage train-landmarks")
     network = LandmarkNetwork()
     try:
         network.load_state_dict(weights)

@@ -166,7 +166,7 @@ def test_a_bundle_is_no_pickle_and_a_damaged_one_is_named(
     damaged.write_bytes(demo_bundle.read_bytes()[:1000])
     with pytest.raises(BoneageError, match=r"damaged\.safetensors"):
         load_bundle(damaged)
-    with pytest.raises(BoneageError, match="no such model"):
+    with pytest.raises(BoneageError, match="no such model bundle"):
         load_bundle(tmp_path / "absent.safetensors")
 
 
