@@ -134,9 +134,8 @@ class BoneAgeData(pl.LightningDataModule):
         self.batches: dict[str, RadiographBatches] = {}
 
     def prepare_data(self) -> None:
-        """Fills the caches, in one process of each machine."""
-        for manifest in (self.train_manifest, self.validation_manifest):
-            self._views(manifest)
+        """Fills the caches, in one process of each machine; that process keeps what it mapped."""
+        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Maps the caches into memory."""
