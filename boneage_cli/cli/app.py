@@ -14,6 +14,7 @@ from boneage_cli.cli.console import CommandGroup, console
 from boneage_cli.cli.evaluate import evaluate
 from boneage_cli.cli.locate_rois import locate_rois
 from boneage_cli.cli.predict import predict
+from boneage_cli.cli.sweep import sweep
 from boneage_cli.cli.train import train
 from boneage_cli.cli.train_landmarks import train_landmarks
 
@@ -57,6 +58,7 @@ app.command("check-data")(check_data)
 app.command()(clahe)
 app.command("locate-rois")(locate_rois)
 app.command()(train)
+app.command()(sweep)
 app.command("train-landmarks")(train_landmarks)
 app.command()(evaluate)
 app.command()(predict)

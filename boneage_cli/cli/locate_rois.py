@@ -183,7 +183,7 @@ def locate_rois(
     """
     from boneage_cli.core.inputs import cases
     from boneage_cli.core.rois import RoiSettings, locate_dataset_rois, locate_rois
-    from boneage_cli.core.runs import newest_bundle
+    from boneage_cli.core.runs import bundles_at, newest_model
     from boneage_cli.datasets.manifest import find_dataset
 
     if inputs and (data or split):
@@ -196,7 +196,7 @@ def locate_rois(
         size=size,
         background_removed=not gradcam if background is None else background is Background.remove,
         heatmap_threshold=heatmap_threshold,
-        model=newest_bundle() if gradcam and model is None else model,
+        model=bundles_at(newest_model())[0] if gradcam and model is None else model,
     )
     if gradcam and model is None:
         console.print(f"model: {settings.model_file}", markup=False)

@@ -40,8 +40,9 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="BUNDLE",
-        help="A .safetensors bundle or a run folder. Give it several times, or several with commas "
-        "between them, to average their ages. Default: the newest run in runs/.",
+        help="A .safetensors bundle or a run folder; of a cross-validation, all folds. Give it "
+        "several times, or several with commas between them, to average their ages. Default: the "
+        "newest run in runs/.",
     ),
 ]
 DeviceOption = Annotated[
@@ -72,15 +73,15 @@ TtaOption = Annotated[
 
 
 def model_paths(names: list[str] | None) -> list[Path]:
-    """The bundles that ``--model`` names, or the newest run's where it names none.
+    """The bundles and folders that ``--model`` names, or the newest run's where it names none.
 
     Raises:
         BoneageError: None was named and no run has a model.
     """
-    from boneage_cli.core.runs import newest_bundle
+    from boneage_cli.core.runs import newest_model
 
     if not names:
-        return [newest_bundle()]
+        return [newest_model()]
     paths = []
     for name in names:
         # A comma may be part of a file's name.

@@ -10,6 +10,8 @@ import typer
 from boneage_cli.cli.console import console, print_table, warn
 
 if TYPE_CHECKING:
+    from boneage_cli.core.datamodule import Fold
+    from boneage_cli.core.folds import CrossValidation
     from boneage_cli.core.training import Run
 
 
@@ -70,6 +72,24 @@ def train(
         str, typer.Option("--devices", help="auto, cpu, or a number of GPUs or processes.")
     ] = "auto",
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="The number of machines.")] = 1,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds",
+            min=2,
+            metavar="K",
+            help="Cross-validate: train K models on the train and validation splits together, each "
+            "on all folds but one, stratified by sex and age.",
+        ),
+    ] = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option(
+            "--wandb",
+            metavar="PROJECT",
+            help="Log to Weights & Biases too (pip install 'boneage\\[wandb]').",
+        ),
+    ] = None,
 ) -> None:
     """Train a bone-age model and write it to a run folder.
 
@@ -84,6 +104,7 @@ def train(
       boneage train --model global --gender
       boneage train --data rsna --backbone convnext_tiny
       boneage train --config configs/quick.toml --set training.epochs=5
+      boneage train --config configs/quick.toml --folds 5
       boneage train --resume runs/20260101-120000-global
 
     [bold]The run folder[/bold]
@@ -95,14 +116,32 @@ def train(
       validation/         figures, predictions and plots
       learning_curve.png, TensorBoard events, last.ckpt to resume from
 
-    runs/summary.csv has one row per run, with every setting.
+    runs/summary.csv has one row per run, with every setting. With --folds the
+    folder holds one such folder per fold, and in out-of-fold/ the figures of all
+    radiographs, each predicted by the model that did not see it; predict and
+    evaluate take the folder as --model and average the models of all folds.
+
+    [bold]Several devices and machines[/bold]
+
+    \b
+      boneage train --devices 4
+      torchrun --nproc-per-node 4 -m boneage_cli train --devices 4
+      srun boneage train --devices 4 --nodes 2
     """
     from boneage_cli.core import training
     from boneage_cli.core.config import load_experiment
+    from boneage_cli.core.folds import (
+        cross_validate,
+        is_cross_validation,
+        resume_cross_validation,
+    )
     from boneage_cli.datasets.manifest import find_dataset
 
+    if resume is not None and is_cross_validation(resume):
+        validation = resume_cross_validation(resume, begin=_print_fold, report=print_epoch)
+        return _print_cross_validation(validation)
     if resume is not None:
-        run = training.resume(resume, report=_print_epoch)
+        run = training.resume(resume, report=print_epoch)
     else:
         flags = {
             "model.family": model,
@@ -112,21 +151,36 @@ def train(
         }
         experiment = load_experiment(config, flags=flags, overrides=set_ or (), tell=warn)
         folder = find_dataset(data)
-        console.print(f"data      {folder}")
+        resources = training.Resources(cache, devices, nodes, wandb)
+        if training.is_main_process():
+            console.print(f"data      {folder}", markup=False)
+        if folds is not None:
+            validation = cross_validate(
+                experiment,
+                folder,
+                folds,
+                runs=runs,
+                config_file=config,
+                resources=resources,
+                begin=_print_fold,
+                report=print_epoch,
+            )
+            return _print_cross_validation(validation)
         run = training.train(
             experiment,
             folder,
             runs=runs,
             config_file=config,
-            cache=cache,
-            devices=devices,
-            nodes=nodes,
-            report=_print_epoch,
+            resources=resources,
+            report=print_epoch,
         )
-    _print_run(run)
+    if training.is_main_process():
+        _print_run(run)
+    return None
 
 
-def _print_epoch(row: dict[str, float]) -> None:
+def print_epoch(row: dict[str, float]) -> None:
+    """Prints the figures of an epoch on one line."""
     figures = [f"epoch {row['epoch']:3.0f}", f"train loss {row['train_loss']:7.3f}"]
     if "val_mae" in row:
         figures.append(f"train MAE {row['train_mae']:6.2f}")
@@ -149,3 +203,42 @@ def _print_run(run: Run) -> None:
     console.print(f"model     {run.bundle}")
     console.print(f"plots     {run.folder}/learning_curve.png, validation/scatter.png")
     console.print(f"next      boneage predict INPUT --sex M --model {run.bundle}")
+
+
+def _print_fold(fold: Fold) -> None:
+    console.print(f"fold {fold.number} of {fold.count}")
+
+
+def _print_cross_validation(validation: CrossValidation) -> None:
+    from boneage_cli.core.runs import figure
+
+    rows = [
+        (
+            f"fold {number}",
+            f"{fold['validation_images']:,}",
+            figure(fold),
+            f"{fold['best_epoch']} of {fold['epochs']}",
+            f"{fold['seconds']:.0f} s",
+        )
+        for number, fold in enumerate(validation.folds, 1)
+    ]
+    whole = validation.result
+    rows.append(
+        (
+            "all, out of fold",
+            f"{whole['validation_images']:,}",
+            figure(whole),
+            "",
+            f"{whole['seconds']:.0f} s",
+        )
+    )
+    columns = ("", "images", "MAE, months (95 %)", "best epoch", "time")
+    print_table("Cross-validation", columns, rows)
+    if validation.evaluation is not None:
+        console.print(
+            f"The same, predicting the mean age: {validation.evaluation.yardstick_mae:.2f} months"
+        )
+    console.print(f"models    {validation.folder}", markup=False)
+    console.print(
+        f"next      boneage predict INPUT --sex M --model {validation.folder}", markup=False
+    )

@@ -16,6 +16,7 @@ from kornia.augmentation import (
     RandomGamma,
     RandomHorizontalFlip,
 )
+from kornia.augmentation.container.params import ParamItem
 from torch import Tensor, nn
 
 from boneage_cli.core.config import AugmentationSettings
@@ -34,12 +35,13 @@ class Augmentation(nn.Module):
         steps: list[Any] = []
         if s.flip:
             steps.append(RandomHorizontalFlip(p=s.flip))
-        if s.rotate or s.translate or s.scale or s.shear:
+        self.aspect = s.aspect
+        if s.rotate or s.translate or s.scale_range != (1, 1) or s.aspect or s.shear:
             steps.append(
                 RandomAffine(
                     degrees=s.rotate,
                     translate=(s.translate, s.translate),
-                    scale=(1 - s.scale, 1 + s.scale),
+                    scale=s.scale_range,
                     shear=s.shear or None,
                     # Black corners on a gray surround would be seen in training alone.
                     padding_mode="border",
@@ -68,11 +70,33 @@ class Augmentation(nn.Module):
         """
         if self.steps is None:
             return views
+        shape = next(iter(views.values())).shape
+        draw = self._draw(self.steps, shape)
         changed: dict[str, Tensor] = {}
-        draw = None
         for name, pixels in views.items():
-            values = pixels.float().div_(255)
-            values = self.steps(values) if draw is None else self.steps(values, params=draw)
-            draw = draw or self.steps._params
-            changed[name] = values.mul_(255)
+            params = [_for_size(item, shape, pixels.shape) for item in draw]
+            changed[name] = self.steps(pixels.float().div_(255), params=params).mul_(255)
         return changed
+
+    def _draw(self, steps: AugmentationSequential, shape: torch.Size) -> list[ParamItem]:
+        draw = steps.forward_parameters(shape)
+        if self.aspect:
+            # The area stays what scale made it.
+            factor = torch.empty(shape[0]).uniform_(-self.aspect, self.aspect).exp().sqrt()
+            for item in draw:
+                if isinstance(item.data, dict) and "scale" in item.data:
+                    item.data["scale"] *= torch.stack([1 / factor, factor], 1)
+        return draw
+
+
+def _for_size(item: ParamItem, drawn: torch.Size, shape: torch.Size) -> ParamItem:
+    # kornia draws shifts and the centre of turning in pixels: a view of another size has others.
+    values = item.data
+    if not isinstance(values, dict) or "translations" not in values or drawn == shape:
+        return item
+    factor = torch.tensor([shape[-1] / drawn[-1], shape[-2] / drawn[-2]])
+    moved = {
+        "translations": values["translations"] * factor,
+        "center": (values["center"] + 0.5) * factor - 0.5,
+    }
+    return ParamItem(item.name, values | moved)

@@ -112,8 +112,6 @@ def load_bundle(path: Path) -> Bundle:
         BoneageError: There is no such file, or it is no bundle of this format.
     """
     path = Path(path)
-    if path.is_dir():
-        path = path / "best.safetensors"
     header, weights = read_weights(path, "model bundle", FORMAT, "boneage train")
     return Bundle(
         experiment=parse_experiment(header["experiment"], str(path)),

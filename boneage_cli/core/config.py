@@ -6,10 +6,18 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
@@ -82,6 +90,19 @@ class ModelSettings(Section):
         return self
 
 
+class DataSettings(Section):
+    """Which radiographs of a data set are trained on."""
+
+    sex: Literal["both", "F", "M"] = Field(
+        "both", description="train and validate on girls (F) or boys (M) alone, as S4 does"
+    )
+    train_images: int = Field(
+        0,
+        ge=0,
+        description="train on so many radiographs, chosen alike by sex and age; 0 for all",
+    )
+
+
 class RegionSettings(Section):
     """The carpal and metacarpal regions of the roi and fusion families, and registration."""
 
@@ -94,17 +115,36 @@ class RegionSettings(Section):
 
 
 class AugmentationSettings(Section):
-    """Random changes of a training batch; each range is symmetric about no change."""
+    """Random changes of a training batch; a range of one number is symmetric about no change."""
 
     enabled: bool = True
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     rotate: float = Field(15, ge=0, le=180, description="largest rotation, degrees")
     translate: float = Field(0.05, ge=0, lt=1, description="largest shift, fraction of the side")
-    scale: float = Field(0.15, ge=0, lt=1, description="largest change of size, fraction")
+    scale: Annotated[float, Field(ge=0, lt=1)] | tuple[PositiveFloat, PositiveFloat] = Field(
+        0.15, description="largest change of size, fraction; or its two ends as factors: [0.9, 1]"
+    )
+    aspect: float = Field(
+        0, ge=0, lt=1, description="largest change of height against width, fraction"
+    )
     shear: float = Field(0, ge=0, lt=90, description="largest shear, degrees")
     brightness: float = Field(0.1, ge=0, lt=1, description="largest shift, fraction of full white")
     contrast: float = Field(0.2, ge=0, lt=1, description="largest change of contrast, fraction")
     gamma: float = Field(0.2, ge=0, lt=1, description="largest change of gamma, fraction")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentationSettings:
+        low, high = self.scale_range
+        if low > high:
+            raise ValueError(f"scale = [{low:g}, {high:g}] is not from a smaller to a larger size")
+        return self
+
+    @property
+    def scale_range(self) -> tuple[float, float]:
+        """The smallest and the largest factor of size."""
+        if isinstance(self.scale, tuple):
+            return self.scale
+        return 1 - self.scale, 1 + self.scale
 
 
 class TrainingSettings(Section):
@@ -127,7 +167,10 @@ class TrainingSettings(Section):
     cyclic_steps: int = Field(2000, ge=1, description="optimiser steps of half a cycle")
     cyclic_gamma: float = Field(0.99994, gt=0, le=1, description="exp_range's factor per step")
     plateau_factor: float = Field(0.2, gt=0, lt=1)
-    plateau_patience: int = Field(3, ge=0, description="epochs without a better validation MAE")
+    plateau_patience: int = Field(3, ge=0, description="epochs without a better figure")
+    plateau_monitor: Literal["mae", "loss"] = Field(
+        "mae", description="the validation figure that plateau watches; for sex always its errors"
+    )
     minimum_rate: float = Field(1e-6, ge=0, description="below which plateau does not go")
     loss: str = Field("mae", description="mae, mse, huber, smooth_l1, wing, l1_l2, mae_relative")
     loss_options: dict[str, float] = Field(
@@ -136,12 +179,21 @@ class TrainingSettings(Section):
     gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for no limit")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
     ema: float = Field(0, ge=0, lt=1, description="decay of the averaged weights; 0 for none")
+    norm_images: int = Field(
+        1024,
+        ge=0,
+        description="training images on which batch normalisation is measured anew before each "
+        "validation; 0 to keep the running averages",
+    )
     patience: int = Field(
         0, ge=0, description="stop after so many epochs without a better validation MAE; 0 never"
     )
     frozen_epochs: int = Field(0, ge=0, description="epochs in which the encoder is frozen")
     fine_tune_rate: float = Field(
-        1.0, gt=0, description="the encoder's learning rate, fraction of the rate of the rest"
+        1.0, gt=0, description="the encoder's learning rate, fraction of learning_rate"
+    )
+    head_fine_tune_rate: float = Field(
+        1.0, gt=0, description="the same of all other layers, once the frozen epochs are over"
     )
     mixup: float = Field(0, ge=0, description="alpha of mixup's Beta distribution; 0 for none")
     label_noise: float = Field(0, ge=0, description="standard deviation of label noise, months")
@@ -173,9 +225,10 @@ class TrainingSettings(Section):
 
 
 class Experiment(Section):
-    """All that decides what a run learns, except the data set itself."""
+    """All that decides what a run learns, except the radiographs themselves."""
 
     name: str = Field("global", pattern=r"^[A-Za-z0-9._-]+$", description="the run folder's name")
+    data: DataSettings = Field(default_factory=DataSettings)
     preprocessing: Preprocessing = Field(default_factory=Preprocessing)
     model: ModelSettings = Field(default_factory=ModelSettings)
     regions: RegionSettings = Field(default_factory=RegionSettings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,14 +14,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from boneage_cli.core.config import Experiment
+from boneage_cli.core.config import DataSettings, Experiment
 from boneage_cli.core.views import Rendered, ViewRenderer
 from boneage_cli.datasets.cache import cached_pixels
 from boneage_cli.datasets.manifest import read_manifest, true_aspects
+from boneage_cli.datasets.splits import assign_folds, choose
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
 
 Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One part of a cross-validation: what is measured on it was trained on the other parts.
+
+    Attributes:
+        number: Which part is held out, from 1.
+        count: The number of parts.
+    """
+
+    number: int
+    count: int
 
 
 class RadiographBatches(Dataset[Batch]):
@@ -30,12 +44,16 @@ class RadiographBatches(Dataset[Batch]):
     Sex and age are taken by the same row numbers as the pixels, so they cannot part.
 
     Args:
-        views: For each view, uint8 (n, H, W).
-        manifest: The rows, with ``boneage`` in months and ``male``.
+        views: For each view, uint8 (N, H, W).
+        manifest: The n rows, with ``boneage`` in months and ``male``.
+        places: Where each row's pixels stand in the views, (n,); None where they stand in order.
     """
 
-    def __init__(self, views: Rendered, manifest: pd.DataFrame) -> None:
+    def __init__(
+        self, views: Rendered, manifest: pd.DataFrame, places: np.ndarray | None = None
+    ) -> None:
         self.views = views
+        self.places = np.arange(len(manifest)) if places is None else places
         self.age = torch.tensor(manifest["boneage"].to_numpy(float), dtype=torch.float32)
         male = manifest["male"].astype("Float32").to_numpy(dtype=float, na_value=math.nan)
         self.male = torch.tensor(male, dtype=torch.float32)
@@ -44,14 +62,18 @@ class RadiographBatches(Dataset[Batch]):
         """The number of radiographs."""
         return len(self.age)
 
+    def pixels(self, rows: np.ndarray) -> Rendered:
+        """The views of some rows, uint8 (len(rows), H, W) each, copied."""
+        return {name: pixels[self.places[rows]] for name, pixels in self.views.items()}
+
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The batch of these rows; a negative row is padding, with weight 0."""
         index = torch.tensor(rows, dtype=torch.long)
         weight = (index >= 0).float()
         index = index.clamp(min=0)
         batch = {
-            name: torch.from_numpy(np.ascontiguousarray(pixels[index.numpy()])).unsqueeze(1)
-            for name, pixels in self.views.items()
+            name: torch.from_numpy(pixels).unsqueeze(1)
+            for name, pixels in self.pixels(index.numpy()).items()
         }
         return batch | {
             "male": self.male[index],
@@ -119,18 +141,50 @@ class BoneAgeData(pl.LightningDataModule):
         folder: The data set's folder.
         experiment: The settings.
         cache: Where decoded images are kept; None for ``.cache`` in the data set's folder.
+        fold: Which part of the train and validation splits together is held out for validation;
+            None to validate on the validation split.
+
+    Raises:
+        BoneageError: The data set lacks a split, or a split has nothing that can be used.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        experiment: Experiment,
+        cache: Path | None = None,
+        fold: Fold | None = None,
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.experiment = experiment
         self.cache = cache or folder / ".cache"
         self.renderer = ViewRenderer(experiment)
-        self.train_manifest = labelled(read_manifest(folder, "train"), experiment.model.gender)
-        self.validation_manifest = labelled(
-            read_manifest(folder, "validation"), experiment.model.gender
-        )
+        self.pool: pd.DataFrame | None = None
+        self.places: dict[str, np.ndarray | None] = {"train": None, "validation": None}
+        seed, needs_sex = experiment.training.seed, experiment.model.gender
+        if fold is None:
+            train, validation = (
+                usable(read_manifest(folder, split), experiment.data, needs_sex)
+                for split in ("train", "validation")
+            )
+        else:
+            everything = read_manifest(folder)
+            self.pool = usable(
+                everything[everything["split"] != "test"], experiment.data, needs_sex
+            )
+            held_out = assign_folds(self.pool, fold.count, seed) == fold.number - 1
+            train, validation = self.pool[~held_out], self.pool[held_out]
+        if experiment.data.train_images:
+            train = choose(train, experiment.data.train_images, seed)
+        if fold is not None:
+            # All folds share one cache.
+            self.places = {
+                "train": train.index.to_numpy(),
+                "validation": validation.index.to_numpy(),
+            }
+        self.train_manifest = train.reset_index(drop=True)
+        self.validation_manifest = validation.reset_index(drop=True)
         self.batches: dict[str, RadiographBatches] = {}
 
     def prepare_data(self) -> None:
@@ -139,13 +193,15 @@ class BoneAgeData(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Maps the caches into memory."""
-        if not self.batches:
-            self.batches = {
-                "train": RadiographBatches(self._views(self.train_manifest), self.train_manifest),
-                "validation": RadiographBatches(
-                    self._views(self.validation_manifest), self.validation_manifest
-                ),
-            }
+        if self.batches:
+            return
+        pooled = None if self.pool is None else self._views(self.pool)
+        for split, manifest in (
+            ("train", self.train_manifest),
+            ("validation", self.validation_manifest),
+        ):
+            views = self._views(manifest) if pooled is None else pooled
+            self.batches[split] = RadiographBatches(views, manifest, self.places[split])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train split."""
@@ -175,26 +231,29 @@ class BoneAgeData(pl.LightningDataModule):
         return view_pixels(manifest, self.renderer, self.cache)
 
 
-def labelled(manifest: pd.DataFrame, needs_sex: bool) -> pd.DataFrame:
+def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.DataFrame:
     """The rows that can be trained on or measured against.
 
     Args:
-        manifest: Rows of one split.
+        manifest: Rows of one split, or of several.
+        data: Which of them are wanted.
         needs_sex: Whether a row without sex is useless.
 
     Raises:
         BoneageError: No row is left.
     """
-    usable = np.isfinite(manifest["boneage"].to_numpy(float))
+    fits = np.isfinite(manifest["boneage"].to_numpy(float))
     if needs_sex:
-        usable &= manifest["male"].notna().to_numpy()
-    if not usable.any():
+        fits &= manifest["male"].notna().to_numpy()
+    if data.sex != "both":
+        fits &= (manifest["male"] == (data.sex == "M")).fillna(False).to_numpy(bool)
+    if not fits.any():
         split = ", ".join(manifest["split"].unique())
         raise BoneageError(
-            f"split {split}: no image has both a bone age and what the model needs; "
+            f"split {split}: no image has a bone age and the sex that the settings ask for; "
             "'boneage check-data' lists what is missing"
         )
-    return manifest[usable].reset_index(drop=True)
+    return manifest[fits].reset_index(drop=True)
 
 
 def view_pixels(manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path) -> Rendered:

@@ -304,6 +304,11 @@ def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:
         )
 
 
+def read_prediction_table(path: Path) -> pd.DataFrame:
+    """Reads a table that ``write_prediction_table`` wrote."""
+    return pd.read_csv(path, dtype={"image_id": str, "sex": str, "error": str})
+
+
 def write_prediction_table(predictions: pd.DataFrame, path: Path) -> None:
     """Writes a table of ``PREDICTION_COLUMNS`` as CSV."""
     with whole_file(path) as temporary:

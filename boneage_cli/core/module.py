@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ from torchmetrics import MeanMetric
 from boneage_cli.core.augmentation import Augmentation
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.datamodule import Batch
+from boneage_cli.core.norm_statistics import measure_norms
 from boneage_cli.core.optimisation import build_optimiser, rate_schedule, with_and_without_decay
 from boneage_cli.models.losses import build_loss
 from boneage_cli.models.network import (
@@ -59,9 +61,19 @@ class BoneAgeModule(pl.LightningModule):
         """The validation figure that decides which epoch is best; smaller is better."""
         return "val_mae" if "age" in self.experiment.model.targets else "val_sex_error"
 
+    @property
+    def plateau_monitor(self) -> str:
+        """The validation figure that the plateau schedule watches."""
+        return "val_loss" if self.settings.plateau_monitor == "loss" else self.monitor
+
     def on_train_epoch_start(self) -> None:
         """Freezes or releases the encoder."""
         freeze_encoder(self.network, self.current_epoch < self.settings.frozen_epochs)
+        if self.plateau is not None and self.current_epoch == self.settings.frozen_epochs:
+            # A resumed run comes here in this epoch once as well, with the rates of before.
+            for group in self.plateau.optimizer.param_groups:
+                if group["part"] == "head":
+                    group["lr"] *= self.settings.head_fine_tune_rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, augmented on the device that trains."""
@@ -74,6 +86,11 @@ class BoneAgeModule(pl.LightningModule):
         if self.settings.mixup:
             batch = self._mix(batch)
         return self._step(self.network, batch, "train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Measures batch normalisation anew, on training images that nothing has changed."""
+        if self.settings.norm_images:
+            measure_norms(self.best_guess, self._clean_batches(self.settings.norm_images))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measures one validation batch."""
@@ -99,9 +116,9 @@ class BoneAgeModule(pl.LightningModule):
         rate = self.settings.learning_rate
         groups = [
             *with_and_without_decay(
-                encoder_parameters(self.network), rate * self.settings.fine_tune_rate
+                encoder_parameters(self.network), rate * self.settings.fine_tune_rate, "encoder"
             ),
-            *with_and_without_decay(head_parameters(self.network), rate),
+            *with_and_without_decay(head_parameters(self.network), rate, "head"),
         ]
         optimiser = build_optimiser(groups, self.settings)
         if self.settings.schedule == "plateau":
@@ -113,7 +130,8 @@ class BoneAgeModule(pl.LightningModule):
             )
             return optimiser
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = LambdaLR(optimiser, rate_schedule(self.settings, steps))
+        factors = [rate_schedule(self.settings, steps, g["part"]) for g in optimiser.param_groups]
+        schedule = LambdaLR(optimiser, factors)
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -169,6 +187,15 @@ class BoneAgeModule(pl.LightningModule):
             self._metric(f"{split}_sex_error").update(wrong, weight)
         self._metric(f"{split}_loss").update(loss.detach(), weight.sum())
         return loss
+
+    def _clean_batches(self, images: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+        batches = self.trainer.train_dataloader.dataset  # type: ignore[union-attr]
+        chance = np.random.default_rng((self.settings.seed, self.current_epoch))
+        rows = chance.permutation(len(batches))[:images]
+        for some in np.array_split(rows, -(-len(rows) // self.settings.batch_size)):
+            batch = self.transfer_batch_to_device(batches[some.tolist()], self.device, 0)
+            views = {name: batch[name] for name in self.network.views}
+            yield views, batch["male"] if self.experiment.model.gender else None
 
     def _metric(self, name: str) -> MeanMetric:
         metric = self.metrics[name]

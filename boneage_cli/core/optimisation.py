@@ -30,26 +30,33 @@ def build_optimiser(
 
 
 def with_and_without_decay(
-    parameters: Iterable[torch.nn.Parameter], learning_rate: float
+    parameters: Iterable[torch.nn.Parameter], learning_rate: float, part: str
 ) -> list[dict[str, Any]]:
-    """Two groups: matrices and kernels with weight decay; biases and norm scales without."""
+    """Two groups: matrices and kernels with weight decay; biases and norm scales without.
+
+    Args:
+        parameters: The weights of one part of a network.
+        learning_rate: Theirs.
+        part: The part's name, which the groups carry: ``encoder`` or ``head``.
+    """
     parameters = list(parameters)
     kernels = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
-        {"params": kernels, "lr": learning_rate},
-        {"params": vectors, "lr": learning_rate, "weight_decay": 0.0},
+        {"params": kernels, "lr": learning_rate, "part": part},
+        {"params": vectors, "lr": learning_rate, "part": part, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def rate_schedule(settings: TrainingSettings, steps: int) -> Callable[[int], float]:
+def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable[[int], float]:
     """The factor on the learning rate at each optimiser step.
 
     Args:
-        settings: The training settings; ``plateau`` is stepped by the validation MAE instead and
+        settings: The training settings; ``plateau`` is stepped by a validation figure instead and
             has a constant factor here.
         steps: The number of optimiser steps of the whole training.
+        part: ``encoder`` or ``head``, which has another rate after the frozen epochs.
     """
     per_epoch = max(1, steps // settings.epochs)
     floor = settings.final_rate
@@ -74,8 +81,12 @@ def rate_schedule(settings: TrainingSettings, steps: int) -> Callable[[int], flo
         }[settings.schedule]
         return base + (1 - base) * height * swing
 
-    if settings.schedule == "cosine":
-        return cosine
-    if settings.schedule in ("triangular", "triangular2", "exp_range"):
-        return cyclical
-    return lambda step: 1.0
+    def constant(step: int) -> float:
+        return 1.0
+
+    cycles = dict.fromkeys(("triangular", "triangular2", "exp_range"), cyclical)
+    schedule = {"cosine": cosine, **cycles}.get(settings.schedule, constant)
+    if part != "head" or settings.head_fine_tune_rate == 1:
+        return schedule
+    frozen = settings.frozen_epochs * per_epoch
+    return lambda step: schedule(step) * (settings.head_fine_tune_rate if step >= frozen else 1)

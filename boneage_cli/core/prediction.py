@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,6 +17,7 @@ import torch
 from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.hardware import autocast, choose_device, choose_precision
+from boneage_cli.core.runs import bundles_at
 from boneage_cli.core.tta import VIEWS, turned
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings
 from boneage_cli.errors import BoneageError
@@ -61,6 +62,8 @@ class Predictor:
             for bundle in bundles
         ]
         self.needs_sex = any(bundle.experiment.model.gender for bundle in bundles)
+        # A model of girls alone knows nothing of boys.
+        self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
         renderers = [ViewRenderer(bundle.experiment) for bundle in bundles]
         self.view_settings = [renderer.settings for renderer in renderers]
         # Models that see the same pixels share them.
@@ -70,14 +73,15 @@ class Predictor:
     def load(
         cls, bundles: Sequence[Path], device: str = "auto", precision: str = "auto"
     ) -> Predictor:
-        """Reads models from bundles or run folders.
+        """Reads models from bundles, run folders, or folders of a cross-validation.
 
         Raises:
             BoneageError: A file is no bundle, or the device is not there.
         """
         if not bundles:
             raise BoneageError("--model: name at least one model bundle")
-        return cls([load_bundle(path) for path in bundles], device, precision)
+        files = [file for path in bundles for file in bundles_at(Path(path))]
+        return cls([load_bundle(file) for file in files], device, precision)
 
     @property
     def description(self) -> str:
@@ -114,6 +118,9 @@ class Predictor:
         if self.needs_sex and None in sexes:
             source = radiographs[sexes.index(None)].source
             raise BoneageError(f"{source}: {SEX_UNKNOWN}")
+        for radiograph, male_or_none in zip(radiographs, sexes, strict=True):
+            if self._never_saw(male_or_none):
+                raise BoneageError(f"{radiograph.source}: {self._of_one_sex}")
         pixels = [self._render(radiograph) for radiograph in radiographs]
         months = [
             self._months(pixels[i : i + batch_size], sexes[i : i + batch_size], tta)
@@ -162,12 +169,20 @@ class Predictor:
                 for future in waiting:
                     future.cancel()
 
-    def predict_pixels(self, views: Rendered, male: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    def predict_pixels(
+        self,
+        views: Callable[[np.ndarray], Rendered],
+        male: np.ndarray,
+        *,
+        tta: bool = False,
+        batch_size: int = 32,
+    ) -> np.ndarray:
         """The bone age of rendered radiographs, by models that all see the same views.
 
         Args:
-            views: For each view, uint8 (n, H, W).
+            views: Gives the views of some of the n radiographs, by their numbers.
             male: (n,), 1 for a boy, 0 for a girl; ignored by models without sex.
+            tta: Whether to average over mirrored and slightly turned views.
             batch_size: Images per pass of the network.
 
         Returns:
@@ -175,9 +190,9 @@ class Predictor:
         """
         months = []
         for start in range(0, len(male), batch_size):
-            rows = slice(start, start + batch_size)
-            batch = {name: pixels[rows] for name, pixels in views.items()}
-            months.append(self._forward(dict.fromkeys(self.renderers, batch), male[rows]))
+            rows = np.arange(start, min(start + batch_size, len(male)))
+            pixels = dict.fromkeys(self.renderers, views(rows))
+            months.append(self._forward(pixels, male[rows], tta))
         return np.concatenate(months) if months else np.empty(0)
 
     def _prepare(self, case: Case) -> _Prepared:
@@ -188,9 +203,19 @@ class Predictor:
             male = radiograph.male if case.male is None else case.male
             if self.needs_sex and male is None:
                 return _Prepared(case, None, None, SEX_UNKNOWN)
+            if self._never_saw(male):
+                return _Prepared(case, None, male, self._of_one_sex)
             return _Prepared(case, self._render(radiograph), male, stated=radiograph.male)
         except BoneageError as error:
             return _Prepared(case, None, None, str(error))
+
+    def _never_saw(self, male: bool | None) -> bool:
+        return male is not None and bool(self.trained_on - {"M" if male else "F"})
+
+    @property
+    def _of_one_sex(self) -> str:
+        sexes = " and of ".join("girls" if sex == "F" else "boys" for sex in self.trained_on)
+        return f"a model of {sexes} alone (data.sex); choose another --model"
 
     def _render(self, radiograph: Radiograph) -> Pixels:
         return {settings: render(radiograph) for settings, render in self.renderers.items()}

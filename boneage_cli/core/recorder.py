@@ -47,6 +47,7 @@ class RunRecorder(pl.Callback):
         self.best_epoch = 0
         self._started = 0.0
         self._trained = 0.0
+        self._rate = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
@@ -60,6 +61,12 @@ class RunRecorder(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Starts the epoch's clock."""
         self._started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Notes the rate of this step; at the epoch's end the next one's is set already."""
+        self._rate = trainer.optimizers[0].param_groups[-1]["lr"]
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Stops the clock of training."""
@@ -79,7 +86,7 @@ class RunRecorder(pl.Callback):
         if improved := row[module.monitor] < self.best:
             self.best, self.best_epoch = row[module.monitor], int(row["epoch"])
         if module.plateau is not None:
-            module.plateau.step(row[module.monitor])
+            module.plateau.step(row[module.plateau_monitor])
         patience = module.settings.patience
         if patience and row["epoch"] - self.best_epoch >= patience:
             trainer.should_stop = True
@@ -98,7 +105,7 @@ class RunRecorder(pl.Callback):
         return {
             "epoch": trainer.current_epoch + 1,
             **figures,
-            "learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
+            "learning_rate": self._rate,
             "seconds": time.perf_counter() - self._started,
             "images_per_second": len(batches.dataset)  # type: ignore[union-attr]
             / (self._trained - self._started),

@@ -3,7 +3,8 @@
 A run folder holds::
 
     settings.toml                 the experiment, as it was trained
-    run.json                      data set, its digest, hardware, command
+    run.json                      data set, its digest, devices, command
+    result.json                   what came out of it: MAE with its interval, weights, time
     history.csv                   one row per epoch
     events.out.tfevents…          the same for TensorBoard
     last.ckpt                     to resume from
@@ -11,6 +12,9 @@ A run folder holds::
     learning_curve.png
     validation/                   the bundle's figures on the validation split: metrics.json,
                                   predictions.csv, scatter.png, bland_altman.png
+
+The folder of a cross-validation holds such a folder per fold, ``fold-1`` and so on, and in
+``out-of-fold/`` the figures of all radiographs, each predicted by the model that did not see it.
 """
 
 from __future__ import annotations
@@ -28,8 +32,12 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
 RUNS = Path("runs")
+SETTINGS = "settings.toml"
+RECORD = "run.json"
+RESULT = "result.json"
 BUNDLE = "best.safetensors"
 CHECKPOINT = "last.ckpt"
+OUT_OF_FOLD = "out-of-fold"
 SUMMARY_COLUMNS = (
     "model_name",
     "num_params",
@@ -62,18 +70,25 @@ def new_run_folder(runs: Path, name: str) -> Path:
     raise BoneageError(f"{runs}: too many runs named {stem}")
 
 
-def newest_bundle(runs: Path = RUNS) -> Path:
-    """The model of the newest run that has one.
+def newest_model(runs: Path = RUNS) -> Path:
+    """The bundle of the newest run that has one, or the folder of a newer cross-validation.
 
     Raises:
         BoneageError: No run has.
     """
-    bundles = sorted(runs.glob(f"*/{BUNDLE}"), key=lambda path: path.stat().st_mtime)
-    if not bundles:
+    made = [*runs.glob(f"*/{BUNDLE}"), *runs.glob(f"*/{OUT_OF_FOLD}/metrics.json")]
+    if not made:
         raise BoneageError(
             f"{runs}: no trained model here; 'boneage train' makes one, or name one with --model"
         )
-    return bundles[-1]
+    newest = max(made, key=lambda path: path.stat().st_mtime)
+    return newest if newest.name == BUNDLE else newest.parents[1]
+
+
+def bundles_at(path: Path) -> list[Path]:
+    """The bundles that a path names: a bundle, a run's folder, or one with a run per fold."""
+    folds = sorted(path.glob(f"fold-*/{BUNDLE}")) if path.is_dir() else []
+    return folds or [path / BUNDLE if path.is_dir() else path]
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
@@ -92,6 +107,14 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BoneageError(f"{path}: cannot be read ({error}); is this a run folder?") from None
+
+
+def figure(result: Mapping[str, Any]) -> str:
+    """The figure that a model is judged by, as text: MAE with its interval, or errors in sex."""
+    if result["validation_mae"] is not None:
+        mae = result["validation_mae"]
+        return f"{mae['value']:.2f} ({mae['low']:.2f} to {mae['high']:.2f})"
+    return f"{result['validation_sex_error']:.1%} of sexes wrong"
 
 
 def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:

@@ -8,28 +8,33 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from boneage_cli.core import plots
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
-from boneage_cli.core.datamodule import BoneAgeData, mean_and_deviation
+from boneage_cli.core.datamodule import BoneAgeData, Fold, mean_and_deviation
 from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
 from boneage_cli.core.hardware import choose_precision, describe_hardware
+from boneage_cli.core.logs import run_loggers
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.recorder import EpochRow, RunRecorder, TrainingProgress
 from boneage_cli.core.runs import (
     BUNDLE,
     CHECKPOINT,
+    RECORD,
+    RESULT,
     RUNS,
+    SETTINGS,
     add_to_summary,
     new_run_folder,
     read_json,
@@ -40,15 +45,30 @@ from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained
 
+Report = Callable[[EpochRow], None]
+
 LIGHTNING_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-class EventLogger(TensorBoardLogger):
-    """TensorBoard events alone: the settings stand in settings.toml, not in a second file."""
+def silent(row: EpochRow) -> None:
+    """Reports nothing of an epoch."""
 
-    def save(self) -> None:
-        """Writes the events that wait."""
-        self.experiment.flush()
+
+@dataclass(frozen=True)
+class Resources:
+    """Where a training runs and what it keeps outside its run folder.
+
+    Attributes:
+        cache: Where decoded images are kept; None for the data set's folder.
+        devices: ``auto``, ``cpu``, or a number of GPUs or processes.
+        nodes: The number of machines.
+        wandb: The Weights & Biases project that the figures also go to; None for none.
+    """
+
+    cache: Path | None = None
+    devices: str = "auto"
+    nodes: int = 1
+    wandb: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,46 +99,113 @@ def train(
     data: Path,
     *,
     runs: Path = RUNS,
+    folder: Path | None = None,
+    fold: Fold | None = None,
     config_file: Path | None = None,
-    cache: Path | None = None,
-    devices: str = "auto",
-    nodes: int = 1,
-    report: Callable[[EpochRow], None] = lambda row: None,
+    resources: Resources | None = None,
+    report: Report = silent,
 ) -> Run:
     """Trains a model.
 
     Args:
         experiment: The settings.
         data: The data set's folder, with a train and a validation split.
-        runs: Where the run folder is made.
+        runs: Where a new run folder is made, named by time and experiment.
+        folder: The run folder itself, instead.
+        fold: The part of both splits that is held out; None to validate on the validation split.
         config_file: The file that the settings came from, for the table of runs.
-        cache: Where decoded images are kept; None for the data set's folder.
-        devices: ``auto``, ``cpu``, or a number of GPUs or processes.
-        nodes: The number of machines.
+        resources: Devices, cache and logs.
         report: Called with the figures of each epoch.
 
     Raises:
         BoneageError: The data or the settings do not allow it.
         Interrupted: The user stopped it; the message says how to go on.
     """
-    datamodule = BoneAgeData(data, experiment, cache)
+    resources = resources or Resources()
+    cache = resources.cache
+    datamodule = BoneAgeData(data, experiment, cache, fold)
     network = _new_network(experiment, datamodule)
-    folder = new_run_folder(runs, experiment.name)
-    write_experiment(experiment, folder / "settings.toml")
     record = {
         "data": str(data.absolute()),
         "cache": str(cache.absolute()) if cache else None,
+        "fold": [fold.number, fold.count] if fold else None,
         "data_digest": _digest(datamodule),
         "config_file": str(config_file) if config_file else None,
         "command": shlex.join(sys.argv),
-        "devices": devices,
-        "nodes": nodes,
+        "devices": resources.devices,
+        "nodes": resources.nodes,
+        "wandb": resources.wandb,
     }
-    write_json(record, folder / "run.json")
+    if not is_main_process():
+        # The main process makes the folder, and is the only one that writes there.
+        folder = folder or runs / experiment.name
+    else:
+        folder = new_run_folder(runs, experiment.name) if folder is None else folder
+        write_experiment(experiment, folder / SETTINGS)
+        write_json(record, folder / RECORD)
     return _fit(folder, record, datamodule, network, experiment, report, resume=False)
 
 
-def resume(folder: Path, *, report: Callable[[EpochRow], None] = lambda row: None) -> Run:
+def train_into(
+    folder: Path,
+    experiment: Experiment,
+    data: Path,
+    *,
+    fold: Fold | None = None,
+    config_file: Path | None = None,
+    resources: Resources | None = None,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Trains into a folder, or goes on with what was begun there, or takes what is finished.
+
+    Args:
+        folder: The run folder.
+        experiment: As in ``train``, as are the others.
+        data: The data set's folder.
+        fold: The part that is held out.
+        config_file: The file that the settings came from.
+        resources: Devices, cache and logs, where training begins.
+        report: Called with the figures of each epoch.
+
+    Returns:
+        The figures of ``result.json``.
+
+    Raises:
+        BoneageError: The folder holds a run of other settings or data.
+        Interrupted: The user stopped it.
+    """
+    if not (folder / RECORD).exists():
+        train(
+            experiment,
+            data,
+            folder=folder,
+            fold=fold,
+            config_file=config_file,
+            resources=resources,
+            report=report,
+        )
+    else:
+        record = read_json(folder / RECORD)
+        if load_experiment(folder / SETTINGS) != experiment or record["data"] != str(
+            data.absolute()
+        ):
+            raise BoneageError(
+                f"{folder}: holds a run of other settings or of another data set; choose another "
+                "folder, or remove this one"
+            )
+        if (folder / RESULT).exists():
+            _check_data(folder, record, BoneAgeData(data, experiment, fold=fold))
+        else:
+            resume(folder, report=report)
+    return read_json(folder / RESULT)
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes and prints, of one or several that train."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def resume(folder: Path, *, report: Report = silent) -> Run:
     """Goes on with a run that was interrupted, to the same result as if it had not been.
 
     Args:
@@ -129,19 +216,26 @@ def resume(folder: Path, *, report: Callable[[EpochRow], None] = lambda row: Non
         BoneageError: It is no run folder, or the data set is not the one it began with.
         Interrupted: The user stopped it; the message says how to go on.
     """
-    record = read_json(folder / "run.json")
-    experiment = load_experiment(folder / "settings.toml")
+    record = read_json(folder / RECORD)
+    experiment = load_experiment(folder / SETTINGS)
     datamodule = BoneAgeData(
-        Path(record["data"]), experiment, Path(record["cache"]) if record["cache"] else None
+        Path(record["data"]),
+        experiment,
+        Path(record["cache"]) if record["cache"] else None,
+        Fold(*record["fold"]) if record["fold"] else None,
     )
+    _check_data(folder, record, datamodule)
+    network = _new_network(experiment, datamodule)
+    started = (folder / CHECKPOINT).exists()
+    return _fit(folder, record, datamodule, network, experiment, report, resume=started)
+
+
+def _check_data(folder: Path, record: dict[str, Any], datamodule: BoneAgeData) -> None:
     if _digest(datamodule) != record["data_digest"]:
         raise BoneageError(
             f"{record['data']}: the labels or images changed since {folder.name} began; "
             "start a new run"
         )
-    network = _new_network(experiment, datamodule)
-    started = (folder / CHECKPOINT).exists()
-    return _fit(folder, record, datamodule, network, experiment, report, resume=started)
 
 
 def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
@@ -157,7 +251,7 @@ def _fit(
     datamodule: BoneAgeData,
     network: Network,
     experiment: Experiment,
-    report: Callable[[EpochRow], None],
+    report: Report,
     *,
     resume: bool,
 ) -> Run:
@@ -184,7 +278,7 @@ def _fit(
         gradient_clip_val=settings.gradient_clip or None,
         accumulate_grad_batches=settings.accumulate,
         deterministic=settings.deterministic or None,
-        logger=EventLogger(folder, name="", version=""),
+        logger=run_loggers(folder, record["wandb"]),
         callbacks=[recorder, TrainingProgress()],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -235,6 +329,7 @@ def _finish(
     )
     if trainer.is_global_zero:
         best = history.iloc[recorder.best_epoch - 1]
+        write_json(_result(run, experiment, datamodule, best), folder / RESULT)
         add_to_summary(
             folder.parent,
             {
@@ -255,12 +350,37 @@ def _finish(
     return run
 
 
+def _result(
+    run: Run, experiment: Experiment, datamodule: BoneAgeData, best: pd.Series
+) -> dict[str, Any]:
+    return {
+        "name": experiment.name,
+        "date": f"{datetime.now():%Y-%m-%d}",
+        "backbone": experiment.model.backbone,
+        "train_images": len(datamodule.train_manifest),
+        "validation_images": len(datamodule.validation_manifest),
+        "validation_mae": asdict(run.evaluation.mae) if run.evaluation else None,
+        "validation_sex_error": best.get("val_sex_error"),
+        "yardstick_mae": run.evaluation.yardstick_mae if run.evaluation else None,
+        "epochs": run.epochs,
+        "best_epoch": run.best_epoch,
+        "parameters": run.parameters,
+        "seconds": round(run.seconds, 1),
+        "hardware": describe_hardware(_device()),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _evaluate(folder: Path, datamodule: BoneAgeData, experiment: Experiment) -> Evaluation:
     # Measured once more along the path that predict takes, not taken from the log.
     predictor = Predictor.load([folder / BUNDLE], precision=experiment.training.precision)
     manifest = datamodule.validation_manifest
     batches = datamodule.batches["validation"]
-    months = predictor.predict_pixels(batches.views, batches.male.numpy())
+    months = predictor.predict_pixels(batches.pixels, batches.male.numpy())
     return evaluate_predictions(
         manifest,
         months,
@@ -282,7 +402,7 @@ def _provenance(datamodule: BoneAgeData) -> dict[str, Any]:
         "validation_images": len(datamodule.validation_manifest),
         "data_digest": _digest(datamodule),
         "torch": torch.__version__,
-        "hardware": describe_hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "hardware": describe_hardware(_device()),
     }
 
 

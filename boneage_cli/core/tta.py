@@ -18,7 +18,8 @@ def turned(pixels: Tensor, mirrored: bool, degrees: float) -> Tensor:
     Args:
         pixels: Gray values 0…255, (B, 1, H, W).
         mirrored: Whether left and right are exchanged first.
-        degrees: Of the turn, to the left; what comes in from outside is black.
+        degrees: Of the turn, to the left; what comes in from outside is as its nearest pixel, as in
+            training.
 
     Returns:
         The same shape; floating point where the images were turned.
@@ -36,4 +37,4 @@ def turned(pixels: Tensor, mirrored: bool, degrees: float) -> Tensor:
     grid = functional.affine_grid(
         matrix.expand(len(pixels), 2, 3), list(pixels.shape), align_corners=False
     )
-    return functional.grid_sample(pixels.float(), grid, align_corners=False)
+    return functional.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)

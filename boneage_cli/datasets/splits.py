@@ -40,6 +40,26 @@ def set_aside(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
     return _unit_names(manifest).isin(set(chosen))
 
 
+def choose(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Chooses so many radiographs, stratified by sex and age, in the manifest's order.
+
+    Args:
+        manifest: Rows with ``id``, ``boneage`` (months) and ``male``.
+        count: How many rows are wanted. Smaller choices with one seed lie in no larger ones.
+        seed: The same seed chooses the same radiographs, in whatever order the rows stand.
+
+    Raises:
+        BoneageError: There are not so many.
+    """
+    if not 1 <= count <= len(manifest):
+        raise BoneageError(f"{count} of {len(manifest)} radiographs: choose 1 to {len(manifest)}")
+    rng = np.random.default_rng(seed)
+    ids = _in_order_of_sex_and_age(manifest.drop(columns="patient", errors="ignore"), rng)
+    edges = np.arange(count + 1) * len(ids) // count
+    chosen = set(ids[rng.integers(edges[:-1], edges[1:])])
+    return manifest[("radiograph " + manifest["id"].astype(str)).isin(chosen)]
+
+
 def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
     """Deals radiographs out to folds for cross-validation, stratified by sex and age.
 

@@ -18,6 +18,7 @@ COMMANDS = (
     "clahe",
     "locate-rois",
     "train",
+    "sweep",
     "train-landmarks",
     "evaluate",
     "predict",

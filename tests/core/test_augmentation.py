@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from pydantic import ValidationError
 
 from boneage_cli.core.augmentation import Augmentation
 from boneage_cli.core.config import AugmentationSettings
 
-RANGES = ("flip", "rotate", "translate", "scale", "shear", "brightness", "contrast", "gamma")
+RANGES = (
+    "flip",
+    "rotate",
+    "translate",
+    "scale",
+    "aspect",
+    "shear",
+    "brightness",
+    "contrast",
+    "gamma",
+)
 NOTHING = dict.fromkeys(RANGES, 0.0)
 
 
@@ -56,3 +68,49 @@ def test_gray_values_stay_between_black_and_white() -> None:
     )["hand"]
     assert float(changed.min()) >= 0
     assert float(changed.max()) <= 255
+
+
+def square(side: int) -> torch.Tensor:
+    """A white square in the middle of black, (32, 1, side, side); it fills a quarter."""
+    image = torch.zeros(32, 1, side, side, dtype=torch.uint8)
+    image[..., side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 255
+    return image
+
+
+def extent(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Height and width of the square in each image, fractions of the side."""
+    shares = images[:, 0] / 255
+    return shares.amax(2).mean(1), shares.amax(1).mean(1)
+
+
+def test_a_shift_is_the_same_fraction_of_every_view() -> None:
+    augmentation = Augmentation(AugmentationSettings(**{**NOTHING, "translate": 0.2, "rotate": 20}))
+    torch.manual_seed(0)
+    changed = augmentation({"hand": square(128), "carpal": square(64)})
+    halved = torch.nn.functional.avg_pool2d(changed["hand"], 2)
+    assert (halved - changed["carpal"]).abs().mean() < 3
+    assert (halved - square(64)).abs().mean() > 10
+
+
+def test_sizes_stay_within_the_range_of_factors() -> None:
+    settings = AugmentationSettings(**{**NOTHING, "scale": (0.6, 1.0)})
+    torch.manual_seed(0)
+    heights, widths = extent(Augmentation(settings)({"hand": square(128)})["hand"])
+    assert heights.max() <= 0.5 + 0.02
+    assert 0.3 - 0.02 <= heights.min() < 0.4
+    assert torch.allclose(heights, widths, atol=0.01)
+
+
+def test_aspect_changes_height_against_width_and_keeps_the_area() -> None:
+    settings = AugmentationSettings(**{**NOTHING, "aspect": 0.3})
+    torch.manual_seed(0)
+    heights, widths = extent(Augmentation(settings)({"hand": square(128)})["hand"])
+    ratio = heights / widths
+    assert 1.2 < ratio.max() < 1.4
+    assert 0.7 < ratio.min() < 0.85
+    assert torch.allclose(heights * widths, torch.tensor(0.25), atol=0.02)
+
+
+def test_a_range_from_large_to_small_is_refused() -> None:
+    with pytest.raises(ValidationError, match="not from a smaller to a larger"):
+        AugmentationSettings(scale=(1.1, 0.9))

@@ -20,7 +20,7 @@ from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
 from boneage_cli.core.evaluation import evaluate
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.training import Run, resume, train
+from boneage_cli.core.training import Resources, Run, resume, train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 
@@ -50,6 +50,7 @@ def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
     assert names == {
         "settings.toml",
         "run.json",
+        "result.json",
         "history.csv",
         "last.ckpt",
         "best.safetensors",
@@ -193,8 +194,8 @@ def test_a_second_training_reads_no_image_again(
     demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    train(tiny, demo_data, runs=tmp_path / "runs", cache=cache)
+    train(tiny, demo_data, runs=tmp_path / "runs", resources=Resources(cache=cache))
     built = {path: path.stat().st_mtime_ns for path in cache.glob("pixels-*.npy")}
     assert len(built) == 2
-    train(tiny, demo_data, runs=tmp_path / "runs", cache=cache)
+    train(tiny, demo_data, runs=tmp_path / "runs", resources=Resources(cache=cache))
     assert {path: path.stat().st_mtime_ns for path in cache.glob("pixels-*.npy")} == built

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.datasets.splits import assign_folds, set_aside
+from boneage_cli.datasets.splits import assign_folds, choose, set_aside
 from boneage_cli.errors import BoneageError
 
 
@@ -101,3 +101,20 @@ def test_a_fraction_out_of_range_is_refused(fraction):
 def test_folds_that_cannot_be_filled_are_refused(folds):
     with pytest.raises(BoneageError, match="choose 2 to 10"):
         assign_folds(radiographs(10), folds, 0)
+
+
+@given(st.integers(60, 300), st.integers(1, 60), st.integers(0, 1000))
+@settings(deadline=None, max_examples=40)
+def test_a_choice_has_the_wanted_size_and_the_sexes_of_the_whole(count, wanted, seed):
+    manifest = radiographs(count, seed)
+    chosen = choose(manifest, wanted, seed)
+    assert len(chosen) == wanted
+    assert chosen["id"].is_unique
+    assert abs(chosen["male"].sum() - manifest["male"].mean() * wanted) <= 2
+    shuffled = manifest.sample(frac=1, random_state=1)
+    assert set(choose(shuffled, wanted, seed)["id"]) == set(chosen["id"])
+
+
+def test_more_than_there_are_cannot_be_chosen():
+    with pytest.raises(BoneageError, match="11 of 10 radiographs"):
+        choose(radiographs(10), 11, 0)

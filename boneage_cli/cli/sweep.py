@@ -1,0 +1,124 @@
+"""``boneage sweep``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_table, warn
+from boneage_cli.cli.train import print_epoch
+
+
+def sweep(
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--config", "-c", help="A settings file; repeatable. Default: the built-in settings."
+        ),
+    ] = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            "--backbones", "-b", metavar="A,B,…", help="The same as --vary model.backbone=A,B,…"
+        ),
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="KEY=V,W,…",
+            help="The values of one setting, as training.loss=mae,huber. Repeatable: every "
+            "combination is trained.",
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="One setting for all of them, as training.epochs=5. Repeatable."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            file_okay=False,
+            help="The sweep's folder. [default: runs/sweep-NAME, after the first settings' name]",
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", min=2, metavar="K", help="Cross-validate each with K folds."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", help="Where decoded images are kept. [default: .cache in the data set]"
+        ),
+    ] = None,
+    devices: Annotated[
+        str, typer.Option("--devices", help="auto, or cpu to leave a GPU alone.")
+    ] = "auto",
+) -> None:
+    """Train the same recipe with several backbones or settings, and rank them.
+
+    Every settings file is trained with every combination of the varied values, on
+    the same radiographs. Ctrl-C is safe: the same command again goes on, and
+    trains nothing twice. One that fails (weights that cannot be downloaded, say)
+    is told of at the end, and the others are trained all the same.
+
+    [bold]Examples[/bold]
+
+    \b
+      boneage sweep -c configs/quick.toml -b tf_efficientnet_lite0,resnet18
+      boneage sweep --vary training.loss=mae,huber --vary model.gender=true,false
+      boneage sweep -c configs/s1-global.toml -c configs/s1-roi.toml \\
+        --set training.epochs=5 --set data.train_images=2000
+
+    [bold]What it writes[/bold]
+
+    \b
+      NAME/          a run folder for each, as train makes it, with result.json
+      table.csv      validation MAE with its interval, weights, time, best first
+      table.md       the same to paste into a document
+
+    [bold]Exit status[/bold]: 0 when all were trained, 1 when some failed, 2 when
+    the settings or the data make no sense.
+    """
+    from boneage_cli.core.sweep import COLUMNS, Combination, combinations, table_rows
+    from boneage_cli.core.sweep import sweep as run_sweep
+    from boneage_cli.core.training import Resources
+    from boneage_cli.datasets.manifest import find_dataset
+
+    choices = [*([f"model.backbone={backbones}"] if backbones else []), *(vary or ())]
+    found = combinations(config or [], choices, set_ or (), tell=warn)
+    folder = find_dataset(data)
+    target = output or Path("runs") / f"sweep-{found[0].experiment.name.split('-')[0]}"
+    console.print(f"data      {folder}", markup=False)
+    console.print(f"sweep     {target}: {len(found)} to train", markup=False)
+
+    def begin(number: int, combination: Combination) -> None:
+        console.print(f"{number} of {len(found)}: {combination.experiment.name}", markup=False)
+
+    outcomes = run_sweep(
+        found,
+        folder,
+        target,
+        folds=folds,
+        resources=Resources(cache=cache, devices=devices),
+        begin=begin,
+        report=print_epoch,
+    )
+    print_table("Sweep", COLUMNS, table_rows(outcomes))
+    failures = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in failures:
+        fail(f"{outcome.name}: {outcome.error}")
+    console.print(f"written   {target}: table.csv, table.md", markup=False)
+    if failures:
+        raise typer.Exit(EXIT_FINDINGS)

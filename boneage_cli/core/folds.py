@@ -1,0 +1,213 @@
+"""Cross-validation: one model per fold, and every radiograph's age from the one that never saw it.
+
+The radiographs of the train and validation splits are pooled and dealt out to folds, stratified by
+sex and age; the test split stays apart. The models of all folds together predict as an ensemble.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.datamodule import Fold
+from boneage_cli.core.evaluation import (
+    Evaluation,
+    evaluate_predictions,
+    read_prediction_table,
+    write_evaluation,
+)
+from boneage_cli.core.runs import (
+    OUT_OF_FOLD,
+    RECORD,
+    RESULT,
+    RUNS,
+    SETTINGS,
+    new_run_folder,
+    read_json,
+    write_json,
+)
+from boneage_cli.core.training import Report, Resources, silent, train_into
+from boneage_cli.errors import BoneageError, Interrupted
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A finished cross-validation.
+
+    Attributes:
+        folder: Holds a run folder per fold; naming it names the ensemble of their models.
+        evaluation: The figures of all radiographs, each predicted by the model that did not see it;
+            None for models that predict no age.
+        folds: What ``result.json`` of each fold says.
+        result: The same of the whole.
+    """
+
+    folder: Path
+    evaluation: Evaluation | None
+    folds: list[dict[str, Any]]
+    result: dict[str, Any]
+
+
+def cross_validate(
+    experiment: Experiment,
+    data: Path,
+    folds: int,
+    *,
+    runs: Path = RUNS,
+    folder: Path | None = None,
+    config_file: Path | None = None,
+    resources: Resources | None = None,
+    begin: Callable[[Fold], None] = lambda fold: None,
+    report: Report = silent,
+) -> CrossValidation:
+    """Trains a model per fold. Folds that are finished in the folder are not trained again.
+
+    Args:
+        experiment: The settings of all models; their seed deals out the folds.
+        data: The data set's folder.
+        folds: How many, at least 2.
+        runs: Where a new folder is made.
+        folder: The folder itself, instead.
+        config_file: The file that the settings came from.
+        resources: Devices, cache and logs.
+        begin: Called when a fold's training begins.
+        report: Called with the figures of each epoch.
+
+    Raises:
+        BoneageError: The data or the settings do not allow it, or the folder holds other work.
+        Interrupted: The user stopped it; the message says how to go on.
+    """
+    if folds < 2:
+        raise BoneageError(f"--folds {folds}: a cross-validation has at least 2")
+    resources = resources or Resources()
+    if resources.nodes > 1 or resources.devices not in ("auto", "cpu", "1"):
+        raise BoneageError("--folds: trains on one device; start it without --devices and --nodes")
+    folder = new_run_folder(runs, experiment.name) if folder is None else folder
+    record = {
+        "data": str(data.absolute()),
+        "folds": folds,
+        "cache": str(resources.cache.absolute()) if resources.cache else None,
+        "devices": resources.devices,
+        "wandb": resources.wandb,
+        "config_file": str(config_file) if config_file else None,
+        "command": shlex.join(sys.argv),
+    }
+    if (folder / RECORD).exists():
+        earlier = read_json(folder / RECORD)
+        if any(earlier.get(key) != record[key] for key in ("data", "folds")):
+            raise BoneageError(f"{folder}: holds other work; choose another folder, or remove it")
+    else:
+        write_experiment(experiment, folder / SETTINGS)
+        write_json(record, folder / RECORD)
+    return _cross_validate(folder, record, experiment, begin, report)
+
+
+def is_cross_validation(folder: Path) -> bool:
+    """Whether a folder holds a cross-validation, not a single run."""
+    return "folds" in read_json(folder / RECORD)
+
+
+def resume_cross_validation(
+    folder: Path,
+    *,
+    begin: Callable[[Fold], None] = lambda fold: None,
+    report: Report = silent,
+) -> CrossValidation:
+    """Goes on with a cross-validation that was interrupted.
+
+    Args:
+        folder: Its folder.
+        begin: Called when a fold's training begins.
+        report: Called with the figures of each epoch.
+
+    Raises:
+        BoneageError: The data set is not the one that it began with.
+        Interrupted: The user stopped it; the message says how to go on.
+    """
+    record = read_json(folder / RECORD)
+    return _cross_validate(folder, record, load_experiment(folder / SETTINGS), begin, report)
+
+
+def _cross_validate(
+    folder: Path,
+    record: dict[str, Any],
+    experiment: Experiment,
+    begin: Callable[[Fold], None],
+    report: Report,
+) -> CrossValidation:
+    data, count = Path(record["data"]), record["folds"]
+    results = []
+    for fold in (Fold(number, count) for number in range(1, count + 1)):
+        begin(fold)
+        try:
+            results.append(
+                train_into(
+                    folder / f"fold-{fold.number}",
+                    experiment,
+                    data,
+                    fold=fold,
+                    config_file=Path(record["config_file"]) if record["config_file"] else None,
+                    resources=Resources(
+                        cache=Path(record["cache"]) if record["cache"] else None,
+                        devices=record["devices"],
+                        wandb=record["wandb"],
+                    ),
+                    report=report,
+                )
+            )
+        except Interrupted:
+            raise Interrupted(
+                f"interrupted in fold {fold.number} of {count}; go on with: "
+                f"boneage train --resume {folder}"
+            ) from None
+    evaluation = _out_of_fold(folder, data, count) if "age" in experiment.model.targets else None
+    result = _summary(results, evaluation)
+    write_json(result, folder / RESULT)
+    return CrossValidation(folder, evaluation, results, result)
+
+
+def _out_of_fold(folder: Path, data: Path, count: int) -> Evaluation:
+    tables = [
+        read_prediction_table(folder / f"fold-{number}" / "validation" / "predictions.csv")
+        for number in range(1, count + 1)
+    ]
+    found = pd.concat(tables, ignore_index=True)
+    known = pd.DataFrame(
+        {
+            "id": found["image_id"],
+            "boneage": found["true"],
+            "male": found["sex"].map({"M": True, "F": False}).astype("boolean"),
+        }
+    )
+    evaluation = evaluate_predictions(
+        known,
+        found["predicted"].to_numpy(float),
+        about={"model": str(folder), "data": str(data), "split": f"{count} folds, out of fold"},
+    )
+    write_evaluation(evaluation, folder / OUT_OF_FOLD, f"{folder.name}, out of fold")
+    return evaluation
+
+
+def _summary(results: list[dict[str, Any]], evaluation: Evaluation | None) -> dict[str, Any]:
+    images = sum(result["validation_images"] for result in results)
+    errors = [result["validation_sex_error"] for result in results]
+    return results[-1] | {
+        "folds": len(results),
+        "train_images": images,
+        "validation_images": images,
+        "validation_mae": asdict(evaluation.mae) if evaluation else None,
+        "validation_sex_error": None
+        if None in errors
+        else sum(r["validation_sex_error"] * r["validation_images"] for r in results) / images,
+        "yardstick_mae": evaluation.yardstick_mae if evaluation else None,
+        "epochs": max(result["epochs"] for result in results),
+        "best_epoch": None,
+        "seconds": round(sum(result["seconds"] for result in results), 1),
+    }

@@ -1,0 +1,56 @@
+"""Batch normalisation measured anew before a network is judged.
+
+While weights still move quickly, the running averages of batch normalisation lag behind them, and
+augmented images have other statistics than the clean ones that are predicted: ages are then off by
+years, all in one direction. Measuring mean and variance again on clean training images, with the
+weights held still, removes that (Wu & Johnson 2021, Rethinking "Batch" in BatchNorm,
+arXiv:2105.07576, "PreciseBN").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from boneage_cli.models.network import Network
+
+
+@torch.no_grad()
+def measure_norms(
+    network: Network, batches: Iterable[tuple[dict[str, Tensor], Tensor | None]]
+) -> None:
+    """Sets every running mean and variance to the average over batches.
+
+    Layers of a frozen encoder keep theirs. The network's mode stays as it is.
+
+    Args:
+        network: The network.
+        batches: For each batch its views, (B, 1, H, W) each, and 1 or 0 for boys or girls, (B,).
+    """
+    frozen = set(network.encoders.modules()) if network.encoder_frozen else set()
+    layers = [
+        layer
+        for layer in network.modules()
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats and layer not in frozen
+    ]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        # Without a momentum the running averages are plain averages over all batches.
+        layer.momentum = None
+        nn.Module.train(layer, True)
+    try:
+        for views, male in batches:
+            network(views, male)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,255 @@
+"""The same data and budget for several settings: every combination trained, then ranked.
+
+A sweep's folder holds a run folder for each combination, with its ``result.json``, and the table of
+all of them as ``table.csv`` and ``table.md``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from boneage_cli.core.config import Experiment, load_experiment
+from boneage_cli.core.folds import cross_validate
+from boneage_cli.core.runs import RESULT, figure, read_json
+from boneage_cli.core.training import Report, Resources, silent, train_into
+from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.files import whole_file
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+COLUMNS = ("rank", "run", "MAE, months (95 %)", "weights", "training", "best epoch")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One experiment of a sweep.
+
+    Attributes:
+        experiment: Its settings; their name is its folder's.
+        config_file: The file that they came from.
+        varied: The settings in which it differs from others, by dotted key.
+    """
+
+    experiment: Experiment
+    config_file: Path | None
+    varied: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one experiment: the figures of ``result.json``, or why there are none."""
+
+    combination: Combination
+    result: dict[str, Any] | None
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.combination.experiment.name
+
+
+def combinations(
+    configs: Sequence[Path],
+    vary: Sequence[str],
+    overrides: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda note: None,
+) -> list[Combination]:
+    """Every settings file with every choice of values of the varied settings.
+
+    Args:
+        configs: Settings files; none for the defaults.
+        vary: Such as ``training.loss=mae,huber``: values with commas between them, each as TOML.
+        overrides: As in ``load_experiment``, for all of them.
+        tell: As in ``load_experiment``.
+
+    Raises:
+        BoneageError: A setting is unknown or refused, or two combinations are one and the same.
+    """
+    choices = dict(_choice(text) for text in vary)
+    if len(choices) < len(vary):
+        raise BoneageError("--vary: a setting is named twice; give all its values at once")
+    found: dict[str, Combination] = {}
+    files: Sequence[Path | None] = configs or [None]
+    for config in files:
+        for values in itertools.product(*choices.values()):
+            varied = dict(zip(choices, values, strict=True))
+            base = load_experiment(config, [*overrides], flags=varied, tell=tell)
+            for key in varied:
+                if any(override.partition("=")[0].strip() == key for override in overrides):
+                    raise BoneageError(f"--set {key}: is varied too; choose one of both")
+            name = "-".join([base.name, *(_slug(key, value) for key, value in varied.items())])
+            if name in found:
+                raise BoneageError(
+                    f"{name}: twice in this sweep; rename one with name = in its file"
+                )
+            experiment = base.model_copy(update={"name": name})
+            found[name] = Combination(experiment, config, varied)
+    return list(found.values())
+
+
+def sweep(
+    combinations: Sequence[Combination],
+    data: Path,
+    folder: Path,
+    *,
+    folds: int | None = None,
+    resources: Resources | None = None,
+    begin: Callable[[int, Combination], None] = lambda number, combination: None,
+    report: Report = silent,
+) -> list[Outcome]:
+    """Trains each experiment, goes on where an earlier sweep stopped, and writes the table.
+
+    One that cannot be trained is told of in the table and does not keep the others waiting.
+
+    Args:
+        combinations: The experiments.
+        data: The data set's folder.
+        folder: Where their run folders are made.
+        folds: Cross-validate each with so many folds; None to validate on the validation split.
+        resources: Devices, cache and logs.
+        begin: Called with each experiment and its number, from 1, when its turn comes.
+        report: Called with the figures of each epoch.
+
+    Returns:
+        The outcomes, the smallest MAE first and failures last.
+
+    Raises:
+        BoneageError: The folder holds an experiment of that name with other settings or data.
+        Interrupted: The user stopped it.
+    """
+    outcomes: list[Outcome] = []
+    for number, combination in enumerate(combinations, 1):
+        begin(number, combination)
+        experiment = combination.experiment
+        place = folder / experiment.name
+        try:
+            if folds is None:
+                result = train_into(
+                    place,
+                    experiment,
+                    data,
+                    config_file=combination.config_file,
+                    resources=resources,
+                    report=report,
+                )
+            else:
+                cross_validate(
+                    experiment,
+                    data,
+                    folds,
+                    folder=place,
+                    config_file=combination.config_file,
+                    resources=resources,
+                    report=report,
+                )
+                result = read_json(place / RESULT)
+            outcomes.append(Outcome(combination, result))
+        except BoneageError as error:
+            outcomes.append(Outcome(combination, None, str(error)))
+        except torch.OutOfMemoryError:
+            message = "out of memory; lower training.batch_size or the image size"
+            outcomes.append(Outcome(combination, None, message))
+        except Interrupted:
+            raise Interrupted(
+                f"interrupted in {number} of {len(combinations)}, {experiment.name}; "
+                "run the same command again to go on"
+            ) from None
+        _write_tables(outcomes, folder)
+    return ranked(outcomes)
+
+
+def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes in order: MAE, then errors in sex where no age is predicted, then failures."""
+
+    def place(outcome: Outcome) -> tuple[int, float]:
+        if outcome.result is None:
+            return 2, 0
+        if outcome.result["validation_mae"] is None:
+            return 1, outcome.result["validation_sex_error"]
+        return 0, outcome.result["validation_mae"]["value"]
+
+    return sorted(outcomes, key=place)
+
+
+def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
+    """The ranked outcomes as texts of ``COLUMNS``."""
+    return [(str(rank), outcome.name, *_cells(outcome)) for rank, outcome in enumerate(outcomes, 1)]
+
+
+def _cells(outcome: Outcome) -> tuple[str, str, str, str]:
+    if outcome.result is None:
+        return "failed", "", "", ""
+    result = outcome.result
+    best = f"{result['best_epoch']} of {result['epochs']}" if result["best_epoch"] else ""
+    return figure(result), f"{result['parameters']:,}", f"{result['seconds']:.0f} s", best
+
+
+def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
+    order = ranked(outcomes)
+    rows = []
+    for rank, outcome in enumerate(order, 1):
+        result = outcome.result or {}
+        mae = result.get("validation_mae") or {}
+        rows.append(
+            {
+                "rank": rank,
+                "run": outcome.name,
+                **outcome.combination.varied,
+                "validation_mae": mae.get("value"),
+                "mae_low": mae.get("low"),
+                "mae_high": mae.get("high"),
+                **{
+                    key: result.get(key)
+                    for key in (
+                        "validation_sex_error",
+                        "yardstick_mae",
+                        "parameters",
+                        "seconds",
+                        "best_epoch",
+                        "epochs",
+                        "train_images",
+                        "validation_images",
+                        "hardware",
+                        "date",
+                    )
+                },
+                "error": outcome.error,
+            }
+        )
+    with whole_file(folder / "table.csv") as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *table_rows(order)]
+    with whole_file(folder / "table.md") as temporary:
+        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _choice(text: str) -> tuple[str, list[Any]]:
+    key, separator, values = text.partition("=")
+    if not separator or not key.strip() or not values.strip():
+        raise BoneageError(
+            f"--vary {text}: write section.key=value,value, as training.loss=mae,mse"
+        )
+    try:
+        return key.strip(), tomllib.loads(f"values = [{values}]")["values"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), [value.strip() for value in values.split(",")]
+
+
+def _slug(key: str, value: Any) -> str:
+    text = re.sub(r"[^A-Za-z0-9._]+", "_", str(value).lower()).strip("_")
+    # A backbone's name says what it is; a number does not.
+    return text if isinstance(value, str) else f"{key.rpartition('.')[2]}-{text}"

@@ -1,0 +1,104 @@
+"""Promises about ``boneage sweep``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, tiny: Experiment, demo_data: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs the command in a folder of its own, with the tiny network's settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    settings = tiny.training.model_copy(update={"epochs": 1})
+    write_experiment(tiny.model_copy(update={"training": settings}), Path("tiny.toml"))
+
+    def run(line: str, status: int = 0) -> Result:
+        words = ["sweep", "-c", "tiny.toml", "--data", str(demo_data), *line.split()]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == status, result.output
+        return result
+
+    return run
+
+
+def test_every_combination_is_trained_and_ranked_by_its_mae(sweep) -> None:
+    result = sweep("--vary training.loss=mae,huber --vary model.gender=true,false -o out")
+    names = {f"tiny-{loss}-gender-{sex}" for loss in ("mae", "huber") for sex in ("true", "false")}
+    table = pd.read_csv("out/table.csv")
+    assert set(table["run"]) == names
+    assert table["rank"].tolist() == [1, 2, 3, 4]
+    assert table["validation_mae"].is_monotonic_increasing
+    assert (table["mae_low"] < table["validation_mae"]).all()
+    assert (table["validation_mae"] < table["mae_high"]).all()
+    for row in table.itertuples():
+        settings = load_experiment(Path("out") / row.run / "settings.toml")
+        assert settings.training.loss in row.run
+        assert settings.model.gender == ("gender-true" in row.run)
+        made = json.loads((Path("out") / row.run / "result.json").read_text())
+        assert made["validation_mae"]["value"] == pytest.approx(row.validation_mae)
+        assert made["parameters"] == row.parameters
+        assert f"{row.validation_mae:.2f}" in result.stdout
+    lines = Path("out/table.md").read_text().splitlines()
+    assert len(lines) == 6
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+def test_a_second_time_nothing_is_trained_again_and_new_values_join(sweep) -> None:
+    sweep("--vary training.loss=mae,huber -o out")
+    made = {path: path.stat().st_mtime_ns for path in Path("out").glob("*/best.safetensors")}
+    again = sweep("--vary training.loss=mae,huber,mse -o out")
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+    assert len(pd.read_csv("out/table.csv")) == 3
+    assert again.stdout.count("epoch   1") == 1
+
+
+def test_backbones_are_varied_by_name_and_one_that_fails_does_not_stop_the_others(sweep) -> None:
+    result = sweep("-b no_such_net,small_cnn -o out", status=1)
+    table = pd.read_csv("out/table.csv").set_index("run")
+    assert table.loc["tiny-small_cnn", "rank"] == 1
+    assert "no_such_net" in table.loc["tiny-no_such_net", "error"]
+    assert "tiny-no_such_net: " in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_each_combination_can_be_cross_validated(sweep) -> None:
+    sweep("--vary training.loss=mae,huber --folds 2 -o out")
+    table = pd.read_csv("out/table.csv")
+    assert (table["validation_images"] == 80).all()
+    assert len(list(Path("out").glob("*/fold-2/best.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("--vary training.los=mae,mse", "did you mean loss"),
+        ("--vary training.loss=mae,no_such", "no_such"),
+        ("--vary training.loss", "section.key=value,value"),
+        ("--vary training.loss=mae --vary training.loss=mse", "named twice"),
+        ("--vary training.loss=mae,mse --set training.loss=mae", "varied too"),
+        ("-c tiny.toml", "twice in this sweep"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_trained(
+    sweep, line: str, reason: str
+) -> None:
+    result = sweep(f"{line} -o out", status=2)
+    assert reason in result.stderr
+    assert not Path("out").exists()
+
+
+def test_other_settings_do_not_overwrite_an_earlier_sweep(sweep) -> None:
+    sweep("-b small_cnn -o out")
+    result = sweep("-b small_cnn --set training.seed=7 -o out", status=1)
+    assert "holds a run of other settings" in result.stderr
+    assert load_experiment(Path("out/tiny-small_cnn/settings.toml")).training.seed == 42

@@ -1,0 +1,157 @@
+"""Promises about cross-validation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.cases import Case
+from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.folds import CrossValidation, cross_validate, resume_cross_validation
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.runs import newest_model, read_json
+from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.errors import BoneageError
+
+
+@pytest.fixture(scope="module")
+def validation(
+    demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory
+) -> CrossValidation:
+    """Three folds of the tiny network."""
+    return cross_validate(tiny, demo_data, 3, runs=tmp_path_factory.mktemp("runs"))
+
+
+def predictions(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "predictions.csv", dtype={"image_id": str})
+
+
+def test_every_radiograph_but_the_test_split_is_predicted_once(
+    validation: CrossValidation, demo_data: Path
+) -> None:
+    manifest = read_manifest(demo_data)
+    known = manifest[manifest["split"] != "test"].set_index("id")["boneage"]
+    found = predictions(validation.folder / "out-of-fold").set_index("image_id")["true"]
+    assert sorted(found.index) == sorted(known.index)
+    assert np.allclose(found.sort_index(), known.sort_index())
+
+
+def test_no_model_predicts_what_it_was_trained_on(validation: CrossValidation) -> None:
+    held_out = [
+        set(predictions(validation.folder / f"fold-{number}" / "validation")["image_id"])
+        for number in (1, 2, 3)
+    ]
+    assert sum(len(ids) for ids in held_out) == len(set.union(*held_out)) == 80
+    for result, ids in zip(validation.folds, held_out, strict=True):
+        assert result["train_images"] == 80 - len(ids)
+        assert result["validation_images"] == len(ids)
+
+
+def test_the_mae_is_that_of_all_folds_together(validation: CrossValidation) -> None:
+    errors = predictions(validation.folder / "out-of-fold")["absolute_error"]
+    mae = validation.result["validation_mae"]
+    assert mae["value"] == pytest.approx(errors.mean(), abs=1e-3)
+    assert mae["low"] < mae["value"] < mae["high"]
+    assert read_json(validation.folder / "result.json") == validation.result
+
+
+def test_all_folds_share_one_cache(
+    tiny: Experiment, demo_data: Path, validation: CrossValidation
+) -> None:
+    sizes = [np.load(path, mmap_mode="r").shape for path in (demo_data / ".cache").glob("*.npy")]
+    assert sum(shape == (80, 64, 56) for shape in sizes) == 1
+
+
+def test_the_folder_names_the_ensemble_of_all_folds(
+    validation: CrossValidation, demo_data: Path
+) -> None:
+    row = read_manifest(demo_data, "test").iloc[0]
+    case = Case(row["path"], bool(row["male"]))
+    ensemble = next(Predictor.load([validation.folder]).predict_files([case]))
+    members = [
+        next(Predictor.load([validation.folder / f"fold-{n}"]).predict_files([case])).months
+        for n in (1, 2, 3)
+    ]
+    assert len(set(members)) == 3
+    assert ensemble.months == pytest.approx(np.mean(members), abs=1e-3)
+    assert newest_model(validation.folder.parent) == validation.folder
+
+
+def test_the_same_settings_give_the_same_folds(
+    validation: CrossValidation, demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    again = cross_validate(tiny, demo_data, 3, runs=tmp_path)
+    columns = ["image_id", "predicted"]
+    pd.testing.assert_frame_equal(
+        predictions(again.folder / "out-of-fold")[columns],
+        predictions(validation.folder / "out-of-fold")[columns],
+    )
+
+
+def test_a_killed_cross_validation_goes_on_and_trains_no_fold_twice(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    settings = tiny.training.model_copy(update={"epochs": 3})
+    experiment = tiny.model_copy(update={"training": settings})
+    write_experiment(experiment, tmp_path / "settings.toml")
+    command = [sys.executable, "-m", "boneage_cli", "train", "--folds", "2"]
+    process = subprocess.Popen(
+        [*command, "-c", "settings.toml", "--data", str(demo_data), "--runs", "runs"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("fold 2 of 2"):
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (folder,) = (tmp_path / "runs").glob("*-tiny")
+    finished = (folder / "fold-1" / "best.safetensors").stat().st_mtime_ns
+    assert not (folder / "fold-2" / "result.json").exists()
+
+    resumed = resume_cross_validation(folder)
+    assert (folder / "fold-1" / "best.safetensors").stat().st_mtime_ns == finished
+    whole = cross_validate(experiment, demo_data, 2, runs=tmp_path / "whole")
+    assert np.allclose(
+        predictions(resumed.folder / "out-of-fold")["predicted"],
+        predictions(whole.folder / "out-of-fold")["predicted"],
+        atol=1e-2,
+    )
+
+
+def test_the_command_prints_each_fold_and_the_whole(
+    demo_data: Path, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    write_experiment(tiny, tmp_path / "settings.toml")
+    line = f"train -c {tmp_path}/settings.toml --data {demo_data} --folds 2 --runs {tmp_path}/runs"
+    result = CliRunner().invoke(app, line.split())
+    assert result.exit_code == 0, result.output
+    for words in ("fold 1 of 2", "fold 2 of 2", "all, out of fold", "predicting the mean age"):
+        assert words in result.stdout
+    (folder,) = (tmp_path / "runs").glob("*-tiny")
+    again = CliRunner().invoke(app, ["train", "--resume", str(folder)])
+    assert again.exit_code == 0
+    assert "epoch" not in again.stdout.split("Cross-validation")[0].replace("best epoch", "")
+
+
+def test_a_folder_with_other_work_is_left_alone(
+    validation: CrossValidation, demo_data: Path, tiny: Experiment
+) -> None:
+    with pytest.raises(BoneageError, match="holds other work"):
+        cross_validate(tiny, demo_data, 4, folder=validation.folder)
+    other = tiny.model_copy(update={"name": "other"})
+    with pytest.raises(BoneageError, match="other settings"):
+        cross_validate(other, demo_data, 3, folder=validation.folder)
