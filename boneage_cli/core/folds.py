@@ -23,6 +23,7 @@ from boneage_cli.core.evaluation import (
     read_prediction_table,
     write_evaluation,
 )
+from boneage_cli.core.logs import check_loggers
 from boneage_cli.core.runs import (
     OUT_OF_FOLD,
     RECORD,
@@ -87,6 +88,7 @@ def cross_validate(
     if folds < 2:
         raise BoneageError(f"--folds {folds}: a cross-validation has at least 2")
     resources = resources or Resources()
+    check_loggers(resources.wandb)
     if resources.nodes > 1 or resources.devices not in ("auto", "cpu", "1"):
         raise BoneageError("--folds: trains on one device; start it without --devices and --nodes")
     folder = new_run_folder(runs, experiment.name) if folder is None else folder

@@ -18,6 +18,16 @@ class EventLogger(TensorBoardLogger):
         self.experiment.flush()
 
 
+def check_loggers(project: str | None) -> None:
+    """Finds out, before any work is done, whether the figures can be logged.
+
+    Raises:
+        BoneageError: Weights & Biases is wanted and not installed.
+    """
+    if project is not None and importlib.util.find_spec("wandb") is None:
+        raise BoneageError("--wandb: not installed; pip install 'boneage[wandb]'")
+
+
 def run_loggers(folder: Path, project: str | None) -> list[Logger]:
     """The loggers of a run.
 
@@ -26,14 +36,9 @@ def run_loggers(folder: Path, project: str | None) -> list[Logger]:
             Weights & Biases, so that a resumed run goes on in the same place.
         project: The project at Weights & Biases; None to log nothing there. ``WANDB_MODE=offline``
             in the environment keeps everything in the run folder.
-
-    Raises:
-        BoneageError: Weights & Biases is wanted and not installed.
     """
     loggers: list[Logger] = [EventLogger(folder, name="", version="")]
     if project is not None:
-        if importlib.util.find_spec("wandb") is None:
-            raise BoneageError("--wandb: not installed; pip install 'boneage[wandb]'")
         loggers.append(
             WandbLogger(
                 project=project, name=folder.name, id=folder.name, save_dir=folder, resume="allow"

@@ -24,7 +24,7 @@ from boneage_cli.core.config import Experiment, load_experiment, write_experimen
 from boneage_cli.core.datamodule import BoneAgeData, Fold, mean_and_deviation
 from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
 from boneage_cli.core.hardware import choose_precision, describe_hardware
-from boneage_cli.core.logs import run_loggers
+from boneage_cli.core.logs import check_loggers, run_loggers
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.recorder import EpochRow, RunRecorder, TrainingProgress
@@ -122,6 +122,7 @@ def train(
         Interrupted: The user stopped it; the message says how to go on.
     """
     resources = resources or Resources()
+    check_loggers(resources.wandb)
     cache = resources.cache
     datamodule = BoneAgeData(data, experiment, cache, fold)
     network = _new_network(experiment, datamodule)
@@ -268,11 +269,13 @@ def _fit(
     accelerator, count = _accelerator(record["devices"])
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     several = record["nodes"] > 1 or (isinstance(count, int) and count > 1)
+    # A frozen encoder gets no gradients, which the processes must expect and look for.
+    parallel = "ddp_find_unused_parameters_true" if settings.frozen_epochs else "ddp"
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=count,
         num_nodes=record["nodes"],
-        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        strategy=parallel if several else "auto",
         precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device)],
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
@@ -430,6 +433,7 @@ def _interrupted(folder: Path) -> Interrupted:
 
 
 def _quiet_lightning() -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # It advises loader processes, which cached bytes do not need, and logging at every step.
     warnings.filterwarnings("ignore", module=r"lightning\.")
