@@ -80,6 +80,15 @@ def train_landmarks(
             help="Measure this bundle instead of training one; 'shipped' is the package's own.",
         ),
     ] = None,
+    gradcam: Annotated[
+        Path | None,
+        typer.Option(
+            "--gradcam",
+            metavar="BUNDLE",
+            help="Measure the regions that Grad-CAM of this age model places, on the same boxes, "
+            "beside those of the key points. It must not have been trained on their radiographs.",
+        ),
+    ] = None,
     device: DeviceOption = Device.auto,
 ) -> None:
     """Train the network that finds middle fingertip, thumb tip and capitate, and measure it.
@@ -100,13 +109,19 @@ def train_landmarks(
 
       boneage train-landmarks --keypoints points.csv --data rsna --evaluate shipped
     """
+    from boneage_cli.core.bundle import load_bundle
     from boneage_cli.core.hardware import choose_device
+    from boneage_cli.core.landmark_evaluation import measure_salient_peaks
     from boneage_cli.core.landmark_examples import read_examples
     from boneage_cli.core.landmark_training import LandmarkRecipe, measure_bundle
     from boneage_cli.core.landmark_training import train_landmarks as train
     from boneage_cli.core.landmarks import SHIPPED, load_landmark_bundle
+    from boneage_cli.core.rois import SalientPeaks
+    from boneage_cli.core.saliency import AgeSaliency
     from boneage_cli.datasets.manifest import find_dataset
 
+    if gradcam is not None and boxes is None:
+        raise BoneageError("--gradcam: regions are measured on boxes; name a table with --boxes")
     if (images is None) == (data is None):
         raise BoneageError("give the radiographs by one of --images DIR and --data DIR")
     where = choose_device(device.value)
@@ -134,12 +149,18 @@ def train_landmarks(
             report=lambda epoch, loss: console.print(f"epoch {epoch:3d}  loss {loss:.3f}"),
         )
         metrics = bundle.metrics
-    _print_metrics(metrics)
+    _print_metrics("Radiographs not trained on", metrics)
+    if gradcam is not None:
+        boxed = [(e.radiograph, e.boxes) for e in examples if e.boxes is not None]
+        peaks = SalientPeaks(AgeSaliency(load_bundle(gradcam), device=where))
+        radiographs, tables = zip(*boxed, strict=True)
+        salient = measure_salient_peaks(peaks, radiographs, tables)
+        _print_metrics(f"The same, regions by Grad-CAM of {gradcam}", salient)
     if evaluate is None:
         console.print(f"bundle       {output}")
 
 
-def _print_metrics(metrics: dict[str, dict[str, float]]) -> None:
+def _print_metrics(title: str, metrics: dict[str, dict[str, float]]) -> None:
     columns = {
         "images": "{:.0f}",
         "median": "{:.2%}",
@@ -153,7 +174,7 @@ def _print_metrics(metrics: dict[str, dict[str, float]]) -> None:
         for pose, row in metrics.items()
     ]
     print_table(
-        "Radiographs not trained on",
+        title,
         ("turned by", "images", "median", "95 %", "not found", "wrists", "MCP"),
         rows,
         "Errors of key points in hand lengths, median and 95th percentile; wrist and MCP boxes "

@@ -294,7 +294,7 @@ def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise BoneageError(f"{source}: " + "; ".join(_explain(error))) from None
+        raise BoneageError(f"{source}: " + "; ".join(explain(error, Experiment))) from None
 
 
 def experiment_to_toml(experiment: Experiment) -> str:
@@ -337,18 +337,27 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     values[name] = value
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
+    """What is wrong with settings, a sentence for each mistake, with the nearest known name.
+
+    Args:
+        error: What checking them against the schema found.
+        schema: The schema; each of its fields has a default.
+    """
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
         key = ".".join(location)
         if item["type"] == "extra_forbidden":
-            known = _known_keys(location[:-1])
+            known = _known_keys(schema, location[:-1])
             near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
             # A key in the wrong section is as common as a misspelt one.
-            elsewhere = [name for name in _all_keys() if name.split(".")[-1] == location[-1]]
+            everywhere = [name for name, _ in flatten(schema().model_dump())]
+            elsewhere = [name for name in everywhere if name.split(".")[-1] == location[-1]]
             hint = near[0] if near else elsewhere[0] if elsewhere else None
             suggestion = f"did you mean {hint}?" if hint else f"known are {', '.join(known)}"
             yield f"unknown setting {key}; {suggestion}"
+        elif item["type"] in ("model_type", "model_attributes_type"):
+            yield f"{key or 'settings'}: must be a section of settings, not {item['input']!r}"
         else:
             reason = item["msg"].removeprefix("Value error, ")
             given = item["input"]
@@ -356,14 +365,9 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{key or 'settings'}: {reason}{shown}"
 
 
-def _known_keys(section: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Experiment
+def _known_keys(schema: type[BaseModel], section: Sequence[str]) -> list[str]:
     for part in section:
-        annotation = model.model_fields[part].annotation
+        annotation = schema.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
-
-
-def _all_keys() -> list[str]:
-    return [key for key, _ in flatten(Experiment().model_dump())]
+        schema = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(schema.model_fields)

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from boneage_cli.core.landmarks import LandmarkLocator
+from boneage_cli.core.rois import SalientPeaks
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import aspect_of, region_corners
@@ -196,9 +197,47 @@ def measure(
             row |= measure_key_points(locator, images, points, pose).metrics()
         if boxed:
             images, tables = zip(*boxed, strict=True)
-            counts = measure_regions(key_point_regions(locator), images, tables, pose)
-            for label, (hits, total) in counts.items():
-                name = f"{label.lower()}_in_{BOX_REGIONS[label]}"
-                row |= {name: hits / max(total, 1), f"{name}_boxes": total}
+            row |= _shares(measure_regions(key_point_regions(locator), images, tables, pose))
         results[pose] = row
     return results
+
+
+def measure_salient_peaks(
+    peaks: SalientPeaks, radiographs: Sequence[Radiograph], boxes: Sequence[pd.DataFrame]
+) -> dict[str, dict[str, float]]:
+    """Measures the regions that an age model's saliency places, in every pose.
+
+    Args:
+        peaks: What places them.
+        radiographs: Images not trained on.
+        boxes: The hand-drawn boxes of each.
+
+    Returns:
+        By pose, the number of ``images``, the ``fallbacks`` among them (a region was a guess), and
+        the shares of boxes as ``measure`` gives them.
+    """
+    results: dict[str, dict[str, float]] = {}
+    for pose in track(POSES, description="measuring", unit="pose"):
+        fallbacks = 0
+
+        def find(images: Sequence[Radiograph]) -> list[Mapping[str, Points]]:
+            nonlocal fallbacks
+            corners: list[Mapping[str, Points]] = []
+            # Gradients of all images at once would not fit into memory.
+            for start in range(0, len(images), 16):
+                found = peaks.locate(images[start : start + 16])
+                fallbacks += sum(regions.fallback for regions in found)
+                corners += [dict(regions.corners.items()) for regions in found]
+            return corners
+
+        counts = measure_regions(find, radiographs, boxes, pose)
+        results[pose] = {"images": len(radiographs), "fallbacks": fallbacks, **_shares(counts)}
+    return results
+
+
+def _shares(counts: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for label, (hits, total) in counts.items():
+        name = f"{label.lower()}_in_{BOX_REGIONS[label]}"
+        shares |= {name: hits / max(total, 1), f"{name}_boxes": total}
+    return shares

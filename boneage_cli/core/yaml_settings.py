@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from boneage_cli.core.config import explain
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.families import resolve_family
 
@@ -106,7 +106,7 @@ def experiment_values_from_s1_yaml(
     try:
         settings = S1Settings.model_validate(given)
     except ValidationError as error:
-        raise BoneageError(f"{path}: " + "; ".join(_explain(error))) from None
+        raise BoneageError(f"{path}: " + "; ".join(explain(error, S1Settings))) from None
     if family is None:
         family = _family_of(settings)
     else:
@@ -227,25 +227,3 @@ def _keys_given(section: BaseModel, prefix: str = "") -> Iterator[str]:
             yield from _keys_given(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    for item in error.errors():
-        location = [str(part) for part in item["loc"]]
-        key = ".".join(location)
-        if item["type"] == "extra_forbidden":
-            known = _known_keys(location[:-1])
-            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            yield f"unknown setting {key}; {hint}"
-        elif item["type"] in ("model_type", "model_attributes_type"):
-            yield f"{key or 'settings'}: must be a section of settings, not {item['input']!r}"
-        else:
-            yield f"{key}: {item['msg']} (given {item['input']!r})"
-
-
-def _known_keys(section: Sequence[str]) -> list[str]:
-    model: BaseModel = S1Settings()
-    for part in section:
-        model = getattr(model, part)
-    return list(type(model).model_fields)

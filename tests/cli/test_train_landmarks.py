@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -41,3 +42,33 @@ def test_radiographs_must_come_from_one_place(app: typer.Typer, demo_data: Path)
     )
     assert result.exit_code == 2
     assert "--images" in result.output
+
+
+@pytest.fixture
+def boxes(demo_data: Path, tmp_path: Path) -> Path:
+    """A box round the capitate of each drawn hand, as people draw them round wrists."""
+    points = pd.read_csv(demo_data / "landmarks.csv", dtype={"id": str})
+    x, y = points["capitate_x"], points["capitate_y"]
+    table = pd.DataFrame({"id": points["id"], "label": "Wrist", "xmin": x - 0.05, "xmax": x + 0.05})
+    table.assign(ymin=y - 0.05, ymax=y + 0.05).to_csv(tmp_path / "boxes.csv", index=False)
+    return tmp_path / "boxes.csv"
+
+
+def test_key_points_and_gradcam_are_measured_side_by_side(
+    app: typer.Typer, demo_data: Path, demo_bundle: Path, boxes: Path
+):
+    words = ["train-landmarks", "--keypoints", str(demo_data / "landmarks.csv")]
+    words += ["--data", str(demo_data), "--evaluate", "shipped", "--device", "cpu"]
+    result = runner.invoke(app, [*words, "--boxes", str(boxes), "--gradcam", str(demo_bundle)])
+    assert result.exit_code == 0, result.output
+    key_points, gradcam = result.output.split("regions by Grad-CAM of")
+    assert "100.0%" in key_points.split("upright")[1].splitlines()[0]
+    assert all(pose in gradcam for pose in ("upright", "90°", "180°"))
+
+
+def test_gradcam_is_measured_on_boxes_alone(app: typer.Typer, demo_data: Path, demo_bundle: Path):
+    words = ["train-landmarks", "--keypoints", str(demo_data / "landmarks.csv")]
+    words += ["--data", str(demo_data), "--evaluate", "shipped", "--gradcam", str(demo_bundle)]
+    result = runner.invoke(app, words)
+    assert result.exit_code == 2
+    assert "--boxes" in result.output
