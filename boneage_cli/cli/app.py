@@ -14,6 +14,7 @@ from boneage_cli.cli.console import CommandGroup, console
 from boneage_cli.cli.evaluate import evaluate
 from boneage_cli.cli.locate_rois import locate_rois
 from boneage_cli.cli.predict import predict
+from boneage_cli.cli.recalibrate import recalibrate
 from boneage_cli.cli.sweep import sweep
 from boneage_cli.cli.train import train
 from boneage_cli.cli.train_landmarks import train_landmarks
@@ -62,3 +63,4 @@ app.command()(sweep)
 app.command("train-landmarks")(train_landmarks)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(recalibrate)

@@ -88,6 +88,25 @@ def predict(
             "each line as soon as it is known.",
         ),
     ] = None,
+    interval: Annotated[
+        int | None,
+        typer.Option(
+            "--interval",
+            metavar="PERCENT",
+            help="Add the interval that holds the known age of so many of a hundred radiographs, "
+            "as 90.",
+            show_default=False,
+        ),
+    ] = None,
+    age: Annotated[
+        str | None,
+        typer.Option(
+            "--age",
+            help="The age of every child whose table row names none, as '10y 2m' or 122 (months): "
+            "adds the standard deviation score. Default: by the dates of a DICOM file.",
+            show_default=False,
+        ),
+    ] = None,
     tta: TtaOption = False,
     batch_size: BatchSizeOption = 32,
     workers: WorkersOption = None,
@@ -104,6 +123,7 @@ def predict(
       boneage predict list.txt --sex F --format json
       find . -name '*.dcm' | boneage predict -      (sex from the DICOM files)
       boneage predict hand.png -s M -m runs/a -m runs/b
+      boneage predict hand.png --sex F --age '9y 8m' --interval 90
 
     [bold]Inputs[/bold]
 
@@ -112,8 +132,9 @@ def predict(
     a column path, filename, file or image, or with a column id, where the files
     are called <id>.png (or .dcm, …) and lie beside the table, in a folder of the
     table's name, or in the folder that a column dir names. It may have a column
-    sex, gender or male (M, F, male, female, True, False), and columns width and
-    height with the size of the original where the stored image was squashed.
+    sex, gender or male (M, F, male, female, True, False), a column age_months or
+    age_years, and columns width and height with the size of the original where the
+    stored image was squashed.
     Relative paths are looked for in the current folder first, then beside the
     list.
 
@@ -130,9 +151,17 @@ def predict(
 
       hand.png: 10 years 6 months (126.5 months)
 
-    CSV and JSON (one array) have path, id, sex, months, years_months and error. A
-    radiograph that cannot be predicted is told on standard error and, in CSV and
-    JSON, gets a row with its error; the others are predicted all the same.
+    With --interval 90 the ends of the interval follow, and with the child's age
+    the standard deviation score against the Brush Foundation's children (undefined
+    below 3 months, and above 192 for girls and 204 for boys):
+
+      hand.png: 10 years 6 months (126.5 months), 9 years 5 months to 11 years 7
+      months, SDS +0.4 (Brush Foundation)
+
+    CSV and JSON (one array) have path, id, sex, months, years_months, low, high,
+    age, sds, reference and error; ages are in months. A radiograph that cannot be
+    predicted is told on standard error and, in CSV and JSON, gets a row with its
+    error; the others are predicted all the same.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
     when the command line or an input makes no sense. A research tool, not a
@@ -141,6 +170,7 @@ def predict(
     import sys
     from contextlib import closing
 
+    from boneage_cli.core.ages import parse_age
     from boneage_cli.core.inputs import cases, count_cases, may_state_sex
     from boneage_cli.core.output import write_predictions
     from boneage_cli.core.prediction import Predictor
@@ -149,7 +179,7 @@ def predict(
 
     names = [str(path) for path in inputs]
     male = None if sex is None else sex in (Sex.M, Sex.male)
-    unrolled = cases(names, male)
+    unrolled = cases(names, male, None if age is None else parse_age(age))
     predictor = Predictor.load(model_paths(model), device.value, precision.value)
     if not model:
         error_console.print(f"model: {predictor.description}", markup=False)
@@ -159,7 +189,9 @@ def predict(
             "CSV table with a column sex"
         )
     style = format.value if format else _style_by_ending(output)
-    found: Any = predictor.predict_files(unrolled, batch_size=batch_size, workers=workers, tta=tta)
+    found: Any = predictor.predict_files(
+        unrolled, batch_size=batch_size, workers=workers, tta=tta, interval=interval
+    )
     tally = _Tally()
     # Lines that run down a terminal are progress enough; a bar between them would tear them.
     barred = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from boneage_cli import __version__
 from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.core.intervals import Calibration
 from boneage_cli.core.views import view_shapes
 from boneage_cli.core.weights_file import read_weights, write_weights
 from boneage_cli.errors import BoneageError
@@ -34,6 +35,9 @@ class Bundle:
         age_mean: Mean bone age of the training radiographs, months.
         age_std: Standard deviation of the same, months.
         weights: The network's state.
+        calibration: Half widths of prediction intervals; None where none were measured.
+        correction: By sex (``M``, ``F``, or ``all``) an offset in months and a slope that turn the
+            network's age into a site's; empty where the network's ages stand as they are.
         metrics: Figures measured when it was made, such as ``validation_mae`` in months.
         provenance: Data set, label version, software, date.
         path: The file it was read from.
@@ -43,6 +47,8 @@ class Bundle:
     age_mean: float
     age_std: float
     weights: dict[str, Tensor]
+    calibration: Calibration | None = None
+    correction: dict[str, tuple[float, float]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
@@ -95,6 +101,8 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
         "experiment": bundle.experiment.model_dump(mode="json"),
         "age_mean": bundle.age_mean,
         "age_std": bundle.age_std,
+        "calibration": bundle.calibration.to_dict() if bundle.calibration else None,
+        "correction": bundle.correction,
         "metrics": bundle.metrics,
         "provenance": {
             "software": f"boneage {__version__}",
@@ -113,11 +121,14 @@ def load_bundle(path: Path) -> Bundle:
     """
     path = Path(path)
     header, weights = read_weights(path, "model bundle", FORMAT, "boneage train")
+    calibration = header.get("calibration")
     return Bundle(
         experiment=parse_experiment(header["experiment"], str(path)),
         age_mean=header["age_mean"],
         age_std=header["age_std"],
         weights=weights,
+        calibration=Calibration.from_dict(calibration) if calibration else None,
+        correction={sex: (a, b) for sex, (a, b) in header.get("correction", {}).items()},
         metrics=header["metrics"],
         provenance=header["provenance"],
         path=path,

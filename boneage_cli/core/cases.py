@@ -14,12 +14,16 @@ class Case:
         male: The child's sex; None to take what the file says.
         aspect: Width by height of the original, where the stored image was squashed.
         id: The image's name in a table, where it has one.
+        age: The child's chronological age in months; None to take what the file says.
+        known: The bone age that somebody read, in months, where a table tells it.
     """
 
     path: str
     male: bool | None = None
     aspect: float | None = None
     id: str | None = None
+    age: float | None = None
+    known: float | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Prediction:
         male: The sex that was used; None where the model uses none.
         error: Why there are no months.
         stated: The sex that the file itself states, True for male; None where it states none.
+        interval: The lower and upper end of the prediction interval in months, where one is wanted.
+        age: The child's chronological age in months, where it is known.
     """
 
     case: Case
@@ -39,3 +45,5 @@ class Prediction:
     male: bool | None = None
     error: str | None = None
     stated: bool | None = None
+    interval: tuple[float, float] | None = None
+    age: float | None = None

@@ -28,6 +28,9 @@ from boneage_cli.progress import track
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+INTERVAL = f"{LEVEL:.0%} percentile bootstrap, {RESAMPLES} resamples of radiographs"
+"""How files that hold intervals name them."""
+
 TOLERANCES = (6, 12, 24)
 """Errors in months whose share is reported."""
 
@@ -50,7 +53,9 @@ class Estimate:
 
     def __str__(self) -> str:
         """The figure and its interval, to two decimals."""
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        # Adding zero turns -0.0 into 0.0.
+        value, low, high = (round(end, 2) + 0.0 for end in (self.value, self.low, self.high))
+        return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class Evaluation:
             "yardstick_mae": self.yardstick_mae,
             "by_sex": {name: metrics.to_dict() for name, metrics in self.by_sex.items()},
             "by_age": {name: metrics.to_dict() for name, metrics in self.by_age.items()},
-            "interval": f"{LEVEL:.0%} percentile bootstrap, {RESAMPLES} resamples of radiographs",
+            "interval": INTERVAL,
         }
 
 
@@ -161,12 +166,7 @@ def evaluate(
     Raises:
         BoneageError: No row has a known age, or no radiograph could be predicted.
     """
-    labelled = manifest[np.isfinite(manifest["boneage"])].reset_index(drop=True)
-    if labelled.empty:
-        raise BoneageError(
-            "no radiograph here has a known bone age to compare with; choose another --split, or "
-            "run 'boneage predict' instead"
-        )
+    labelled = labelled_rows(manifest)
     found = predictor.predict_files(
         manifest_cases(labelled), batch_size=batch_size, workers=workers, tta=tta
     )
@@ -179,6 +179,21 @@ def evaluate(
         unlabelled=len(manifest) - len(labelled),
         about=about,
     )
+
+
+def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a manifest that have a known age, numbered anew.
+
+    Raises:
+        BoneageError: There are none.
+    """
+    labelled = manifest[np.isfinite(manifest["boneage"])].reset_index(drop=True)
+    if labelled.empty:
+        raise BoneageError(
+            "no radiograph here has a known bone age to compare with; choose another --split, or "
+            "run 'boneage predict' instead"
+        )
+    return labelled
 
 
 def evaluate_predictions(

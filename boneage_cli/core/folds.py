@@ -9,12 +9,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
 from boneage_cli.core.datamodule import Fold
 from boneage_cli.core.evaluation import (
@@ -23,6 +24,7 @@ from boneage_cli.core.evaluation import (
     read_prediction_table,
     write_evaluation,
 )
+from boneage_cli.core.intervals import LEAST, calibrate
 from boneage_cli.core.logs import check_loggers
 from boneage_cli.core.runs import (
     OUT_OF_FOLD,
@@ -30,6 +32,7 @@ from boneage_cli.core.runs import (
     RESULT,
     RUNS,
     SETTINGS,
+    bundles_at,
     new_run_folder,
     read_json,
     write_json,
@@ -169,7 +172,10 @@ def _cross_validate(
                 f"interrupted in fold {fold.number} of {count}; go on with: "
                 f"boneage train --resume {folder}"
             ) from None
-    evaluation = _out_of_fold(folder, data, count) if "age" in experiment.model.targets else None
+    evaluation = None
+    if "age" in experiment.model.targets:
+        evaluation = _out_of_fold(folder, data, count)
+        _calibrate_bundles(folder, evaluation, count)
     result = _summary(results, evaluation)
     write_json(result, folder / RESULT)
     return CrossValidation(folder, evaluation, results, result)
@@ -195,6 +201,17 @@ def _out_of_fold(folder: Path, data: Path, count: int) -> Evaluation:
     )
     write_evaluation(evaluation, folder / OUT_OF_FOLD, f"{folder.name}, out of fold")
     return evaluation
+
+
+def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None:
+    # Each model has errors of its own on one fold alone; all folds together tell them finer.
+    images = evaluation.overall.images
+    if images < LEAST:
+        return
+    source = f"{images} radiographs, out of fold, {count} folds"
+    calibration = calibrate(evaluation.predictions, source)
+    for path in bundles_at(folder):
+        save_bundle(replace(load_bundle(path), calibration=calibration), path)
 
 
 def _summary(results: list[dict[str, Any]], evaluation: Evaluation | None) -> dict[str, Any]:

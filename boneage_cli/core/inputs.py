@@ -14,10 +14,11 @@ import re
 import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from boneage_cli.core.ages import MONTHS_PER_YEAR
 from boneage_cli.core.cases import Case
 from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
@@ -28,10 +29,16 @@ TABLE_SUFFIXES = (".csv", ".tsv")
 
 Kind = Literal["image", "folder", "list", "table", "stdin"]
 
-_FOLDER_HEADINGS = ("dir", "folder", "directory")
+_OWN_HEADINGS = {
+    "folder": ("dir", "folder", "directory"),
+    "age_months": ("agemonths",),
+    "age_years": ("ageyears",),
+}
 
 
-def cases(inputs: Sequence[str], male: bool | None = None) -> Iterator[Case]:
+def cases(
+    inputs: Sequence[str], male: bool | None = None, age: float | None = None
+) -> Iterator[Case]:
     """Unrolls inputs into radiographs, lazily and in order.
 
     Args:
@@ -40,6 +47,7 @@ def cases(inputs: Sequence[str], male: bool | None = None) -> Iterator[Case]:
             are looked for in the current folder, then beside the list. A table without a path
             column is matched by id: ``<id>.png`` beside it, or in the folder that a row names.
         male: The sex of every radiograph whose table row names none.
+        age: The chronological age in months of every child whose table row names none.
 
     Returns:
         An iterator over cases. A named file that does not exist is a case like any other: reading
@@ -53,7 +61,8 @@ def cases(inputs: Sequence[str], male: bool | None = None) -> Iterator[Case]:
     for text, kind in sources:
         if kind == "table":
             _read_header(text)
-    return _unroll(sources, male)
+    found = _unroll(sources, male)
+    return found if age is None else _of_age(found, age)
 
 
 def count_cases(inputs: Sequence[str]) -> int | None:
@@ -125,6 +134,11 @@ def _unroll(sources: Sequence[tuple[str, Kind]], male: bool | None) -> Generator
             what = "radiographs" if kind == "folder" else "paths"
             name = "standard input" if kind == "stdin" else text
             raise BoneageError(f"{name}: no {what} in it; see 'boneage predict --help'")
+
+
+def _of_age(cases: Iterator[Case], age: float) -> Iterator[Case]:
+    for case in cases:
+        yield case if case.age is not None else replace(case, age=age)
 
 
 def _read(text: str, kind: Kind, male: bool | None) -> Iterator[Case]:
@@ -214,7 +228,7 @@ def _read_header(text: str) -> _Header:
     known = {re.sub(r"[\W_]+", "", name.lower()): name for name in header}
     names = {
         meaning: next(known[word] for word in words if word in known)
-        for meaning, words in (HEADINGS | {"folder": _FOLDER_HEADINGS}).items()
+        for meaning, words in (HEADINGS | _OWN_HEADINGS).items()
         if any(word in known for word in words)
     }
     if "image" not in names and "id" not in names:
@@ -260,12 +274,24 @@ def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
             male=_sex(where, row, male),
             aspect=_aspect(where, row),
             id=row.get("id") or None,
+            age=_age(where, row),
+            known=PARSERS["boneage"](where, row["boneage"]) if "boneage" in row else None,
         )
 
 
 def _sex(where: str, row: dict[str, str], default: bool | None) -> bool | None:
     stated = [PARSERS[name](where, row[name]) for name in ("male", "female") if name in row]
     return next((male for male in stated if male is not None), default)
+
+
+def _age(where: str, row: dict[str, str]) -> float | None:
+    for name, months in (("age_months", 1), ("age_years", MONTHS_PER_YEAR)):
+        if text := row.get(name):
+            try:
+                return float(text) * months
+            except ValueError:
+                raise BoneageError(f"{where}: {name} '{text}' is no number") from None
+    return None
 
 
 def _aspect(where: str, row: dict[str, str]) -> float | None:

@@ -75,8 +75,8 @@ class BoneAgeModule(pl.LightningModule):
                 if group["part"] == "head":
                     group["lr"] *= self.settings.head_fine_tune_rate
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch, augmented on the device that trains."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss of one batch, augmented on the device that trains, and its MAE in months."""
         # Chance depends on seed, epoch, batch and process alone, so a resumed run repeats it.
         place = (self.settings.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
@@ -169,15 +169,17 @@ class BoneAgeModule(pl.LightningModule):
         if self.plateau is not None and self._plateau_state is not None:
             self.plateau.load_state_dict(self._plateau_state)
 
-    def _step(self, network: Network, batch: Batch, split: str) -> Tensor:
+    def _step(self, network: Network, batch: Batch, split: str) -> dict[str, Tensor]:
         views = {name: batch[name] for name in network.views}
         outputs = network(views, batch["male"] if self.experiment.model.gender else None)
         weight = batch["weight"]
         loss = torch.zeros((), device=weight.device)
+        figures: dict[str, Tensor] = {}
         if "age" in outputs:
             months, age = outputs["age"].float(), batch["age"]
             loss = loss + self.loss(months, age)
             error = (months.detach() - age).abs()
+            figures["MAE"] = error.mean()
             self._metric(f"{split}_mae").update(error, weight)
             self._metric(f"{split}_squared_error").update(error.square(), weight)
         if "sex" in outputs:
@@ -186,7 +188,7 @@ class BoneAgeModule(pl.LightningModule):
             wrong = ((logit.detach() > 0) != (male > 0.5)).float()
             self._metric(f"{split}_sex_error").update(wrong, weight)
         self._metric(f"{split}_loss").update(loss.detach(), weight.sum())
-        return loss
+        return {"loss": loss, **figures}
 
     def _clean_batches(self, images: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
         batches = self.trainer.train_dataloader.dataset  # type: ignore[union-attr]

@@ -12,10 +12,14 @@ from typing import Any
 
 from boneage_cli.core.ages import years_and_months
 from boneage_cli.core.cases import Prediction
+from boneage_cli.core.growth import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
-COLUMNS = ("path", "id", "sex", "months", "years_months", "error")
+COLUMNS = (
+    *("path", "id", "sex", "months", "years_months", "low", "high", "age", "sds", "reference"),
+    "error",
+)
 
 # A thousandth of a month is the precision to which every command gives the same age.
 DECIMALS = 4
@@ -52,13 +56,23 @@ def write_predictions(
 
 
 def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Yields S3's line ``path: 10 years 6 months (126.5 months)`` where there is an age."""
+    """Yields S3's line ``path: 10 years 6 months (126.5 months)`` where there is an age.
+
+    An interval and a standard deviation score follow on the same line, where there are any.
+    """
     for prediction in predictions:
         if prediction.months is not None:
             age = years_and_months(prediction.months)
             # Adding zero turns -0.0 into 0.0.
             months = round(prediction.months, 1) + 0.0
-            yield f"{prediction.case.path}: {age} ({months:.1f} months)\n"
+            more = ""
+            if prediction.interval is not None:
+                low, high = map(years_and_months, prediction.interval)
+                more += f", {low} to {high}"
+            row = prediction_row(prediction)
+            if row["sds"] is not None:
+                more += f", SDS {row['sds']:+.1f} ({REFERENCE})"
+            yield f"{prediction.case.path}: {age} ({months:.1f} months){more}\n"
 
 
 def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
@@ -87,14 +101,23 @@ def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def prediction_row(prediction: Prediction) -> dict[str, Any]:
-    """One prediction under ``COLUMNS``: sex as M or F, months as a number, None where unknown."""
+    """One prediction under ``COLUMNS``: sex as M or F, ages in months, None where unknown."""
     months = prediction.months
+    low, high = prediction.interval or (None, None)
+    sds = None
+    if months is not None and prediction.age is not None and prediction.male is not None:
+        sds = deviation_score(months, prediction.age, prediction.male)
     return {
         "path": prediction.case.path,
         "id": prediction.case.id,
         "sex": None if prediction.male is None else "M" if prediction.male else "F",
         "months": None if months is None else round(months, DECIMALS),
         "years_months": None if months is None else years_and_months(months),
+        "low": None if low is None else round(low, DECIMALS),
+        "high": None if high is None else round(high, DECIMALS),
+        "age": None if prediction.age is None else round(prediction.age, DECIMALS),
+        "sds": None if sds is None else round(sds, 2),
+        "reference": None if sds is None else REFERENCE,
         "error": prediction.error,
     }
 

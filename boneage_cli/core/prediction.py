@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,6 +17,7 @@ import torch
 from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.hardware import autocast, choose_device, choose_precision
+from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.runs import bundles_at
 from boneage_cli.core.tta import VIEWS, turned
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings
@@ -37,6 +38,7 @@ class _Prepared:
     male: bool | None
     error: str | None = None
     stated: bool | None = None
+    age: float | None = None
 
 
 class Predictor:
@@ -61,7 +63,10 @@ class Predictor:
             bundle.network().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             for bundle in bundles
         ]
-        self.needs_sex = any(bundle.experiment.model.gender for bundle in bundles)
+        self.needs_sex = any(
+            bundle.experiment.model.gender or {"M", "F"} & set(bundle.correction)
+            for bundle in bundles
+        )
         # A model of girls alone knows nothing of boys.
         self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
         renderers = [ViewRenderer(bundle.experiment) for bundle in bundles]
@@ -135,6 +140,7 @@ class Predictor:
         batch_size: int = 32,
         workers: int | None = None,
         tta: bool = False,
+        interval: int | None = None,
     ) -> Iterator[Prediction]:
         """The bone age of radiographs on disk, in order, one by one as they are known.
 
@@ -146,10 +152,16 @@ class Predictor:
             batch_size: Images per pass of the network.
             workers: Reading threads; None for one per core.
             tta: Whether to average over mirrored and slightly turned views.
+            interval: The level in per cent of the prediction intervals; None for none.
 
         Yields:
             A prediction for each case; one that cannot be read carries the error instead.
+
+        Raises:
+            BoneageError: No model has been calibrated for intervals, or there is no such level.
         """
+        if interval is not None:
+            self.check_interval(interval)
         workers = workers or os.cpu_count() or 1
         with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
             waiting: deque[Future[_Prepared]] = deque()
@@ -164,10 +176,46 @@ class Predictor:
                     batch = [
                         waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))
                     ]
-                    yield from self._predict_batch(batch, tta)
+                    yield from self._predict_batch(batch, tta, interval)
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def check_interval(self, level: int) -> None:
+        """Finds out, before any radiograph is read, whether intervals can be given.
+
+        Raises:
+            BoneageError: A model has not been calibrated, or there is no such level.
+        """
+        check_level(level)
+        for bundle in self.bundles:
+            if bundle.calibration is None:
+                raise BoneageError(
+                    f"{bundle.path}: this model has no calibration for --interval; models get one "
+                    f"when they are trained with {LEAST} or more validation radiographs"
+                )
+
+    def interval(self, months: float, male: bool | None, level: int) -> tuple[float, float]:
+        """The interval that holds the known age of so many of a hundred radiographs like this.
+
+        The half width of several models is the mean of theirs, which is on the wide side: their
+        average errs less than each of them.
+
+        Args:
+            months: The predicted age.
+            male: The child's sex; None where it is not known.
+            level: Per cent.
+
+        Returns:
+            Lower and upper end, months; the lower is at least 0.
+        """
+        halves = [
+            bundle.calibration.half_width(months, male, level)
+            for bundle in self.bundles
+            if bundle.calibration is not None
+        ]
+        half = sum(halves) / len(halves)
+        return max(0.0, months - half), months + half
 
     def predict_pixels(
         self,
@@ -205,7 +253,13 @@ class Predictor:
                 return _Prepared(case, None, None, SEX_UNKNOWN)
             if self._never_saw(male):
                 return _Prepared(case, None, male, self._of_one_sex)
-            return _Prepared(case, self._render(radiograph), male, stated=radiograph.male)
+            return _Prepared(
+                case,
+                self._render(radiograph),
+                male,
+                stated=radiograph.male,
+                age=radiograph.age if case.age is None else case.age,
+            )
         except BoneageError as error:
             return _Prepared(case, None, None, str(error))
 
@@ -220,7 +274,9 @@ class Predictor:
     def _render(self, radiograph: Radiograph) -> Pixels:
         return {settings: render(radiograph) for settings, render in self.renderers.items()}
 
-    def _predict_batch(self, batch: Sequence[_Prepared], tta: bool) -> Iterator[Prediction]:
+    def _predict_batch(
+        self, batch: Sequence[_Prepared], tta: bool, interval: int | None
+    ) -> Iterator[Prediction]:
         pixels = [item.pixels for item in batch if item.pixels is not None]
         male = [item.male for item in batch if item.pixels is not None]
         months = iter(self._months(pixels, male, tta) if pixels else ())
@@ -231,7 +287,14 @@ class Predictor:
                 age = float(next(months))
                 sex = item.male if self.needs_sex else None
                 if math.isfinite(age):
-                    yield Prediction(item.case, age, sex, stated=item.stated)
+                    yield Prediction(
+                        item.case,
+                        age,
+                        sex,
+                        stated=item.stated,
+                        interval=self.interval(age, item.male, interval) if interval else None,
+                        age=item.age,
+                    )
                 else:
                     yield Prediction(item.case, None, sex, "the network gave no number")
 
@@ -269,5 +332,17 @@ class Predictor:
                 male_or_none = sexes if bundle.experiment.model.gender else None
                 with autocast(self.precision, self.device):
                     outputs = network(seen[settings], male_or_none)
-                total += outputs["age"].double()
+                total += _corrected(outputs["age"].double(), bundle.correction, sexes)
         return (total / (len(passes) * len(self.networks))).cpu().numpy()
+
+
+def _corrected(
+    months: torch.Tensor, correction: Mapping[str, tuple[float, float]], male: torch.Tensor
+) -> torch.Tensor:
+    if not correction:
+        return months
+    (offset, slope), (offset_boys, slope_boys) = (
+        correction.get(sex, correction.get("all", (0.0, 1.0))) for sex in ("F", "M")
+    )
+    boys = male > 0.5
+    return torch.where(boys, offset_boys + slope_boys * months, offset + slope * months)

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from boneage_cli.core.bundle import Bundle, save_bundle
@@ -129,7 +128,7 @@ class RunRecorder(pl.Callback):
 
 
 class TrainingProgress(pl.Callback):
-    """A bar over the images of each epoch, with the running loss."""
+    """A bar over the images of each epoch, with the loss and the MAE of a recent batch."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
@@ -156,8 +155,8 @@ class TrainingProgress(pl.Callback):
         assert isinstance(module, BoneAgeModule)
         # Reading the loss waits for the GPU, so it is not done at every batch.
         if batch_idx % 10 == 0:
-            loss = torch.as_tensor(outputs["loss"]).item()
-            self._bar.set_postfix(loss=f"{loss:.2f}", refresh=False)
+            figures = {name: f"{value.item():.2f}" for name, value in outputs.items()}
+            self._bar.set_postfix(figures, refresh=False)
         self._bar.update(len(batch["age"]) * trainer.world_size)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

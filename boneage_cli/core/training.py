@@ -24,6 +24,7 @@ from boneage_cli.core.config import Experiment, load_experiment, write_experimen
 from boneage_cli.core.datamodule import BoneAgeData, Fold, mean_and_deviation
 from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
 from boneage_cli.core.hardware import choose_precision, describe_hardware
+from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.logs import check_loggers, run_loggers
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.prediction import Predictor
@@ -320,7 +321,10 @@ def _finish(
             write_evaluation(evaluation, folder / "validation", f"{folder.name}, validation")
             bundle = load_bundle(folder / BUNDLE)
             metrics = bundle.metrics | {"validation": evaluation.to_dict()}
-            save_bundle(replace(bundle, metrics=metrics), folder / BUNDLE)
+            save_bundle(
+                replace(bundle, metrics=metrics, calibration=_calibration(evaluation)),
+                folder / BUNDLE,
+            )
     run = Run(
         folder=folder,
         bundle=folder / BUNDLE,
@@ -394,6 +398,13 @@ def _evaluate(folder: Path, datamodule: BoneAgeData, experiment: Experiment) -> 
             "split": "validation",
         },
     )
+
+
+def _calibration(evaluation: Evaluation) -> Calibration | None:
+    if evaluation.overall.images < LEAST:
+        return None
+    source = f"{evaluation.overall.images} radiographs of the validation split"
+    return calibrate(evaluation.predictions, source)
 
 
 def _provenance(datamodule: BoneAgeData) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COMMANDS = (
     "train-landmarks",
     "evaluate",
     "predict",
+    "recalibrate",
 )
 HEAVY = ("torch", "lightning", "pandas", "cv2", "numpy", "matplotlib", "timm")
 

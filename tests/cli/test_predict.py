@@ -6,16 +6,22 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
+from boneage_cli.core.bundle import load_bundle, save_bundle
+from boneage_cli.core.growth import deviation_score
+from boneage_cli.core.intervals import calibrate
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.imaging.reading import read_radiograph
 
@@ -211,3 +217,62 @@ def test_the_help_is_a_short_manual_with_examples(predict):
         "not a medical device",
     ):
         assert promise in text
+
+
+@pytest.fixture
+def calibrated(demo_bundle, tmp_path) -> str:
+    """The tiny model with intervals of known half widths: 10 months for girls, 20 for boys."""
+    table = pd.DataFrame({"true": [140.0] * 200, "sex": ["F", "M"] * 100})
+    table["predicted"] = table["true"] + table["sex"].map({"F": 10.0, "M": 20.0})
+    bundle = replace(load_bundle(demo_bundle), calibration=calibrate(table, "made for this test"))
+    save_bundle(bundle, tmp_path / "calibrated.safetensors")
+    return str(tmp_path / "calibrated.safetensors")
+
+
+def test_an_interval_lies_around_the_age_in_every_format(predict, calibrated):
+    for sex, half in (("F", 10), ("M", 20)):
+        (row,) = rows(
+            predict(f"hands/a.png -s {sex} --interval 90 -f csv", model=calibrated).stdout
+        )
+        months = float(row["months"])
+        assert float(row["low"]) == pytest.approx(max(0, months - half), abs=1e-3)
+        assert float(row["high"]) == pytest.approx(months + half, abs=1e-3)
+    text = predict("hands/a.png -s F --interval 90", model=calibrated).stdout
+    assert re.search(r"months\), \d+ years \d+ months to \d+ years \d+ months$", text.strip())
+    plain = predict("hands/a.png -s F -f csv", model=calibrated).stdout
+    assert rows(plain)[0]["low"] == ""
+
+
+def test_a_model_without_calibration_gives_no_interval(predict):
+    assert (
+        "has no calibration for --interval"
+        in predict("hands/a.png -s F --interval 90", status=2).stderr
+    )
+
+
+def test_an_interval_of_no_such_level_is_refused(predict, calibrated):
+    result = predict("hands/a.png -s F --interval 100", status=2, model=calibrated)
+    assert "from 50 to 99" in result.stderr
+
+
+def test_the_age_of_a_child_gives_the_standard_deviation_score(predict):
+    (row,) = rows(predict("hands/a.png --sex F --age 10y2m --format csv").stdout)
+    assert float(row["age"]) == 122
+    score = deviation_score(float(row["months"]), 122, male=False)
+    assert float(row["sds"]) == pytest.approx(score, abs=0.006)
+    assert row["reference"] == "Brush Foundation"
+    assert f"SDS {score:+.1f} (Brush Foundation)" in predict("hands/a.png -s F --age 122").stdout
+
+
+def test_the_dates_of_a_dicom_file_tell_the_age(predict, hands):
+    as_dicom(hands / "hands" / "a.png", hands / "a.dcm", "F")
+    dataset = dcmread(hands / "a.dcm")
+    dataset.PatientBirthDate, dataset.StudyDate = "20100115", "20200115"
+    dataset.save_as(hands / "a.dcm", enforce_file_format=True)
+    (row,) = rows(predict("a.dcm -f csv").stdout)
+    assert float(row["age"]) == pytest.approx(120, abs=0.1)
+    assert row["sds"]
+
+
+def test_an_age_that_makes_no_sense_is_refused(predict):
+    assert "'ten' is no age" in predict("hands/a.png -s F --age ten", status=2).stderr

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
+from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, write_experiment
 from boneage_cli.core.folds import CrossValidation, cross_validate, resume_cross_validation
@@ -86,6 +87,18 @@ def test_the_folder_names_the_ensemble_of_all_folds(
     assert newest_model(validation.folder.parent) == validation.folder
 
 
+def test_every_model_has_intervals_calibrated_out_of_fold(validation: CrossValidation) -> None:
+    errors = predictions(validation.folder / "out-of-fold")["absolute_error"].sort_values()
+    for number in (1, 2, 3):
+        calibration = load_bundle(
+            validation.folder / f"fold-{number}" / "best.safetensors"
+        ).calibration
+        assert calibration.images["all"] == 80
+        assert calibration.source == "80 radiographs, out of fold, 3 folds"
+        # The 90 % quantile of 80 errors and the one to come: the 73rd.
+        assert calibration.widths["all"][90 - 50] == pytest.approx(errors.iloc[72], abs=1e-2)
+
+
 def test_the_same_settings_give_the_same_folds(
     validation: CrossValidation, demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
@@ -118,11 +131,11 @@ def test_a_killed_cross_validation_goes_on_and_trains_no_fold_twice(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     (folder,) = (tmp_path / "runs").glob("*-tiny")
-    finished = (folder / "fold-1" / "best.safetensors").stat().st_mtime_ns
+    finished = (folder / "fold-1" / "history.csv").stat().st_mtime_ns
     assert not (folder / "fold-2" / "result.json").exists()
 
     resumed = resume_cross_validation(folder)
-    assert (folder / "fold-1" / "best.safetensors").stat().st_mtime_ns == finished
+    assert (folder / "fold-1" / "history.csv").stat().st_mtime_ns == finished
     whole = cross_validate(experiment, demo_data, 2, runs=tmp_path / "whole")
     assert np.allclose(
         predictions(resumed.folder / "out-of-fold")["predicted"],

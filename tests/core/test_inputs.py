@@ -142,6 +142,19 @@ def test_the_size_of_the_original_gives_the_true_aspect(folder):
     assert [case.aspect for case in cases(["children.csv"])] == [0.75, None]
 
 
+def test_ages_of_a_table_come_before_the_one_for_all(folder):
+    Path("months.csv").write_text("path,age_months\na.png,122\nb.png,\n")
+    Path("years.csv").write_text("path,Age (years)\na.png,10.5\n")
+    assert [case.age for case in cases(["months.csv"], age=60)] == [122, 60]
+    assert [case.age for case in cases(["years.csv", "a.png"], age=60)] == [126, 60]
+    assert [case.age for case in cases(["months.csv"])] == [122, None]
+
+
+def test_the_bone_age_of_a_table_is_known(folder):
+    Path("known.csv").write_text("path,boneage\na.png,126.5\nb.png,\n")
+    assert [case.known for case in cases(["known.csv"])] == [126.5, None]
+
+
 def test_a_manifest_of_a_data_set_is_a_table(folder):
     Path("scans/test.csv").write_text(
         "id,path,boneage,male,split,width,height\n1,old/c.jpg,100.0,False,test,10,20\n"
@@ -158,6 +171,7 @@ def test_a_manifest_of_a_data_set_is_a_table(folder):
         ("path,sex\na.png,X\n", "line 2.*'X'"),
         ("path,sex\na.png,M\n,F\n", "line 3.*neither a path nor an id"),
         ("path,width,height\na.png,0,10\n", "line 2.*width 0"),
+        ("path,age_months\na.png,ten\n", "line 2.*age_months 'ten' is no number"),
         ("path,width,height\na.png,wide,10\n", "line 2.*'wide'"),
         ("path,sex\n", "no paths in it"),
     ],

@@ -34,13 +34,33 @@ def test_csv_has_a_row_for_each_radiograph_also_for_those_that_failed():
         "sex": "M",
         "months": "126.5",
         "years_months": "10 years 6 months",
-        "error": "",
+        **dict.fromkeys(("low", "high", "age", "sds", "reference", "error"), ""),
     }
     assert (rows[1]["path"], rows[1]["months"], rows[1]["error"]) == (
         'odd, "name".png',
         "",
         "truncated",
     )
+
+
+def test_interval_and_score_stand_in_every_format():
+    found = [Prediction(Case("a.png"), 126.5, True, interval=(110.0, 143.0), age=120.0)]
+    assert list(text_lines(found)) == [
+        "a.png: 10 years 6 months (126.5 months), 9 years 2 months to 11 years 11 months, "
+        "SDS +0.1 (Brush Foundation)\n"
+    ]
+    (row,) = csv.DictReader(io.StringIO("".join(csv_lines(found))))
+    assert (row["low"], row["high"], row["age"]) == ("110.0", "143.0", "120.0")
+    assert (row["sds"], row["reference"]) == ("0.08", "Brush Foundation")
+    (values,) = json.loads("".join(json_lines(found)))
+    assert (values["low"], values["high"], values["sds"]) == (110, 143, 0.08)
+
+
+def test_outside_the_reference_no_score_is_given():
+    found = [Prediction(Case("a.png"), 10.0, False, age=2.0)]
+    assert "SDS" not in "".join(text_lines(found))
+    (values,) = json.loads("".join(json_lines(found)))
+    assert (values["age"], values["sds"], values["reference"]) == (2, None, None)
 
 
 def test_json_is_one_array_with_the_same_fields():

@@ -1,0 +1,171 @@
+"""Prediction intervals that hold the known age as often as they say.
+
+Split conformal prediction (Vovk, Gammerman & Shafer 2005; Lei et al. 2018, arXiv:1604.04173) within
+groups (Mondrian): the half width of an interval is a quantile of the absolute errors on radiographs
+that the model was not trained on, of the same sex and of like predicted age. The known age of
+another such radiograph then lies inside with the wanted probability, whatever the errors look like.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.core.ages import MONTHS_PER_YEAR
+from boneage_cli.errors import BoneageError
+
+LEVELS = tuple(range(50, 100))
+"""Levels in percent for which half widths are kept."""
+
+BANDS = (0, 5, 10, 15)
+"""Where the bands of predicted age begin, years; the last holds all that is older."""
+
+LEAST = 40
+"""Radiographs that a group must have; with fewer it takes the width of a larger group."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Half widths of intervals by sex and band of predicted age.
+
+    Attributes:
+        widths: For each group the half width in months at each of ``LEVELS``. Groups are named
+            ``F 5–10 years``, ``F`` (all girls), ``5–10 years`` (both sexes) and ``all``.
+        images: How many radiographs each group was measured on.
+        source: On what, in words.
+    """
+
+    widths: dict[str, tuple[float, ...]]
+    images: dict[str, int]
+    source: str
+
+    def half_width(self, months: float, male: bool | None, level: int) -> float:
+        """The half width of the interval of one prediction, months.
+
+        Args:
+            months: The predicted age.
+            male: The child's sex; None where it is not known.
+            level: Per cent, one of ``LEVELS``.
+
+        Raises:
+            BoneageError: There is no such level.
+        """
+        check_level(level)
+        group = next(name for name in _groups(months, male) if name in self.widths)
+        return self.widths[group][level - LEVELS[0]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        widths = {
+            group: [round(width, 3) for width in values] for group, values in self.widths.items()
+        }
+        return {
+            "levels": [LEVELS[0], LEVELS[-1]],
+            "half_widths": widths,
+            "images": self.images,
+            "source": self.source,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """Reads what ``to_dict`` gave."""
+        widths = {group: tuple(width) for group, width in values["half_widths"].items()}
+        return cls(widths, dict(values["images"]), values["source"])
+
+
+def check_level(level: int) -> None:
+    """Refuses a level that no interval is kept for.
+
+    Raises:
+        BoneageError: It is none of ``LEVELS``.
+    """
+    if level not in LEVELS:
+        raise BoneageError(
+            f"--interval {level}: choose a whole per cent from {LEVELS[0]} to {LEVELS[-1]}"
+        )
+
+
+def calibrate(predictions: pd.DataFrame, source: str) -> Calibration:
+    """Measures half widths on radiographs that were not trained on.
+
+    Args:
+        predictions: Rows with ``true`` and ``predicted`` in months and ``sex`` (M, F or empty).
+        source: What the radiographs are, in words.
+
+    Raises:
+        BoneageError: There are too few radiographs.
+    """
+    known = predictions[predictions["predicted"].notna()]
+    if len(known) < LEAST:
+        raise BoneageError(
+            f"{len(known)} radiographs are too few to calibrate intervals on; {LEAST} are needed"
+        )
+    errors: dict[str, list[float]] = {}
+    for true, predicted, sex in zip(
+        known["true"], known["predicted"], known["sex"].map({"M": True, "F": False}), strict=True
+    ):
+        for group in _groups(predicted, None if pd.isna(sex) else bool(sex)):
+            errors.setdefault(group, []).append(abs(predicted - true))
+    large = {group: np.sort(found) for group, found in errors.items() if len(found) >= LEAST}
+    return Calibration(
+        widths={group: _quantiles(found) for group, found in large.items()},
+        images={group: len(found) for group, found in large.items()},
+        source=source,
+    )
+
+
+def coverage(
+    predictions: pd.DataFrame, parts: np.ndarray, level: int
+) -> dict[str, tuple[int, float, float]]:
+    """How often intervals hold the known age of radiographs that they were not calibrated on.
+
+    Args:
+        predictions: As in ``calibrate``.
+        parts: To which part (fold) each row belongs, (n,); intervals of a part are calibrated on
+            all others.
+        level: Per cent.
+
+    Returns:
+        For ``all``, each sex, each band of predicted age, and each sex in each band: the number of
+        radiographs, the share (0–1) held, and the mean width in months.
+    """
+    held: dict[str, list[bool]] = {}
+    widths: dict[str, list[float]] = {}
+    for part in np.unique(parts):
+        calibration = calibrate(predictions[parts != part], "")
+        for row in predictions[parts == part].itertuples():
+            male = {"M": True, "F": False}.get(str(row.sex))
+            half = calibration.half_width(float(row.predicted), male, level)
+            for group in _groups(float(row.predicted), male):
+                held.setdefault(group, []).append(abs(row.predicted - row.true) <= half)
+                widths.setdefault(group, []).append(2 * half)
+    order = sorted(held, key=lambda group: (group != "all", len(group) > 1, group))
+    return {
+        group: (len(held[group]), float(np.mean(held[group])), float(np.mean(widths[group])))
+        for group in order
+    }
+
+
+def _quantiles(errors: np.ndarray) -> tuple[float, ...]:
+    # The (n + 1)-th part accounts for the radiograph that is still to come.
+    count = len(errors)
+    ranks = (min(count, math.ceil((count + 1) * level / 100)) for level in LEVELS)
+    return tuple(float(errors[rank - 1]) for rank in ranks)
+
+
+def _groups(months: float, male: bool | None) -> list[str]:
+    """The groups of a prediction, the narrowest first."""
+    number = int(np.searchsorted(BANDS, months / MONTHS_PER_YEAR, side="right")) - 1
+    low = max(number, 0)
+    band = (
+        f"{BANDS[low]}–{BANDS[low + 1]} years"
+        if low + 1 < len(BANDS)
+        else f"{BANDS[low]} years and more"
+    )
+    sex = [] if male is None else ["M" if male else "F"]
+    return [*(f"{letter} {band}" for letter in sex), band, *sex, "all"]

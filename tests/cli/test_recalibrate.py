@@ -1,0 +1,102 @@
+"""Promises about ``boneage recalibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.cases import Case
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.datasets.manifest import read_manifest
+
+
+@pytest.fixture(scope="module")
+def hands(demo_data: Path, demo_bundle: Path) -> pd.DataFrame:
+    """The 80 drawn hands that are not for testing, with what the tiny model takes them for."""
+    manifest = read_manifest(demo_data)
+    manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)
+    found = Predictor.load([demo_bundle]).predict_files(
+        [Case(row.path, bool(row.male)) for row in manifest.itertuples()]
+    )
+    return manifest.assign(predicted=[prediction.months for prediction in found])
+
+
+@pytest.fixture
+def recalibrate(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(table: pd.DataFrame, status: int = 0, model: Path = demo_bundle):
+        table[["path", "male", "boneage"]].to_csv("site.csv", index=False)
+        line = ["recalibrate", "site.csv", "--model", str(model), "--output", "site.safetensors"]
+        result = CliRunner().invoke(app, line)
+        assert result.exit_code == status, result.output
+        return result
+
+    return run
+
+
+def read_by_a_site(hands: pd.DataFrame, noise: float) -> pd.DataFrame:
+    """Readings that are a line away from the model's: another one for boys than for girls."""
+    rng = np.random.default_rng(0)
+    lines = np.where(hands["male"], 30 + 0.8 * hands["predicted"], -5 + 1.1 * hands["predicted"])
+    return hands.assign(boneage=np.clip(lines + rng.normal(0, noise, len(hands)), 1, 240))
+
+
+def test_a_site_that_reads_otherwise_gets_a_model_that_reads_as_it_does(
+    recalibrate, hands: pd.DataFrame
+) -> None:
+    site = read_by_a_site(hands, noise=1)
+    result = recalibrate(site)
+    assert "written   site.safetensors" in result.stdout
+    bundle = load_bundle(Path("site.safetensors"))
+    for sex, (offset, slope) in {"M": (30, 0.8), "F": (-5, 1.1)}.items():
+        found = bundle.correction[sex]
+        ages = site.loc[site["male"] == (sex == "M"), "predicted"]
+        expected = offset + slope * ages
+        assert (found[0] + found[1] * ages - expected).abs().max() < 3
+    cases = [Case(row.path, bool(row.male)) for row in site.itertuples()]
+    corrected = [p.months for p in Predictor.load([bundle.path]).predict_files(cases)]
+    assert np.abs(corrected - site["boneage"]).mean() < 2
+    assert bundle.calibration.source == "80 radiographs of a site, cross-validated"
+    assert bundle.metrics["recalibration"]["images"] == 80
+
+
+def test_a_correction_that_does_not_help_is_not_written(recalibrate, hands: pd.DataFrame) -> None:
+    rng = np.random.default_rng(1)
+    noisy = np.clip(hands["predicted"] + rng.normal(0, 15, len(hands)), 1, 240)
+    result = recalibrate(hands.assign(boneage=noisy), status=1)
+    assert "not written" in result.stdout
+    assert not Path("site.safetensors").exists()
+
+
+def test_a_sex_with_few_radiographs_keeps_its_ages(recalibrate, hands: pd.DataFrame) -> None:
+    site = read_by_a_site(hands, noise=1)
+    few_girls = pd.concat([site[site["male"]], site[~site["male"].astype(bool)].head(5)])
+    recalibrate(few_girls)
+    assert set(load_bundle(Path("site.safetensors")).correction) == {"M"}
+
+
+def test_too_few_radiographs_are_refused(recalibrate, hands: pd.DataFrame) -> None:
+    assert "needs 20 of a sex" in recalibrate(hands.head(12), status=2).stderr
+
+
+def test_rows_without_an_age_are_told_and_left_out(recalibrate, hands: pd.DataFrame) -> None:
+    site = read_by_a_site(hands, noise=1)
+    site.loc[3, "boneage"] = None
+    result = recalibrate(site)
+    assert "no known age" in result.stderr
+    assert load_bundle(Path("site.safetensors")).metrics["recalibration"]["images"] == 79
+
+
+def test_a_corrected_model_is_not_corrected_again(recalibrate, hands: pd.DataFrame) -> None:
+    site = read_by_a_site(hands, noise=1)
+    recalibrate(site)
+    result = recalibrate(site, status=2, model=Path("site.safetensors"))
+    assert "has a correction already" in result.stderr

@@ -1,0 +1,108 @@
+"""Promises about prediction intervals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boneage_cli.core.intervals import LEVELS, Calibration, calibrate, check_level, coverage
+from boneage_cli.errors import BoneageError
+
+
+def predictions(count: int, seed: int) -> pd.DataFrame:
+    """Errors that grow with age, and are larger in boys: no one width would do."""
+    rng = np.random.default_rng(seed)
+    true = rng.uniform(10, 220, count)
+    male = rng.random(count) < 0.5
+    spread = (2 + true / 20) * np.where(male, 1.5, 1)
+    return pd.DataFrame(
+        {
+            "true": true,
+            "predicted": true + rng.laplace(0, spread),
+            "sex": np.where(male, "M", "F"),
+        }
+    )
+
+
+def share_held(calibration: Calibration, table: pd.DataFrame, level: int) -> float:
+    return float(
+        np.mean(
+            [
+                abs(row.predicted - row.true)
+                <= calibration.half_width(row.predicted, row.sex == "M", level)
+                for row in table.itertuples()
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize("level", [50, 80, 90, 95])
+def test_intervals_hold_as_often_as_they_say_in_every_group(level: int) -> None:
+    calibration = calibrate(predictions(4000, 0), "drawn")
+    fresh = predictions(8000, 1)
+    assert share_held(calibration, fresh, level) == pytest.approx(level / 100, abs=0.02)
+    for sex in "MF":
+        for low in (0, 5, 10, 15):
+            in_band = fresh["predicted"].between(12 * low, 12 * (low + 5) if low < 15 else 999)
+            rows = fresh[(fresh["sex"] == sex) & in_band]
+            assert share_held(calibration, rows, level) == pytest.approx(level / 100, abs=0.06)
+
+
+@given(st.floats(-20, 400), st.sampled_from([True, False, None]), st.sampled_from(LEVELS))
+@settings(deadline=None, max_examples=60)
+def test_every_age_has_an_interval_and_a_higher_level_no_narrower_one(months, male, level) -> None:
+    calibration = CALIBRATION
+    width = calibration.half_width(months, male, level)
+    assert np.isfinite(width)
+    assert width >= 0
+    assert width <= calibration.half_width(months, male, LEVELS[-1])
+
+
+CALIBRATION = calibrate(predictions(300, 2), "drawn")
+
+
+def test_a_small_group_takes_the_width_of_a_larger_one() -> None:
+    table = predictions(400, 3)
+    girls = table[table["sex"] == "F"].head(5)
+    boys = table[table["sex"] == "M"]
+    calibration = calibrate(pd.concat([girls, boys]), "drawn")
+    assert "F" not in calibration.widths
+    band = calibration.half_width(100, None, 90)
+    assert calibration.half_width(100, False, 90) == band
+
+
+def test_too_few_radiographs_are_refused() -> None:
+    with pytest.raises(BoneageError, match="12 radiographs are too few"):
+        calibrate(predictions(12, 0), "drawn")
+
+
+def test_a_calibration_survives_being_written_down() -> None:
+    again = Calibration.from_dict(CALIBRATION.to_dict())
+    assert again.images == CALIBRATION.images
+    assert again.source == "drawn"
+    assert again.half_width(100, True, 90) == pytest.approx(
+        CALIBRATION.half_width(100, True, 90), abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("level", [0, 49, 100, 900])
+def test_levels_that_are_not_kept_are_refused(level: int) -> None:
+    with pytest.raises(BoneageError, match="from 50 to 99"):
+        check_level(level)
+
+
+def test_coverage_is_measured_on_parts_that_were_not_calibrated_on() -> None:
+    table = predictions(2000, 4)
+    parts = np.arange(2000) % 5
+    # The errors of one part are ten times as large, which the others cannot know.
+    odd = table.copy()
+    odd.loc[parts == 0, "predicted"] = (odd["true"] + 10 * (odd["predicted"] - odd["true"]))[
+        parts == 0
+    ]
+    images, held, _ = coverage(table, parts, 90)["all"]
+    assert images == 2000
+    assert held == pytest.approx(0.9, abs=0.02)
+    assert coverage(odd, parts, 90)["all"][1] < 0.87
