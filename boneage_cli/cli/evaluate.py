@@ -19,11 +19,13 @@ from boneage_cli.cli.options import (
     WorkersOption,
     model_paths,
 )
+from boneage_cli.errors import BoneageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from boneage_cli.core.evaluation import Evaluation
+    from boneage_cli.core.stress import Stress
 
 
 def evaluate(
@@ -47,10 +49,29 @@ def evaluate(
             "--output",
             "-o",
             file_okay=False,
-            help="The folder for figures and plots. Default: evaluation-SPLIT in the run folder, "
-            "or in the current one.",
+            help="The folder for figures and plots. Default: evaluation-SPLIT (with --images, "
+            "evaluation-SPLIT-N) in the run folder, or in the current one.",
         ),
     ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            metavar="N",
+            min=1,
+            help="Measure on N radiographs of the split, chosen evenly by sex and known age; the "
+            "same each time. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    stress: Annotated[
+        bool,
+        typer.Option(
+            "--stress",
+            help="Also measure the same radiographs turned, dark, blurred, cut, as DICOM, … (see "
+            "below); takes about 30 times as long.",
+        ),
+    ] = False,
     tta: TtaOption = False,
     batch_size: BatchSizeOption = 32,
     workers: WorkersOption = None,
@@ -65,6 +86,7 @@ def evaluate(
       boneage evaluate --data rsna --split validation
       boneage evaluate --model runs/a,runs/b --data rsna --tta
       boneage evaluate -m best.safetensors -d data/clinic -o report/
+      boneage evaluate --data rsna --split validation --stress --images 200
 
     [bold]What it prints[/bold]
 
@@ -80,10 +102,21 @@ def evaluate(
     circulate, 2.8 months apart on average; do not compare figures on one with
     figures on the other.
 
+    [bold]Stress[/bold]
+
+    --stress changes each radiograph as other hospitals and exports would: its pose,
+    exposure, sharpness, frame and file format, one at a time. For each change it
+    prints the MAE, how much of it is lost against the radiographs as they are
+    (with the interval of the paired differences: one that spans 0 shows nothing),
+    |Δ|, by how much a prediction moves on average, and Δ, the same with its sign
+    (above 0 children look older; a model with a bias gains from what pulls the other
+    way). stress.csv says what each change does.
+
     [bold]What it writes[/bold]
 
     metrics.json, predictions.csv (image_id, true, predicted, absolute_error, sex,
-    error), scatter.png and bland_altman.png.
+    error), scatter.png and bland_altman.png; with --stress also stress.csv,
+    stress.json and stress.png.
 
     [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some
     were not, 2 when the command line or the data make no sense.
@@ -91,15 +124,28 @@ def evaluate(
     from boneage_cli.core.evaluation import evaluate as measure
     from boneage_cli.core.evaluation import write_evaluation
     from boneage_cli.core.prediction import Predictor
+    from boneage_cli.core.stress import stress as measure_stress
+    from boneage_cli.core.stress import write_stress
     from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
 
     folder = find_dataset(data)
     part = split or _labelled_split(folder)
     manifest = read_manifest(folder, part)
+    version = label_version(manifest) if part.startswith("test") else None
+    labelled = int(manifest["boneage"].notna().sum())
+    if images is not None and labelled:
+        manifest = _chosen(manifest, images)
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
-    version = label_version(manifest) if part.startswith("test") else None
+    about = {
+        "model": [str(path) for path in bundles],
+        "data": str(folder),
+        "split": part,
+        "chosen_of": None if images is None else labelled,
+        "label_version": version,
+        "tta": tta,
+    }
     evaluation = measure(
         predictor,
         manifest,
@@ -107,21 +153,23 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         tta=tta,
-        about={
-            "model": [str(path) for path in bundles],
-            "data": str(folder),
-            "split": part,
-            "label_version": version,
-            "tta": tta,
-        },
+        about=about,
     )
-    target = output or _default_output(bundles, part)
+    target = output or _default_output(bundles, part if images is None else f"{part}-{images}")
     files = write_evaluation(evaluation, target, f"{folder.name}, {part}")
     _print_evaluation(evaluation, f"{folder}, {part}", version)
     for name, error in _failures(evaluation.predictions):
         fail(error if name in error else f"{name}: {error}")
+    failed = evaluation.failed
+    if stress:
+        stressed = measure_stress(
+            predictor, manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
+        )
+        files += write_stress(stressed, target, f"{folder.name}, {part}")
+        _print_stress(stressed, f"{folder}, {part}")
+        failed += sum(stressed.failed.values())
     console.print(f"{'written':11}{target}: {', '.join(file.name for file in files)}", markup=False)
-    if evaluation.failed:
+    if failed:
         raise typer.Exit(EXIT_FINDINGS)
 
 
@@ -139,6 +187,15 @@ def _mean_training_age(folder: Path) -> float | None:
     if not (folder / "train.csv").is_file():
         return None
     return float(read_manifest(folder, "train")["boneage"].mean())
+
+
+def _chosen(manifest: pd.DataFrame, images: int) -> pd.DataFrame:
+    from boneage_cli.datasets.splits import choose
+
+    labelled = manifest[manifest["boneage"].notna()]
+    if images > len(labelled):
+        raise BoneageError(f"--images {images}: the split has {len(labelled)} with a known age")
+    return choose(labelled, images, seed=0)
 
 
 def _default_output(bundles: list[Path], split: str) -> Path:
@@ -180,8 +237,37 @@ def _print_evaluation(evaluation: Evaluation, title: str, version: str | None) -
         lines["left out"] = f"{evaluation.unlabelled} radiographs without a known age"
     if evaluation.failed:
         lines["failed"] = f"{evaluation.failed} radiographs, which are in no figure"
+    if evaluation.refused:
+        codes = ", ".join(f"{count} {code}" for code, count in evaluation.refused.items())
+        lines["refused"] = f"by predict, though in these figures: {codes}"
     for name, text in lines.items():
         console.print(f"{name:11}{text}")
+
+
+def _print_stress(stress: Stress, title: str) -> None:
+    print_table(
+        f"The same radiographs in other ways, errors in months: {title}",
+        ("", "MAE", "lost (95 %)", "|Δ|", "Δ"),
+        [
+            ("unperturbed", f"{stress.unperturbed.mae.value:.2f}", "", "", ""),
+            *(
+                (
+                    row.name,
+                    f"{row.mae.value:.2f}",
+                    row.lost,
+                    f"{row.change:.2f}",
+                    # Adding zero turns -0.0 into 0.0.
+                    f"{round(row.shift, 2) + 0.0:.2f}",
+                )
+                for row in stress.perturbed
+            ),
+        ],
+    )
+    for row in stress.rows[1:]:
+        if row.unchanged:
+            console.print(f"{'as it was':11}{row.unchanged} of {row.images} images: {row.name}")
+    for name, count in stress.failed.items():
+        fail(f"{name}: {count} of the radiographs failed; the first: {stress.errors[name]}")
 
 
 def _failures(predictions: pd.DataFrame) -> list[tuple[str, str]]:

@@ -96,9 +96,9 @@ def locate_rois(
             "--model",
             "-m",
             metavar="BUNDLE",
-            help="gradcam: a trained global model, as a .safetensors bundle or a run folder; "
-            "default: the newest run in runs/. keypoints: a bundle of 'boneage train-landmarks'; "
-            "default: the one that the package carries.",
+            help="gradcam: a global model trained without regions.registered_hand, as a "
+            ".safetensors bundle or a run folder. keypoints: a bundle of 'boneage "
+            "train-landmarks'; default: the one that the package carries.",
             show_default=False,
         ),
     ] = None,
@@ -183,7 +183,6 @@ def locate_rois(
     """
     from boneage_cli.core.inputs import cases
     from boneage_cli.core.rois import RoiSettings, locate_dataset_rois, locate_rois
-    from boneage_cli.core.runs import bundles_at, newest_model
     from boneage_cli.datasets.manifest import find_dataset
 
     if inputs and (data or split):
@@ -191,15 +190,18 @@ def locate_rois(
     if inputs and output is None:
         raise BoneageError("--output: name the folder where the crops of INPUT go")
     gradcam = method is Method.gradcam
+    if gradcam and model is None:
+        raise BoneageError(
+            "--method gradcam: name with --model a global model that sees radiographs as they are "
+            "(the package's sees registered hands)"
+        )
     settings = RoiSettings(
         method=method.value,
         size=size,
         background_removed=not gradcam if background is None else background is Background.remove,
         heatmap_threshold=heatmap_threshold,
-        model=bundles_at(newest_model())[0] if gradcam and model is None else model,
+        model=model,
     )
-    if gradcam and model is None:
-        console.print(f"model: {settings.model_file}", markup=False)
     if inputs and output is not None:
         found = cases([str(path) for path in inputs])
         results = [

@@ -42,7 +42,7 @@ ModelOption = Annotated[
         metavar="BUNDLE",
         help="A .safetensors bundle or a run folder; of a cross-validation, all folds. Give it "
         "several times, or several with commas between them, to average their ages. Default: the "
-        "newest run in runs/.",
+        "model that the package carries.",
     ),
 ]
 DeviceOption = Annotated[
@@ -73,15 +73,11 @@ TtaOption = Annotated[
 
 
 def model_paths(names: list[str] | None) -> list[Path]:
-    """The bundles and folders that ``--model`` names, or the newest run's where it names none.
-
-    Raises:
-        BoneageError: None was named and no run has a model.
-    """
-    from boneage_cli.core.runs import newest_model
+    """The bundles and folders that ``--model`` names, or else the package's model."""
+    from boneage_cli.core.runs import SHIPPED_MODEL
 
     if not names:
-        return [newest_model()]
+        return [SHIPPED_MODEL]
     paths = []
     for name in names:
         # A comma may be part of a file's name.

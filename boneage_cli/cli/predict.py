@@ -107,6 +107,22 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            "--explain",
+            metavar="DIR",
+            help="A folder for pictures of where each age comes from, one per radiograph.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Also answer what looks like no hand radiograph, and say that it is doubtful.",
+        ),
+    ] = False,
     tta: TtaOption = False,
     batch_size: BatchSizeOption = 32,
     workers: WorkersOption = None,
@@ -124,6 +140,7 @@ def predict(
       find . -name '*.dcm' | boneage predict -      (sex from the DICOM files)
       boneage predict hand.png -s M -m runs/a -m runs/b
       boneage predict hand.png --sex F --age '9y 8m' --interval 90
+      boneage predict scans/ --sex F --explain why/
 
     [bold]Inputs[/bold]
 
@@ -159,9 +176,25 @@ def predict(
       months, SDS +0.4 (Brush Foundation)
 
     CSV and JSON (one array) have path, id, sex, months, years_months, low, high,
-    age, sds, reference and error; ages are in months. A radiograph that cannot be
-    predicted is told on standard error and, in CSV and JSON, gets a row with its
-    error; the others are predicted all the same.
+    age, sds, reference, reason and error; ages are in months. A radiograph that
+    cannot be predicted is told on standard error and, in CSV and JSON, gets a row
+    with its error; the others are predicted all the same.
+
+    [bold]Refusals[/bold]
+
+    What looks like no whole hand, or unlike all that the model was trained on,
+    is refused: it fails, with a reason. --force answers all the same; the line then
+    ends with the doubt, in square brackets. The column reason holds its code:
+    no-hand, fingers-cut-off, wrist-cut-off or unlike-training. Models that see
+    registered hands or regions give all four, others the last alone.
+
+    [bold]Explanations[/bold]
+
+    With --explain DIR each radiograph that was predicted becomes a picture
+    DIR/<name>.png, <name>-2.png where two have one name: heat where the models
+    take the age from (Grad-CAM; what adds to it and what takes from it alike),
+    the regions that they cut out, the key points of the hand, the age and sex.
+    The heat of several models is averaged. DIR/README.txt tells how to read it.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
     when the command line or an input makes no sense. A research tool, not a
@@ -188,24 +221,35 @@ def predict(
             "this model needs the child's sex, which no input names: give --sex M or --sex F, or a "
             "CSV table with a column sex"
         )
+    explanations = None
+    if explain is not None:
+        from boneage_cli.core.explanation import Explainer, Explanations
+
+        explanations = Explanations(Explainer(predictor), explain, names)
     style = format.value if format else _style_by_ending(output)
     found: Any = predictor.predict_files(
-        unrolled, batch_size=batch_size, workers=workers, tta=tta, interval=interval
+        unrolled, batch_size=batch_size, workers=workers, tta=tta, interval=interval, force=force
     )
     tally = _Tally()
     # Lines that run down a terminal are progress enough; a bar between them would tear them.
     barred = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
     with closing(found):
-        shown = found
+        shown = explanations.watch(found) if explanations else found
         if barred:
-            shown = track(found, description="predict", total=count_cases(names))
+            shown = track(shown, description="predict", total=count_cases(names))
         try:
             write_predictions(tally.watch(shown), style, output)
         except BrokenPipeError:
             _leave_broken_pipe()
     if output is not None:
         error_console.print(f"{tally.text()}: {output}", markup=False)
-    if tally.failed:
+    undrawn = explanations.errors if explanations else []
+    if explanations:
+        for error in undrawn:
+            fail(error)
+        pictures = "picture" if explanations.pictures == 1 else "pictures"
+        error_console.print(f"{explanations.pictures} {pictures}: {explain}", markup=False)
+    if tally.failed or undrawn:
         raise typer.Exit(EXIT_FINDINGS)
 
 

@@ -27,7 +27,7 @@ def recalibrate(
             "--model",
             "-m",
             metavar="BUNDLE",
-            help="The model to fit. Default: the newest run in runs/.",
+            help="The model to fit. Default: the one that the package carries.",
             show_default=False,
         ),
     ] = None,

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from boneage_cli import __version__
+from boneage_cli.core.acceptance import Likeness
 from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.core.intervals import Calibration
 from boneage_cli.core.views import view_shapes
@@ -24,6 +25,8 @@ from boneage_cli.models.families import FAMILIES
 from boneage_cli.models.network import Network
 
 FORMAT = "boneage-bundle-1"
+# Tensors of the file that are no weights of the network.
+_LIKENESS = "likeness."
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Bundle:
         calibration: Half widths of prediction intervals; None where none were measured.
         correction: By sex (``M``, ``F``, or ``all``) an offset in months and a slope that turn the
             network's age into a site's; empty where the network's ages stand as they are.
+        likeness: What its features are like on radiographs; None where it takes any image.
         metrics: Figures measured when it was made, such as ``validation_mae`` in months.
         provenance: Data set, label version, software, date.
         path: The file it was read from.
@@ -49,6 +53,7 @@ class Bundle:
     weights: dict[str, Tensor]
     calibration: Calibration | None = None
     correction: dict[str, tuple[float, float]] = field(default_factory=dict)
+    likeness: Likeness | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
@@ -94,8 +99,14 @@ def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Ne
         raise BoneageError(f"model: {error}") from None
 
 
-def save_bundle(bundle: Bundle, path: Path) -> None:
-    """Writes a bundle, whole or not at all."""
+def save_bundle(bundle: Bundle, path: Path, *, half: bool = False) -> None:
+    """Writes a bundle, whole or not at all.
+
+    Args:
+        bundle: What to write.
+        path: The file.
+        half: Whether weights are kept as 16-bit floats, in half the space.
+    """
     header = {
         "format": FORMAT,
         "experiment": bundle.experiment.model_dump(mode="json"),
@@ -103,6 +114,7 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
         "age_std": bundle.age_std,
         "calibration": bundle.calibration.to_dict() if bundle.calibration else None,
         "correction": bundle.correction,
+        "likeness": bundle.likeness.to_dict() if bundle.likeness else None,
         "metrics": bundle.metrics,
         "provenance": {
             "software": f"boneage {__version__}",
@@ -110,7 +122,15 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
             **bundle.provenance,
         },
     }
-    write_weights(header, bundle.weights, path)
+    tensors = dict(bundle.weights)
+    if bundle.likeness:
+        tensors |= {_LIKENESS + name: each for name, each in bundle.likeness.tensors().items()}
+    if half:
+        tensors = {
+            name: tensor.half() if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        }
+    write_weights(header, tensors, path)
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -120,15 +140,21 @@ def load_bundle(path: Path) -> Bundle:
         BoneageError: There is no such file, or it is no bundle of this format.
     """
     path = Path(path)
-    header, weights = read_weights(path, "model bundle", FORMAT, "boneage train")
-    calibration = header.get("calibration")
+    header, tensors = read_weights(path, "model bundle", FORMAT, "boneage train")
+    calibration, likeness = header.get("calibration"), header.get("likeness")
+    beside = {name for name in tensors if name.startswith(_LIKENESS)}
     return Bundle(
         experiment=parse_experiment(header["experiment"], str(path)),
         age_mean=header["age_mean"],
         age_std=header["age_std"],
-        weights=weights,
+        weights={name: tensor for name, tensor in tensors.items() if name not in beside},
         calibration=Calibration.from_dict(calibration) if calibration else None,
         correction={sex: (a, b) for sex, (a, b) in header.get("correction", {}).items()},
+        likeness=Likeness.from_parts(
+            likeness, {name.removeprefix(_LIKENESS): tensors[name] for name in beside}
+        )
+        if likeness
+        else None,
         metrics=header["metrics"],
         provenance=header["provenance"],
         path=path,

@@ -38,6 +38,8 @@ class Prediction:
         stated: The sex that the file itself states, True for male; None where it states none.
         interval: The lower and upper end of the prediction interval in months, where one is wanted.
         age: The child's chronological age in months, where it is known.
+        reason: Why the image should not be answered, a code of ``acceptance.REASONS``; None where
+            nothing speaks against it. There are months all the same where an answer was forced.
     """
 
     case: Case
@@ -47,3 +49,4 @@ class Prediction:
     stated: bool | None = None
     interval: tuple[float, float] | None = None
     age: float | None = None
+    reason: str | None = None

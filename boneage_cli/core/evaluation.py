@@ -8,7 +8,8 @@ give the same figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ class Evaluation:
         yardstick: The one age that a model without eyes predicts for every child, months.
         yardstick_mae: The mean absolute error that this makes on these radiographs, months.
         unlabelled: Radiographs without a known age, which were left out.
+        refused: How many ``predict`` would refuse, by reason; they are in the figures all the same.
         about: Whatever names the model and the data.
     """
 
@@ -110,6 +112,7 @@ class Evaluation:
     yardstick: float
     yardstick_mae: float
     unlabelled: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -134,6 +137,7 @@ class Evaluation:
             **self.overall.to_dict(),
             "failed": self.failed,
             "unlabelled": self.unlabelled,
+            "refused": self.refused,
             "yardstick": self.yardstick,
             "yardstick_mae": self.yardstick_mae,
             "by_sex": {name: metrics.to_dict() for name, metrics in self.by_sex.items()},
@@ -168,13 +172,14 @@ def evaluate(
     """
     labelled = labelled_rows(manifest)
     found = predictor.predict_files(
-        manifest_cases(labelled), batch_size=batch_size, workers=workers, tta=tta
+        manifest_cases(labelled), batch_size=batch_size, workers=workers, tta=tta, force=True
     )
     results = list(track(found, description="predict", total=len(labelled)))
     return evaluate_predictions(
         labelled,
         np.array([np.nan if result.months is None else result.months for result in results]),
         errors=[result.error for result in results],
+        refused=Counter(result.reason for result in results if result.reason),
         yardstick=yardstick,
         unlabelled=len(manifest) - len(labelled),
         about=about,
@@ -203,6 +208,7 @@ def evaluate_predictions(
     errors: Sequence[str | None] | None = None,
     yardstick: float | None = None,
     unlabelled: int = 0,
+    refused: Mapping[str, int] | None = None,
     about: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Compares predicted with known ages.
@@ -213,6 +219,7 @@ def evaluate_predictions(
         errors: Why radiographs failed, n of them, None where they did not.
         yardstick: As in ``evaluate``.
         unlabelled: As in ``Evaluation``.
+        refused: As in ``Evaluation``.
         about: As in ``Evaluation``.
 
     Raises:
@@ -247,6 +254,7 @@ def evaluate_predictions(
         yardstick=age,
         yardstick_mae=float(np.abs(true - age).mean()),
         unlabelled=unlabelled,
+        refused=dict(refused or {}),
         about=dict(about or {}),
     )
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from boneage_cli.core.bundle import load_bundle, save_bundle
@@ -24,7 +25,7 @@ from boneage_cli.core.evaluation import (
     read_prediction_table,
     write_evaluation,
 )
-from boneage_cli.core.intervals import LEAST, calibrate
+from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage
 from boneage_cli.core.logs import check_loggers
 from boneage_cli.core.runs import (
     OUT_OF_FOLD,
@@ -200,6 +201,8 @@ def _out_of_fold(folder: Path, data: Path, count: int) -> Evaluation:
         about={"model": str(folder), "data": str(data), "split": f"{count} folds, out of fold"},
     )
     write_evaluation(evaluation, folder / OUT_OF_FOLD, f"{folder.name}, out of fold")
+    parts = np.repeat(np.arange(count), [len(table) for table in tables])
+    write_coverage(evaluation.predictions, folder / OUT_OF_FOLD / COVERAGE, parts)
     return evaluation
 
 

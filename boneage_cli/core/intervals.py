@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,18 @@ import pandas as pd
 
 from boneage_cli.core.ages import MONTHS_PER_YEAR
 from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
 
 LEVELS = tuple(range(50, 100))
 """Levels in percent for which half widths are kept."""
 
 BANDS = (0, 5, 10, 15)
 """Where the bands of predicted age begin, years; the last holds all that is older."""
+
+COVERAGE = "coverage.csv"
+"""The table of how often 90 % intervals hold the known age of radiographs not calibrated on."""
+
+_PARTS = 10
 
 LEAST = 40
 """Radiographs that a group must have; with fewer it takes the width of a larger group."""
@@ -149,6 +156,38 @@ def coverage(
         group: (len(held[group]), float(np.mean(held[group])), float(np.mean(widths[group])))
         for group in order
     }
+
+
+def random_parts(count: int) -> np.ndarray:
+    """To which of ten parts each of so many radiographs belongs, (count,); the same each time."""
+    return np.random.default_rng(0).permutation(count) % _PARTS
+
+
+def write_coverage(
+    predictions: pd.DataFrame, path: Path, parts: np.ndarray | None = None, level: int = 90
+) -> None:
+    """Writes how often intervals hold the known age, as a CSV table: group, images, share, width.
+
+    Args:
+        predictions: As in ``calibrate``; nothing is written of too few.
+        path: The file.
+        parts: As in ``coverage``; None for ten parts by chance.
+        level: Per cent.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    known = predictions["predicted"].notna().to_numpy()
+    parts = (random_parts(len(predictions)) if parts is None else parts)[known]
+    if min((parts != part).sum() for part in np.unique(parts)) < LEAST:
+        return
+    found = coverage(predictions[known], parts, level)
+    table = pd.DataFrame(
+        [(group, *figures) for group, figures in found.items()],
+        columns=["group", "images", "share_held", "mean_width"],
+    )
+    with whole_file(path) as temporary:
+        table.round(4).to_csv(temporary, index=False)
 
 
 def _quantiles(errors: np.ndarray) -> tuple[float, ...]:

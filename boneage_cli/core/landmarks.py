@@ -3,7 +3,8 @@
 The network looks twice: at the whole radiograph, and at the hand as the first look registers it.
 Upright and of known size, the hand is found more closely, and a wrong first look shows: the second
 is unsure or disagrees. Then the first look is repeated with the radiograph turned by quarters, and
-the best is kept.
+the best is kept; if none will do, all of it once more with black and white exchanged. Whether the
+hand then is white on black is read off its gray levels.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from boneage_cli.core.hardware import choose_device
 from boneage_cli.core.weights_file import read_weights, write_weights
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Landmarks, Points
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import Matrix, aspect_of, frame_from_image, warp
+from boneage_cli.imaging.radiograph import Radiograph, negative
+from boneage_cli.imaging.registration import Matrix, aspect_of, frame_from_image, is_negative, warp
 from boneage_cli.models.landmark_network import LandmarkNetwork, peaks
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "landmarks.safetensors"
@@ -51,11 +52,14 @@ class Located:
         confidence: 0 to 1: the share of the heat maps' heat that is at the point found, of the
             least sure of the three points.
         fallback: Whether no hand was found, so that the landmarks are a guess.
+        inverted: Whether the hand is darker than what lies beside it, as in a file that stores
+            black bone on white and does not say so.
     """
 
     landmarks: Landmarks
     confidence: float
     fallback: bool
+    inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,17 +158,23 @@ class LandmarkLocator:
 
     def _locate_batch(self, radiographs: Sequence[Radiograph]) -> list[Located]:
         best = self._two_looks(radiographs, 0)
-        unsure = [place for place, (_, confidence) in enumerate(best) if confidence < UNSURE]
-        for quarters in (1, 2, 3) if unsure else ():
-            again = self._two_looks([radiographs[place] for place in unsure], quarters)
-            for place, candidate in zip(unsure, again, strict=True):
-                best[place] = max(best[place], candidate, key=lambda result: result[1])
-        return [
-            Located(Landmarks.from_array(points), confidence, fallback=False)
-            if confidence >= LEAST_CONFIDENCE
-            else Located(FALLBACK, confidence, fallback=True)
-            for points, confidence in best
-        ]
+        for inverted in (False, True):
+            unsure = [place for place, (_, confidence) in enumerate(best) if confidence < UNSURE]
+            again = [radiographs[place] for place in unsure]
+            if inverted:
+                again = [negative(radiograph) for radiograph in again]
+            for quarters in range(0 if inverted else 1, 4) if unsure else ():
+                for place, found in zip(unsure, self._two_looks(again, quarters), strict=True):
+                    best[place] = max(best[place], found, key=lambda result: result[1])
+        results = []
+        for radiograph, (points, confidence) in zip(radiographs, best, strict=True):
+            if confidence < LEAST_CONFIDENCE:
+                results.append(Located(FALLBACK, confidence, fallback=True))
+            else:
+                found_at = Landmarks.from_array(points)
+                inverted = is_negative(radiograph, found_at)
+                results.append(Located(found_at, confidence, fallback=False, inverted=inverted))
+        return results
 
     def _two_looks(
         self, radiographs: Sequence[Radiograph], quarters: int

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from boneage_cli.core.acceptance import REASONS
 from boneage_cli.core.ages import years_and_months
 from boneage_cli.core.cases import Prediction
 from boneage_cli.core.growth import REFERENCE, deviation_score
@@ -18,7 +19,7 @@ from boneage_cli.files import whole_file
 
 COLUMNS = (
     *("path", "id", "sex", "months", "years_months", "low", "high", "age", "sds", "reference"),
-    "error",
+    *("reason", "error"),
 )
 
 # A thousandth of a month is the precision to which every command gives the same age.
@@ -58,7 +59,8 @@ def write_predictions(
 def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
     """Yields S3's line ``path: 10 years 6 months (126.5 months)`` where there is an age.
 
-    An interval and a standard deviation score follow on the same line, where there are any.
+    An interval, a standard deviation score and the doubt of a forced answer follow on the same
+    line, where there are any.
     """
     for prediction in predictions:
         if prediction.months is not None:
@@ -72,6 +74,8 @@ def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
             row = prediction_row(prediction)
             if row["sds"] is not None:
                 more += f", SDS {row['sds']:+.1f} ({REFERENCE})"
+            if prediction.reason is not None:
+                more += f" [doubtful: {REASONS[prediction.reason]}]"
             yield f"{prediction.case.path}: {age} ({months:.1f} months){more}\n"
 
 
@@ -118,6 +122,7 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "age": None if prediction.age is None else round(prediction.age, DECIMALS),
         "sds": None if sds is None else round(sds, 2),
         "reference": None if sds is None else REFERENCE,
+        "reason": prediction.reason,
         "error": prediction.error,
     }
 

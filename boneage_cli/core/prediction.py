@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from boneage_cli.core.acceptance import REASONS, pooled, reason_of_key_points
 from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.hardware import autocast, choose_device, choose_precision
 from boneage_cli.core.intervals import LEAST, check_level
+from boneage_cli.core.landmarks import Located
 from boneage_cli.core.runs import bundles_at
 from boneage_cli.core.tta import VIEWS, turned
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings
@@ -39,6 +41,7 @@ class _Prepared:
     error: str | None = None
     stated: bool | None = None
     age: float | None = None
+    reason: str | None = None
 
 
 class Predictor:
@@ -71,7 +74,7 @@ class Predictor:
         self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
         renderers = [ViewRenderer(bundle.experiment) for bundle in bundles]
         self.view_settings = [renderer.settings for renderer in renderers]
-        # Models that see the same pixels share them.
+        # Models that see the same pixels share them, and all that need key points the same ones.
         self.renderers = {renderer.settings: renderer for renderer in renderers}
 
     @classmethod
@@ -105,7 +108,7 @@ class Predictor:
         tta: bool = False,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """The bone age of radiographs in memory.
+        """The bone age of radiographs in memory; none is refused.
 
         Args:
             radiographs: The radiographs.
@@ -126,9 +129,9 @@ class Predictor:
         for radiograph, male_or_none in zip(radiographs, sexes, strict=True):
             if self._never_saw(male_or_none):
                 raise BoneageError(f"{radiograph.source}: {self._of_one_sex}")
-        pixels = [self._render(radiograph) for radiograph in radiographs]
+        pixels = [self._render(radiograph, self.locate(radiograph)) for radiograph in radiographs]
         months = [
-            self._months(pixels[i : i + batch_size], sexes[i : i + batch_size], tta)
+            self._answer(pixels[i : i + batch_size], sexes[i : i + batch_size], tta)[0]
             for i in range(0, len(pixels), batch_size)
         ]
         return np.concatenate(months) if months else np.empty(0)
@@ -141,6 +144,7 @@ class Predictor:
         workers: int | None = None,
         tta: bool = False,
         interval: int | None = None,
+        force: bool = False,
     ) -> Iterator[Prediction]:
         """The bone age of radiographs on disk, in order, one by one as they are known.
 
@@ -153,9 +157,11 @@ class Predictor:
             workers: Reading threads; None for one per core.
             tta: Whether to average over mirrored and slightly turned views.
             interval: The level in per cent of the prediction intervals; None for none.
+            force: Whether images that look like no hand radiograph are answered as well.
 
         Yields:
-            A prediction for each case; one that cannot be read carries the error instead.
+            A prediction for each case; one that cannot be read or is refused carries the error
+            instead of an age.
 
         Raises:
             BoneageError: No model has been calibrated for intervals, or there is no such level.
@@ -176,7 +182,7 @@ class Predictor:
                     batch = [
                         waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))
                     ]
-                    yield from self._predict_batch(batch, tta, interval)
+                    yield from self._predict_batch(batch, tta, interval, force)
             finally:
                 for future in waiting:
                     future.cancel()
@@ -240,8 +246,36 @@ class Predictor:
         for start in range(0, len(male), batch_size):
             rows = np.arange(start, min(start + batch_size, len(male)))
             pixels = dict.fromkeys(self.renderers, views(rows))
-            months.append(self._forward(pixels, male[rows], tta))
+            months.append(self._forward(pixels, male[rows], tta)[0])
         return np.concatenate(months) if months else np.empty(0)
+
+    @torch.inference_mode()
+    def features(
+        self, views: Callable[[np.ndarray], Rendered], rows: np.ndarray, *, batch_size: int = 32
+    ) -> np.ndarray:
+        """What the first model's ``Likeness`` looks at, of rendered radiographs.
+
+        Args:
+            views: Gives the views of some radiographs, by their numbers.
+            rows: The numbers of the radiographs, (n,).
+            batch_size: Images per pass of the network.
+
+        Returns:
+            Float32 (n, F).
+        """
+        found = []
+        for start in range(0, len(rows), batch_size):
+            pixels = self._on_device(views(rows[start : start + batch_size]))
+            with autocast(self.precision, self.device):
+                found.append(pooled(self.networks[0].encode(pixels)).cpu().numpy())
+        return np.concatenate(found)
+
+    def locate(self, radiograph: Radiograph) -> Located | None:
+        """The key points of a radiograph's hand; None where no model needs them."""
+        for renderer in self.renderers.values():
+            if renderer.locator is not None:
+                return renderer.locate(radiograph)
+        return None
 
     def _prepare(self, case: Case) -> _Prepared:
         try:
@@ -253,12 +287,14 @@ class Predictor:
                 return _Prepared(case, None, None, SEX_UNKNOWN)
             if self._never_saw(male):
                 return _Prepared(case, None, male, self._of_one_sex)
+            located = self.locate(radiograph)
             return _Prepared(
                 case,
-                self._render(radiograph),
+                self._render(radiograph, located),
                 male,
                 stated=radiograph.male,
                 age=radiograph.age if case.age is None else case.age,
+                reason=None if located is None else reason_of_key_points(radiograph, located),
             )
         except BoneageError as error:
             return _Prepared(case, None, None, str(error))
@@ -271,36 +307,44 @@ class Predictor:
         sexes = " and of ".join("girls" if sex == "F" else "boys" for sex in self.trained_on)
         return f"a model of {sexes} alone (data.sex); choose another --model"
 
-    def _render(self, radiograph: Radiograph) -> Pixels:
-        return {settings: render(radiograph) for settings, render in self.renderers.items()}
+    def _render(self, radiograph: Radiograph, located: Located | None) -> Pixels:
+        return {
+            settings: renderer.render(radiograph, located)
+            for settings, renderer in self.renderers.items()
+        }
 
     def _predict_batch(
-        self, batch: Sequence[_Prepared], tta: bool, interval: int | None
+        self, batch: Sequence[_Prepared], tta: bool, interval: int | None, force: bool
     ) -> Iterator[Prediction]:
         pixels = [item.pixels for item in batch if item.pixels is not None]
         male = [item.male for item in batch if item.pixels is not None]
-        months = iter(self._months(pixels, male, tta) if pixels else ())
+        answers = iter(zip(*self._answer(pixels, male, tta), strict=True) if pixels else ())
         for item in batch:
             if item.pixels is None:
                 yield Prediction(item.case, None, None, item.error)
+                continue
+            age, likeness = map(float, next(answers))
+            sex = item.male if self.needs_sex else None
+            reason = item.reason or ("unlike-training" if likeness > 1 else None)
+            if not math.isfinite(age):
+                yield Prediction(item.case, None, sex, "the network gave no number")
+            elif reason and not force:
+                refused = f"refused, {REASONS[reason]} ({reason}); --force answers anyway"
+                yield Prediction(item.case, None, sex, refused, item.stated, reason=reason)
             else:
-                age = float(next(months))
-                sex = item.male if self.needs_sex else None
-                if math.isfinite(age):
-                    yield Prediction(
-                        item.case,
-                        age,
-                        sex,
-                        stated=item.stated,
-                        interval=self.interval(age, item.male, interval) if interval else None,
-                        age=item.age,
-                    )
-                else:
-                    yield Prediction(item.case, None, sex, "the network gave no number")
+                yield Prediction(
+                    item.case,
+                    age,
+                    sex,
+                    stated=item.stated,
+                    interval=self.interval(age, item.male, interval) if interval else None,
+                    age=item.age,
+                    reason=reason,
+                )
 
-    def _months(
+    def _answer(
         self, pixels: Sequence[Pixels], male: Sequence[bool | None], tta: bool
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         stacked = {
             settings: {
                 name: np.stack([item[settings][name] for item in pixels]) for name in settings.names
@@ -309,19 +353,23 @@ class Predictor:
         }
         return self._forward(stacked, np.array([bool(m) for m in male], np.float32), tta)
 
+    def _on_device(self, views: Rendered) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.from_numpy(np.array(array)).unsqueeze(1).to(self.device)
+            for name, array in views.items()
+        }
+
     @torch.inference_mode()
-    def _forward(self, pixels: Pixels, male: np.ndarray, tta: bool = False) -> np.ndarray:
+    def _forward(
+        self, pixels: Pixels, male: np.ndarray, tta: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Months, and scores of likeness averaged over the models that have one, (n,) each."""
         sexes = torch.as_tensor(male, dtype=torch.float32, device=self.device)
         total = torch.zeros(len(male), dtype=torch.float64, device=self.device)
+        scores: list[torch.Tensor] = []
         passes = VIEWS if tta else VIEWS[:1]
-        on_device = {
-            settings: {
-                name: torch.from_numpy(np.array(array)).unsqueeze(1).to(self.device)
-                for name, array in views.items()
-            }
-            for settings, views in pixels.items()
-        }
-        for mirrored, degrees in passes:
+        on_device = {settings: self._on_device(views) for settings, views in pixels.items()}
+        for number, (mirrored, degrees) in enumerate(passes):
             seen = {
                 settings: {name: turned(array, mirrored, degrees) for name, array in views.items()}
                 for settings, views in on_device.items()
@@ -331,9 +379,15 @@ class Predictor:
             ):
                 male_or_none = sexes if bundle.experiment.model.gender else None
                 with autocast(self.precision, self.device):
-                    outputs = network(seen[settings], male_or_none)
+                    maps = network.encode(seen[settings])
+                    outputs = network.decide(maps, male_or_none)
                 total += _corrected(outputs["age"].double(), bundle.correction, sexes)
-        return (total / (len(passes) * len(self.networks))).cpu().numpy()
+                if bundle.likeness is not None and number == 0:
+                    scores.append(bundle.likeness.score(pooled(maps)))
+        months = (total / (len(passes) * len(self.networks))).cpu().numpy()
+        if not scores:
+            return months, np.zeros(len(male))
+        return months, torch.stack(scores).mean(0).cpu().numpy()
 
 
 def _corrected(

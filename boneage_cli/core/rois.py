@@ -37,15 +37,16 @@ import torch
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.evaluation import manifest_cases
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator
+from boneage_cli.core.overlay import HeatMap, overlay
 from boneage_cli.core.prediction import Case
 from boneage_cli.core.runs import BUNDLE, write_json
-from boneage_cli.core.saliency import THRESHOLD, AgeSaliency, HeatMap, place_regions
+from boneage_cli.core.saliency import THRESHOLD, AgeSaliency, place_regions
 from boneage_cli.datasets.cache import content_digests
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
-from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import (
     REGIONS,
@@ -75,9 +76,7 @@ COLUMNS = (
     "key",
 )
 # Raised when crops change in a way that neither settings nor networks tell.
-FORMAT = 1
-# Height of the pictures to check crops by, pixels.
-_PICTURE_HEIGHT = 512
+FORMAT = 2
 # The table is written at least so often, so that a killed run loses little, seconds.
 _SAVE_EVERY = 5.0
 # Each look at the files' contents, so that it shows progress.
@@ -161,6 +160,7 @@ class LocatedRegions:
         fallback: Whether any region is a guess.
         landmarks: The key points, where the method finds them.
         heat: The heat map, where the method makes one.
+        inverted: Whether the crops show the radiograph's negative, see ``Located``.
     """
 
     corners: Mapping[Region, Points]
@@ -168,6 +168,7 @@ class LocatedRegions:
     fallback: bool
     landmarks: Landmarks | None = None
     heat: HeatMap | None = None
+    inverted: bool = False
 
 
 class RegionLocator(Protocol):
@@ -199,6 +200,7 @@ class KeyPointRegions:
                 confidence=found.confidence,
                 fallback=found.fallback,
                 landmarks=found.landmarks,
+                inverted=found.inverted,
             )
             for radiograph, found in zip(radiographs, self.locator.locate(radiographs), strict=True)
         ]
@@ -389,26 +391,12 @@ def draw_regions(radiograph: Radiograph, regions: LocatedRegions) -> np.ndarray:
     Returns:
         uint8 (512, W, 3), blue, green, red; the carpal square green, the other yellow.
     """
-    height = _PICTURE_HEIGHT
-    width = max(round(height * aspect_of(radiograph)), 1)
-    gray = warp(radiograph, np.eye(2, 3), height, width).astype(np.float32) / 255
-    picture = np.repeat(gray[:, :, None], 3, axis=2)
-    if regions.heat is None:
-        canvas = np.rint(picture * 255).astype(np.uint8)
-    else:
-        # The library brings scikit-learn along, which takes more than a second.
-        from pytorch_grad_cam.utils.image import show_cam_on_image
-
-        canvas = show_cam_on_image(picture, cv2.resize(regions.heat, (width, height)))
-    for region, colour in zip(CROPPED, ((80, 220, 80), (60, 220, 250)), strict=True):
-        corners = np.rint(regions.corners[region] * (width, height)).astype(np.int32)
-        cv2.polylines(canvas, [corners], isClosed=True, color=colour, thickness=2)
-        # The side that is the crop's upper one.
-        cv2.line(canvas, corners[0].tolist(), corners[1].tolist(), colour, 4)
-    if regions.landmarks is not None:
-        for x, y in np.rint(regions.landmarks.array() * (width, height)).astype(int).tolist():
-            cv2.drawMarker(canvas, (x, y), (80, 80, 255), cv2.MARKER_CROSS, 16, 2)
-    return canvas
+    return overlay(
+        radiograph,
+        heat=regions.heat,
+        outlines=regions.corners.items(),
+        landmarks=regions.landmarks,
+    )
 
 
 @dataclass(frozen=True)
@@ -449,7 +437,7 @@ class _Job:
         size = self.settings.size
         if regions.landmarks is not None:
             return render_region(
-                radiograph,
+                negative(radiograph) if regions.inverted else radiograph,
                 regions.landmarks,
                 region,
                 size,

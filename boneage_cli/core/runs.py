@@ -11,7 +11,7 @@ A run folder holds::
     best.safetensors              the best epoch's model, as a bundle
     learning_curve.png
     validation/                   the bundle's figures on the validation split: metrics.json,
-                                  predictions.csv, scatter.png, bland_altman.png
+                                  predictions.csv, scatter.png, bland_altman.png, coverage.csv
 
 The folder of a cross-validation holds such a folder per fold, ``fold-1`` and so on, and in
 ``out-of-fold/`` the figures of all radiographs, each predicted by the model that did not see it.
@@ -38,6 +38,8 @@ RESULT = "result.json"
 BUNDLE = "best.safetensors"
 CHECKPOINT = "last.ckpt"
 OUT_OF_FOLD = "out-of-fold"
+# The model that the package carries; its card lies beside it.
+SHIPPED_MODEL = Path(__file__).parents[1] / "weights" / "rsna.safetensors"
 SUMMARY_COLUMNS = (
     "model_name",
     "num_params",
@@ -68,21 +70,6 @@ def new_run_folder(runs: Path, name: str) -> Path:
             raise BoneageError(f"{folder}: cannot be made ({error.strerror})") from None
         return folder
     raise BoneageError(f"{runs}: too many runs named {stem}")
-
-
-def newest_model(runs: Path = RUNS) -> Path:
-    """The bundle of the newest run that has one, or the folder of a newer cross-validation.
-
-    Raises:
-        BoneageError: No run has.
-    """
-    made = [*runs.glob(f"*/{BUNDLE}"), *runs.glob(f"*/{OUT_OF_FOLD}/metrics.json")]
-    if not made:
-        raise BoneageError(
-            f"{runs}: no trained model here; 'boneage train' makes one, or name one with --model"
-        )
-    newest = max(made, key=lambda path: path.stat().st_mtime)
-    return newest if newest.name == BUNDLE else newest.parents[1]
 
 
 def bundles_at(path: Path) -> list[Path]:

@@ -10,32 +10,30 @@ shape.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.hardware import choose_device
+from boneage_cli.core.overlay import HeatMap
+from boneage_cli.core.views import ViewRenderer
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Points
-from boneage_cli.imaging.preprocessing import geometry, preprocess
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.registration import Matrix, aspect_of
 from boneage_cli.models.network import Network
-
-HeatMap = NDArray[np.float32]
 
 # Side of the squares, as a part of the radiograph's shorter side (HDA_Project's value).
 SIDE = 0.48
 # Heat that a peak must have, of 1 at the hottest place; HDA_Project used 0.25 to 0.4.
 THRESHOLD = 0.3
-# Shorter side of the maps in which peaks are sought, pixels.
+# Shorter side of the maps of whole radiographs, in which peaks are sought, pixels.
 _MAP_SIDE = 192
 
 
@@ -72,8 +70,75 @@ class SalientRegions:
     guessed: tuple[str, ...]
 
 
+def grad_cam(
+    network: Network, views: Mapping[str, Tensor], male: Tensor | None
+) -> dict[str, NDArray[np.float32]]:
+    """What each place of each view adds to the predicted age, or takes from it.
+
+    The last feature maps times the gradient of the age at them. Grad-CAM averages the gradient over
+    all places first; with average pooling that is the same but for a factor, while the gradient of
+    each place (HiResCAM: Draelos and Carin 2020, arXiv:2011.08891) is also right for attention, GeM
+    and flattened maps, which weigh places differently.
+
+    Args:
+        network: Predicts age; in evaluation mode.
+        views: As ``Network.forward`` takes them.
+        male: As ``Network.forward`` takes it.
+
+    Returns:
+        For each view the months of each cell of its feature maps, (B, h, w).
+    """
+    with torch.no_grad():
+        encoded = network.encode(dict(views))
+    with torch.enable_grad():
+        maps = [features.detach().requires_grad_() for features in encoded]
+        gradients = torch.autograd.grad(network.decide(maps, male)["age"].sum(), maps)
+    return {
+        view: (features.detach() * gradient).sum(1).float().cpu().numpy()
+        for view, features, gradient in zip(network.views, maps, gradients, strict=True)
+    }
+
+
+def onto_radiograph(
+    cells: NDArray[np.float32], shape: tuple[int, int], frame: Matrix, radiograph: Radiograph
+) -> HeatMap:
+    """Lays the map of a view over the radiograph that the view was cut from.
+
+    Args:
+        cells: (h, w) over the whole view.
+        shape: Height and width of the view, pixels.
+        frame: (2, 3), from fractions of the radiograph to fractions of the view.
+        radiograph: The radiograph.
+
+    Returns:
+        (H, W) over the whole radiograph in its true proportions, with the shorter side 192 pixels;
+        0 outside the view.
+    """
+    aspect = aspect_of(radiograph)
+    width, height = (round(_MAP_SIDE * max(side, 1)) for side in (aspect, 1 / aspect))
+    rows, columns = shape
+    # Cells reach to the view's edges, where their centres do not.
+    seen = cv2.resize(cells, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    # From the result's pixels, by their centres, to those of the view.
+    matrix = frame * ((columns,), (rows,))
+    linear, shift = matrix[:, :2] / (width, height), matrix[:, 2]
+    heat = cv2.warpAffine(
+        seen,
+        np.column_stack([linear, shift + linear @ (0.5, 0.5) - 0.5]),
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+    )
+    return heat.astype(np.float32, copy=False)
+
+
+def scaled(heat: NDArray[np.float32]) -> HeatMap:
+    """Divides a map of 0 and more by its largest value, so that it ends at 1; zeros stay zeros."""
+    return (heat / max(float(heat.max()), 1e-12)).astype(np.float32)
+
+
 class AgeSaliency:
-    """Grad-CAM of the age that a model predicts.
+    """Grad-CAM of the age that a model predicts: the part of it that adds to the age.
 
     A model that takes the child's sex is asked as for a boy and as for a girl, and the two maps are
     averaged: the place of a bone then hangs on no table.
@@ -97,14 +162,10 @@ class AgeSaliency:
             raise BoneageError(
                 f"{bundle.path}: this model predicts sex; name one that predicts age"
             )
-        self.preprocessing = experiment.preprocessing
-        network = bundle.network().to(choose_device(device) if isinstance(device, str) else device)
-        # Without gradients at the encoder's weights none would reach its feature maps.
-        network.requires_grad_(True)
-        sexes = (0.0, 1.0) if experiment.model.gender else (None,)
-        self._models = [_AgeOfOneView(network, sex) for sex in sexes]
-        # The library keeps what its hooks see in the object: one thread at a time.
-        self._lock = threading.Lock()
+        self.renderer = ViewRenderer(experiment)
+        self.device = choose_device(device) if isinstance(device, str) else torch.device(device)
+        self.network = bundle.network().to(self.device)
+        self.sexes = (0.0, 1.0) if experiment.model.gender else (None,)
 
     def heat_maps(self, radiographs: Sequence[Radiograph]) -> list[HeatMap]:
         """Where the age comes from in each radiograph.
@@ -119,54 +180,26 @@ class AgeSaliency:
         """
         if not radiographs:
             return []
-        seen = np.stack([preprocess(radiograph, self.preprocessing) for radiograph in radiographs])
-        pixels = torch.from_numpy(seen)[:, None].float()
-        with self._lock:
-            maps = np.mean([model.grad_cam(pixels) for model in self._models], axis=0)
+        seen = np.stack([self.renderer(radiograph)["hand"] for radiograph in radiographs])
+        views = {"hand": torch.from_numpy(seen)[:, None].float().to(self.device)}
+        per_sex = [self._added(views, sex) for sex in self.sexes]
         return [
-            self._of_whole_radiograph(heat, radiograph)
-            for heat, radiograph in zip(maps, radiographs, strict=True)
+            scaled(
+                onto_radiograph(
+                    np.mean([scaled(cells) for cells in of_one], axis=0),
+                    self.renderer.shapes["hand"],
+                    self.renderer.frames(radiograph, None)["hand"],
+                    radiograph,
+                )
+            )
+            for *of_one, radiograph in zip(*per_sex, radiographs, strict=True)
         ]
 
-    def _of_whole_radiograph(self, heat: NDArray[np.float64], radiograph: Radiograph) -> HeatMap:
-        aspect = aspect_of(radiograph)
-        width, height = (round(_MAP_SIDE * max(side, 1)) for side in (aspect, 1 / aspect))
-        # From the map's pixels, by their centres, to those of the network's image.
-        matrix = geometry(radiograph, self.preprocessing).matrix
-        linear, shift = matrix[:, :2] / (width, height), matrix[:, 2]
-        whole = cv2.warpAffine(
-            heat.astype(np.float32),
-            np.column_stack([linear, shift + linear @ (0.5, 0.5) - 0.5]),
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
-        )
-        hottest = float(whole.max())
-        return (whole / max(hottest, 1e-12)).astype(np.float32)
-
-
-class _AgeOfOneView(nn.Module):
-    """The network as the grad-cam library takes it: one tensor in, the scalar age out."""
-
-    def __init__(self, network: Network, male: float | None) -> None:
-        super().__init__()
-        self.network = network
-        self.male = male
-        (self.view,) = network.views
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        male = None if self.male is None else pixels.new_full((len(pixels),), self.male)
-        return self.network({self.view: pixels}, male)["age"]
-
-    def grad_cam(self, pixels: Tensor) -> HeatMap:
-        """Maps of the size of the pixels, float32 (B, H, W), each from 0 to 1."""
-        # The library brings scikit-learn along, which takes more than a second.
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget
-
-        targets: list[nn.Module] = [RawScoresOutputTarget()] * len(pixels)
-        with GradCAM(self, [self.network.encoders[self.view]]) as cam, torch.enable_grad():
-            return cam(input_tensor=pixels, targets=targets)
+    def _added(self, views: Mapping[str, Tensor], sex: float | None) -> NDArray[np.float32]:
+        """The months that each cell adds to each age, (B, h, w)."""
+        pixels = views["hand"]
+        male = None if sex is None else pixels.new_full((len(pixels),), sex)
+        return np.maximum(grad_cam(self.network, views, male)["hand"], 0)
 
 
 def find_peaks(heat: HeatMap, distance: float) -> list[Peak]:

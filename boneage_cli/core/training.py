@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from boneage_cli.core import plots
+from boneage_cli.core.acceptance import Likeness, fit_likeness
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
 from boneage_cli.core.datamodule import BoneAgeData, Fold, mean_and_deviation
 from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
 from boneage_cli.core.hardware import choose_precision, describe_hardware
-from boneage_cli.core.intervals import LEAST, Calibration, calibrate
+from boneage_cli.core.intervals import COVERAGE, LEAST, Calibration, calibrate, write_coverage
 from boneage_cli.core.logs import check_loggers, run_loggers
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.prediction import Predictor
@@ -70,6 +72,10 @@ class Resources:
     devices: str = "auto"
     nodes: int = 1
     wandb: str | None = None
+
+
+# Training radiographs whose features are learnt, for the refusal of images that are unlike them.
+LIKENESS_IMAGES = 4000
 
 
 @dataclass(frozen=True)
@@ -319,10 +325,16 @@ def _finish(
         if "age" in experiment.model.targets:
             evaluation = _evaluate(folder, datamodule, experiment)
             write_evaluation(evaluation, folder / "validation", f"{folder.name}, validation")
+            write_coverage(evaluation.predictions, folder / "validation" / COVERAGE)
             bundle = load_bundle(folder / BUNDLE)
             metrics = bundle.metrics | {"validation": evaluation.to_dict()}
             save_bundle(
-                replace(bundle, metrics=metrics, calibration=_calibration(evaluation)),
+                replace(
+                    bundle,
+                    metrics=metrics,
+                    calibration=calibration_of(evaluation),
+                    likeness=learn_likeness(folder / BUNDLE, datamodule, experiment),
+                ),
                 folder / BUNDLE,
             )
     run = Run(
@@ -400,7 +412,27 @@ def _evaluate(folder: Path, datamodule: BoneAgeData, experiment: Experiment) -> 
     )
 
 
-def _calibration(evaluation: Evaluation) -> Calibration | None:
+def learn_likeness(path: Path, datamodule: BoneAgeData, experiment: Experiment) -> Likeness:
+    """Learns what the features of a bundle are like, on what it was and was not trained on.
+
+    Args:
+        path: The bundle.
+        datamodule: The radiographs of its training, set up.
+        experiment: Its settings.
+    """
+    predictor = Predictor.load([path], precision=experiment.training.precision)
+    train, validation = (datamodule.batches[split] for split in ("train", "validation"))
+    chance = np.random.default_rng(experiment.training.seed)
+    some = np.sort(chance.permutation(len(train))[:LIKENESS_IMAGES])
+    return fit_likeness(
+        predictor.features(train.pixels, some),
+        predictor.features(validation.pixels, np.arange(len(validation))),
+        f"{len(some)} training and {len(validation)} validation radiographs",
+    )
+
+
+def calibration_of(evaluation: Evaluation) -> Calibration | None:
+    """Prediction intervals from errors on the validation split; None of too few radiographs."""
     if evaluation.overall.images < LEAST:
         return None
     source = f"{evaluation.overall.images} radiographs of the validation split"

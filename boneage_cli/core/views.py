@@ -11,10 +11,16 @@ from typing import cast
 import numpy as np
 
 from boneage_cli.core.config import Experiment, RegionSettings, Section
-from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator
-from boneage_cli.imaging.preprocessing import Preprocessing, preprocess
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import Region, render_region
+from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator, Located
+from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess
+from boneage_cli.imaging.radiograph import Radiograph, negative
+from boneage_cli.imaging.registration import (
+    Matrix,
+    Region,
+    frame_from_image,
+    region_box,
+    render_region,
+)
 from boneage_cli.models.families import FAMILIES
 
 # For each view, uint8 (H, W).
@@ -61,13 +67,30 @@ class ViewRenderer:
 
     def __call__(self, radiograph: Radiograph) -> Rendered:
         """The views of a radiograph, each uint8 of its shape."""
+        return self.render(radiograph, self.locate(radiograph))
+
+    def locate(self, radiograph: Radiograph) -> Located | None:
+        """The key points that the views are cut out by; None where they need none."""
+        return None if self.locator is None else self.locator.locate([radiograph])[0]
+
+    def render(self, radiograph: Radiograph, located: Located | None) -> Rendered:
+        """The views of a radiograph whose key points are known.
+
+        Args:
+            radiograph: White bone on black.
+            located: As ``locate`` gave it; for all renderers it is the same.
+
+        Returns:
+            Each view, uint8 of its shape.
+        """
         regions = self.settings.regions
-        if regions is None or self.locator is None:
+        if regions is None or located is None:
             return {"hand": preprocess(radiograph, self.settings.preprocessing)}
-        (located,) = self.locator.locate([radiograph])
+        if located.inverted:
+            radiograph = negative(radiograph)
         views = {}
         for name, (height, width) in self.shapes.items():
-            if name == "hand" and not regions.registered_hand:
+            if not self.is_registered(name):
                 views[name] = preprocess(radiograph, self.settings.preprocessing)
                 continue
             cut = render_region(
@@ -86,6 +109,28 @@ class ViewRenderer:
                 ),
             )
         return views
+
+    def frames(self, radiograph: Radiograph, located: Located | None) -> dict[str, Matrix]:
+        """Where each view lies in a radiograph.
+
+        Returns:
+            For each view a (2, 3) matrix from fractions of the radiograph's width and height to
+            fractions of the view's.
+        """
+        frames = {}
+        for name, (height, width) in self.shapes.items():
+            if located is not None and self.is_registered(name):
+                box = region_box(cast(Region, name), width / height)
+                frames[name] = frame_from_image(radiograph, located.landmarks, box)
+            else:
+                matrix = geometry(radiograph, self.settings.preprocessing).matrix
+                frames[name] = matrix / np.array([[width], [height]])
+        return frames
+
+    def is_registered(self, view: str) -> bool:
+        """Whether a view is cut from the hand in its one pose, by the key points."""
+        regions = self.settings.regions
+        return regions is not None and (view != "hand" or regions.registered_hand)
 
 
 def view_shapes(

@@ -23,7 +23,7 @@ from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 
 # Raised when rendering changes in a way that the settings do not tell.
-FORMAT = 1
+FORMAT = 2
 
 
 def cached_pixels(

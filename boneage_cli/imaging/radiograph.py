@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,3 +29,9 @@ class Radiograph:
     male: bool | None = None
     age: float | None = None
     laterality: str | None = None
+
+
+def negative(radiograph: Radiograph) -> Radiograph:
+    """The radiograph with black and white exchanged."""
+    pixels = radiograph.maximum - np.minimum(radiograph.pixels, radiograph.maximum)
+    return replace(radiograph, pixels=pixels.astype(radiograph.pixels.dtype))

@@ -206,6 +206,38 @@ def frame_from_image(
     return (matrix - ((0, 0, left), (0, 0, top))) / size[:, None]
 
 
+def is_negative(radiograph: Radiograph, landmarks: Landmarks) -> bool:
+    """Whether the hand is darker than what lies beside it: black bone on white.
+
+    Compares the median of the palm with those of two narrow strips beside wrist and forearm; where
+    the field is collimated, what lies farther off may be bright in a positive too.
+
+    Args:
+        radiograph: Any size and depth.
+        landmarks: The key points of its hand.
+    """
+    matrix = canonical_from_image(landmarks, aspect_of(radiograph))
+    palm, *beside = (
+        _sampled(radiograph, matrix, box)
+        for box in ((-0.10, -0.40, 0.20, 0.10), (-0.38, 0.0, -0.24, 0.2), (0.24, 0.1, 0.36, 0.3))
+    )
+    levels = [np.median(strip) for strip in beside if strip.size]
+    return bool(palm.size and levels and np.median(palm) < min(levels))
+
+
+def _sampled(
+    radiograph: Radiograph, matrix: Matrix, box: tuple[float, float, float, float]
+) -> np.ndarray:
+    """The pixels at a grid of points in a box of the canonical frame, as far as there are any."""
+    left, top, right, bottom = box
+    grid = np.stack(np.meshgrid(np.linspace(left, right, 16), np.linspace(top, bottom, 16)), -1)
+    places = (grid.reshape(-1, 2) - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    inside = places[((places >= 0) & (places < 1)).all(1)]
+    height, width = radiograph.pixels.shape
+    columns, rows = (inside * (width, height)).astype(int).T
+    return radiograph.pixels[rows, columns]
+
+
 def aspect_of(radiograph: Radiograph) -> float:
     """Width divided by height of the radiograph as it was taken."""
     height, width = radiograph.pixels.shape

@@ -178,7 +178,32 @@ class Network(nn.Module):
         Raises:
             ValueError: A view is missing or of a wrong shape, or sex is missing.
         """
-        maps = [self._encode(view, views) for view in self.views]
+        return self.decide(self.encode(views), male)
+
+    def encode(self, views: dict[str, Tensor]) -> list[Tensor]:
+        """The last feature maps of each view, in order, (B, C, h, w); the first half of a pass.
+
+        Args:
+            views: As ``forward`` takes them.
+
+        Raises:
+            ValueError: A view is missing or of a wrong shape.
+        """
+        return [self._encode(view, views) for view in self.views]
+
+    def decide(self, maps: Sequence[Tensor], male: Tensor | None = None) -> dict[str, Tensor]:
+        """What follows from feature maps; the second half of a pass.
+
+        Args:
+            maps: As ``encode`` gives them.
+            male: As ``forward`` takes it.
+
+        Returns:
+            What ``forward`` gives.
+
+        Raises:
+            ValueError: Sex is missing.
+        """
         image = torch.cat(
             [
                 self.branches[view](self.pooling[view](features))

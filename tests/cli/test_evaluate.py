@@ -107,6 +107,70 @@ def test_several_models_write_to_the_current_folder(evaluate, demo_data, demo_bu
     assert Path("evaluation-test/metrics.json").is_file()
 
 
+def test_stress_shows_what_is_lost_when_the_same_radiographs_come_in_other_ways(
+    evaluate, demo_data
+):
+    result = evaluate(f"--data {demo_data} --split test --stress --images 6")
+    folder = Path("run/evaluation-test-6")
+    assert {"stress.csv", "stress.json", "stress.png"} < {file.name for file in folder.iterdir()}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    figures = json.loads((folder / "stress.json").read_text())
+    table = pd.read_csv(folder / "stress.csv").set_index("name")
+    assert figures["split"] == "test"
+    assert figures["chosen_of"] == 16
+    assert (table["images"] == metrics["images"]).all()
+    assert table["mae"]["unperturbed"] == pytest.approx(metrics["mae"]["value"], abs=1e-3)
+    assert table["lost"]["DICOM, inverted"] == pytest.approx(0, abs=1e-3)
+    assert table["change"]["PNG, inverted"] > 0
+    # Drawn hands are 320 pixels high already.
+    assert "6 of 6 images: 512 pixels high" in result.stdout
+    shown = table[table["unchanged"] < table["images"]]
+    assert len(shown) > 25
+    lines = result.stdout.split("The same radiographs")[1].splitlines()
+    cells = [[cell.strip() for cell in line.split("│")] for line in lines]
+    printed = {row[1]: float(row[2]) for row in cells if len(row) == 7 and row[1]}
+    assert printed.keys() == {"unperturbed", *shown.index}
+    for name, figure in printed.items():
+        assert figure == pytest.approx(table["mae"][name], abs=0.006)
+    for promise in ("lost (95 %)", str(folder), "stress.csv, stress.json, stress.png"):
+        assert promise in result.stdout
+
+
+def test_stress_leaves_the_other_figures_as_they_are(evaluate, demo_data):
+    evaluate(f"--data {demo_data} --images 2 --output plain")
+    evaluate(f"--data {demo_data} --images 2 --output stressed --stress")
+    for name in ("metrics.json", "predictions.csv"):
+        assert Path("plain", name).read_text() == Path("stressed", name).read_text()
+    assert not list(Path("plain").glob("stress*"))
+
+
+def test_stress_goes_on_without_a_radiograph_that_failed(evaluate, data):
+    table = pd.read_csv(data / "test.csv").head(3)
+    table.to_csv(data / "test.csv", index=False)
+    (data / table["path"][0]).write_bytes(b"not an image")
+    result = evaluate(f"--data {data} --output out --stress", status=1)
+    assert result.stderr.count(table["path"][0]) == 1
+    assert (pd.read_csv("out/stress.csv")["images"] == 2).all()
+
+
+def test_so_many_images_are_chosen_by_sex_and_the_same_each_time(evaluate, demo_data):
+    chosen = []
+    for name in ("first", "again"):
+        evaluate(f"--data {demo_data} --images 8 --output {name}")
+        chosen.append(pd.read_csv(f"{name}/predictions.csv"))
+    pd.testing.assert_frame_equal(*chosen)
+    assert len(chosen[0]) == 8
+    girls = pd.read_csv(demo_data / "test.csv")["male"].eq(False).mean()
+    assert abs((chosen[0]["sex"] == "F").mean() - girls) <= 1 / 8
+
+
+def test_more_images_than_there_are_known_ages_are_refused(evaluate, data):
+    table = pd.read_csv(data / "test.csv")
+    table.loc[0, "boneage"] = None
+    table.to_csv(data / "test.csv", index=False)
+    assert "the split has 15" in evaluate(f"--data {data} --images 16", status=2).stderr
+
+
 def test_a_split_that_is_not_there_is_refused(evaluate, data):
     (data / "test.csv").unlink()
     assert "test.csv" in evaluate(f"--data {data} --split test", status=2).stderr
@@ -119,6 +183,7 @@ def test_the_help_is_a_short_manual_with_examples():
         "boneage evaluate --data rsna",
         "95 % bootstrap",
         "metrics.json",
+        "--stress --images 200",
         "Exit status",
     ):
         assert promise in text

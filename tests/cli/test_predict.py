@@ -19,7 +19,8 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian,
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.bundle import load_bundle, save_bundle
+from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
+from boneage_cli.core.config import parse_experiment
 from boneage_cli.core.growth import deviation_score
 from boneage_cli.core.intervals import calibrate
 from boneage_cli.core.prediction import Predictor
@@ -170,14 +171,11 @@ def test_several_models_are_averaged(predict, demo_bundle):
         assert predict(line, model=None).stdout == one.stdout
 
 
-def test_the_newest_run_is_the_default_and_is_named(predict, demo_run):
-    Path("runs").symlink_to(demo_run.folder.parent, target_is_directory=True)
-    result = predict("hands/a.png --sex M", model=None)
-    assert f"model: runs/{demo_run.folder.name}/" in result.stderr
-
-
-def test_without_any_run_the_way_to_a_model_is_told(predict):
-    assert "boneage train" in predict("hands/a.png --sex M", status=2, model=None).stderr
+def test_without_a_model_the_package_s_own_answers_and_is_named(predict):
+    # It was trained on radiographs, so drawings have to be forced upon it.
+    result = predict("hands/a.png --sex M --force", model=None)
+    assert "rsna.safetensors" in result.stderr
+    assert "months)" in result.stdout
 
 
 def test_the_order_of_arguments_that_s3_takes_is_answered_with_ours(predict):
@@ -276,3 +274,70 @@ def test_the_dates_of_a_dicom_file_tell_the_age(predict, hands):
 
 def test_an_age_that_makes_no_sense_is_refused(predict):
     assert "'ten' is no age" in predict("hands/a.png -s F --age ten", status=2).stderr
+
+
+def pictures(folder: str) -> dict[str, np.ndarray]:
+    return {path.stem: cv2.imread(str(path)) for path in sorted(Path(folder).glob("*.png"))}
+
+
+@pytest.fixture(params=["roi", "fusion"])
+def region_bundle(request, tiny, tmp_path) -> str:
+    """An untrained model of regions, which needs no sex."""
+    values = tiny.model_dump(mode="json")
+    values["model"] |= {"family": request.param, "gender": False}
+    values["regions"] |= {"height": 64, "width": 64}
+    experiment = parse_experiment(values, "test")
+    network = build_network(experiment, 120, 40)
+    save_bundle(Bundle(experiment, 120, 40, network.state_dict()), tmp_path / "regions.safetensors")
+    return str(tmp_path / "regions.safetensors")
+
+
+def test_each_predicted_radiograph_is_explained_by_a_picture_and_the_ages_stay(predict):
+    line = "hands/a.png gone.png hands/c.png --sex M --format csv"
+    plain = predict(line, status=1)
+    result = predict(f"{line} --explain why", status=1)
+    assert result.stdout == plain.stdout
+    assert "2 pictures: why" in result.stderr
+    found = pictures("why")
+    assert list(found) == ["a", "c"]
+    drawn = cv2.imread("hands/a.png")
+    height, width = found["a"].shape[:2]
+    assert width / (height - 24) == pytest.approx(drawn.shape[1] / drawn.shape[0], abs=0.01)
+    assert Path("why/README.txt").is_file()
+
+
+def test_pictures_of_models_of_regions_show_the_regions(predict, region_bundle, demo_bundle):
+    predict("hands/a.png --explain why", model=region_bundle)
+    predict(f"hands/a.png --sex F --explain both --model {region_bundle}")
+    for folder in ("why", "both"):
+        (picture,) = pictures(folder).values()
+        for colour in ((80, 220, 80), (60, 220, 250), (80, 80, 255)):
+            assert (picture == colour).all(2).sum() > 50
+
+
+def test_pictures_of_one_name_do_not_replace_each_other_but_those_of_an_earlier_call(predict):
+    Path("more").mkdir()
+    for name, source in (("a", "b"), ("a-2", "c")):
+        Path(f"more/{name}.png").write_bytes(Path(f"hands/{source}.png").read_bytes())
+    for _ in range(2):
+        predict("hands/a.png more/a.png more/a-2.png --sex M --explain why")
+        found = pictures("why")
+        assert sorted(found) == ["a", "a-2", "a-2-2"]
+        assert len({picture.tobytes() for picture in found.values()}) == 3
+
+
+def test_a_folder_that_pictures_must_not_go_to_is_refused_in_one_line(predict):
+    Path("file").write_text("kept")
+    before = Path("hands/a.png").read_bytes()
+    for arguments, reason in (
+        ("hands/a.png --explain file", "file: cannot be written"),
+        ("hands/a.png --explain file/why", "file/why: cannot be written"),
+        ("hands/a.png --explain hands", "hands: holds files that --explain did not make"),
+        ("hands --explain hands/why", "hands/why: lies in hands"),
+    ):
+        result = predict(f"{arguments} --sex M", status=2)
+        assert result.stdout == ""
+        assert reason in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert Path("file").read_text() == "kept"
+    assert Path("hands/a.png").read_bytes() == before

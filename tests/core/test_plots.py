@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage_cli.core.plots import bland_altman, learning_curve, scatter
+from boneage_cli.core.plots import bland_altman, learning_curve, losses, scatter
 
 RANDOM = np.random.default_rng(0)
 TRUE = RANDOM.uniform(5, 220, 60)
@@ -56,6 +56,33 @@ def test_a_scatter_plot_tells_girls_from_boys_by_colour(tmp_path):
 
     assert is_orange(drawn(tmp_path / "sexes.png"))
     assert not is_orange(drawn(tmp_path / "plain.png"))
+
+
+def test_losses_stand_out_from_gains_and_from_what_shows_nothing(tmp_path):
+    def colours(value: float, low: float, high: float) -> list[bool]:
+        lost = np.array([[value, low, high]] * 9)
+        losses(["change"] * 9, ["pose"] * 9, lost, tmp_path / "losses.png")
+        picture = drawn(tmp_path / "losses.png").astype(int)
+        wanted = {"orange": (0, 94, 213), "green": (115, 158, 0)}
+        return [(np.abs(picture - bgr).max(axis=2) < 8).any() for bgr in wanted.values()]
+
+    assert colours(3, 1, 30) == [True, False]
+    assert colours(-3, -40, -1) == [False, True]
+    assert colours(0.5, -1, 2) == [False, False]
+    # Nothing is lost that two decimals do not show.
+    assert colours(0.001, 0.0001, 0.002) == [False, False]
+
+
+@pytest.mark.parametrize("count", [0, 1, 30])
+def test_a_plot_of_losses_grows_with_the_number_of_changes(tmp_path, count):
+    random = np.random.default_rng(count)
+    lost = np.sort(random.normal(0, 1, (count, 3)) * 10 ** random.uniform(-3, 2, (count, 1)))
+    names = [f"change {number}" for number in range(count)]
+    groups = [f"group {number // 7}" for number in range(count)]
+    losses(names, groups, lost[:, [1, 0, 2]], tmp_path / "losses.png", "title", "figures")
+    picture = cv2.imread(str(tmp_path / "losses.png"))
+    assert picture.shape[1] > 1000
+    assert picture.shape[0] >= 150 * (1.8 + 0.25 * (count - 1))
 
 
 @pytest.mark.parametrize("count", [1, 2, 60])

@@ -1,0 +1,261 @@
+"""Pictures of where in a radiograph the predicted age comes from.
+
+The heat is the size of what each place adds to the age or takes from it, by Grad-CAM. The part that
+adds alone, which is what Grad-CAM shows of a class, hides young hands: the features of a hand of 24
+months take 88 months from the mean age of the training and add 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from boneage_cli.core.ages import years_and_months
+from boneage_cli.core.cases import Case, Prediction
+from boneage_cli.core.overlay import HeatMap, overlay
+from boneage_cli.core.prediction import SEX_UNKNOWN, Predictor
+from boneage_cli.core.saliency import grad_cam, onto_radiograph, scaled
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.imaging.landmarks import Landmarks, Points
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.imaging.registration import Matrix
+
+# Tells how to read the pictures, and marks the folder as one whose pictures may be replaced.
+ABOUT = "README.txt"
+_ABOUT_TEXT = """\
+Where predicted bone ages come from: pictures made by boneage predict --explain.
+
+Heat, from clear to red: how much a place adds to the age or takes from it (Grad-CAM), red where it
+is most in this radiograph. Outlines: what the model cuts out, with its upper side thicker; green is
+the carpal region, yellow the metacarpal one, blue the registered hand. Crosses: the key points that
+the outlines follow from. Above: the age, and the sex where the model takes it.
+
+Heat tells where a network looks, not whether it is right. A research tool, not a medical device.
+"""
+
+# Height of the line above the picture, pixels.
+_TITLE = 24
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where the age of one radiograph comes from.
+
+    Attributes:
+        heat: Over the whole radiograph in its true proportions, float32 (H, W) with the shorter
+            side 192 pixels; 1 at the hottest place, 0 where nothing counts or no model looks.
+        outlines: The name and corners of each view that is cut from the registered hand, (4, 2)
+            fractions of the radiograph's width and height, from what becomes its top left corner.
+        landmarks: The key points that those follow from; None where there are none.
+    """
+
+    heat: HeatMap
+    outlines: tuple[tuple[str, Points], ...]
+    landmarks: Landmarks | None
+
+
+class Explainer:
+    """Explains the predictions of one or several models.
+
+    Args:
+        predictor: The models, which are asked as they predict, but for mirrored and turned views.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def explain(self, radiograph: Radiograph, male: bool | None) -> Explanation:
+        """Where the age of a radiograph comes from.
+
+        In the radiograph the views of a model are added up as months per area, so that each counts
+        as much as it does in the age; of several models the maps, each from 0 to 1, are averaged.
+
+        Args:
+            radiograph: White bone on black, any size and depth.
+            male: The child's sex; None where no model takes it.
+
+        Raises:
+            BoneageError: A model takes the sex, and it is not known.
+        """
+        if self.predictor.needs_sex and male is None:
+            raise BoneageError(f"{radiograph.source}: {SEX_UNKNOWN}")
+        renderers = self.predictor.renderers
+        located = self.predictor.locate(radiograph)
+        seen = {
+            settings: (renderer.render(radiograph, located), renderer.frames(radiograph, located))
+            for settings, renderer in renderers.items()
+        }
+        device = self.predictor.device
+        heats = []
+        for bundle, network, settings in zip(
+            self.predictor.bundles,
+            self.predictor.networks,
+            self.predictor.view_settings,
+            strict=True,
+        ):
+            views, frames = seen[settings]
+            pixels = {
+                name: torch.from_numpy(np.array(view))[None, None].to(device)
+                for name, view in views.items()
+            }
+            sex = torch.tensor([float(bool(male))], device=device)
+            cams = grad_cam(network, pixels, sex if bundle.experiment.model.gender else None)
+            parts = [
+                onto_radiograph(
+                    np.abs(cam[0]) * _cells_per_radiograph(cam.shape[1:], frames[name]),
+                    renderers[settings].shapes[name],
+                    frames[name],
+                    radiograph,
+                )
+                for name, cam in cams.items()
+            ]
+            heats.append(scaled(np.sum(parts, axis=0)))
+        outlines = tuple(
+            (name, _corners(frame))
+            for settings, (_, frames) in seen.items()
+            for name, frame in frames.items()
+            if renderers[settings].is_registered(name)
+        )
+        landmarks = located.landmarks if located else None
+        return Explanation(scaled(np.mean(heats, axis=0)), outlines, landmarks)
+
+    def draw(self, radiograph: Radiograph, months: float, male: bool | None = None) -> np.ndarray:
+        """A picture of where the age of a radiograph comes from.
+
+        Args:
+            radiograph: White bone on black, any size and depth.
+            months: The predicted age.
+            male: The child's sex; None where no model takes it.
+
+        Returns:
+            uint8 (H, W, 3), blue, green, red: a line with age and sex, and below it the radiograph
+            in its true proportions with heat, outlines and key points.
+        """
+        found = self.explain(radiograph, male)
+        picture = overlay(
+            radiograph, heat=found.heat, outlines=found.outlines, landmarks=found.landmarks
+        )
+        title = f"{years_and_months(months)} ({months:.1f} months)"
+        if male is not None:
+            title += ", M" if male else ", F"
+        return np.concatenate([_title(title, picture.shape[1]), picture])
+
+
+class Explanations:
+    """A folder of pictures, one for each radiograph that is predicted.
+
+    Pictures are called ``<stem>.png`` after the radiograph; of two with one name the second gets
+    ``-2``. Those of an earlier call are replaced.
+
+    Args:
+        explainer: What draws them.
+        folder: Where they go; made where it is missing.
+        inputs: Files and folders with the radiographs.
+
+    Attributes:
+        pictures: How many were written.
+        errors: One line for each radiograph that was predicted but could not be drawn.
+
+    Raises:
+        BoneageError: The folder cannot be written, lies in a folder of radiographs, or holds files
+            of another program.
+    """
+
+    def __init__(self, explainer: Explainer, folder: Path, inputs: Sequence[str] = ()) -> None:
+        self.explainer = explainer
+        self.folder = folder
+        self.pictures = 0
+        self.errors: list[str] = []
+        self._names: set[str] = set()
+        for name in inputs:
+            if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
+                raise BoneageError(
+                    f"{folder}: lies in {name}, so that its pictures would be predicted as well; "
+                    "choose another place with --explain"
+                )
+        try:
+            # A radiograph of the same name must never be replaced by its picture.
+            if folder.is_dir() and any(folder.iterdir()) and not self._is_ours():
+                raise BoneageError(
+                    f"{folder}: holds files that --explain did not make; choose a new folder"
+                )
+            with whole_file(folder / ABOUT) as temporary:
+                temporary.write_text(_ABOUT_TEXT, encoding="utf-8")
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Passes predictions on, and draws each radiograph that has one.
+
+        Raises:
+            BoneageError: A picture cannot be written.
+        """
+        for prediction in predictions:
+            yield prediction
+            if prediction.months is None:
+                continue
+            try:
+                # Read again, as predictions carry no pixels.
+                radiograph = _read(prediction.case)
+            except BoneageError as error:
+                self.errors.append(str(error))
+                continue
+            picture = self.explainer.draw(radiograph, prediction.months, prediction.male)
+            self._write(picture, Path(prediction.case.path).stem)
+
+    def _write(self, picture: np.ndarray, stem: str) -> None:
+        name, number = stem, 2
+        while name in self._names:
+            name, number = f"{stem}-{number}", number + 1
+        self._names.add(name)
+        _, encoded = cv2.imencode(".png", picture)
+        try:
+            with whole_file(self.folder / f"{name}.png") as temporary:
+                temporary.write_bytes(encoded.tobytes())
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self.pictures += 1
+
+    def _is_ours(self) -> bool:
+        about = self.folder / ABOUT
+        first_line = _ABOUT_TEXT.splitlines()[0]
+        return about.is_file() and first_line.encode() in about.read_bytes()
+
+    def _unwritable(self, error: OSError) -> BoneageError:
+        return BoneageError(
+            f"{self.folder}: cannot be written ({error.strerror}); choose another place with "
+            "--explain"
+        )
+
+
+def _read(case: Case) -> Radiograph:
+    radiograph = read_radiograph(case.path)
+    return radiograph if case.aspect is None else replace(radiograph, aspect=case.aspect)
+
+
+def _cells_per_radiograph(cells: Sequence[int], frame: Matrix) -> float:
+    """How many of a view's cells would cover the whole radiograph."""
+    return float(np.prod(cells) * abs(np.linalg.det(frame[:, :2])))
+
+
+def _corners(frame: Matrix) -> Points:
+    """A view's corners in fractions of the radiograph, (4, 2), from the top left one clockwise."""
+    corners = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
+    return (corners - frame[:, 2]) @ np.linalg.inv(frame[:, :2]).T
+
+
+def _title(text: str, width: int) -> np.ndarray:
+    """A line of white text on black, (24, width, 3), made small where it is long."""
+    (length, _), _ = cv2.getTextSize(text, _FONT, 1.0, 1)
+    size = min(0.5, (width - 8) / length)
+    line = np.zeros((_TITLE, width, 3), np.uint8)
+    cv2.putText(line, text, (4, 17), _FONT, max(size, 0.1), (255, 255, 255), 1, cv2.LINE_AA)
+    return line

@@ -1,0 +1,59 @@
+"""A radiograph with what was found in it drawn on top: heat, regions, key points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_cli.imaging.landmarks import Landmarks, Points
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.registration import aspect_of, warp
+
+# 0 to 1 over a whole radiograph in its true proportions, float32 (H, W).
+HeatMap = NDArray[np.float32]
+
+# Height of the picture, pixels.
+HEIGHT = 512
+# Blue, green, red of the outline of each view of a hand.
+COLOURS = {"hand": (250, 200, 120), "carpal": (80, 220, 80), "metaph": (60, 220, 250)}
+# The bones below the hottest place stay visible.
+_OPAQUE = 0.6
+
+
+def overlay(
+    radiograph: Radiograph,
+    *,
+    heat: HeatMap | None = None,
+    outlines: Iterable[tuple[str, Points]] = (),
+    landmarks: Landmarks | None = None,
+) -> np.ndarray:
+    """Draws on a radiograph.
+
+    Args:
+        radiograph: Any size and depth.
+        heat: From clear at 0 to red at 1.
+        outlines: The view's name, which gives the colour, and its corners, (4, 2) fractions of the
+            radiograph's width and height; the side from the first to the second is drawn thicker.
+        landmarks: The key points of the hand, drawn as crosses.
+
+    Returns:
+        uint8 (512, W, 3), blue, green, red, in the radiograph's true proportions.
+    """
+    width = max(round(HEIGHT * aspect_of(radiograph)), 1)
+    canvas = cv2.cvtColor(warp(radiograph, np.eye(2, 3), HEIGHT, width), cv2.COLOR_GRAY2BGR)
+    if heat is not None:
+        hot = cv2.resize(heat, (width, HEIGHT))
+        colours = cv2.applyColorMap(np.rint(255 * hot).astype(np.uint8), cv2.COLORMAP_JET)
+        opaque = _OPAQUE * hot[:, :, None]
+        canvas = np.rint(canvas * (1 - opaque) + colours * opaque).astype(np.uint8)
+    for view, corners in outlines:
+        points = np.rint(corners * (width, HEIGHT)).astype(np.int32)
+        cv2.polylines(canvas, [points], isClosed=True, color=COLOURS[view], thickness=2)
+        cv2.line(canvas, points[0].tolist(), points[1].tolist(), COLOURS[view], 4)
+    if landmarks is not None:
+        for x, y in np.rint(landmarks.array() * (width, HEIGHT)).astype(int).tolist():
+            cv2.drawMarker(canvas, (x, y), (80, 80, 255), cv2.MARKER_CROSS, 16, 2)
+    return canvas

@@ -1,0 +1,512 @@
+"""The other ways in which the same radiograph may come.
+
+Each is a pure function of a radiograph: the input stays as it was, the same input gives the same
+output, depth and true proportions are kept where nothing else is said. What concerns the file, such
+as its depth or a negative, is written to a file in memory and read again, so that it takes the way
+that a user's file takes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import cv2
+import numpy as np
+
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import read_radiograph_bytes
+from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.resize import resize
+
+# Grain of the noise and lengths of the marks are parts of the image, so that a radiograph suffers
+# as much at 300 pixels as at 3000.
+_GRAINS = 512
+_LETTER = 0.08
+_TEXT_BOX = 0.10
+_MARGIN = 0.02
+_TEXT = ("ANON 0000000", "HAND PA", "2000-01-01 12:00")
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """One other way in which a radiograph may come.
+
+    Attributes:
+        name: As tables show it.
+        group: What it concerns: pose, exposure, sharpness, frame or file.
+        what: One sentence that says what is done, and who sends such images.
+        change: Makes it of a radiograph, which stays as it was. Gives the very same object where
+            there is nothing to change.
+    """
+
+    name: str
+    group: str
+    what: str
+    change: Callable[[Radiograph], Radiograph]
+
+
+def turn_quarters(radiograph: Radiograph, quarters: int) -> Radiograph:
+    """Turns counter-clockwise by so many right angles."""
+    aspect = radiograph.aspect
+    return replace(
+        radiograph,
+        pixels=np.rot90(radiograph.pixels, quarters).copy(),
+        aspect=1 / aspect if aspect and quarters % 2 else aspect,
+    )
+
+
+def turn(radiograph: Radiograph, degrees: float) -> Radiograph:
+    """Turns counter-clockwise about the centre, in the same frame.
+
+    What comes in from outside is as its nearest pixel, so the forearm goes on and no corner is
+    blacker than the border.
+    """
+    height, width = radiograph.pixels.shape
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    # A hand turns in millimetres, whose pixels may not be square.
+    stretch = np.diag((_pixel_aspect(radiograph), 1.0))
+    linear = np.linalg.inv(stretch) @ np.array([[cosine, sine], [-sine, cosine]]) @ stretch
+    centre = np.array(((width - 1) / 2, (height - 1) / 2))
+    turned = cv2.warpAffine(
+        radiograph.pixels,
+        np.column_stack([linear, centre - linear @ centre]),
+        (width, height),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return replace(radiograph, pixels=turned)
+
+
+def mirror(radiograph: Radiograph) -> Radiograph:
+    """Exchanges left and right; what the file says of the side stays."""
+    return replace(radiograph, pixels=radiograph.pixels[:, ::-1].copy())
+
+
+def brighten(radiograph: Radiograph, by: float) -> Radiograph:
+    """Adds a share of full white (below 0: takes it away); what leaves the range is clipped."""
+    return _in_shares(radiograph, lambda shares: shares + by)
+
+
+def scale_contrast(radiograph: Radiograph, factor: float) -> Radiograph:
+    """Multiplies every difference from the mean intensity; what leaves the range is clipped."""
+    mean = float(radiograph.pixels.mean()) / radiograph.maximum
+    return _in_shares(radiograph, lambda shares: mean + factor * (shares - mean))
+
+
+def apply_gamma(radiograph: Radiograph, exponent: float) -> Radiograph:
+    """Raises intensities, as shares of full white, to a power: above 1 the middle grays darken."""
+    return _in_shares(radiograph, lambda shares: shares**exponent)
+
+
+def blur(radiograph: Radiograph, sigma: float) -> Radiograph:
+    """Blurs with a Gaussian whose standard deviation is a share of the longer side."""
+    across, down = _pixels_of(radiograph, sigma * max(1.0, aspect_of(radiograph)))
+    blurred = cv2.GaussianBlur(
+        radiograph.pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
+    )
+    return replace(radiograph, pixels=blurred)
+
+
+def reduce_to(radiograph: Radiograph, height: int) -> Radiograph:
+    """Makes an image that is taller than ``height`` pixels so tall; it is not enlarged again."""
+    rows, columns = radiograph.pixels.shape
+    if rows <= height:
+        return radiograph
+    width = max(1, round(columns * height / rows))
+    small = resize(radiograph.pixels.astype(np.float32), width, height)
+    # The width was rounded to whole pixels; the hand's proportions are what they were.
+    return replace(radiograph, pixels=_rounded(radiograph, small), aspect=aspect_of(radiograph))
+
+
+def add_noise(radiograph: Radiograph, deviation: float) -> Radiograph:
+    """Adds Gaussian noise, a 512th of the height in grain, to coarser pixels the mean of that.
+
+    Args:
+        radiograph: Its pixels seed the noise: it has the same wherever its file lies.
+        deviation: Standard deviation as a share of full white.
+    """
+    pixels = radiograph.pixels
+    height, width = pixels.shape
+    across, down = _pixels_of(radiograph, 1 / _GRAINS)
+    grid = math.ceil(height / max(down, 1.0)), math.ceil(width / max(across, 1.0))
+    # A pixel that holds several grains shows their mean.
+    deviation *= radiograph.maximum * math.sqrt(min(down, 1.0) * min(across, 1.0))
+    random = np.random.default_rng(zlib.crc32(pixels.tobytes()))
+    grains = random.standard_normal(grid, np.float32) * deviation
+    noise = cv2.resize(grains, (width, height), interpolation=cv2.INTER_NEAREST)
+    return replace(radiograph, pixels=_rounded(radiograph, pixels + noise))
+
+
+def cut(
+    radiograph: Radiograph,
+    *,
+    left: float = 0.0,
+    top: float = 0.0,
+    right: float = 0.0,
+    bottom: float = 0.0,
+) -> Radiograph:
+    """Cuts off shares of the width and the height, less than half at each side."""
+    height, width = radiograph.pixels.shape
+    rows = slice(int(top * height), height - int(bottom * height))
+    columns = slice(int(left * width), width - int(right * width))
+    return _reframed(radiograph, radiograph.pixels[rows, columns].copy())
+
+
+def add_frame(radiograph: Radiograph, share: float) -> Radiograph:
+    """Adds black at each side, a share of the width or the height wide."""
+    height, width = radiograph.pixels.shape
+    down, across = round(share * height), round(share * width)
+    return _reframed(radiograph, np.pad(radiograph.pixels, ((down, down), (across, across))))
+
+
+def add_letter(radiograph: Radiograph) -> Radiograph:
+    """Lays a lead letter, full white, into the upper left corner."""
+    letter = np.zeros((96, 96), np.uint8)
+    cv2.putText(letter, "L", (14, 84), cv2.FONT_HERSHEY_DUPLEX, 3.2, 255, 12, cv2.LINE_AA)
+    return _stamped(radiograph, letter, _LETTER, right=False, bottom=False, opaque=False)
+
+
+def add_text_box(radiograph: Radiograph) -> Radiograph:
+    """Burns three lines of white text on black into the lower right corner."""
+    box = np.zeros((120, 300), np.uint8)
+    cv2.rectangle(box, (1, 1), (298, 118), 255, 2)
+    for line, text in enumerate(_TEXT):
+        place = (12, 35 + 34 * line)
+        cv2.putText(box, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.9, 255, 2, cv2.LINE_AA)
+    return _stamped(radiograph, box, _TEXT_BOX, right=True, bottom=True, opaque=True)
+
+
+def as_negative_png(radiograph: Radiograph) -> Radiograph:
+    """Reads it from a PNG with black bone on white, which no PNG says of itself."""
+    negative = np.asarray(radiograph.maximum - radiograph.pixels.astype(np.int32))
+    return _read_again(radiograph, _png(negative.astype(radiograph.pixels.dtype)))
+
+
+def as_16_bit_png(radiograph: Radiograph) -> Radiograph:
+    """Reads it from a PNG of 16 bits that spans their whole range."""
+    return _read_again(radiograph, _png(_at_depth(radiograph, np.uint16)))
+
+
+def as_jpeg(radiograph: Radiograph, quality: int) -> Radiograph:
+    """Reads it from a JPEG, which has 8 bits.
+
+    Args:
+        radiograph: Of any depth.
+        quality: libjpeg's scale, 1 to 100.
+    """
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    stream = cv2.imencode(".jpg", _at_depth(radiograph, np.uint8), settings)[1]
+    return _read_again(radiograph, stream.tobytes())
+
+
+def as_dicom(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> Radiograph:
+    """Reads it from a DICOM file at its own depth.
+
+    Args:
+        radiograph: Of any depth.
+        photometric: ``MONOCHROME2``, or ``MONOCHROME1``, which stores low values for white.
+    """
+    return _read_again(radiograph, dicom_bytes(radiograph, photometric))
+
+
+def dicom_bytes(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> bytes:
+    """An uncompressed Computed Radiography file of the pixels, without patient data or window."""
+    # pydicom takes a quarter of a second to import, which other perturbations need not wait for.
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    pixels = radiograph.pixels
+    if photometric == "MONOCHROME1":
+        pixels = (radiograph.maximum - pixels.astype(np.int32)).astype(pixels.dtype)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = ComputedRadiographyImageStorage
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=["boneage perturbation"])
+    dataset.Modality = "CR"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = photometric
+    dataset.BitsAllocated = 8 * pixels.itemsize
+    dataset.BitsStored = int(radiograph.maximum).bit_length()
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = 0
+    # Pixel data have an even number of bytes (DICOM PS3.5, 8.1.1).
+    dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes() + b"\0" * (
+        pixels.nbytes % 2
+    )
+    dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+PERTURBATIONS = (
+    Perturbation(
+        "turned 10°",
+        "pose",
+        "Turned to the left by 10°, as hands lie askew on the detector.",
+        partial(turn, degrees=10),
+    ),
+    Perturbation(
+        "turned 20°",
+        "pose",
+        "Turned to the left by 20°, more askew than most hands lie.",
+        partial(turn, degrees=20),
+    ),
+    Perturbation(
+        "turned 90°",
+        "pose",
+        "Turned to the left by 90°, as scanners and viewers save sideways.",
+        partial(turn_quarters, quarters=1),
+    ),
+    Perturbation(
+        "turned 180°",
+        "pose",
+        "Upside down, as a hand taken from the other side of the table is.",
+        partial(turn_quarters, quarters=2),
+    ),
+    Perturbation(
+        "turned 270°",
+        "pose",
+        "Turned to the right by 90°.",
+        partial(turn_quarters, quarters=3),
+    ),
+    Perturbation(
+        "mirrored",
+        "pose",
+        "Left and right exchanged, as for a right hand or a film scanned from behind.",
+        mirror,
+    ),
+    Perturbation(
+        "darker",
+        "exposure",
+        "10 % of full white taken away: another exposure or window.",
+        partial(brighten, by=-0.10),
+    ),
+    Perturbation(
+        "much darker",
+        "exposure",
+        "25 % of full white taken away, which hides faint tissue.",
+        partial(brighten, by=-0.25),
+    ),
+    Perturbation(
+        "brighter",
+        "exposure",
+        "10 % of full white added: another exposure or window.",
+        partial(brighten, by=0.10),
+    ),
+    Perturbation(
+        "much brighter",
+        "exposure",
+        "25 % of full white added, which leaves the background gray.",
+        partial(brighten, by=0.25),
+    ),
+    Perturbation(
+        "less contrast",
+        "exposure",
+        "Differences from the mean halved: a wide window or a faded film.",
+        partial(scale_contrast, factor=0.5),
+    ),
+    Perturbation(
+        "more contrast",
+        "exposure",
+        "Differences from the mean half as large again: a narrow window.",
+        partial(scale_contrast, factor=1.5),
+    ),
+    Perturbation(
+        "gamma 0.6",
+        "exposure",
+        "Middle grays brightened by a gamma of 0.6: another detector's curve.",
+        partial(apply_gamma, exponent=0.6),
+    ),
+    Perturbation(
+        "gamma 1.7",
+        "exposure",
+        "Middle grays darkened by a gamma of 1.7: another detector's curve.",
+        partial(apply_gamma, exponent=1.7),
+    ),
+    Perturbation(
+        "blurred",
+        "sharpness",
+        "Gaussian blur of 0.3 % of the longer side: a coarse screen, or slight movement.",
+        partial(blur, sigma=0.003),
+    ),
+    Perturbation(
+        "much blurred",
+        "sharpness",
+        "Gaussian blur of 0.6 % of the longer side: a photograph out of focus.",
+        partial(blur, sigma=0.006),
+    ),
+    Perturbation(
+        "512 pixels high",
+        "sharpness",
+        "Reduced to 512 pixels of height, as teaching files are.",
+        partial(reduce_to, height=512),
+    ),
+    Perturbation(
+        "256 pixels high",
+        "sharpness",
+        "Reduced to 256 pixels of height, as data sets for training are.",
+        partial(reduce_to, height=256),
+    ),
+    Perturbation(
+        "128 pixels high",
+        "sharpness",
+        "Reduced to 128 pixels of height, a thumbnail.",
+        partial(reduce_to, height=128),
+    ),
+    Perturbation(
+        "noise",
+        "sharpness",
+        "Gaussian noise of 8 % of full white, a 512th of the height in grain: a low dose.",
+        partial(add_noise, deviation=0.08),
+    ),
+    Perturbation(
+        "cut all around",
+        "frame",
+        "The outer 10 % of each side cut off: tight collimation.",
+        partial(cut, left=0.1, top=0.1, right=0.1, bottom=0.1),
+    ),
+    Perturbation(
+        "cut at the wrist",
+        "frame",
+        "The lower 10 % cut off, where the forearm is in an upright image.",
+        partial(cut, bottom=0.1),
+    ),
+    Perturbation(
+        "black frame",
+        "frame",
+        "Black at each side, a quarter of the width or height: a screenshot or a large detector.",
+        partial(add_frame, share=0.25),
+    ),
+    Perturbation(
+        "letter",
+        "frame",
+        "A lead letter L, full white, in the upper left corner.",
+        add_letter,
+    ),
+    Perturbation(
+        "text box",
+        "frame",
+        "A box of white text on black burned into the lower right corner.",
+        add_text_box,
+    ),
+    Perturbation(
+        "JPEG",
+        "file",
+        "A JPEG of quality 30, as messengers send.",
+        partial(as_jpeg, quality=30),
+    ),
+    Perturbation(
+        "16-bit PNG",
+        "file",
+        "The same intensities over the range of 16 bits, as exports of archives are.",
+        as_16_bit_png,
+    ),
+    Perturbation(
+        "DICOM",
+        "file",
+        "An uncompressed DICOM file, MONOCHROME2.",
+        as_dicom,
+    ),
+    Perturbation(
+        "DICOM, inverted",
+        "file",
+        "A DICOM file that stores a negative and says so (MONOCHROME1).",
+        partial(as_dicom, photometric="MONOCHROME1"),
+    ),
+    Perturbation(
+        "PNG, inverted",
+        "file",
+        "Black bone on white, which a PNG cannot say of itself: saved as a viewer inverts it.",
+        as_negative_png,
+    ),
+)
+"""All of them, in the order of tables."""
+
+
+def _pixel_aspect(radiograph: Radiograph) -> float:
+    """Width of a stored pixel divided by its height, in millimetres."""
+    height, width = radiograph.pixels.shape
+    return aspect_of(radiograph) * height / width
+
+
+def _pixels_of(radiograph: Radiograph, share: float) -> tuple[float, float]:
+    """How many pixels across and down a length takes that is a share of the true height."""
+    height, _ = radiograph.pixels.shape
+    return share * height / _pixel_aspect(radiograph), share * height
+
+
+def _in_shares(radiograph: Radiograph, change: Callable[[np.ndarray], np.ndarray]) -> Radiograph:
+    """Changes each intensity by itself, as a share of full white (0 to 1), clipped to that."""
+    kind = radiograph.pixels.dtype
+    shares = np.minimum(np.arange(np.iinfo(kind).max + 1) / radiograph.maximum, 1.0)
+    table = np.rint(np.clip(change(shares), 0, 1) * radiograph.maximum).astype(kind)
+    return replace(radiograph, pixels=table[radiograph.pixels])
+
+
+def _rounded(radiograph: Radiograph, values: np.ndarray) -> np.ndarray:
+    """Whole intensities of the radiograph's range and kind."""
+    return np.rint(np.clip(values, 0, radiograph.maximum)).astype(radiograph.pixels.dtype)
+
+
+def _reframed(radiograph: Radiograph, pixels: np.ndarray) -> Radiograph:
+    """The radiograph with another frame around pixels of the same proportions."""
+    if radiograph.aspect is None:
+        return replace(radiograph, pixels=pixels)
+    height, width = pixels.shape
+    return replace(radiograph, pixels=pixels, aspect=_pixel_aspect(radiograph) * width / height)
+
+
+def _stamped(
+    radiograph: Radiograph,
+    mark: np.ndarray,
+    share: float,
+    *,
+    right: bool,
+    bottom: bool,
+    opaque: bool,
+) -> Radiograph:
+    """Lays a mark, uint8 with 255 for full white, into a corner, as tall as a share of the height.
+
+    What is black in it covers the radiograph only where it is ``opaque``.
+    """
+    height, width = radiograph.pixels.shape
+    rows, columns = mark.shape
+    across, _ = _pixels_of(radiograph, share * columns / rows)
+    size = min(max(1, round(across)), width), min(max(1, round(share * height)), height)
+    mark = cv2.resize(mark, size, interpolation=cv2.INTER_AREA)
+    margin = round(_MARGIN * width), round(_MARGIN * height)
+    spare = width - size[0], height - size[1]
+    left = max(spare[0] - margin[0], 0) if right else min(margin[0], spare[0])
+    top = max(spare[1] - margin[1], 0) if bottom else min(margin[1], spare[1])
+    pixels = radiograph.pixels.copy()
+    covered = pixels[top : top + size[1], left : left + size[0]]
+    weight = mark.astype(np.float32) / 255
+    beneath = 0.0 if opaque else covered * (1 - weight)
+    covered[...] = _rounded(radiograph, beneath + weight * radiograph.maximum)
+    return replace(radiograph, pixels=pixels)
+
+
+def _at_depth(radiograph: Radiograph, kind: type[np.uint8] | type[np.uint16]) -> np.ndarray:
+    """The pixels over the whole range of 8 or 16 bits."""
+    white = int(np.iinfo(kind).max)
+    # In 64 bits, so that 8-bit values become exact multiples of 257.
+    return np.rint(radiograph.pixels * (white / radiograph.maximum)).clip(0, white).astype(kind)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    # The file is read again at once: speed matters, size does not.
+    return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _read_again(radiograph: Radiograph, data: bytes) -> Radiograph:
+    """What the reader makes of a file; what the radiograph knows besides its pixels stays."""
+    found = read_radiograph_bytes(data, radiograph.source)
+    return replace(radiograph, pixels=found.pixels, maximum=found.maximum)
