@@ -22,14 +22,6 @@ from boneage_cli.imaging.landmarks import Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import aspect_of, canonical_from_image
 
-REASONS = {
-    "no-hand": "no hand was found",
-    "fingers-cut-off": "the fingertips are cut off",
-    "wrist-cut-off": "the wrist is cut off",
-    "unlike-training": "it looks unlike every radiograph that the model was trained on",
-}
-"""Each reason's code and sentence."""
-
 # Below this the key-point network is not sure of a whole hand. Of 400 radiographs of RSNA's that it
 # was not trained on one has less; of 100 of them cut through the hand, a fifth of its length above
 # the capitate, all but two.
@@ -135,7 +127,7 @@ def fit_likeness(trained: np.ndarray, others: np.ndarray, source: str) -> Likene
 
 
 def reason_of_key_points(radiograph: Radiograph, located: Located) -> str | None:
-    """Why key points speak against a whole hand: a code of ``REASONS``, None where they do not."""
+    """Why key points speak against a whole hand: a code of ``cases.REASONS``, None where they do not."""
     aspect = aspect_of(radiograph)
     if located.confidence < SURE or located.fallback:
         return "no-hand"

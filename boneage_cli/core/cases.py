@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+REASONS = {
+    "no-hand": "no hand was found",
+    "fingers-cut-off": "the fingertips are cut off",
+    "wrist-cut-off": "the wrist is cut off",
+    "unlike-training": "it looks unlike every radiograph that the model was trained on",
+}
+"""Each reason's code and sentence."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -38,7 +46,7 @@ class Prediction:
         stated: The sex that the file itself states, True for male; None where it states none.
         interval: The lower and upper end of the prediction interval in months, where one is wanted.
         age: The child's chronological age in months, where it is known.
-        reason: Why the image should not be answered, a code of ``acceptance.REASONS``; None where
+        reason: Why the image should not be answered, a code of ``REASONS``; None where
             nothing speaks against it. There are months all the same where an answer was forced.
     """
 

@@ -139,8 +139,13 @@ def coverage(
 
     Returns:
         For ``all``, each sex, each band of predicted age, and each sex in each band: the number of
-        radiographs, the share (0–1) held, and the mean width in months.
+        radiographs, the share (0–1) held, and the mean width in months. Empty where there are too
+        few radiographs to calibrate on.
     """
+    known = predictions["predicted"].notna().to_numpy()
+    predictions, parts = predictions[known], parts[known]
+    if min((parts != part).sum() for part in np.unique(parts)) < LEAST:
+        return {}
     held: dict[str, list[bool]] = {}
     widths: dict[str, list[float]] = {}
     for part in np.unique(parts):
@@ -151,7 +156,10 @@ def coverage(
             for group in _groups(float(row.predicted), male):
                 held.setdefault(group, []).append(abs(row.predicted - row.true) <= half)
                 widths.setdefault(group, []).append(2 * half)
-    order = sorted(held, key=lambda group: (group != "all", len(group) > 1, group))
+    bands = [_groups(MONTHS_PER_YEAR * start, None)[0] for start in BANDS]
+    sexes = ["F", "M"]
+    named = ["all", *sexes, *bands, *(f"{sex} {band}" for sex in sexes for band in bands)]
+    order = [group for group in named if group in held]
     return {
         group: (len(held[group]), float(np.mean(held[group])), float(np.mean(widths[group])))
         for group in order
@@ -177,11 +185,10 @@ def write_coverage(
     Raises:
         OSError: The file cannot be written.
     """
-    known = predictions["predicted"].notna().to_numpy()
-    parts = (random_parts(len(predictions)) if parts is None else parts)[known]
-    if min((parts != part).sum() for part in np.unique(parts)) < LEAST:
+    parts = random_parts(len(predictions)) if parts is None else parts
+    found = coverage(predictions, parts, level)
+    if not found:
         return
-    found = coverage(predictions[known], parts, level)
     table = pd.DataFrame(
         [(group, *figures) for group, figures in found.items()],
         columns=["group", "images", "share_held", "mean_width"],

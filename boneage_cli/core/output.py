@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from boneage_cli.core.acceptance import REASONS
 from boneage_cli.core.ages import years_and_months
-from boneage_cli.core.cases import Prediction
+from boneage_cli.core.cases import REASONS, Prediction
 from boneage_cli.core.growth import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from boneage_cli.core.acceptance import REASONS, pooled, reason_of_key_points
+from boneage_cli.core.acceptance import pooled, reason_of_key_points
 from boneage_cli.core.bundle import Bundle, load_bundle
-from boneage_cli.core.cases import Case, Prediction
+from boneage_cli.core.cases import REASONS, Case, Prediction
 from boneage_cli.core.hardware import autocast, choose_device, choose_precision
 from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.landmarks import Located

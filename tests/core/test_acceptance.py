@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boneage_cli.core.acceptance import (
-    REASONS,
     Likeness,
     fit_likeness,
     pooled,
     reason_of_key_points,
 )
 from boneage_cli.core.bundle import load_bundle, save_bundle
-from boneage_cli.core.cases import Case
+from boneage_cli.core.cases import REASONS, Case
 from boneage_cli.core.landmarks import LandmarkLocator
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.datasets.manifest import read_manifest

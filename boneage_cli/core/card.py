@@ -1,0 +1,178 @@
+"""A model's card: what it was made of, how well it does, and what it is not for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from boneage_cli.core.bundle import Bundle
+from boneage_cli.core.cases import REASONS
+from boneage_cli.core.evaluation import TOLERANCES
+from boneage_cli.errors import BoneageError
+
+
+def model_card(bundle: Bundle, notes: Sequence[str] = ()) -> str:
+    """The card of a bundle, as Markdown; all its figures are those that the bundle carries.
+
+    Args:
+        bundle: A model of age that was read from a file.
+        notes: Known weaknesses, a sentence each.
+
+    Raises:
+        BoneageError: The bundle carries no figures, or is no file.
+    """
+    figures = bundle.metrics.get("validation")
+    if figures is None or bundle.path is None:
+        raise BoneageError(f"{bundle.path}: carries no validation figures to write a card of")
+    return "\n".join(
+        [
+            *_what(bundle),
+            *_figures(figures),
+            *_coverage(bundle),
+            *_refusals(bundle, figures),
+            *_weaknesses(notes),
+            *_use(bundle),
+        ]
+    )
+
+
+def _what(bundle: Bundle) -> Iterator[str]:
+    assert bundle.path is not None
+    model, origin = bundle.experiment.model, bundle.provenance
+    size, training = bundle.experiment.preprocessing, bundle.experiment.training
+    weights = sum(tensor.numel() for tensor in bundle.weights.values())
+    content = bundle.path.read_bytes()
+    yield f"# Model card: {bundle.experiment.name}"
+    yield ""
+    yield (
+        "Bone age in months from a radiograph of the left hand. **For research, not a medical "
+        "device.**"
+    )
+    yield ""
+    yield "| | |"
+    yield "|---|---|"
+    rows = {
+        "file": f"`{bundle.path.name}`, {len(content) / 1e6:.1f} MB",
+        "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
+        "network": f"{model.family}, {model.backbone}, {weights:,} weights, "
+        f"{'with' if model.gender else 'without'} sex; sees {size.height} × {size.width} pixels",
+        "hand": "registered by its key points"
+        if bundle.experiment.regions.registered_hand
+        else "as it lies in the radiograph",
+        "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
+        f"{origin.get('validation_images', 0):,} held out",
+        "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs, batches of "
+        f"{training.batch_size}, {training.loss} loss, seed {training.seed}",
+        "training": f"{_hours(origin.get('seconds'))} on {origin.get('hardware')}",
+        "made": f"{str(origin.get('created'))[:10]}, {origin.get('software')}",
+    }
+    yield from (f"| {name} | {text} |" for name, text in rows.items())
+    yield ""
+
+
+def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
+    yield f"## Errors on {figures['images']:,} radiographs that it was not trained on"
+    yield ""
+    yield (
+        "In months, with 95 % bootstrap intervals; predicting the mean age of the training "
+        f"radiographs for everyone gives {figures['yardstick_mae']:.2f}."
+    )
+    yield ""
+    yield from _table(
+        ("", "images", "MAE (95 %)", "bias (95 %)", *(f"≤ {months}" for months in TOLERANCES)),
+        (
+            (
+                name,
+                f"{group['images']:,}",
+                _estimate(group["mae"]),
+                _estimate(group["bias"]),
+                *(f"{group[f'within_{months}_months']:.1%}" for months in TOLERANCES),
+            )
+            for name, group in {
+                "all": figures,
+                **figures["by_sex"],
+                **figures["by_age"],
+            }.items()
+        ),
+    )
+
+
+def _coverage(bundle: Bundle) -> Iterator[str]:
+    coverage = bundle.metrics.get("coverage_90")
+    if not coverage:
+        return
+    yield "## 90 % intervals"
+    yield ""
+    yield (
+        "How often they hold the known age of radiographs that they were not calibrated on (ten "
+        "parts, each with intervals of the other nine). Bands are of the predicted age."
+    )
+    yield ""
+    yield from _table(
+        ("", "images", "held", "mean width, months"),
+        (
+            (group, f"{images:,}", f"{share:.1%}", f"{width:.1f}")
+            for group, (images, share, width) in coverage.items()
+        ),
+    )
+
+
+def _refusals(bundle: Bundle, figures: Mapping[str, Any]) -> Iterator[str]:
+    if bundle.likeness is None:
+        return
+    refused = figures.get("refused", {})
+    count = sum(refused.values())
+    yield "## What it refuses"
+    yield ""
+    codes = "; ".join(f"`{code}`: {text}" for code, text in REASONS.items())
+    yield (
+        f"Images that are no whole hand, or unlike all that it was trained on ({codes}). Of the "
+        f"{figures['images']:,} radiographs above it refuses {count} "
+        f"({count / figures['images']:.1%}); they are in the figures all the same."
+    )
+    yield ""
+
+
+def _weaknesses(notes: Sequence[str]) -> Iterator[str]:
+    if not notes:
+        return
+    yield "## Known weaknesses"
+    yield ""
+    yield from (f"- {note}" for note in notes)
+    yield ""
+
+
+def _use(bundle: Bundle) -> Iterator[str]:
+    yield "## Use"
+    yield ""
+    yield (
+        "Research only. It has no regulatory approval, and its output must not be used for the "
+        "diagnosis or treatment of a person. The labels are readings by the Greulich-Pyle atlas "
+        "at two hospitals in the United States; elsewhere, other readers and other children "
+        "differ: measure it on data of your own (`boneage evaluate`, `boneage recalibrate`)."
+    )
+    for line in ("terms", "citation"):
+        if text := bundle.provenance.get(line):
+            yield ""
+            yield f"{line.capitalize()}: {text}"
+    yield ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    yield from ("| " + " | ".join(row) + " |" for row in rows)
+    yield ""
+
+
+def _estimate(values: Mapping[str, float]) -> str:
+    # Adding zero turns -0.0 into 0.0.
+    value, low, high = (round(values[end], 2) + 0.0 for end in ("value", "low", "high"))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _hours(seconds: float | None) -> str:
+    if seconds is None:
+        return "an unknown time"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes"

@@ -1,0 +1,86 @@
+"""Promises about the model that the package carries, and about its card."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.card import model_card
+from boneage_cli.core.runs import SHIPPED_MODEL, read_json
+from boneage_cli.core.shipping import WEAKNESSES, ship
+from boneage_cli.core.training import Run
+from boneage_cli.errors import BoneageError
+
+CARD = SHIPPED_MODEL.with_suffix(".md")
+
+
+def mae_of_card(card: str) -> str:
+    """The first figure of the card's table of errors, with its interval."""
+    found = re.search(r"^\| all \| [\d,]+ \| ([\d.]+ \([\d.]+ to [\d.]+\)) \|", card, re.MULTILINE)
+    assert found, card
+    return found[1]
+
+
+def test_the_card_is_that_of_the_file_beside_it() -> None:
+    card = CARD.read_text(encoding="utf-8")
+    assert hashlib.sha256(SHIPPED_MODEL.read_bytes()).hexdigest() in card
+    assert card == model_card(load_bundle(SHIPPED_MODEL), WEAKNESSES)
+
+
+def test_the_package_s_model_is_small_and_can_give_intervals_and_refuse() -> None:
+    bundle = load_bundle(SHIPPED_MODEL)
+    assert SHIPPED_MODEL.stat().st_size < 16e6
+    assert bundle.calibration is not None
+    assert bundle.likeness is not None
+
+
+@pytest.mark.parametrize("words", ["not a medical device", "Research only", "Halabi", "no redist"])
+def test_the_card_says_what_the_model_is_not_for_and_whose_data_it_saw(words: str) -> None:
+    assert words in CARD.read_text(encoding="utf-8")
+
+
+def test_the_card_s_figures_are_those_that_evaluate_prints(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zips = [str(shared_data / f"rsna-train-299-{part}.zip") for part in "ab"]
+    tables = [
+        str(shared_data / f"{name}.csv") for name in ("boneage-training-dataset", "native-size")
+    ]
+    fetched = CliRunner().invoke(app, ["fetch", "local", *zips, *tables, "--output", "rsna"])
+    assert fetched.exit_code == 0, fetched.output
+    line = ["evaluate", "--data", "rsna", "--split", "validation", "--device", "cpu"]
+    result = CliRunner().invoke(app, [*line, "--precision", "32", "--output", "figures"])
+    assert result.exit_code == 0, result.output
+    card = CARD.read_text(encoding="utf-8")
+    assert f"MAE        {mae_of_card(card)} months" in result.stdout
+    figures = read_json(Path("figures/metrics.json"))
+    for group in (*figures["by_sex"].values(), *figures["by_age"].values()):
+        mae = group["mae"]
+        assert f"{mae['value']:.2f} ({mae['low']:.2f} to {mae['high']:.2f})" in card
+
+
+def test_shipping_measures_what_it_ships(demo_run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    ship(demo_run.folder, path)
+    bundle = load_bundle(path)
+    assert path.stat().st_size < demo_run.bundle.stat().st_size
+    assert bundle.metrics["validation"]["images"] == 16
+    value = bundle.metrics["validation"]["mae"]["value"]
+    # 16-bit weights move the ages by next to nothing.
+    assert demo_run.evaluation is not None
+    assert value == pytest.approx(demo_run.evaluation.mae.value, abs=0.05)
+    assert f"{value:.2f} (" in mae_of_card(path.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def test_a_model_without_figures_gets_no_card(demo_bundle: Path) -> None:
+    bundle = load_bundle(demo_bundle)
+    bundle.metrics.pop("validation")
+    with pytest.raises(BoneageError, match="no validation figures"):
+        model_card(bundle)
