@@ -110,7 +110,8 @@ def evaluate(
     (with the interval of the paired differences: one that spans 0 shows nothing),
     |Δ|, by how much a prediction moves on average, and Δ, the same with its sign
     (above 0 children look older; a model with a bias gains from what pulls the other
-    way). stress.csv says what each change does.
+    way), and how many predict would refuse, which are in the figures all the same.
+    stress.csv says what each change does.
 
     [bold]What it writes[/bold]
 
@@ -247,9 +248,14 @@ def _print_evaluation(evaluation: Evaluation, title: str, version: str | None) -
 def _print_stress(stress: Stress, title: str) -> None:
     print_table(
         f"The same radiographs in other ways, errors in months: {title}",
-        ("", "MAE", "lost (95 %)", "|Δ|", "Δ"),
+        ("", "MAE", "lost (95 %)", "|Δ|", "Δ", "refused"),
         [
-            ("unperturbed", f"{stress.unperturbed.mae.value:.2f}", "", "", ""),
+            (
+                "unperturbed",
+                f"{stress.unperturbed.mae.value:.2f}",
+                *("", "", ""),
+                stress.unperturbed.refused,
+            ),
             *(
                 (
                     row.name,
@@ -258,6 +264,7 @@ def _print_stress(stress: Stress, title: str) -> None:
                     f"{row.change:.2f}",
                     # Adding zero turns -0.0 into 0.0.
                     f"{round(row.shift, 2) + 0.0:.2f}",
+                    row.refused,
                 )
                 for row in stress.perturbed
             ),

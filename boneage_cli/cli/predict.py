@@ -222,6 +222,8 @@ def predict(
             "CSV table with a column sex"
         )
     explanations = None
+    if interval is not None:
+        predictor.check_interval(interval)
     if explain is not None:
         from boneage_cli.core.explanation import Explainer, Explanations
 
@@ -273,7 +275,8 @@ class _Tally:
         if prediction.error is not None:
             # Errors of reading name the file already.
             named = str(Path(path)) in prediction.error
-            return fail, prediction.error if named else f"{path}: {prediction.error}"
+            way_out = "; --force answers anyway" if prediction.reason else ""
+            return fail, (prediction.error if named else f"{path}: {prediction.error}") + way_out
         if used is not None and prediction.stated not in (None, used):
             return warn, f"{path}: taken as {_letter(used)}, but it says {_letter(not used)}"
         return warn, ""

@@ -127,7 +127,7 @@ def fit_likeness(trained: np.ndarray, others: np.ndarray, source: str) -> Likene
 
 
 def reason_of_key_points(radiograph: Radiograph, located: Located) -> str | None:
-    """Why key points speak against a whole hand: a code of ``cases.REASONS``, None where they do not."""
+    """Why key points speak against a whole hand: a code of ``cases.REASONS``, or None."""
     aspect = aspect_of(radiograph)
     if located.confidence < SURE or located.fallback:
         return "no-hand"

@@ -41,7 +41,7 @@ def _what(bundle: Bundle) -> Iterator[str]:
     assert bundle.path is not None
     model, origin = bundle.experiment.model, bundle.provenance
     size, training = bundle.experiment.preprocessing, bundle.experiment.training
-    weights = sum(tensor.numel() for tensor in bundle.weights.values())
+    weights = sum(weight.numel() for weight in bundle.network().parameters())
     content = bundle.path.read_bytes()
     yield f"# Model card: {bundle.experiment.name}"
     yield ""
@@ -61,7 +61,7 @@ def _what(bundle: Bundle) -> Iterator[str]:
         if bundle.experiment.regions.registered_hand
         else "as it lies in the radiograph",
         "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
-        f"{origin.get('validation_images', 0):,} held out",
+        f"{origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
         "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs, batches of "
         f"{training.batch_size}, {training.loss} loss, seed {training.seed}",
         "training": f"{_hours(origin.get('seconds'))} on {origin.get('hardware')}",
@@ -76,7 +76,8 @@ def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "In months, with 95 % bootstrap intervals; predicting the mean age of the training "
-        f"radiographs for everyone gives {figures['yardstick_mae']:.2f}."
+        f"radiographs for everyone gives {figures['yardstick_mae']:.2f}. Which epoch to keep was "
+        "chosen on the same radiographs, which flatters the figures a little."
     )
     yield ""
     yield from _table(
@@ -119,9 +120,9 @@ def _coverage(bundle: Bundle) -> Iterator[str]:
 
 
 def _refusals(bundle: Bundle, figures: Mapping[str, Any]) -> Iterator[str]:
-    if bundle.likeness is None:
+    refused = figures.get("refused")
+    if bundle.likeness is None or refused is None:
         return
-    refused = figures.get("refused", {})
     count = sum(refused.values())
     yield "## What it refuses"
     yield ""
@@ -129,7 +130,8 @@ def _refusals(bundle: Bundle, figures: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Images that are no whole hand, or unlike all that it was trained on ({codes}). Of the "
         f"{figures['images']:,} radiographs above it refuses {count} "
-        f"({count / figures['images']:.1%}); they are in the figures all the same."
+        f"({count / figures['images']:.1%}); they are in the figures all the same. The limits of "
+        "the last reason were set on the same radiographs."
     )
     yield ""
 

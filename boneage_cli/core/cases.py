@@ -58,3 +58,9 @@ class Prediction:
     interval: tuple[float, float] | None = None
     age: float | None = None
     reason: str | None = None
+
+    @property
+    def known_male(self) -> bool | None:
+        """The child's sex, whether the model uses it or not; None where nobody tells it."""
+        told = (self.male, self.case.male, self.stated)
+        return next((male for male in told if male is not None), None)

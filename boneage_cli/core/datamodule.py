@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from boneage_cli.core.config import DataSettings, Experiment
-from boneage_cli.core.views import Rendered, ViewRenderer
+from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
 from boneage_cli.datasets.cache import cached_pixels
 from boneage_cli.datasets.manifest import read_manifest, true_aspects
 from boneage_cli.datasets.splits import assign_folds, choose
@@ -159,7 +159,7 @@ class BoneAgeData(pl.LightningDataModule):
         self.folder = folder
         self.experiment = experiment
         self.cache = cache or folder / ".cache"
-        self.renderer = ViewRenderer(experiment)
+        self.renderer = ViewRenderer(view_settings(experiment))
         self.pool: pd.DataFrame | None = None
         self.places: dict[str, np.ndarray | None] = {"train": None, "validation": None}
         seed, needs_sex = experiment.training.seed, experiment.model.gender

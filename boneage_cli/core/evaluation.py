@@ -102,6 +102,7 @@ class Evaluation:
         yardstick_mae: The mean absolute error that this makes on these radiographs, months.
         unlabelled: Radiographs without a known age, which were left out.
         refused: How many ``predict`` would refuse, by reason; they are in the figures all the same.
+            None where that was not looked at.
         about: Whatever names the model and the data.
     """
 
@@ -112,7 +113,7 @@ class Evaluation:
     yardstick: float
     yardstick_mae: float
     unlabelled: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -254,7 +255,7 @@ def evaluate_predictions(
         yardstick=age,
         yardstick_mae=float(np.abs(true - age).mean()),
         unlabelled=unlabelled,
-        refused=dict(refused or {}),
+        refused=None if refused is None else dict(refused),
         about=dict(about or {}),
     )
 

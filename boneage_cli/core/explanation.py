@@ -7,6 +7,7 @@ months take 88 months from the mean age of the training and add 1.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,7 +154,7 @@ class Explanations:
     """A folder of pictures, one for each radiograph that is predicted.
 
     Pictures are called ``<stem>.png`` after the radiograph; of two with one name the second gets
-    ``-2``. Those of an earlier call are replaced.
+    ``-2``. Those of an earlier call are removed.
 
     Args:
         explainer: What draws them.
@@ -174,7 +175,7 @@ class Explanations:
         self.folder = folder
         self.pictures = 0
         self.errors: list[str] = []
-        self._names: set[str] = set()
+        self._names: Counter[str] = Counter()
         for name in inputs:
             if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
                 raise BoneageError(
@@ -187,6 +188,8 @@ class Explanations:
                 raise BoneageError(
                     f"{folder}: holds files that --explain did not make; choose a new folder"
                 )
+            for picture in folder.glob("*.png"):
+                picture.unlink()
             with whole_file(folder / ABOUT) as temporary:
                 temporary.write_text(_ABOUT_TEXT, encoding="utf-8")
         except OSError as error:
@@ -212,10 +215,11 @@ class Explanations:
             self._write(picture, Path(prediction.case.path).stem)
 
     def _write(self, picture: np.ndarray, stem: str) -> None:
-        name, number = stem, 2
-        while name in self._names:
-            name, number = f"{stem}-{number}", number + 1
-        self._names.add(name)
+        name = stem
+        while self._names[name]:
+            self._names[stem] += 1
+            name = f"{stem}-{self._names[stem]}"
+        self._names[name] += 1
         _, encoded = cv2.imencode(".png", picture)
         try:
             with whole_file(self.folder / f"{name}.png") as temporary:

@@ -288,9 +288,12 @@ def _age(where: str, row: dict[str, str]) -> float | None:
     for name, months in (("age_months", 1), ("age_years", MONTHS_PER_YEAR)):
         if text := row.get(name):
             try:
-                return float(text) * months
+                age = float(text) * months
             except ValueError:
-                raise BoneageError(f"{where}: {name} '{text}' is no number") from None
+                age = math.nan
+            if not 0 <= age < math.inf:
+                raise BoneageError(f"{where}: {name} '{text}' is no age; mend it or leave it empty")
+            return age
     return None
 
 

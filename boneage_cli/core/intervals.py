@@ -41,13 +41,14 @@ class Calibration:
     """Half widths of intervals by sex and band of predicted age.
 
     Attributes:
-        widths: For each group the half width in months at each of ``LEVELS``. Groups are named
-            ``F 5–10 years``, ``F`` (all girls), ``5–10 years`` (both sexes) and ``all``.
+        widths: For each group the half width in months at each of ``LEVELS``, None at levels that
+            take more radiographs than it has. Groups are named ``F 5–10 years``, ``F`` (all
+            girls), ``5–10 years`` (both sexes) and ``all``.
         images: How many radiographs each group was measured on.
         source: On what, in words.
     """
 
-    widths: dict[str, tuple[float, ...]]
+    widths: dict[str, tuple[float | None, ...]]
     images: dict[str, int]
     source: str
 
@@ -60,16 +61,43 @@ class Calibration:
             level: Per cent, one of ``LEVELS``.
 
         Raises:
-            BoneageError: There is no such level.
+            BoneageError: There is no such level, or too few radiographs for it.
         """
         check_level(level)
-        group = next(name for name in _groups(months, male) if name in self.widths)
-        return self.widths[group][level - LEVELS[0]]
+        least = 0.0
+        for name in _groups(months, male):
+            widths = self.widths.get(name, ())[: level - LEVELS[0] + 1]
+            if widths and widths[-1] is not None:
+                return max(widths[-1], least)
+            # Where a larger group stands in, an interval is no narrower than at a lower level.
+            least = max(least, *(width for width in widths if width is not None), 0.0)
+        raise self._too_few(level)
+
+    def check(self, level: int) -> None:
+        """Refuses a level that some predictions could have no interval at.
+
+        Raises:
+            BoneageError: There is no such level, or too few radiographs for it.
+        """
+        check_level(level)
+        # Whatever the group of a prediction, it ends with one of these.
+        widest = ["all"] if "all" in self.widths else ["F", "M"]
+        if any(
+            self.widths[name][level - LEVELS[0]] is None for name in widest if name in self.widths
+        ):
+            raise self._too_few(level)
+
+    def _too_few(self, level: int) -> BoneageError:
+        return BoneageError(
+            f"--interval {level}: the model was calibrated on too few radiographs for it "
+            f"({self.source}); choose a lower level"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON types."""
         widths = {
-            group: [round(width, 3) for width in values] for group, values in self.widths.items()
+            group: [None if width is None else round(width, 3) for width in values]
+            for group, values in self.widths.items()
         }
         return {
             "levels": [LEVELS[0], LEVELS[-1]],
@@ -197,11 +225,11 @@ def write_coverage(
         table.round(4).to_csv(temporary, index=False)
 
 
-def _quantiles(errors: np.ndarray) -> tuple[float, ...]:
+def _quantiles(errors: np.ndarray) -> tuple[float | None, ...]:
     # The (n + 1)-th part accounts for the radiograph that is still to come.
     count = len(errors)
-    ranks = (min(count, math.ceil((count + 1) * level / 100)) for level in LEVELS)
-    return tuple(float(errors[rank - 1]) for rank in ranks)
+    ranks = (math.ceil((count + 1) * level / 100) for level in LEVELS)
+    return tuple(float(errors[rank - 1]) if rank <= count else None for rank in ranks)
 
 
 def _groups(months: float, male: bool | None) -> list[str]:

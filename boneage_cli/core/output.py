@@ -98,7 +98,7 @@ def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
     """Yields a JSON array, one object a line; a failed one has an error and no months."""
     separator = "["
     for prediction in predictions:
-        yield f"{separator}\n{json.dumps(prediction_row(prediction))}"
+        yield f"{separator}\n{json.dumps(prediction_row(prediction), allow_nan=False)}"
         separator = ","
     yield "[]\n" if separator == "[" else "\n]\n"
 
@@ -108,8 +108,9 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
     months = prediction.months
     low, high = prediction.interval or (None, None)
     sds = None
-    if months is not None and prediction.age is not None and prediction.male is not None:
-        sds = deviation_score(months, prediction.age, prediction.male)
+    male = prediction.known_male
+    if months is not None and prediction.age is not None and male is not None:
+        sds = deviation_score(months, prediction.age, male)
     return {
         "path": prediction.case.path,
         "id": prediction.case.id,

@@ -20,9 +20,9 @@ from boneage_cli.core.cases import REASONS, Case, Prediction
 from boneage_cli.core.hardware import autocast, choose_device, choose_precision
 from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.landmarks import Located
-from boneage_cli.core.runs import bundles_at
+from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
 from boneage_cli.core.tta import VIEWS, turned
-from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings
+from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
@@ -72,10 +72,12 @@ class Predictor:
         )
         # A model of girls alone knows nothing of boys.
         self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
-        renderers = [ViewRenderer(bundle.experiment) for bundle in bundles]
-        self.view_settings = [renderer.settings for renderer in renderers]
+        self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
         # Models that see the same pixels share them, and all that need key points the same ones.
-        self.renderers = {renderer.settings: renderer for renderer in renderers}
+        self.renderers = {
+            settings: ViewRenderer(settings, self.device)
+            for settings in dict.fromkeys(self.view_settings)
+        }
 
     @classmethod
     def load(
@@ -94,11 +96,7 @@ class Predictor:
     @property
     def description(self) -> str:
         """One line: which models, and what network."""
-        return "; ".join(
-            f"{bundle.path} ({bundle.experiment.model.family}, {bundle.experiment.model.backbone}, "
-            f"{'with' if bundle.experiment.model.gender else 'without'} sex)"
-            for bundle in self.bundles
-        )
+        return "; ".join(map(_described, self.bundles))
 
     def predict(
         self,
@@ -108,7 +106,7 @@ class Predictor:
         tta: bool = False,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """The bone age of radiographs in memory; none is refused.
+        """The bone age of radiographs in memory; none is refused, see ``answer``.
 
         Args:
             radiographs: The radiographs.
@@ -122,6 +120,30 @@ class Predictor:
         Raises:
             BoneageError: The model needs sex and one is unknown.
         """
+        return self.answer(radiographs, male, tta=tta, batch_size=batch_size)[0]
+
+    def answer(
+        self,
+        radiographs: Sequence[Radiograph],
+        male: Sequence[bool | None],
+        *,
+        tta: bool = False,
+        batch_size: int = 32,
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """The bone age of radiographs in memory, and why some should be refused.
+
+        Args:
+            radiographs: As in ``predict``, as are the others.
+            male: The sex of each child.
+            tta: Whether to average over several views.
+            batch_size: Images per pass of the network.
+
+        Returns:
+            Months, float (n,), and for each radiograph a code of ``REASONS`` or None.
+
+        Raises:
+            BoneageError: The model needs sex and one is unknown.
+        """
         sexes = [r.male if m is None else m for r, m in zip(radiographs, male, strict=True)]
         if self.needs_sex and None in sexes:
             source = radiographs[sexes.index(None)].source
@@ -129,12 +151,19 @@ class Predictor:
         for radiograph, male_or_none in zip(radiographs, sexes, strict=True):
             if self._never_saw(male_or_none):
                 raise BoneageError(f"{radiograph.source}: {self._of_one_sex}")
-        pixels = [self._render(radiograph, self.locate(radiograph)) for radiograph in radiographs]
-        months = [
-            self._answer(pixels[i : i + batch_size], sexes[i : i + batch_size], tta)[0]
-            for i in range(0, len(pixels), batch_size)
-        ]
-        return np.concatenate(months) if months else np.empty(0)
+        months: list[np.ndarray] = [np.empty(0)]
+        reasons: list[str | None] = []
+        for start in range(0, len(radiographs), batch_size):
+            batch = radiographs[start : start + batch_size]
+            located = [self.locate(radiograph) for radiograph in batch]
+            pixels = [self._render(*pair) for pair in zip(batch, located, strict=True)]
+            ages, scores = self._answer(pixels, sexes[start : start + batch_size], tta)
+            months.append(ages)
+            reasons += [
+                _reason(_reason_of_key_points(radiograph, found), score)
+                for radiograph, found, score in zip(batch, located, scores, strict=True)
+            ]
+        return np.concatenate(months), reasons
 
     def predict_files(
         self,
@@ -195,7 +224,9 @@ class Predictor:
         """
         check_level(level)
         for bundle in self.bundles:
-            if bundle.calibration is None:
+            if bundle.calibration is not None:
+                bundle.calibration.check(level)
+            else:
                 raise BoneageError(
                     f"{bundle.path}: this model has no calibration for --interval; models get one "
                     f"when they are trained with {LEAST} or more validation radiographs"
@@ -294,7 +325,7 @@ class Predictor:
                 male,
                 stated=radiograph.male,
                 age=radiograph.age if case.age is None else case.age,
-                reason=None if located is None else reason_of_key_points(radiograph, located),
+                reason=_reason_of_key_points(radiograph, located),
             )
         except BoneageError as error:
             return _Prepared(case, None, None, str(error))
@@ -323,13 +354,13 @@ class Predictor:
             if item.pixels is None:
                 yield Prediction(item.case, None, None, item.error)
                 continue
-            age, likeness = map(float, next(answers))
+            age, score = map(float, next(answers))
             sex = item.male if self.needs_sex else None
-            reason = item.reason or ("unlike-training" if likeness > 1 else None)
+            reason = _reason(item.reason, score)
             if not math.isfinite(age):
                 yield Prediction(item.case, None, sex, "the network gave no number")
             elif reason and not force:
-                refused = f"refused, {REASONS[reason]} ({reason}); --force answers anyway"
+                refused = f"refused: {REASONS[reason]} ({reason})"
                 yield Prediction(item.case, None, sex, refused, item.stated, reason=reason)
             else:
                 yield Prediction(
@@ -388,6 +419,21 @@ class Predictor:
         if not scores:
             return months, np.zeros(len(male))
         return months, torch.stack(scores).mean(0).cpu().numpy()
+
+
+def _reason_of_key_points(radiograph: Radiograph, located: Located | None) -> str | None:
+    return None if located is None else reason_of_key_points(radiograph, located)
+
+
+def _reason(of_key_points: str | None, score: float) -> str | None:
+    return of_key_points or ("unlike-training" if score > 1 else None)
+
+
+def _described(bundle: Bundle) -> str:
+    own, model = bundle.path == SHIPPED_MODEL, bundle.experiment.model
+    name = f"the package's {SHIPPED_MODEL.name}" if own else str(bundle.path)
+    sex = "with" if model.gender else "without"
+    return f"{name} ({model.family}, {model.backbone}, {sex} sex)"
 
 
 def _corrected(

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.bundle import load_bundle, save_bundle
+from boneage_cli.core.bundle import Bundle, load_bundle, save_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.evaluation import Estimate, mean_interval
-from boneage_cli.core.intervals import LEAST, calibrate
+from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.errors import BoneageError
 from boneage_cli.progress import track
@@ -41,7 +41,8 @@ class Recalibration:
         images: Radiographs that it was fitted on.
         before: MAE of the model as it was, months.
         after: MAE with lines fitted on the other parts, months.
-        gain: Before − after, paired, with its 95 % interval, months.
+        gain: Before − after, paired, with its 95 % interval, months. A sex whose own gain may be
+            chance has no line and counts as 0.
         skipped: Why radiographs were left out.
         written: The new bundle; None where the correction does not help.
     """
@@ -74,6 +75,8 @@ def recalibrate(
     bundle = load_bundle(model)
     if bundle.correction:
         raise BoneageError(f"{model}: has a correction already; start from the bundle without it")
+    if output.exists() and output.samefile(model):
+        raise BoneageError(f"--output {output}: is the model itself; choose another name")
     found = list(
         track(
             Predictor([bundle], device).predict_files(cases),
@@ -83,8 +86,7 @@ def recalibrate(
     )
     skipped, rows = [], []
     for prediction in found:
-        case, male = prediction.case, prediction.male
-        male = case.male if male is None else male
+        case, male = prediction.case, prediction.known_male
         if prediction.months is None:
             skipped.append(f"{case.path}: {prediction.error}")
         elif case.known is None or male is None:
@@ -98,40 +100,71 @@ def recalibrate(
         raise BoneageError(
             f"{len(table)} radiographs of known age and sex; a correction needs {FEWEST} of a sex"
         )
-    correction = fit_lines(table, sexes)
     held_out = _cross_validated(table, sexes, seed)
-    errors = (table["predicted"] - table["true"]).abs().to_numpy()
-    corrected = np.abs(held_out - table["true"].to_numpy(float))
+    errors = (table["predicted"] - table["true"]).abs()
+    gains = errors - (held_out - table["true"]).abs()
+    # One sex's gain must not carry another's line along.
+    sexes = [sex for sex in sexes if mean_interval(gains[table["sex"] == sex].to_numpy()).low > 0]
+    helped = table["sex"].isin(sexes)
+    corrected = table.assign(predicted=held_out.where(helped, table["predicted"]))
+    correction = fit_lines(table, sexes)
     result = Recalibration(
         correction=correction,
         images=len(table),
-        before=mean_interval(errors),
-        after=mean_interval(corrected),
-        gain=mean_interval(errors - corrected),
+        before=mean_interval(errors.to_numpy()),
+        after=mean_interval((corrected["predicted"] - corrected["true"]).abs().to_numpy()),
+        gain=mean_interval(gains.where(helped, 0.0).to_numpy()),
         skipped=skipped,
         written=None,
     )
-    if result.gain.low <= 0:
+    if not correction:
         return result
-    calibration = bundle.calibration
-    if len(table) >= LEAST:
-        source = f"{len(table)} radiographs of a site, cross-validated"
-        calibration = calibrate(table.assign(predicted=held_out), source)
     figures = {
         "images": len(table),
         "mae_before": result.before.value,
         "mae_after_cross_validated": result.after.value,
     }
-    save_bundle(
-        replace(
-            bundle,
-            correction=correction,
-            calibration=calibration,
-            metrics=bundle.metrics | {"recalibration": figures},
-        ),
-        output,
-    )
+    try:
+        save_bundle(
+            replace(
+                bundle,
+                correction=correction,
+                calibration=_calibration(bundle, corrected, sexes),
+                metrics=bundle.metrics | {"recalibration": figures},
+            ),
+            output,
+        )
+    except OSError as error:
+        raise BoneageError(
+            f"{output}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
     return replace(result, written=output)
+
+
+def _calibration(bundle: Bundle, site: pd.DataFrame, sexes: Sequence[str]) -> Calibration | None:
+    """Intervals of corrected sexes by the site's errors, of others as they were.
+
+    None where a sex would be left without: groups of both sexes hold for neither any more.
+    """
+    old = bundle.calibration
+    groups: dict[str, tuple[tuple[float | None, ...], int]] = {}
+    if old is not None:
+        groups |= {name: (old.widths[name], old.images[name]) for name in old.widths}
+    groups = {name: found for name, found in groups.items() if name[0] in {"F", "M"} - set(sexes)}
+    rows = site[site["sex"].isin(sexes)]
+    if len(rows) >= LEAST:
+        new = calibrate(rows, "")
+        groups |= {
+            name: (new.widths[name], new.images[name]) for name in new.widths if name[0] in sexes
+        }
+    wanted = {"F", "M"} if bundle.experiment.data.sex == "both" else {bundle.experiment.data.sex}
+    if not wanted <= set(groups):
+        return None
+    return Calibration(
+        widths={name: widths for name, (widths, _) in groups.items()},
+        images={name: images for name, (_, images) in groups.items()},
+        source=f"{len(rows)} radiographs of a site, cross-validated",
+    )
 
 
 def fit_lines(table: pd.DataFrame, sexes: Iterable[str]) -> dict[str, Line]:
@@ -149,8 +182,8 @@ def fit_lines(table: pd.DataFrame, sexes: Iterable[str]) -> dict[str, Line]:
     return lines
 
 
-def _cross_validated(table: pd.DataFrame, sexes: Iterable[str], seed: int) -> np.ndarray:
-    """Each row's age by lines that were fitted without it, (n,)."""
+def _cross_validated(table: pd.DataFrame, sexes: Iterable[str], seed: int) -> pd.Series:
+    """Each row's age by lines that were fitted without it."""
     # Equal shares of both sexes in every part.
     shuffled = table.sample(frac=1, random_state=seed).groupby("sex").cumcount() % PARTS
     part = shuffled.reindex(table.index).to_numpy()
@@ -159,4 +192,4 @@ def _cross_validated(table: pd.DataFrame, sexes: Iterable[str], seed: int) -> np
         for sex, (offset, slope) in fit_lines(table[part != number], sexes).items():
             rows = (part == number) & (table["sex"] == sex).to_numpy()
             ages[rows] = offset + slope * ages[rows]
-    return ages
+    return pd.Series(ages, table.index)

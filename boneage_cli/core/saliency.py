@@ -22,7 +22,7 @@ from torch import Tensor
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.hardware import choose_device
 from boneage_cli.core.overlay import HeatMap
-from boneage_cli.core.views import ViewRenderer
+from boneage_cli.core.views import ViewRenderer, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Points
 from boneage_cli.imaging.radiograph import Radiograph
@@ -162,7 +162,7 @@ class AgeSaliency:
             raise BoneageError(
                 f"{bundle.path}: this model predicts sex; name one that predicts age"
             )
-        self.renderer = ViewRenderer(experiment)
+        self.renderer = ViewRenderer(view_settings(experiment))
         self.device = choose_device(device) if isinstance(device, str) else torch.device(device)
         self.network = bundle.network().to(self.device)
         self.sexes = (0.0, 1.0) if experiment.model.gender else (None,)

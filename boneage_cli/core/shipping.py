@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.card import model_card
@@ -18,7 +20,7 @@ from boneage_cli.core.intervals import coverage, random_parts
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import BUNDLE, RECORD, RESULT, SETTINGS, SHIPPED_MODEL, read_json
 from boneage_cli.core.training import calibration_of, learn_likeness
-from boneage_cli.datasets.source import RSNA_CITATION, RSNA_TERMS
+from boneage_cli.datasets.source import read_source
 from boneage_cli.files import whole_file
 
 WEAKNESSES = (
@@ -29,7 +31,7 @@ WEAKNESSES = (
 )
 
 
-def ship(run: Path, path: Path = SHIPPED_MODEL) -> None:
+def ship(run: Path, path: Path = SHIPPED_MODEL, data_name: str | None = None) -> None:
     """Makes the package's model, and its card beside it, of a finished run.
 
     Weights become 16-bit floats. All figures are measured anew with the file that is written, on
@@ -38,43 +40,53 @@ def ship(run: Path, path: Path = SHIPPED_MODEL) -> None:
     Args:
         run: The run folder; its data set must still be there.
         path: The file; the card has the ending .md.
+        data_name: What the card calls the data; None for what the run does.
     """
     experiment = load_experiment(run / SETTINGS)
     record, result = read_json(run / RECORD), read_json(run / RESULT)
     data = BoneAgeData(Path(record["data"]), experiment)
     data.setup()
-    bundle = replace(
-        load_bundle(run / BUNDLE), likeness=learn_likeness(run / BUNDLE, data, experiment)
-    )
-    save_bundle(bundle, path, half=True)
-    evaluation = evaluate(
-        Predictor.load([path], precision="32"),
-        data.validation_manifest,
-        yardstick=float(data.train_manifest["boneage"].mean()),
-    )
-    parts = random_parts(len(evaluation.predictions))
-    measured = replace(
-        load_bundle(path),
-        calibration=calibration_of(evaluation),
-        metrics={
-            "validation": evaluation.to_dict(),
-            "coverage_90": coverage(evaluation.predictions, parts, 90),
-        },
-        provenance=bundle.provenance
-        | {
-            "seconds": result["seconds"],
-            "data": "RSNA Pediatric Bone Age Challenge 2017, training set, 299 × 299 pixels",
-            "terms": RSNA_TERMS,
-            "citation": RSNA_CITATION,
-        },
-    )
-    save_bundle(measured, path, half=True)
+    source = read_source(data.folder)
+    with TemporaryDirectory() as folder:
+        # Nothing of the package's is replaced before all is measured.
+        made = Path(folder, path.name)
+        save_bundle(load_bundle(run / BUNDLE), made, half=True)
+        likeness = learn_likeness(made, data, experiment)
+        save_bundle(replace(load_bundle(made), likeness=likeness), made, half=True)
+        evaluation = evaluate(
+            Predictor.load([made], precision="32"),
+            data.validation_manifest,
+            yardstick=float(data.train_manifest["boneage"].mean()),
+        )
+        parts = random_parts(len(evaluation.predictions))
+        bundle = load_bundle(made)
+        measured = replace(
+            bundle,
+            calibration=calibration_of(evaluation),
+            metrics={
+                "validation": evaluation.to_dict(),
+                "coverage_90": coverage(evaluation.predictions, parts, 90),
+            },
+            provenance=bundle.provenance
+            | {
+                "data": data_name or bundle.provenance["data"],
+                "seconds": result["seconds"],
+                "validation": source.validation if source else None,
+                "terms": source.terms if source else None,
+                "citation": source.citation if source else None,
+            },
+        )
+        save_bundle(measured, made, half=True)
+        card = model_card(load_bundle(made), WEAKNESSES)
+        with whole_file(path) as temporary:
+            shutil.copyfile(made, temporary)
     with whole_file(path.with_suffix(".md")) as temporary:
-        card = model_card(load_bundle(path), WEAKNESSES)
         temporary.write_text(card, encoding="utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=ship.__doc__)
     parser.add_argument("run", type=Path)
-    ship(parser.parse_args().run)
+    parser.add_argument("--data-name")
+    arguments = parser.parse_args()
+    ship(arguments.run, data_name=arguments.data_name)

@@ -48,6 +48,7 @@ class StressRow:
         what: One sentence that describes it.
         images: How many radiographs were compared.
         failed: How many could be predicted as they are, but not perturbed.
+        refused: How many ``predict`` would refuse; they are among ``images`` all the same.
         unchanged: How many there was nothing to change on, an image that is small already, say;
             they are among ``images``.
         mae: Mean absolute error on the perturbed radiographs.
@@ -62,6 +63,7 @@ class StressRow:
     what: str
     images: int
     failed: int
+    refused: int
     unchanged: int
     mae: Estimate
     lost: Estimate
@@ -159,6 +161,7 @@ def stress(
     names = [UNPERTURBED.name, *(perturbation.name for perturbation in perturbations)]
     months = np.full((len(labelled), len(names)), np.nan)
     unchanged = np.zeros((len(labelled), len(names)), bool)
+    refused = np.zeros((len(labelled), len(names)), bool)
     errors: dict[str, str] = {}
     cases = track(manifest_cases(labelled), description="stress", total=len(labelled))
     with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="perturb") as pool:
@@ -167,6 +170,7 @@ def stress(
             for column, answer in enumerate(answers):
                 months[row, column] = answer.months
                 unchanged[row, column] = answer.unchanged
+                refused[row, column] = answer.refused
                 if answer.error is not None:
                     errors.setdefault(names[column], answer.error)
     known = labelled["boneage"].to_numpy(float)
@@ -184,7 +188,14 @@ def stress(
             }
         ),
         rows=[
-            _figures(perturbation, known, months[:, 0], months[:, column], unchanged[:, column])
+            _figures(
+                perturbation,
+                known,
+                months[:, 0],
+                months[:, column],
+                unchanged[:, column],
+                refused[:, column],
+            )
             for column, perturbation in enumerate([UNPERTURBED, *perturbations])
             if np.isfinite(months[:, column]).any()
         ],
@@ -237,6 +248,7 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
 class _Answer:
     months: float = math.nan
     unchanged: bool = False
+    refused: bool = False
     error: str | None = None
 
 
@@ -256,11 +268,11 @@ def _answers(
         radiograph = read_radiograph(case.path)
         if case.aspect is not None:
             radiograph = replace(radiograph, aspect=case.aspect)
-        (months,) = predictor.predict([radiograph], [case.male], tta=tta)
+        (months,), (reason,) = predictor.answer([radiograph], [case.male], tta=tta)
     except BoneageError as error:
         yield _Answer(error=str(error))
         return
-    first = _checked(months, unchanged=True)
+    first = _checked(months, reason, unchanged=True)
     yield first
     if first.error is not None:
         return
@@ -274,19 +286,19 @@ def _answers(
     for start in range(0, len(perturbations), at_once):
         images = list(pool.map(change, perturbations[start : start + at_once]))
         asked = [i for i in images if isinstance(i, Radiograph) and i is not radiograph]
-        ages = iter(predictor.predict(asked, [case.male] * len(asked), tta=tta))
+        answers = zip(*predictor.answer(asked, [case.male] * len(asked), tta=tta), strict=True)
         for image in images:
             if isinstance(image, BoneageError):
                 yield _Answer(error=str(image))
             elif image is radiograph:
                 yield first
             else:
-                yield _checked(next(ages), unchanged=False)
+                yield _checked(*next(answers), unchanged=False)
 
 
-def _checked(months: float, *, unchanged: bool) -> _Answer:
+def _checked(months: float, reason: str | None, *, unchanged: bool) -> _Answer:
     if math.isfinite(months):
-        return _Answer(float(months), unchanged)
+        return _Answer(float(months), unchanged, refused=reason is not None)
     return _Answer(error="the network gave no number")
 
 
@@ -296,6 +308,7 @@ def _figures(
     plain: np.ndarray,
     perturbed: np.ndarray,
     unchanged: np.ndarray,
+    refused: np.ndarray,
 ) -> StressRow:
     """The figures of one perturbation out of ages in months and marks, each (n,)."""
     done = np.isfinite(perturbed)
@@ -307,6 +320,7 @@ def _figures(
         what=perturbation.what,
         images=int(done.sum()),
         failed=int((np.isfinite(plain) & ~done).sum()),
+        refused=int(refused.sum()),
         unchanged=int(unchanged.sum()),
         mae=mean_interval(after),
         # Radiographs are drawn anew together with both of their errors, so that what makes a

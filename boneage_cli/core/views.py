@@ -9,6 +9,7 @@ import hashlib
 from typing import cast
 
 import numpy as np
+import torch
 
 from boneage_cli.core.config import Experiment, RegionSettings, Section
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator, Located
@@ -41,18 +42,14 @@ class ViewRenderer:
     Regions are found by the shipped key-point network, registered to one pose, and cut out.
 
     Args:
-        experiment: The settings of the model that will see them.
+        settings: Those of the model that will see them.
+        device: Where the key-point network runs.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
-        names = FAMILIES[experiment.model.family]
-        registered = experiment.regions.registered_hand or names != ("hand",)
-        self.settings = ViewSettings(
-            names=names,
-            preprocessing=experiment.preprocessing,
-            regions=experiment.regions if registered else None,
-        )
-        self.locator = LandmarkLocator.load() if registered else None
+    def __init__(self, settings: ViewSettings, device: str | torch.device = "auto") -> None:
+        self.settings = settings
+        located = settings.regions is not None
+        self.locator = LandmarkLocator.load(device=device) if located else None
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -84,10 +81,9 @@ class ViewRenderer:
             Each view, uint8 of its shape.
         """
         regions = self.settings.regions
+        radiograph = _white_on_black(radiograph, located)
         if regions is None or located is None:
             return {"hand": preprocess(radiograph, self.settings.preprocessing)}
-        if located.inverted:
-            radiograph = negative(radiograph)
         views = {}
         for name, (height, width) in self.shapes.items():
             if not self.is_registered(name):
@@ -118,6 +114,7 @@ class ViewRenderer:
             fractions of the view's.
         """
         frames = {}
+        radiograph = _white_on_black(radiograph, located)
         for name, (height, width) in self.shapes.items():
             if located is not None and self.is_registered(name):
                 box = region_box(cast(Region, name), width / height)
@@ -131,6 +128,21 @@ class ViewRenderer:
         """Whether a view is cut from the hand in its one pose, by the key points."""
         regions = self.settings.regions
         return regions is not None and (view != "hand" or regions.registered_hand)
+
+
+def view_settings(experiment: Experiment) -> ViewSettings:
+    """What an experiment's settings say of its views."""
+    names = FAMILIES[experiment.model.family]
+    registered = experiment.regions.registered_hand or names != ("hand",)
+    return ViewSettings(
+        names=names,
+        preprocessing=experiment.preprocessing,
+        regions=experiment.regions if registered else None,
+    )
+
+
+def _white_on_black(radiograph: Radiograph, located: Located | None) -> Radiograph:
+    return negative(radiograph) if located is not None and located.inverted else radiograph
 
 
 def view_shapes(

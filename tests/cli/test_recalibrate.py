@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.cases import Case
+from boneage_cli.core.intervals import calibrate
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.datasets.manifest import read_manifest
 
@@ -100,3 +102,46 @@ def test_a_corrected_model_is_not_corrected_again(recalibrate, hands: pd.DataFra
     recalibrate(site)
     result = recalibrate(site, status=2, model=Path("site.safetensors"))
     assert "has a correction already" in result.stderr
+
+
+def test_the_gain_of_one_sex_does_not_carry_another_s_line_along(
+    recalibrate, hands: pd.DataFrame
+) -> None:
+    site = read_by_a_site(hands, noise=1)
+    girls = ~site["male"].astype(bool)
+    noise = np.random.default_rng(2).normal(0, 15, len(site))
+    site.loc[girls, "boneage"] = np.clip(hands["predicted"] + noise, 1, 240)[girls]
+    recalibrate(site)
+    assert set(load_bundle(Path("site.safetensors")).correction) == {"M"}
+
+
+def test_the_intervals_of_an_uncorrected_sex_stay_as_they_were(
+    recalibrate, hands: pd.DataFrame, demo_bundle: Path
+) -> None:
+    known = hands.assign(true=hands["boneage"], sex=np.where(hands["male"], "M", "F"))
+    many = pd.concat([known] * 4)
+    calibrated = replace(load_bundle(demo_bundle), calibration=calibrate(many, "drawn"))
+    save_bundle(calibrated, Path("calibrated.safetensors"))
+    site = read_by_a_site(hands, noise=1)
+    boys = pd.concat([site[site["male"]]] * 2).reset_index(drop=True)
+    recalibrate(boys, model=Path("calibrated.safetensors"))
+    new = load_bundle(Path("site.safetensors")).calibration
+    assert new.widths["F"] == load_bundle(Path("calibrated.safetensors")).calibration.widths["F"]
+    assert new.half_width(100, True, 90) < 5
+    assert "all" not in new.widths
+
+
+def test_a_site_too_small_for_intervals_leaves_none_that_would_be_wrong(
+    recalibrate, hands: pd.DataFrame
+) -> None:
+    site = read_by_a_site(hands, noise=1)
+    recalibrate(site.groupby("male").head(15 + 5))
+    assert load_bundle(Path("site.safetensors")).calibration is None
+
+
+def test_the_model_itself_is_never_overwritten(recalibrate, hands: pd.DataFrame, demo_bundle: Path):
+    Path("site.safetensors").write_bytes(demo_bundle.read_bytes())
+    site = read_by_a_site(hands, noise=1)
+    result = recalibrate(site, status=2, model=Path("site.safetensors"))
+    assert "is the model itself" in result.stderr
+    assert Path("site.safetensors").read_bytes() == demo_bundle.read_bytes()

@@ -106,3 +106,16 @@ def test_coverage_is_measured_on_parts_that_were_not_calibrated_on() -> None:
     assert images == 2000
     assert held == pytest.approx(0.9, abs=0.02)
     assert coverage(odd, parts, 90)["all"][1] < 0.87
+
+
+def test_a_level_that_a_group_is_too_small_for_is_taken_from_a_larger_one() -> None:
+    # Of 99 radiographs the largest error is the 99 % quantile; of fewer nothing is.
+    enough, too_few = calibrate(predictions(120, 3), "drawn"), calibrate(predictions(98, 3), "few")
+    last = 99 - LEVELS[0]
+    assert enough.widths["M"][last] is None
+    assert enough.half_width(100, True, 99) >= enough.widths["all"][last]
+    enough.check(99)
+    assert too_few.widths["all"][last] is None
+    with pytest.raises(BoneageError, match=r"--interval 99: .*too few radiographs"):
+        too_few.check(99)
+    too_few.check(98)

@@ -18,7 +18,7 @@ from boneage_cli.core.config import Experiment, load_experiment
 from boneage_cli.core.datamodule import view_pixels
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.training import Run, train
-from boneage_cli.core.views import ViewRenderer
+from boneage_cli.core.views import ViewRenderer, view_settings
 from boneage_cli.datasets.drawings import fetch_demo
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
@@ -130,7 +130,9 @@ def test_the_model_of_sex_trains_and_its_bundle_reloads_to_the_same_figures(
 ) -> None:
     bundle = load_bundle(sex_run.bundle)
     manifest = read_manifest(few_drawings, "validation")
-    views = view_pixels(manifest, ViewRenderer(bundle.experiment), few_drawings / ".cache")
+    views = view_pixels(
+        manifest, ViewRenderer(view_settings(bundle.experiment)), few_drawings / ".cache"
+    )
     pixels = {name: torch.from_numpy(np.array(view))[:, None] for name, view in views.items()}
     male = torch.tensor(manifest["male"].to_numpy(float), dtype=torch.float32)
     logit = bundle.network()(pixels)["sex"]
