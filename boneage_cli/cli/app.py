@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from boneage_cli import __version__
-from boneage_cli.cli import fetch
+from boneage_cli.cli import bench, fetch
 from boneage_cli.cli.check_data import check_data
 from boneage_cli.cli.clahe import clahe
 from boneage_cli.cli.console import CommandGroup, console
@@ -64,3 +64,4 @@ app.command("train-landmarks")(train_landmarks)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(recalibrate)
+app.add_typer(bench.app, name="bench")

@@ -1,4 +1,4 @@
-"""Plots of training and of predicted against known ages, as PNG files.
+"""Plots of training, of predicted against known ages, and of speed, as PNG files.
 
 They use matplotlib's figures directly instead of pyplot, so that they need no display, keep no
 state, and may be drawn from several threads.
@@ -6,7 +6,7 @@ state, and may be drawn from several threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, MultipleLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, MultipleLocator, NullLocator
 
 from boneage_cli.files import whole_file
 
 # Okabe & Ito 2008, a palette that colour-blind readers tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+_LINES = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# One more than there are colours, so that no two of many lines have both in common.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 # What a history tells of each epoch, the most telling first.
 _CURVES = {"mae": "MAE (months)", "sex_error": "sex errors (fraction)", "loss": "loss"}
@@ -197,6 +200,74 @@ def losses(
         _head(axes, title, figures)
 
 
+def by_batch_size(
+    series: Mapping[str, np.ndarray], path: Path, label: str, title: str = ""
+) -> None:
+    """Draws a figure of several networks against the batch size.
+
+    Args:
+        series: Of each network batch sizes and figures above 0, shape (n, 2); in the order in which
+            the legend names them.
+        path: The PNG file.
+        label: What the figure is, with its unit.
+        title: The plot's heading.
+    """
+    sizes = np.unique(np.concatenate([points[:, 0] for points in series.values()]))
+    figures = np.concatenate([points[:, 1] for points in series.values()])
+    # Room for the legend, two networks a line.
+    with _figure(path, (7.5, 4.6 + 0.11 * len(series))) as figure:
+        axes = figure.subplots()
+        for place, (network, points) in enumerate(series.items()):
+            axes.plot(
+                *points.T,
+                color=_LINES[place % len(_LINES)],
+                marker=_MARKERS[place % len(_MARKERS)],
+                markersize=5,
+                label=network,
+            )
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(FixedLocator(sizes.tolist()))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda size, _: f"{size:g}")
+        if figures.max() > 10 * figures.min():
+            # Small and large networks side by side.
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        else:
+            axes.set_ylim(0, 1.08 * figures.max())
+        axes.set_xlabel("batch size")
+        axes.set_ylabel(label)
+        axes.set_title(title, loc="left", fontsize=11)
+        figure.legend(loc="outside lower left", frameon=False, ncols=2 if len(series) > 1 else 1)
+
+
+def bars(names: Sequence[str], values: np.ndarray, path: Path, label: str, title: str = "") -> None:
+    """Draws a figure of several networks as bars, each with its number.
+
+    Args:
+        names: Of n networks, drawn from above.
+        values: Their figures, shape (n,).
+        path: The PNG file.
+        label: What the figure is, with its unit.
+        title: The plot's heading.
+    """
+    places = np.arange(len(names))
+    with _figure(path, (7.5, 2.9 + 0.3 * len(names))) as figure:
+        axes = figure.subplots()
+        drawn = axes.barh(places, values, color=BLUE, height=min(0.7, 0.25 * len(names)))
+        # Their white ground keeps the grid from running through the numbers.
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        numbers = [_three_digits(value) for value in values]
+        axes.bar_label(drawn, labels=numbers, padding=4, bbox=ground)
+        axes.set_yticks(places, names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 1.12 * float(np.max(values)))
+        axes.set_xlabel(label)
+        axes.set_title(title, loc="left", fontsize=11)
+
+
 @contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     figure = Figure(figsize=size, layout="constrained", dpi=150)
@@ -291,6 +362,10 @@ def _marker_size(number: int) -> float:
 
 def _opacity(number: int) -> float:
     return float(np.clip(15 / np.sqrt(max(number, 1)), 0.25, 0.8))
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _head(axes: Axes, title: str, figures: str) -> None:

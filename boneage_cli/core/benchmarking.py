@@ -1,0 +1,636 @@
+"""How fast a model is on this machine, and how fast several networks are beside one another.
+
+Four things are measured: the time from a file to its months and where that time goes, the
+network's passes by batch size, radiographs per second from files, and memory. Everything runs
+through ``Predictor``, as it does in predict; the naive loop alone goes its own way.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from boneage_cli import __version__
+from boneage_cli.core.bundle import Bundle, build_network, load_bundle
+from boneage_cli.core.cases import Case, Prediction
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.hardware import describe_hardware
+from boneage_cli.core.inputs import cases
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.runs import bundles_at, write_json
+from boneage_cli.core.views import view_shapes
+from boneage_cli.datasets.demo import draw_hand
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.models.families import FAMILIES
+from boneage_cli.progress import track
+
+TABLE, RECORD = "bench.csv", "bench.json"
+TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
+COLUMNS = (
+    *("model", "batch_size", "passes", *TIMES, "ms_per_image", "images_per_s"),
+    *("parameters", "pixels", "device", "precision", "hardware", "python", "torch", "boneage"),
+    "date",
+)
+PARTS = ("read", "preprocess", "network", "rest")
+PERCENTILES = (50, 95, 99)
+
+# How the time is shared out; what is left goes to the network's passes.
+_LATENCY, _FILES, _REFERENCE = 0.25, 0.25, 0.15
+# Whatever the time: so many repetitions are not counted, and so many are.
+_WARM_UP, _LEAST = 2, 3
+# More radiographs than this would come from the disk instead of the memory of files, and be timed
+# with it.
+MOST_IMAGES = 32
+# Drawn hands have the size of RSNA's radiographs, and so does their file: 0.9 MB.
+_DRAWN, _DRAWN_SIZE, _ENLARGED = 8, (320, 256), 6
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network whose passes are timed.
+
+    Attributes:
+        name: What tables call it.
+        load: Makes it, when its turn comes: many networks at once may not fit into memory.
+    """
+
+    name: str
+    load: Callable[[], Bundle]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long single radiographs took from file to months, one at a time.
+
+    Attributes:
+        parts: Milliseconds of each of ``PARTS``, (repetitions,) each.
+    """
+
+    parts: dict[str, np.ndarray]
+
+    @property
+    def total(self) -> np.ndarray:
+        """Milliseconds from file to months, (repetitions,)."""
+        return np.sum(list(self.parts.values()), axis=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Repetitions, and of each part and the total ``mean_ms``, ``share`` and percentiles.
+
+        The means of the parts add up to that of the total; percentiles do not.
+        """
+        whole = float(self.total.mean())
+        rows = {
+            name: {
+                "mean_ms": float(times.mean()),
+                "share": float(times.mean()) / whole,
+                **percentiles(times),
+            }
+            for name, times in [*self.parts.items(), ("total", self.total)]
+        }
+        return {"repetitions": len(self.total), "parts": rows}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured.
+
+    Attributes:
+        about: Models, device, hardware, versions, date, and how long it was to take.
+        throughput: A row of ``COLUMNS`` per network and batch size.
+        latency: Of one radiograph at a time; None where networks alone were timed, as below.
+        images: Which radiographs were read.
+        files: Radiographs from files: ``images``, ``seconds``, ``images_per_s``, and how.
+        memory: MB: ``loaded`` once the model is there, ``files`` at most while it predicts, and
+            ``gpu`` at most on the GPU, where it runs on one.
+        reference: The naive loop, as ``files``, with ``ratio``, files' images/s by its.
+        notes: What could not be measured, and why.
+    """
+
+    about: dict[str, Any]
+    throughput: list[dict[str, Any]]
+    latency: Latency | None = None
+    images: str | None = None
+    files: dict[str, Any] | None = None
+    memory: dict[str, float] | None = None
+    reference: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
+            "about": self.about,
+            "images": self.images,
+            "latency": self.latency.to_dict() if self.latency else None,
+            "throughput": self.throughput,
+            "files": self.files,
+            "memory_mb": self.memory,
+            "reference": self.reference,
+            "notes": self.notes,
+        }
+
+
+def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Mean, standard deviation (of a sample; 0 of one), minimum, maximum and median: ``TIMES``."""
+    spread = statistics.stdev(milliseconds) if len(milliseconds) > 1 else 0.0
+    values = (
+        *(statistics.fmean(milliseconds), spread),
+        *(min(milliseconds), max(milliseconds), statistics.median(milliseconds)),
+    )
+    return dict(zip(TIMES, values, strict=True))
+
+
+def throughput_figures(milliseconds: Sequence[float], batch_size: int) -> dict[str, float]:
+    """What passes over a batch come to: ``TIMES``, and by the mean the time per image and images/s.
+
+    Args:
+        milliseconds: Of each pass.
+        batch_size: Images per pass.
+    """
+    times = summarise(milliseconds)
+    per_image = times["mean_ms"] / batch_size
+    return {**times, "ms_per_image": per_image, "images_per_s": 1000 / per_image}
+
+
+def percentiles(milliseconds: np.ndarray) -> dict[str, float]:
+    """``p50_ms`` and so on, linear between neighbours."""
+    found = np.percentile(milliseconds, PERCENTILES)
+    return {f"p{rank}_ms": float(value) for rank, value in zip(PERCENTILES, found, strict=True)}
+
+
+def split(marks: Mapping[str, float]) -> dict[str, float]:
+    """Shares one radiograph's time out among ``PARTS``.
+
+    Args:
+        marks: Seconds at which ``begun``, ``reading``, ``read``, ``rendered``, ``passing``,
+            ``passed`` and ``ended`` were reached.
+
+    Returns:
+        Milliseconds; together the time from begun to ended.
+    """
+    parts = {
+        "read": marks["read"] - marks["reading"],
+        "preprocess": marks["rendered"] - marks["read"],
+        "network": marks["passed"] - marks["passing"],
+    }
+    parts["rest"] = marks["ended"] - marks["begun"] - sum(parts.values())
+    return {name: 1000 * seconds for name, seconds in parts.items()}
+
+
+def parse_batch_sizes(text: str) -> list[int]:
+    """Batch sizes from text such as ``1,4,8``, each once, from small to large.
+
+    Raises:
+        BoneageError: One of them is no number above 0.
+    """
+    try:
+        sizes = sorted({int(part) for part in text.split(",") if part.strip()})
+    except ValueError:
+        sizes = []
+    if not sizes or sizes[0] < 1:
+        raise BoneageError(f"--batch-sizes {text}: write numbers above 0, as 1,4,8,16,32")
+    return sizes
+
+
+def trained(paths: Sequence[Path]) -> list[Network]:
+    """The networks of bundles, run folders or folders of a cross-validation, by their names.
+
+    Raises:
+        BoneageError: A file is no bundle.
+    """
+    files = list(dict.fromkeys(file for path in paths for file in bundles_at(path)))
+    names = [load_bundle(file).experiment.name for file in files]
+    return [
+        Network(name if names.count(name) == 1 else f"{name} ({file})", partial(load_bundle, file))
+        for name, file in zip(names, files, strict=True)
+    ]
+
+
+def untrained(
+    configs: Sequence[Path],
+    backbones: str | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+) -> list[Network]:
+    """The networks that settings describe, with random weights: speed does not depend on them.
+
+    Args:
+        configs: Settings files; none for the defaults.
+        backbones: With commas between them, to make each network with each of them.
+        tell: As in ``load_experiment``.
+
+    Raises:
+        BoneageError: At once, if one of them cannot be made or predicts no age.
+    """
+    # What trains networks takes seconds to import, and nothing else here needs it.
+    from boneage_cli.core.sweep import combinations
+
+    vary = [f"model.backbone={backbones}"] if backbones else []
+    networks = []
+    for found in combinations(configs, vary, ["model.weights=none"], tell):
+        # Better a mistake now than after minutes of measuring the others.
+        _untrained(found.experiment)
+        name = found.experiment.name if configs else str(found.experiment.model.backbone)
+        networks.append(Network(name, partial(_untrained, found.experiment)))
+    return networks
+
+
+def benchmark_model(
+    models: Sequence[Path],
+    images: Sequence[str] = (),
+    *,
+    male: bool = True,
+    batch_sizes: Sequence[int] = (1, 4, 8, 16, 32),
+    seconds: float = 60,
+    reference: bool = False,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Benchmark:
+    """Measures all there is about one model, or several that are averaged.
+
+    Args:
+        models: Bundles, run folders, or folders of a cross-validation.
+        images: Radiographs, folders, lists or tables, of which the first ``MOST_IMAGES`` are
+            taken; none for drawn hands.
+        male: The sex of the children that no table names.
+        batch_sizes: Of the passes of the network.
+        seconds: About how long to measure; few repetitions are made whatever this says.
+        reference: Whether to time the naive loop, too.
+        batch_size: Of prediction from files.
+        workers: Threads that read; None for one per core.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        BoneageError: A model or a radiograph cannot be read, or the device is not there.
+    """
+    shares = {"latency": _LATENCY, "files": _FILES}
+    if reference:
+        shares["reference"] = _REFERENCE
+    begun = time.perf_counter()
+    predictor = cast(_Stopwatch, _Stopwatch.load(models, device, precision))
+    about = _about(predictor, seconds) | {
+        "models": [str(path) for path in models],
+        "load_s": time.perf_counter() - begun,
+    }
+    memory = {"loaded": _peak_memory()}
+    if predictor.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(predictor.device)
+    bar: tqdm[Any] = track(total=len(shares), description="bench", unit="part")
+    with bar, _radiographs(images, male) as (chosen, described):
+        # Warms everything up, files included, and finds those that cannot be read.
+        _checked(
+            predictor.predict_files(chosen, batch_size=batch_size, workers=workers, force=True)
+        )
+        latency = _latency(predictor, chosen, shares["latency"] * seconds)
+        bar.update()
+        files = _from_files(predictor, chosen, shares["files"] * seconds, batch_size, workers)
+        bar.update()
+        memory["files"] = _peak_memory()
+        if predictor.device.type == "cuda":
+            memory["gpu"] = torch.cuda.max_memory_allocated(predictor.device) / 1e6
+        naive = None
+        if reference:
+            naive = _naive_loop(predictor, chosen, shares["reference"] * seconds)
+            naive["ratio"] = files["images_per_s"] / naive["images_per_s"]
+            bar.update()
+    left = (1 - sum(shares.values())) * seconds
+    passes = benchmark_networks(
+        trained(models), batch_sizes=batch_sizes, seconds=left, device=device, precision=precision
+    )
+    return Benchmark(
+        about=about,
+        throughput=passes.throughput,
+        latency=latency,
+        images=described,
+        files=files,
+        memory=memory,
+        reference=naive,
+        notes=passes.notes,
+    )
+
+
+def benchmark_networks(
+    networks: Sequence[Network],
+    *,
+    batch_sizes: Sequence[int] = (1, 4, 8, 16, 32),
+    seconds: float = 60,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Benchmark:
+    """Times passes of networks over batches of uint8 pixels, one network after the other.
+
+    A pass is what ``Predictor`` does with rendered pixels: to the device, through the network, and
+    the months back. A batch that does not fit into the GPU's memory is left out, with a note.
+
+    Args:
+        networks: The networks.
+        batch_sizes: Images per pass.
+        seconds: About how long to measure, shared by all; few passes are made whatever this says.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        BoneageError: A network cannot be made, or the device is not there.
+    """
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    about: dict[str, Any] = {}
+    rounds = len(networks) * len(batch_sizes)
+    bar: tqdm[Any] = track(total=rounds, description="bench", unit="batch size")
+    with bar:
+        for network in networks:
+            predictor = Predictor([network.load()], device, precision)
+            about = about or _about(predictor, seconds) | {"models": [n.name for n in networks]}
+            for size in batch_sizes:
+                try:
+                    passes = _passes(predictor, size, seconds / rounds)
+                except torch.OutOfMemoryError:
+                    torch.cuda.empty_cache()
+                    notes.append(f"{network.name}, batch {size}: does not fit into memory")
+                else:
+                    rows.append(_row(network.name, predictor, size, passes))
+                bar.update()
+    return Benchmark(about=about, throughput=rows, notes=notes)
+
+
+def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
+    """Writes bench.csv, the rows of throughput, and bench.json, everything.
+
+    Args:
+        benchmark: What to write.
+        folder: Where; it is made where it is missing.
+
+    Returns:
+        Both files.
+
+    Raises:
+        BoneageError: The folder cannot be written.
+    """
+    table = pd.DataFrame(benchmark.throughput, columns=COLUMNS)
+    try:
+        with whole_file(folder / TABLE) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.4f")
+        write_json(benchmark.to_dict(), folder / RECORD)
+    except OSError as error:
+        raise BoneageError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --output"
+        ) from None
+    return [folder / TABLE, folder / RECORD]
+
+
+def busy() -> float | None:
+    """Programs that compete for the processor's cores, per core; None where nobody counts them."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except OSError:
+        return None
+
+
+class _Stopwatch(Predictor):
+    """A predictor that notes when the steps of the latest radiograph were reached, in seconds."""
+
+    def __init__(
+        self, bundles: Sequence[Bundle], device: str = "auto", precision: str = "auto"
+    ) -> None:
+        super().__init__(bundles, device, precision)
+        self.marks: dict[str, float] = {}
+
+    def _mark(self, name: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.marks[name] = time.perf_counter()
+
+    def _prepare(self, case: Case) -> Any:
+        self._mark("reading")
+        return super()._prepare(case)
+
+    def locate(self, radiograph: Radiograph) -> Any:
+        self._mark("read")
+        return super().locate(radiograph)
+
+    def _render(self, *arguments: Any) -> Any:
+        pixels = super()._render(*arguments)
+        self._mark("rendered")
+        return pixels
+
+    def _forward(self, *arguments: Any, **options: Any) -> Any:
+        self._mark("passing")
+        answer = super()._forward(*arguments, **options)
+        self._mark("passed")
+        return answer
+
+    def time_one(self, case: Case) -> dict[str, float]:
+        """Milliseconds of ``PARTS`` for one radiograph."""
+        self._mark("begun")
+        _checked(self.predict_files([case], batch_size=1, workers=1, force=True))
+        self._mark("ended")
+        return split(self.marks)
+
+
+def _latency(predictor: _Stopwatch, chosen: Sequence[Case], seconds: float) -> Latency:
+    source = cycle(chosen)
+    parts = [predictor.time_one(next(source)) for _ in _repetitions(seconds)][_WARM_UP:]
+    return Latency({name: np.array([each[name] for each in parts]) for name in PARTS})
+
+
+def _from_files(
+    predictor: Predictor,
+    chosen: Sequence[Case],
+    seconds: float,
+    batch_size: int,
+    workers: int | None,
+) -> dict[str, Any]:
+    begun = time.perf_counter()
+
+    def until_time_is_up() -> Iterator[Case]:
+        for number, case in enumerate(cycle(chosen)):
+            if number >= len(chosen) and time.perf_counter() >= begun + seconds:
+                return
+            yield case
+
+    found = predictor.predict_files(
+        until_time_is_up(), batch_size=batch_size, workers=workers, force=True
+    )
+    figures = _rate(_checked(found), time.perf_counter() - begun)
+    return figures | {"batch_size": batch_size, "workers": workers or os.cpu_count() or 1}
+
+
+@torch.no_grad()
+def _naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> dict[str, Any]:
+    """What a script does that somebody writes in ten minutes: image by image, in full precision."""
+    networks = [bundle.network().to(predictor.device) for bundle in predictor.bundles]
+    shapes = [_shapes(bundle.experiment) for bundle in predictor.bundles]
+
+    def months(case: Case) -> float:
+        image = cv2.imread(case.path, cv2.IMREAD_GRAYSCALE)
+        if image is None:
+            raise BoneageError(
+                f"{case.path}: --reference reads with OpenCV alone; give it PNG, JPEG or TIFF files"
+            )
+        male = torch.tensor([1.0 if case.male else 0.0], device=predictor.device)
+        total = 0.0
+        for bundle, network, sizes in zip(predictor.bundles, networks, shapes, strict=True):
+            views = {
+                name: torch.from_numpy(cv2.resize(image, (width, height)))[None, None].to(
+                    predictor.device
+                )
+                for name, (height, width) in sizes.items()
+            }
+            sex = male if bundle.experiment.model.gender else None
+            total += network(views, sex)["age"].item()
+        return total / len(networks)
+
+    for case in islice(cycle(chosen), _WARM_UP):
+        months(case)
+    count, begun = 0, time.perf_counter()
+    while count < len(chosen) or time.perf_counter() < begun + seconds:
+        months(chosen[count % len(chosen)])
+        count += 1
+    return _rate(count, time.perf_counter() - begun)
+
+
+def _passes(predictor: Predictor, batch_size: int, seconds: float) -> list[float]:
+    """Milliseconds of each pass over a batch."""
+    random = np.random.default_rng(0)
+    pixels = {
+        name: random.integers(0, 256, (batch_size, *shape), np.uint8)
+        for name, shape in _shapes(predictor.bundles[0].experiment).items()
+    }
+    male = random.integers(0, 2, batch_size).astype(np.float32)
+    times = []
+    for _ in _repetitions(seconds):
+        begun = time.perf_counter()
+        # Ends with the months on the CPU, so nothing is left to wait for on a GPU.
+        predictor.predict_pixels(lambda rows: pixels, male, batch_size=batch_size)
+        times.append(1000 * (time.perf_counter() - begun))
+    return times[_WARM_UP:]
+
+
+def _repetitions(seconds: float) -> Iterator[None]:
+    """Goes on until the time is up, but for at least the warm-up and a few more."""
+    end = time.perf_counter() + seconds
+    count = 0
+    while count < _WARM_UP + _LEAST or time.perf_counter() < end:
+        yield
+        count += 1
+
+
+def _row(
+    name: str, predictor: Predictor, batch_size: int, milliseconds: Sequence[float]
+) -> dict[str, Any]:
+    (bundle,), (network,) = predictor.bundles, predictor.networks
+    about = _about(predictor)
+    shapes = _shapes(bundle.experiment).values()
+    return {
+        "model": name,
+        "batch_size": batch_size,
+        "passes": len(milliseconds),
+        **throughput_figures(milliseconds, batch_size),
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "pixels": " + ".join(f"{height} × {width}" for height, width in shapes),
+        **{column: about[column] for column in COLUMNS if column in about},
+    }
+
+
+def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
+    return {
+        "device": predictor.device.type,
+        "precision": predictor.precision,
+        "hardware": describe_hardware(predictor.device),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "boneage": __version__,
+        "date": datetime.now().isoformat(timespec="seconds"),
+        **({} if seconds is None else {"seconds": seconds, "load_per_core": busy()}),
+    }
+
+
+def _shapes(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    names = FAMILIES[experiment.model.family]
+    return view_shapes(names, experiment.preprocessing, experiment.regions)
+
+
+def _untrained(experiment: Experiment) -> Bundle:
+    if "age" not in experiment.model.targets:
+        raise BoneageError(f"{experiment.name}: predicts sex, not bone age; leave it out")
+    # RSNA's ages; they change no time.
+    mean, spread = 127.3, 41.2
+    weights = build_network(experiment, mean, spread).state_dict()
+    return Bundle(experiment, mean, spread, weights, path=Path(experiment.name))
+
+
+@contextmanager
+def _radiographs(names: Sequence[str], male: bool) -> Iterator[tuple[list[Case], str]]:
+    if names:
+        chosen = list(islice(cases(names, male), MOST_IMAGES))
+        yield chosen, _described(chosen, "radiograph")
+        return
+    with TemporaryDirectory(prefix="boneage-bench-") as folder:
+        chosen = [Case(str(path), male) for path in draw_radiographs(Path(folder), male)]
+        yield chosen, _described(chosen, "drawn hand")
+
+
+def draw_radiographs(folder: Path, male: bool) -> list[Path]:
+    """Draws a few hands of 2 to 16 years as PNG files of a radiograph's size."""
+    paths = []
+    for number, months in enumerate(np.linspace(24, 192, _DRAWN)):
+        drawn = draw_hand(months, male, np.random.default_rng(number), size=_DRAWN_SIZE).pixels
+        pixels = cv2.resize(drawn, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC)
+        paths.append(folder / f"drawn-{number + 1}.png")
+        with whole_file(paths[-1]) as temporary:
+            cv2.imwrite(str(temporary), pixels)
+    return paths
+
+
+def _described(chosen: Sequence[Case], what: str) -> str:
+    sizes = np.array([read_radiograph(case.path).pixels.shape for case in chosen])
+    height, width = np.median(sizes, axis=0).astype(int)
+    several = "s" if len(chosen) > 1 else ""
+    about = "" if (sizes == sizes[0]).all() else "about "
+    return f"{len(chosen)} {what}{several} of {about}{width} × {height} pixels"
+
+
+def _checked(predictions: Iterator[Prediction]) -> int:
+    """How many there were; one without an age ends the measurement, which it would distort."""
+    count = 0
+    for prediction in predictions:
+        if prediction.error is not None:
+            path = prediction.case.path
+            named = str(Path(path)) in prediction.error
+            raise BoneageError(prediction.error if named else f"{path}: {prediction.error}")
+        count += 1
+    return count
+
+
+def _rate(images: int, seconds: float) -> dict[str, Any]:
+    return {"images": images, "seconds": seconds, "images_per_s": images / seconds}
+
+
+def _peak_memory() -> float:
+    """The most memory that this process has had so far, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes on Linux, bytes on macOS.
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
