@@ -128,7 +128,7 @@ def test_stress_shows_what_is_lost_when_the_same_radiographs_come_in_other_ways(
     assert len(shown) > 25
     lines = result.stdout.split("The same radiographs")[1].splitlines()
     cells = [[cell.strip() for cell in line.split("│")] for line in lines]
-    printed = {row[1]: float(row[2]) for row in cells if len(row) == 7 and row[1]}
+    printed = {row[1]: float(row[2]) for row in cells if len(row) == 8 and row[1]}
     assert printed.keys() == {"unperturbed", *shown.index}
     for name, figure in printed.items():
         assert figure == pytest.approx(table["mae"][name], abs=0.006)

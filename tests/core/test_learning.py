@@ -57,7 +57,6 @@ def with_sex(hands: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_sex_helps(with_sex: Run, hands: Path, tmp_path: Path) -> None:
     without = train(experiment(gender=False), hands, runs=tmp_path)
     # A girl's bones are as old as those of a boy of more years: without sex they look alike.
-    print(with_sex.evaluation.mae, without.evaluation.mae)
     assert with_sex.evaluation.mae.value < without.evaluation.mae.value - 1
 
 
@@ -70,7 +69,6 @@ def test_shuffled_labels_do_not_train(with_sex: Run, hands: Path, tmp_path: Path
     table.to_csv(shuffled / "train.csv", index=False)
 
     run = train(experiment(gender=True), shuffled, runs=tmp_path / "runs")
-    print(run.evaluation.mae, run.evaluation.yardstick_mae)
     yardstick = with_sex.evaluation.yardstick_mae
     assert with_sex.evaluation.mae.value < yardstick / 2
     assert run.evaluation.mae.value > 0.9 * yardstick

@@ -50,10 +50,9 @@ def test_the_card_s_figures_are_those_that_evaluate_prints(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     zips = [str(shared_data / f"rsna-train-299-{part}.zip") for part in "ab"]
-    tables = [
-        str(shared_data / f"{name}.csv") for name in ("boneage-training-dataset", "native-size")
-    ]
-    fetched = CliRunner().invoke(app, ["fetch", "local", *zips, *tables, "--output", "rsna"])
+    names = ("boneage-training-dataset.csv", "native-size.csv")
+    tables = [str(shared_data / name) for name in names]
+    fetched = CliRunner().invoke(app, ["fetch", "local", *zips, *tables, "--to", "rsna"])
     assert fetched.exit_code == 0, fetched.output
     line = ["evaluate", "--data", "rsna", "--split", "validation", "--device", "cpu"]
     result = CliRunner().invoke(app, [*line, "--precision", "32", "--output", "figures"])
