@@ -22,8 +22,9 @@ env: $(VENV)/installed  ## make the Python environment in .venv
 demo: env  ## draw the demo data, train a small model on it, predict and measure
 	$(RUN)/boneage fetch demo --to data/demo
 	$(RUN)/boneage train --config configs/demo.toml --data data/demo
-	$(RUN)/boneage predict data/demo/test.csv
-	$(RUN)/boneage evaluate --data data/demo --split test --output runs/demo-evaluation
+	model=$$(ls -td runs/*-demo | head -n 1) && \
+	  $(RUN)/boneage predict data/demo/test.csv --model $$model && \
+	  $(RUN)/boneage evaluate --data data/demo --split test --model $$model --output runs/demo-evaluation
 
 train: env  ## train the default model on DATA (make train DATA=data/rsna)
 	$(RUN)/boneage train --model global --gender --data $(DATA)
