@@ -12,6 +12,7 @@ from boneage_cli.cli.check_data import check_data
 from boneage_cli.cli.clahe import clahe
 from boneage_cli.cli.console import CommandGroup, console
 from boneage_cli.cli.evaluate import evaluate
+from boneage_cli.cli.export import export
 from boneage_cli.cli.locate_rois import locate_rois
 from boneage_cli.cli.predict import predict
 from boneage_cli.cli.recalibrate import recalibrate
@@ -64,4 +65,5 @@ app.command("train-landmarks")(train_landmarks)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(recalibrate)
+app.command()(export)
 app.add_typer(bench.app, name="bench")

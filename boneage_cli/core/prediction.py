@@ -338,6 +338,10 @@ class Predictor:
         sexes = " and of ".join("girls" if sex == "F" else "boys" for sex in self.trained_on)
         return f"a model of {sexes} alone (data.sex); choose another --model"
 
+    def render(self, radiograph: Radiograph) -> Pixels:
+        """What the models see of a radiograph: for each of their settings the views."""
+        return self._render(radiograph, self.locate(radiograph))
+
     def _render(self, radiograph: Radiograph, located: Located | None) -> Pixels:
         return {
             settings: renderer.render(radiograph, located)
@@ -412,7 +416,7 @@ class Predictor:
                 with autocast(self.precision, self.device):
                     maps = network.encode(seen[settings])
                     outputs = network.decide(maps, male_or_none)
-                total += _corrected(outputs["age"].double(), bundle.correction, sexes)
+                total += corrected(outputs["age"].double(), bundle.correction, sexes)
                 if bundle.likeness is not None and number == 0:
                     scores.append(bundle.likeness.score(pooled(maps)))
         months = (total / (len(passes) * len(self.networks))).cpu().numpy()
@@ -436,9 +440,16 @@ def _described(bundle: Bundle) -> str:
     return f"{name} ({model.family}, {model.backbone}, {sex} sex)"
 
 
-def _corrected(
+def corrected(
     months: torch.Tensor, correction: Mapping[str, tuple[float, float]], male: torch.Tensor
 ) -> torch.Tensor:
+    """Ages with a bundle's correction, (n,) months.
+
+    Args:
+        months: The network's, (n,).
+        correction: See ``Bundle``.
+        male: 1 for boys, (n,).
+    """
     if not correction:
         return months
     (offset, slope), (offset_boys, slope_boys) = (

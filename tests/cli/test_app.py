@@ -23,6 +23,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "recalibrate",
+    "export",
     "bench",
 )
 HEAVY = ("torch", "lightning", "pandas", "cv2", "numpy", "matplotlib", "timm")

@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.card import model_card
+from boneage_cli.core.cases import REASONS, Case
+from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import SHIPPED_MODEL, read_json
 from boneage_cli.core.shipping import WEAKNESSES, ship
 from boneage_cli.core.training import Run
@@ -63,6 +66,25 @@ def test_the_card_s_figures_are_those_that_evaluate_prints(
     for group in (*figures["by_sex"].values(), *figures["by_age"].values()):
         mae = group["mae"]
         assert f"{mae['value']:.2f} ({mae['low']:.2f} to {mae['high']:.2f})" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("RG1_UNCR.dcm", "a chest film"),
+        ("RG3_UNCR.dcm", "a lower leg"),
+        ("693_UNCR.dcm", "a head, computed tomography"),
+        ("MR2_UNCR.dcm", "a shoulder, magnetic resonance"),
+        ("US1_UNCR.dcm", "ultrasound"),
+    ],
+)
+def test_images_of_other_parts_and_other_machines_are_refused(name: str, what: str) -> None:
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip("pydicom-data is not installed")
+    (found,) = Predictor.load([SHIPPED_MODEL], device="cpu").predict_files([Case(str(path), True)])
+    assert found.months is None, what
+    assert found.reason in REASONS
 
 
 def test_shipping_measures_what_it_ships(demo_run: Run, tmp_path: Path) -> None:

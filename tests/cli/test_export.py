@@ -1,0 +1,95 @@
+"""Promises about ``boneage export``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.bundle import load_bundle, save_bundle
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.imaging.reading import read_radiograph
+
+RUNTIMES = {"onnx": ("onnxruntime", ".onnx"), "openvino": ("openvino", ".xml")}
+
+
+@pytest.fixture
+def export(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(line: str = "", status: int = 0, model: Path = demo_bundle):
+        result = CliRunner().invoke(app, ["export", "--model", str(model), *line.split()])
+        assert result.exit_code == status, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def corrected(demo_bundle: Path, tmp_path: Path) -> Path:
+    """A model that a site has fitted to its girls."""
+    path = tmp_path / "corrected.safetensors"
+    save_bundle(replace(load_bundle(demo_bundle), correction={"F": (7.0, 0.5)}), path)
+    return path
+
+
+def months_of(runtime: str, file: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    if runtime == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        return session.run(["months"], arrays)[0]
+    import openvino
+
+    return openvino.Core().compile_model(file, "CPU")(arrays)["months"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_exported_model_gives_the_months_of_predict_in_batches_of_any_size(
+    export, runtime: str, corrected: Path, demo_data: Path
+) -> None:
+    package, ending = RUNTIMES[runtime]
+    pytest.importorskip(package)
+    result = export(f"--format {runtime} --output model{ending}", model=corrected)
+    assert "hand: uint8 (batch, 1, 64, 56)" in result.stdout
+    assert "8 drawn hands, as girls and as boys: at most 0.0000" in result.stdout
+    predictor = Predictor.load([corrected], device="cpu", precision="32")
+    hands = [read_radiograph(path) for path in read_manifest(demo_data, "test")["path"][:5]]
+    pixels = np.stack([next(iter(predictor.render(hand).values()))["hand"] for hand in hands])
+    male = np.array([0, 1, 0, 1, 1], np.float32)
+    for batch in (slice(0, 1), slice(0, 5)):
+        months = months_of(
+            runtime, Path(f"model{ending}"), {"hand": pixels[batch, None], "male": male[batch]}
+        )
+        expected = predictor.predict(hands[batch], [bool(sex) for sex in male[batch]])
+        assert months == pytest.approx(expected, abs=0.01)
+
+
+def test_settings_and_provenance_travel_in_the_file(export, demo_bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    export("--output model.onnx")
+    (about,) = onnx.load("model.onnx").metadata_props
+    told = json.loads(about.value)
+    assert told["experiment"] == load_bundle(demo_bundle).experiment.model_dump(mode="json")
+    assert "not a medical device" in told["output"]
+
+
+def test_radiographs_of_the_user_s_own_are_compared_on(export, demo_data: Path) -> None:
+    pytest.importorskip("openvino")
+    result = export(f"--format openvino --output a.xml --images {demo_data / 'test'}")
+    assert "16 radiographs, as girls and as boys" in result.stdout
+    assert {path.name for path in Path().iterdir()} == {"a.xml", "a.bin"}
+
+
+def test_a_name_that_does_not_fit_the_format_is_refused(export) -> None:
+    pytest.importorskip("openvino")
+    assert "ends .xml" in export("--format openvino --output model.onnx", status=2).stderr
+    assert list(Path().iterdir()) == []
