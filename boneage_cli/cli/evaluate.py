@@ -104,14 +104,14 @@ def evaluate(
 
     [bold]Stress[/bold]
 
-    --stress changes each radiograph as other hospitals and exports would: its pose,
-    exposure, sharpness, frame and file format, one at a time. For each change it
-    prints the MAE, how much of it is lost against the radiographs as they are
-    (with the interval of the paired differences: one that spans 0 shows nothing),
-    |Δ|, by how much a prediction moves on average, and Δ, the same with its sign
-    (above 0 children look older; a model with a bias gains from what pulls the other
-    way), and how many predict would refuse, which are in the figures all the same.
-    stress.csv says what each change does.
+    --stress changes each radiograph as other hospitals and exports would: its
+    pose, exposure, sharpness, frame and file format, one at a time. For each
+    change it prints the MAE; how much of it is lost against the radiographs as
+    they are, with the interval of the paired differences (one that spans 0 shows
+    nothing); |Δ|, by how much a prediction moves on average; Δ, the same with its
+    sign (above 0 children look older, and a model with a bias gains from what
+    pulls the other way); and how many predict would refuse, which are in the
+    figures all the same. stress.csv says what each change does.
 
     [bold]What it writes[/bold]
 
