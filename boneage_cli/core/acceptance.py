@@ -36,6 +36,9 @@ _THUMB = np.array(((0.13, -1.15), (0.83, -0.03)))
 # Axes of the Gaussian at most, and the fewest radiographs per axis.
 _AXES = 64
 _PER_AXIS = 8
+# How far beyond the farthest of n radiographs the limits lie, times their distance by √n. With less
+# (2), one of 60 drawings was refused by a model of 240 others.
+_SLACK = 6
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def fit_likeness(trained: np.ndarray, others: np.ndarray, source: str) -> Likene
     found = _distances(
         torch.from_numpy(np.asarray(others, np.float32)).double(), mean, axes[:kept], deviations
     )
-    slack = 1 + 2 / len(others) ** 0.5
+    slack = 1 + _SLACK / len(others) ** 0.5
     # Where the axes hold all there is, what is left beside them is rounding alone.
     rounding = 1e-4 * deviations.norm().item()
     within, beyond = (found.amax(0) * slack).clamp(min=rounding).tolist()

@@ -163,7 +163,7 @@ def test_a_model_refuses_what_is_unlike_its_training_and_force_answers(
     bundle = load_bundle(demo_bundle)
     assert bundle.likeness is not None
     within, beyond = bundle.likeness.limits
-    closer = replace(bundle.likeness, limits=(0.35 * within, 0.35 * beyond))
+    closer = replace(bundle.likeness, limits=(0.21 * within, 0.21 * beyond))
     predictor = Predictor([replace(bundle, likeness=closer)], device="cpu")
     cases = [Case(str(noise), True), Case(str(drawing), True)]
     refused, answered = predictor.predict_files(cases)
