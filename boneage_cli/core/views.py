@@ -13,7 +13,7 @@ import torch
 
 from boneage_cli.core.config import Experiment, RegionSettings, Section
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator, Located
-from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess
+from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess, softness
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.registration import (
     Matrix,
@@ -96,12 +96,13 @@ class ViewRenderer:
                 height,
                 width,
                 background_removed=regions.background_removed,
+                softness=softness(radiograph, self.settings.preprocessing),
             )
             # Contrast and CLAHE of the settings hold for regions too; their size already fits.
             views[name] = preprocess(
                 Radiograph(cut, source=radiograph.source),
                 self.settings.preprocessing.model_copy(
-                    update={"height": height, "width": width, "foreground": False}
+                    update={"height": height, "width": width, "foreground": False, "rows": 0}
                 ),
             )
         return views

@@ -2,16 +2,18 @@
 
 The steps and why they stand in this order:
 
-1. cut out the hand (``foreground``), so that the network's pixels are spent on it;
-2. resize at the file's depth, in its true proportions, before anything is rounded to 8 bits;
-3. map intensities to 8 bits (``contrast``), which are the same whatever depth the file had;
-4. CLAHE after the resize, as S1 does, so that its tiles are a fixed share of the hand whatever the
+1. make a radiograph of many rows as soft as one of fewer (``rows``), where the model saw such;
+2. cut out the hand (``foreground``), so that the network's pixels are spent on it;
+3. resize at the file's depth, in its true proportions, before anything is rounded to 8 bits;
+4. map intensities to 8 bits (``contrast``), which are the same whatever depth the file had;
+5. CLAHE after the resize, as S1 does, so that its tiles are a fixed share of the hand whatever the
    resolution of the detector;
-5. pad with black last, so that the padding enters no histogram.
+6. pad with black last, so that the padding enters no histogram.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -40,6 +42,12 @@ class Preprocessing(BaseModel):
     foreground: bool = Field(False, description="cut out the hand before the resize")
     foreground_margin: float = Field(
         0.05, ge=0, le=0.5, description="space left around the hand, fraction of its sides"
+    )
+    rows: int = Field(
+        0,
+        ge=0,
+        description="rows of the radiographs that the model is trained on, where all have so few: "
+        "taller ones are made as soft as they are; 0 leaves them sharp",
     )
     contrast: Literal["none", "stretch", "centre"] = Field(
         "none",
@@ -72,7 +80,7 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
     Returns:
         uint8, (settings.height, settings.width).
     """
-    radiograph = _in_gray_levels(radiograph)
+    radiograph = _softened(_in_gray_levels(radiograph), settings)
     needed = settings.foreground or settings.contrast == "stretch"
     hand = find_foreground(radiograph) if needed else None
     place = _geometry(radiograph, settings, hand)
@@ -89,6 +97,20 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
     return image
 
 
+def softness(radiograph: Radiograph, settings: Preprocessing) -> float:
+    """By how much a radiograph of many rows is to be smoothed.
+
+    As much as makes a Gaussian of half a pixel into one of half a pixel of ``settings.rows`` rows.
+
+    Returns:
+        Standard deviation of a Gaussian, as a fraction of the radiograph's height.
+    """
+    height = radiograph.pixels.shape[0]
+    if not 0 < settings.rows < height:
+        return 0.0
+    return 0.5 * math.sqrt(settings.rows**-2 - height**-2)
+
+
 def geometry(radiograph: Radiograph, settings: Preprocessing) -> Geometry:
     """Where ``preprocess`` puts each point of a radiograph."""
     hand = find_foreground(_in_gray_levels(radiograph)) if settings.foreground else None
@@ -101,6 +123,20 @@ def _in_gray_levels(radiograph: Radiograph) -> Radiograph:
     step = np.float32(radiograph.maximum / 255)
     pixels = np.divide(radiograph.pixels, step, dtype=np.float32)
     return replace(radiograph, pixels=pixels, maximum=255)
+
+
+def _softened(radiograph: Radiograph, settings: Preprocessing) -> Radiograph:
+    share = softness(radiograph, settings)
+    if not share:
+        return radiograph
+    height, width = radiograph.pixels.shape
+    # The same length along both axes, whatever the shape of the stored pixels.
+    down = share * height
+    across = share * width / (radiograph.aspect or width / height)
+    pixels = cv2.GaussianBlur(
+        radiograph.pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
+    )
+    return replace(radiograph, pixels=pixels)
 
 
 def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground | None) -> Geometry:

@@ -142,6 +142,7 @@ def render_region(
     *,
     background_removed: bool = False,
     intensities: tuple[float, float] | None = None,
+    softness: float = 0.0,
 ) -> np.ndarray:
     """Cuts a region from the registered hand: fingers upwards, thumb at the right, aspect kept.
 
@@ -154,6 +155,7 @@ def render_region(
         background_removed: Whether all but the hand becomes black. Where the hand's outline cannot
             be told from the background the region stays as it is.
         intensities: What becomes 0 and 255, in the radiograph's units; None for 0 and ``maximum``.
+        softness: As in ``warp``.
 
     Returns:
         uint8 (height, width); black where the region reaches beyond the radiograph.
@@ -162,7 +164,7 @@ def render_region(
         ValueError: Capitate and middle fingertip fall together.
     """
     matrix = frame_from_image(radiograph, landmarks, region_box(region, width / height))
-    pixels = warp(radiograph, matrix, height, width, intensities=intensities)
+    pixels = warp(radiograph, matrix, height, width, intensities=intensities, softness=softness)
     mask = (
         _region_mask(radiograph, landmarks, region, height, width) if background_removed else None
     )
@@ -252,6 +254,7 @@ def warp(
     *,
     border: float = 0.0,
     intensities: tuple[float, float] | None = None,
+    softness: float = 0.0,
 ) -> np.ndarray:
     """Resamples a radiograph once, from its stored pixels.
 
@@ -265,6 +268,7 @@ def warp(
         width: Of the result, pixels.
         border: Gray level of the result outside the radiograph, 0–255.
         intensities: What becomes 0 and 255, in the radiograph's units; None for 0 and ``maximum``.
+        softness: Standard deviation of a Gaussian to smooth by, fraction of the image's height.
 
     Returns:
         uint8 (height, width).
@@ -288,6 +292,8 @@ def warp(
         return np.full((height, width), round(border), np.uint8)
     pixels: np.ndarray = cut
     shift = shift + linear @ (left, top)
+    # In pixels across and down, of the radiograph and then of its halves.
+    soft = softness * np.array((source_width / aspect_of(radiograph), source_height))
     # Strong reduction begins with halvings, which average areas and cost a tenth of the smoothing.
     while min(step_x, step_y) >= 4 and min(pixels.shape) >= 2:
         rows, columns = pixels.shape
@@ -295,8 +301,12 @@ def warp(
         factors = np.array((columns / pixels.shape[1], rows / pixels.shape[0]))
         shift, linear = shift + linear @ (0.5 * factors - 0.5), linear * factors
         step_x, step_y = step_x / factors[0], step_y / factors[1]
+        soft = soft / factors
     pixels = pixels.astype(np.float32)
-    smoothing = [0.45 * math.sqrt(max(step**2 - 1, 0)) for step in (step_x, step_y)]
+    smoothing = [
+        math.hypot(0.45 * math.sqrt(max(step**2 - 1, 0)), sigma)
+        for step, sigma in zip((step_x, step_y), soft, strict=True)
+    ]
     if max(smoothing) > 0.3:
         pixels = cv2.GaussianBlur(
             pixels, (0, 0), max(smoothing[0], 1e-3), sigmaY=max(smoothing[1], 1e-3),

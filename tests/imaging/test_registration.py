@@ -191,3 +191,15 @@ def test_removing_the_background_keeps_the_hand_and_blackens_the_rest():
         core = cv2.erode(is_hand.astype(np.uint8), np.ones((5, 5), np.uint8)) == 1
         assert clean[far].sum() < 0.01 * kept[far].sum() + 1
         assert np.abs(clean[core].astype(int) - kept[core]).mean() < 4
+
+
+@pytest.mark.parametrize("softness", [0.004, 0.008])
+def test_softness_smooths_by_a_share_of_the_height_whatever_the_pixels(softness):
+    pixels = np.zeros((1600, 1200), np.uint8)
+    pixels[800:] = 200
+    column = warp(Radiograph(pixels), np.eye(2, 3), 400, 300, softness=softness)[:, 150]
+    rise = np.abs(np.diff(column.astype(float)))
+    places = np.arange(len(rise))
+    middle = (rise * places).sum() / rise.sum()
+    width = math.sqrt((rise * (places - middle) ** 2).sum() / rise.sum()) / 400
+    assert width == pytest.approx(math.hypot(softness, 0.45 / 400), rel=0.15)
