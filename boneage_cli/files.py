@@ -8,6 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from boneage_cli.errors import BoneageError
+
+
+@contextmanager
+def writing(place: str | os.PathLike[str], option: str = "--output") -> Iterator[None]:
+    """Tells of a file or folder that cannot be written in one line.
+
+    Args:
+        place: What is written.
+        option: The option that chose it.
+
+    Raises:
+        BoneageError: Instead of the block's OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BoneageError(
+            f"{place}: cannot be written ({error.strerror}); choose another {option}"
+        ) from None
+
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:

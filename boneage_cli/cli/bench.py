@@ -15,10 +15,10 @@ from boneage_cli.cli.options import (
     ModelOption,
     Precision,
     PrecisionOption,
+    Sex,
     WorkersOption,
     model_paths,
 )
-from boneage_cli.cli.predict import Sex
 from boneage_cli.errors import BoneageError
 
 if TYPE_CHECKING:

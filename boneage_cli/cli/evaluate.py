@@ -10,6 +10,7 @@ import typer
 from boneage_cli.cli.console import EXIT_FINDINGS, console, error_console, fail, print_table
 from boneage_cli.cli.options import (
     BatchSizeOption,
+    DataOption,
     Device,
     DeviceOption,
     ModelOption,
@@ -30,10 +31,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: ModelOption = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
-    ] = None,
+    data: DataOption = None,
     split: Annotated[
         str | None,
         typer.Option(

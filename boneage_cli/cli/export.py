@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import console, error_console
-from boneage_cli.cli.options import model_paths
-from boneage_cli.errors import BoneageError
+from boneage_cli.cli.options import one_bundle
 
 
 class Format(str, Enum):
@@ -85,16 +84,12 @@ def export(
     from boneage_cli.core.bundle import load_bundle
     from boneage_cli.core.exporting import SUFFIXES, export_model
     from boneage_cli.core.inputs import cases
-    from boneage_cli.core.runs import bundles_at
 
-    (path,) = model_paths(None if model is None else [str(model)])
-    bundles = bundles_at(path)
-    if len(bundles) > 1:
-        raise BoneageError(f"{path}: holds {len(bundles)} models; name one of them with --model")
-    bundle = load_bundle(bundles[0])
+    path = one_bundle(model)
+    bundle = load_bundle(path)
     target = output or Path(bundle.experiment.name + SUFFIXES[format.value])
     chosen = list(islice(cases([str(image) for image in images]), 32)) if images else []
-    error_console.print(f"exporting {bundles[0]}: takes up to a minute", markup=False)
+    error_console.print(f"exporting {path}: takes up to a minute", markup=False)
     found = export_model(bundle, format.value, target, chosen)
     for name, shape in found.inputs.items():
         console.print(f"{'input':10}{name}: {shape}", markup=False)

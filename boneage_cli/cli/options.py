@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from boneage_cli.errors import BoneageError
+
 
 class Split(str, Enum):
     """The splits of a data set."""
@@ -15,6 +17,15 @@ class Split(str, Enum):
     train = "train"
     validation = "validation"
     test = "test"
+
+
+class Sex(str, Enum):
+    """The child's sex, short or long."""
+
+    M = "M"
+    F = "F"
+    male = "male"
+    female = "female"
 
 
 class Device(str, Enum):
@@ -43,6 +54,16 @@ ModelOption = Annotated[
         help="A .safetensors bundle or a run folder; of a cross-validation, all folds. Give it "
         "several times, or several with commas between them, to average their ages. Default: the "
         "model that the package carries.",
+    ),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Where decoded images are kept. [default: .cache in the data set]"
     ),
 ]
 DeviceOption = Annotated[
@@ -84,3 +105,18 @@ def model_paths(names: list[str] | None) -> list[Path]:
         parts = [name] if Path(name).exists() else name.split(",")
         paths += [Path(part.strip()) for part in parts if part.strip()]
     return paths
+
+
+def one_bundle(name: Path | None) -> Path:
+    """The one bundle that ``--model`` names, or else the package's model.
+
+    Raises:
+        BoneageError: It names several.
+    """
+    from boneage_cli.core.runs import bundles_at
+
+    (path,) = model_paths(None if name is None else [str(name)])
+    bundles = bundles_at(path)
+    if len(bundles) > 1:
+        raise BoneageError(f"{path}: holds {len(bundles)} models; name one of them with --model")
+    return bundles[0]

@@ -16,6 +16,7 @@ from boneage_cli.cli.options import (
     ModelOption,
     Precision,
     PrecisionOption,
+    Sex,
     TtaOption,
     WorkersOption,
     model_paths,
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
 
 # What shells report for a program that ended because nobody read its output any more.
 EXIT_BROKEN_PIPE = 141
-
-
-class Sex(str, Enum):
-    """The child's sex, short or long."""
-
-    M = "M"
-    F = "F"
-    male = "male"
-    female = "female"
 
 
 class Format(str, Enum):

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table, warn
-from boneage_cli.cli.options import Device, DeviceOption, model_paths
-from boneage_cli.errors import BoneageError
+from boneage_cli.cli.options import Device, DeviceOption, one_bundle
 
 
 def recalibrate(
@@ -56,13 +55,8 @@ def recalibrate(
     """
     from boneage_cli.core.inputs import cases
     from boneage_cli.core.recalibration import recalibrate as fit
-    from boneage_cli.core.runs import bundles_at
 
-    (path,) = model_paths(None if model is None else [str(model)])
-    bundles = bundles_at(path)
-    if len(bundles) > 1:
-        raise BoneageError(f"{path}: holds {len(bundles)} models; name one of them with --model")
-    result = fit(bundles[0], list(cases([str(table)])), output, device=device.value)
+    result = fit(one_bundle(model), list(cases([str(table)])), output, device=device.value)
     for reason in result.skipped:
         warn(f"left out: {reason}")
     rows = [

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_table, warn
+from boneage_cli.cli.options import CacheOption, DataOption
 from boneage_cli.cli.train import print_epoch
 
 
@@ -39,10 +40,7 @@ def sweep(
             "--set", help="One setting for all of them, as training.epochs=5. Repeatable."
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
-    ] = None,
+    data: DataOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -56,12 +54,7 @@ def sweep(
         int | None,
         typer.Option("--folds", min=2, metavar="K", help="Cross-validate each with K folds."),
     ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", help="Where decoded images are kept. [default: .cache in the data set]"
-        ),
-    ] = None,
+    cache: CacheOption = None,
     devices: Annotated[
         str, typer.Option("--devices", help="auto, or cpu to leave a GPU alone.")
     ] = "auto",

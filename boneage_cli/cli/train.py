@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boneage_cli.cli.console import console, print_table, warn
+from boneage_cli.cli.options import CacheOption, DataOption
 
 if TYPE_CHECKING:
     from boneage_cli.core.datamodule import Fold
@@ -29,10 +30,7 @@ def train(
         bool | None,
         typer.Option("--gender/--no-gender", help="Whether the child's sex is an input."),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
-    ] = None,
+    data: DataOption = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -62,12 +60,7 @@ def train(
     runs: Annotated[Path, typer.Option("--runs", help="Where run folders are made.")] = Path(
         "runs"
     ),
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", help="Where decoded images are kept. [default: .cache in the data set]"
-        ),
-    ] = None,
+    cache: CacheOption = None,
     devices: Annotated[
         str, typer.Option("--devices", help="auto, cpu, or a number of GPUs or processes.")
     ] = "auto",
@@ -210,7 +203,7 @@ def _print_fold(fold: Fold) -> None:
 
 
 def _print_cross_validation(validation: CrossValidation) -> None:
-    from boneage_cli.core.runs import figure
+    from boneage_cli.core.evaluation import figure
 
     rows = [
         (

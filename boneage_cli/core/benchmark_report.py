@@ -10,7 +10,7 @@ import pandas as pd
 
 from boneage_cli.core.benchmarking import COLUMNS, TABLE
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 
 # A column of ``ranking``, whether more of it is better, and the heading of its table.
 RANKINGS = (
@@ -119,7 +119,7 @@ def write_report(table: pd.DataFrame, folder: Path) -> list[Path]:
         *("best-throughput.png", "efficiency.png"),
     )
     files = [folder / name for name in names]
-    try:
+    with writing(folder):
         with whole_file(files[0]) as temporary:
             networks.to_csv(temporary, index=False, float_format="%.4f")
         rates = {network: rows[:, [0, 1]] for network, rows in series.items()}
@@ -140,10 +140,6 @@ def write_report(table: pd.DataFrame, folder: Path) -> list[Path]:
             "images/s per million parameters",
             "Images per second and million parameters",
         )
-    except OSError as error:
-        raise BoneageError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
     return files
 
 

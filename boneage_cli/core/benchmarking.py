@@ -40,7 +40,7 @@ from boneage_cli.core.runs import bundles_at, write_json
 from boneage_cli.core.views import view_shapes
 from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.models.families import FAMILIES
@@ -390,14 +390,10 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
         BoneageError: The folder cannot be written.
     """
     table = pd.DataFrame(benchmark.throughput, columns=COLUMNS)
-    try:
+    with writing(folder):
         with whole_file(folder / TABLE) as temporary:
             table.to_csv(temporary, index=False, float_format="%.4f")
         write_json(benchmark.to_dict(), folder / RECORD)
-    except OSError as error:
-        raise BoneageError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
     return [folder / TABLE, folder / RECORD]
 
 

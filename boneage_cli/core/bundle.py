@@ -39,8 +39,8 @@ class Bundle:
         age_std: Standard deviation of the same, months.
         weights: The network's state.
         calibration: Half widths of prediction intervals; None where none were measured.
-        correction: By sex (``M``, ``F``, or ``all``) an offset in months and a slope that turn the
-            network's age into a site's; empty where the network's ages stand as they are.
+        correction: By sex (``M`` or ``F``) an offset in months and a slope that turn the network's
+            age into a site's; empty where the network's ages stand as they are.
         likeness: What its features are like on radiographs; None where it takes any image.
         metrics: Figures measured when it was made, such as ``validation_mae`` in months.
         provenance: Data set, label version, software, date.
@@ -57,6 +57,11 @@ class Bundle:
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+
+    @property
+    def needs_sex(self) -> bool:
+        """Whether no age can be told without the child's sex."""
+        return self.experiment.model.gender or bool(self.correction)
 
     def network(self) -> Network:
         """The network with its weights, ready to predict."""
@@ -125,12 +130,7 @@ def save_bundle(bundle: Bundle, path: Path, *, half: bool = False) -> None:
     tensors = dict(bundle.weights)
     if bundle.likeness:
         tensors |= {_LIKENESS + name: each for name, each in bundle.likeness.tensors().items()}
-    if half:
-        tensors = {
-            name: tensor.half() if tensor.is_floating_point() else tensor
-            for name, tensor in tensors.items()
-        }
-    write_weights(header, tensors, path)
+    write_weights(header, tensors, path, half=half)
 
 
 def load_bundle(path: Path) -> Bundle:

@@ -8,7 +8,7 @@ from typing import Any
 
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.cases import REASONS
-from boneage_cli.core.evaluation import TOLERANCES
+from boneage_cli.core.evaluation import TOLERANCES, Estimate
 from boneage_cli.errors import BoneageError
 
 
@@ -86,8 +86,8 @@ def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
             (
                 name,
                 f"{group['images']:,}",
-                _estimate(group["mae"]),
-                _estimate(group["bias"]),
+                str(Estimate(**group["mae"])),
+                str(Estimate(**group["bias"])),
                 *(f"{group[f'within_{months}_months']:.1%}" for months in TOLERANCES),
             )
             for name, group in {
@@ -166,12 +166,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield "|" + "---|" * len(head)
     yield from ("| " + " | ".join(row) + " |" for row in rows)
     yield ""
-
-
-def _estimate(values: Mapping[str, float]) -> str:
-    # Adding zero turns -0.0 into 0.0.
-    value, low, high = (round(values[end], 2) + 0.0 for end in ("value", "low", "high"))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _hours(seconds: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -266,10 +266,7 @@ def view_pixels(manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path) -> 
     aspects = true_aspects(manifest)
 
     def render(row: int) -> Rendered:
-        radiograph = read_radiograph(paths[row])
-        if aspects[row] is not None:
-            radiograph = replace(radiograph, aspect=aspects[row])
-        return renderer(radiograph)
+        return renderer(read_radiograph(paths[row], aspect=aspects[row]))
 
     return cached_pixels(
         paths, render, shapes=renderer.shapes, key=f"{renderer.key} {aspects}", folder=cache

@@ -24,7 +24,7 @@ from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import write_json
 from boneage_cli.datasets.manifest import true_aspects
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 from boneage_cli.progress import track
 
 RESAMPLES = 10_000
@@ -328,6 +328,13 @@ def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:
         )
 
 
+def figure(result: Mapping[str, Any]) -> str:
+    """The figure that a model is judged by, as text: MAE with its interval, or errors in sex."""
+    if result["validation_mae"] is not None:
+        return str(Estimate(**result["validation_mae"]))
+    return f"{result['validation_sex_error']:.1%} of sexes wrong"
+
+
 def read_prediction_table(path: Path) -> pd.DataFrame:
     """Reads a table that ``write_prediction_table`` wrote."""
     return pd.read_csv(path, dtype={"image_id": str, "sex": str, "error": str})
@@ -361,15 +368,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     male = None if done["sex"].isna().any() else (done["sex"] == "M").to_numpy(bool)
     names = ("metrics.json", "predictions.csv", "scatter.png", "bland_altman.png")
     files = [folder / name for name in names]
-    try:
+    with writing(folder):
         write_json(evaluation.to_dict(), files[0])
         write_prediction_table(evaluation.predictions, files[1])
         scatter(true, predicted, files[2], title, male=male)
         bland_altman(true, predicted, files[3], title)
-    except OSError as error:
-        raise BoneageError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
     return files
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from boneage_cli.core.ages import years_and_months
-from boneage_cli.core.cases import Case, Prediction
+from boneage_cli.core.cases import Prediction
 from boneage_cli.core.overlay import HeatMap, overlay
 from boneage_cli.core.prediction import SEX_UNKNOWN, Predictor
 from boneage_cli.core.saliency import grad_cam, onto_radiograph, scaled
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
@@ -41,6 +41,7 @@ the outlines follow from. Above: the age, and the sex where the model takes it.
 Heat tells where a network looks, not whether it is right. A research tool, not a medical device.
 """
 
+_OPTION = "place with --explain"
 # Height of the line above the picture, pixels.
 _TITLE = 24
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -182,7 +183,7 @@ class Explanations:
                     f"{folder}: lies in {name}, so that its pictures would be predicted as well; "
                     "choose another place with --explain"
                 )
-        try:
+        with writing(folder, _OPTION):
             # A radiograph of the same name must never be replaced by its picture.
             if folder.is_dir() and any(folder.iterdir()) and not self._is_ours():
                 raise BoneageError(
@@ -192,8 +193,6 @@ class Explanations:
                 picture.unlink()
             with whole_file(folder / ABOUT) as temporary:
                 temporary.write_text(_ABOUT_TEXT, encoding="utf-8")
-        except OSError as error:
-            raise self._unwritable(error) from None
 
     def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
         """Passes predictions on, and draws each radiograph that has one.
@@ -207,7 +206,7 @@ class Explanations:
                 continue
             try:
                 # Read again, as predictions carry no pixels.
-                radiograph = _read(prediction.case)
+                radiograph = read_radiograph(prediction.case.path, aspect=prediction.case.aspect)
             except BoneageError as error:
                 self.errors.append(str(error))
                 continue
@@ -221,28 +220,17 @@ class Explanations:
             name = f"{stem}-{self._names[stem]}"
         self._names[name] += 1
         _, encoded = cv2.imencode(".png", picture)
-        try:
-            with whole_file(self.folder / f"{name}.png") as temporary:
-                temporary.write_bytes(encoded.tobytes())
-        except OSError as error:
-            raise self._unwritable(error) from None
+        with (
+            writing(self.folder, _OPTION),
+            whole_file(self.folder / f"{name}.png") as temporary,
+        ):
+            temporary.write_bytes(encoded.tobytes())
         self.pictures += 1
 
     def _is_ours(self) -> bool:
         about = self.folder / ABOUT
         first_line = _ABOUT_TEXT.splitlines()[0]
         return about.is_file() and first_line.encode() in about.read_bytes()
-
-    def _unwritable(self, error: OSError) -> BoneageError:
-        return BoneageError(
-            f"{self.folder}: cannot be written ({error.strerror}); choose another place with "
-            "--explain"
-        )
-
-
-def _read(case: Case) -> Radiograph:
-    radiograph = read_radiograph(case.path)
-    return radiograph if case.aspect is None else replace(radiograph, aspect=case.aspect)
 
 
 def _cells_per_radiograph(cells: Sequence[int], frame: Matrix) -> float:

@@ -27,7 +27,7 @@ from boneage_cli.core.prediction import Predictor, corrected
 from boneage_cli.core.views import Rendered
 from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.models.network import Network
@@ -79,7 +79,7 @@ class ExportedNetwork(nn.Module):
         self.correction = bundle.correction
         self.views = self.network.views
         self.takes_sex = bundle.experiment.model.gender
-        self.needs_sex = self.takes_sex or bool({"M", "F"} & set(bundle.correction))
+        self.needs_sex = bundle.needs_sex
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Months, (B,), of uint8 views (B, 1, H, W) in order and, where needed, the sex (B,)."""
@@ -129,14 +129,10 @@ def export_model(
         files = tuple(
             output.with_suffix(file.suffix) for file in sorted(Path(folder).iterdir(), reverse=True)
         )
-        try:
+        with writing(output):
             for file in files:
                 with whole_file(file) as temporary:
                     temporary.write_bytes(made.with_suffix(file.suffix).read_bytes())
-        except OSError as error:
-            raise BoneageError(
-                f"{output}: cannot be written ({error.strerror}); choose another --output"
-            ) from None
     shapes = {
         name: f"{array.dtype} (batch{''.join(f', {size}' for size in array.shape[1:])})"
         for name, array in arrays.items()

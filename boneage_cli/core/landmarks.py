@@ -87,11 +87,7 @@ def save_landmark_bundle(bundle: LandmarkBundle, path: Path) -> None:
         "metrics": bundle.metrics,
         "provenance": {"software": f"boneage {__version__}", **bundle.provenance},
     }
-    weights = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in bundle.network.state_dict().items()
-    }
-    write_weights(header, weights, path)
+    write_weights(header, bundle.network.state_dict(), path, half=True)
 
 
 def load_landmark_bundle(path: Path = SHIPPED) -> LandmarkBundle:

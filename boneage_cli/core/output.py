@@ -13,8 +13,7 @@ from typing import Any
 from boneage_cli.core.ages import years_and_months
 from boneage_cli.core.cases import REASONS, Prediction
 from boneage_cli.core.growth import REFERENCE, deviation_score
-from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 
 COLUMNS = (
     *("path", "id", "sex", "months", "years_months", "low", "high", "age", "sds", "reference"),
@@ -43,16 +42,12 @@ def write_predictions(
     if output is None:
         _write_stream(chunks)
         return
-    try:
-        with (
-            whole_file(output) as path,
-            path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-        ):
-            stream.writelines(chunks)
-    except OSError as error:
-        raise BoneageError(
-            f"{output}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
+    with (
+        writing(output),
+        whole_file(output) as path,
+        path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
+        stream.writelines(chunks)
 
 
 def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:

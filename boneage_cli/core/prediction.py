@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -66,10 +66,7 @@ class Predictor:
             bundle.network().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             for bundle in bundles
         ]
-        self.needs_sex = any(
-            bundle.experiment.model.gender or {"M", "F"} & set(bundle.correction)
-            for bundle in bundles
-        )
+        self.needs_sex = any(bundle.needs_sex for bundle in bundles)
         # A model of girls alone knows nothing of boys.
         self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
         self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
@@ -155,14 +152,10 @@ class Predictor:
         reasons: list[str | None] = []
         for start in range(0, len(radiographs), batch_size):
             batch = radiographs[start : start + batch_size]
-            located = [self.locate(radiograph) for radiograph in batch]
-            pixels = [self._render(*pair) for pair in zip(batch, located, strict=True)]
+            pixels, found = zip(*map(self._see, batch), strict=True)
             ages, scores = self._answer(pixels, sexes[start : start + batch_size], tta)
             months.append(ages)
-            reasons += [
-                _reason(_reason_of_key_points(radiograph, found), score)
-                for radiograph, found, score in zip(batch, located, scores, strict=True)
-            ]
+            reasons += [_reason(*pair) for pair in zip(found, scores, strict=True)]
         return np.concatenate(months), reasons
 
     def predict_files(
@@ -310,22 +303,20 @@ class Predictor:
 
     def _prepare(self, case: Case) -> _Prepared:
         try:
-            radiograph = read_radiograph(case.path)
-            if case.aspect is not None:
-                radiograph = replace(radiograph, aspect=case.aspect)
+            radiograph = read_radiograph(case.path, aspect=case.aspect)
             male = radiograph.male if case.male is None else case.male
             if self.needs_sex and male is None:
                 return _Prepared(case, None, None, SEX_UNKNOWN)
             if self._never_saw(male):
                 return _Prepared(case, None, male, self._of_one_sex)
-            located = self.locate(radiograph)
+            pixels, reason = self._see(radiograph)
             return _Prepared(
                 case,
-                self._render(radiograph, located),
+                pixels,
                 male,
                 stated=radiograph.male,
                 age=radiograph.age if case.age is None else case.age,
-                reason=_reason_of_key_points(radiograph, located),
+                reason=reason,
             )
         except BoneageError as error:
             return _Prepared(case, None, None, str(error))
@@ -340,7 +331,13 @@ class Predictor:
 
     def render(self, radiograph: Radiograph) -> Pixels:
         """What the models see of a radiograph: for each of their settings the views."""
-        return self._render(radiograph, self.locate(radiograph))
+        return self._see(radiograph)[0]
+
+    def _see(self, radiograph: Radiograph) -> tuple[Pixels, str | None]:
+        """A radiograph's views, and why its key points speak against an answer."""
+        located = self.locate(radiograph)
+        reason = None if located is None else reason_of_key_points(radiograph, located)
+        return self._render(radiograph, located), reason
 
     def _render(self, radiograph: Radiograph, located: Located | None) -> Pixels:
         return {
@@ -425,10 +422,6 @@ class Predictor:
         return months, torch.stack(scores).mean(0).cpu().numpy()
 
 
-def _reason_of_key_points(radiograph: Radiograph, located: Located | None) -> str | None:
-    return None if located is None else reason_of_key_points(radiograph, located)
-
-
 def _reason(of_key_points: str | None, score: float) -> str | None:
     return of_key_points or ("unlike-training" if score > 1 else None)
 
@@ -453,7 +446,7 @@ def corrected(
     if not correction:
         return months
     (offset, slope), (offset_boys, slope_boys) = (
-        correction.get(sex, correction.get("all", (0.0, 1.0))) for sex in ("F", "M")
+        correction.get(sex, (0.0, 1.0)) for sex in ("F", "M")
     )
     boys = male > 0.5
     return torch.where(boys, offset_boys + slope_boys * months, offset + slope * months)

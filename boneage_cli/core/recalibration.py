@@ -20,6 +20,7 @@ from boneage_cli.core.evaluation import Estimate, mean_interval
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.errors import BoneageError
+from boneage_cli.files import writing
 from boneage_cli.progress import track
 
 FEWEST = 20
@@ -124,7 +125,7 @@ def recalibrate(
         "mae_before": result.before.value,
         "mae_after_cross_validated": result.after.value,
     }
-    try:
+    with writing(output):
         save_bundle(
             replace(
                 bundle,
@@ -134,10 +135,6 @@ def recalibrate(
             ),
             output,
         )
-    except OSError as error:
-        raise BoneageError(
-            f"{output}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
     return replace(result, written=output)
 
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -44,7 +44,7 @@ from boneage_cli.core.saliency import THRESHOLD, AgeSaliency, place_regions
 from boneage_cli.datasets.cache import content_digests
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.reading import read_radiograph
@@ -306,7 +306,7 @@ def locate_rois(
     """
     described = settings.describe()
     named = _named(cases)
-    try:
+    with writing(folder, "place with --output"):
         _claim(folder)
         keys = _keys(named, described, folder / "digests.csv", workers)
         earlier = _read_table(folder)
@@ -339,10 +339,6 @@ def locate_rois(
             finally:
                 _write_table(folder, rows, named)
         _sweep(folder, rows)
-    except OSError as error:
-        raise BoneageError(
-            f"{folder}: cannot be written ({error.strerror}); choose another place with --output"
-        ) from None
     errors = tuple(row["error"] for row in rows.values() if row["error"])
     return RoiCrops(
         folder=folder,
@@ -414,7 +410,7 @@ class _Job:
         rows: dict[str, Row] = {}
         for identity, case in batch.items():
             try:
-                radiographs[identity] = _read(case)
+                radiographs[identity] = read_radiograph(case.path, aspect=case.aspect)
             except BoneageError as error:
                 rows[identity] = self._row(identity) | {"error": str(error)}
                 for file in _files(self.folder, identity, True):
@@ -508,11 +504,6 @@ def _one_core_per_thread(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _read(case: Case) -> Radiograph:
-    radiograph = read_radiograph(case.path)
-    return radiograph if case.aspect is None else replace(radiograph, aspect=case.aspect)
 
 
 def _named(cases: Iterable[Case]) -> dict[str, Case]:

@@ -96,14 +96,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise BoneageError(f"{path}: cannot be read ({error}); is this a run folder?") from None
 
 
-def figure(result: Mapping[str, Any]) -> str:
-    """The figure that a model is judged by, as text: MAE with its interval, or errors in sex."""
-    if result["validation_mae"] is not None:
-        mae = result["validation_mae"]
-        return f"{mae['value']:.2f} ({mae['low']:.2f} to {mae['high']:.2f})"
-    return f"{result['validation_sex_error']:.1%} of sexes wrong"
-
-
 def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:
     """Adds one run to ``summary.csv``: S1's columns, then one ``cfg.`` column per setting.
 

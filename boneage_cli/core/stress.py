@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import write_json
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.perturbations import PERTURBATIONS, Perturbation
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
@@ -222,7 +222,7 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
     from boneage_cli.core.plots import losses
 
     files = [folder / name for name in ("stress.csv", "stress.json", "stress.png")]
-    try:
+    with writing(folder):
         with whole_file(files[0]) as temporary:
             # Some figures round to -0.0.
             table = stress.to_table().round(DECIMALS).replace(-0.0, 0.0)
@@ -237,10 +237,6 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
             title,
             f"unperturbed MAE {stress.unperturbed.mae} months, n = {stress.unperturbed.images}",
         )
-    except OSError as error:
-        raise BoneageError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --output"
-        ) from None
     return files
 
 
@@ -265,9 +261,7 @@ def _answers(
     Nothing follows where it cannot be predicted as it is.
     """
     try:
-        radiograph = read_radiograph(case.path)
-        if case.aspect is not None:
-            radiograph = replace(radiograph, aspect=case.aspect)
+        radiograph = read_radiograph(case.path, aspect=case.aspect)
         (months,), (reason,) = predictor.answer([radiograph], [case.male], tta=tta)
     except BoneageError as error:
         yield _Answer(error=str(error))

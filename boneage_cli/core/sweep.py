@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 
 from boneage_cli.core.config import Experiment, load_experiment
+from boneage_cli.core.evaluation import figure
 from boneage_cli.core.folds import cross_validate
-from boneage_cli.core.runs import RESULT, figure, read_json
+from boneage_cli.core.runs import RESULT, read_json
 from boneage_cli.core.training import Report, Resources, silent, train_into
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file

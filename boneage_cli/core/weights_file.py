@@ -15,15 +15,23 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
 
-def write_weights(header: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> None:
+def write_weights(
+    header: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path, *, half: bool = False
+) -> None:
     """Writes a file, whole or not at all.
 
     Args:
         header: JSON values; ``format`` names the kind of file.
         weights: Tensors by name, on any device.
         path: The file.
+        half: Whether floating point weights are kept in 16 bits.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    if half:
+        tensors = {
+            name: tensor.half() if tensor.is_floating_point() else tensor
+            for name, tensor in tensors.items()
+        }
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata={"boneage": json.dumps(dict(header))})
 

@@ -19,8 +19,7 @@ from boneage_cli.datasets.audit_pictures import (
 )
 from boneage_cli.datasets.audit_plots import audit_plots
 from boneage_cli.datasets.audit_tables import audit_tables
-from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 
 PAGE_FILE = "index.html"
 FINDINGS_FILE = "findings.csv"
@@ -48,14 +47,10 @@ def write_report(audit: Audit, folder: Path) -> Path:
         BoneageError: The folder cannot be written.
     """
     page = _page(audit)
-    try:
+    with writing(folder, "--report"):
         with whole_file(folder / PAGE_FILE) as temporary:
             temporary.write_text(page, encoding="utf-8")
         _write_findings(audit, folder / FINDINGS_FILE)
-    except OSError as error:
-        raise BoneageError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --report"
-        ) from None
     return folder / PAGE_FILE
 
 

@@ -18,9 +18,9 @@ from functools import partial
 import cv2
 import numpy as np
 
-from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.reading import read_radiograph_bytes
-from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.registration import aspect_of, pixels_of
 from boneage_cli.imaging.resize import resize
 
 # Grain of the noise and lengths of the marks are parts of the image, so that a radiograph suffers
@@ -105,7 +105,7 @@ def apply_gamma(radiograph: Radiograph, exponent: float) -> Radiograph:
 
 def blur(radiograph: Radiograph, sigma: float) -> Radiograph:
     """Blurs with a Gaussian whose standard deviation is a share of the longer side."""
-    across, down = _pixels_of(radiograph, sigma * max(1.0, aspect_of(radiograph)))
+    across, down = pixels_of(radiograph, sigma * max(1.0, aspect_of(radiograph)))
     blurred = cv2.GaussianBlur(
         radiograph.pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
     )
@@ -132,7 +132,7 @@ def add_noise(radiograph: Radiograph, deviation: float) -> Radiograph:
     """
     pixels = radiograph.pixels
     height, width = pixels.shape
-    across, down = _pixels_of(radiograph, 1 / _GRAINS)
+    across, down = pixels_of(radiograph, 1 / _GRAINS)
     grid = math.ceil(height / max(down, 1.0)), math.ceil(width / max(across, 1.0))
     # A pixel that holds several grains shows their mean.
     deviation *= radiograph.maximum * math.sqrt(min(down, 1.0) * min(across, 1.0))
@@ -183,8 +183,7 @@ def add_text_box(radiograph: Radiograph) -> Radiograph:
 
 def as_negative_png(radiograph: Radiograph) -> Radiograph:
     """Reads it from a PNG with black bone on white, which no PNG says of itself."""
-    negative = np.asarray(radiograph.maximum - radiograph.pixels.astype(np.int32))
-    return _read_again(radiograph, _png(negative.astype(radiograph.pixels.dtype)))
+    return _read_again(radiograph, _png(negative(radiograph).pixels))
 
 
 def as_16_bit_png(radiograph: Radiograph) -> Radiograph:
@@ -220,9 +219,7 @@ def dicom_bytes(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> byt
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-    pixels = radiograph.pixels
-    if photometric == "MONOCHROME1":
-        pixels = (radiograph.maximum - pixels.astype(np.int32)).astype(pixels.dtype)
+    pixels = (negative(radiograph) if photometric == "MONOCHROME1" else radiograph).pixels
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -437,12 +434,6 @@ def _pixel_aspect(radiograph: Radiograph) -> float:
     return aspect_of(radiograph) * height / width
 
 
-def _pixels_of(radiograph: Radiograph, share: float) -> tuple[float, float]:
-    """How many pixels across and down a length takes that is a share of the true height."""
-    height, _ = radiograph.pixels.shape
-    return share * height / _pixel_aspect(radiograph), share * height
-
-
 def _in_shares(radiograph: Radiograph, change: Callable[[np.ndarray], np.ndarray]) -> Radiograph:
     """Changes each intensity by itself, as a share of full white (0 to 1), clipped to that."""
     kind = radiograph.pixels.dtype
@@ -479,7 +470,7 @@ def _stamped(
     """
     height, width = radiograph.pixels.shape
     rows, columns = mark.shape
-    across, _ = _pixels_of(radiograph, share * columns / rows)
+    across, _ = pixels_of(radiograph, share * columns / rows)
     size = min(max(1, round(across)), width), min(max(1, round(share * height)), height)
     mark = cv2.resize(mark, size, interpolation=cv2.INTER_AREA)
     margin = round(_MARGIN * width), round(_MARGIN * height)

@@ -25,6 +25,7 @@ from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.foreground import Foreground, centre_intensities, find_foreground
 from boneage_cli.imaging.geometry import Box, Geometry, fitting
 from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.registration import pixels_of
 from boneage_cli.imaging.resize import resize
 
 
@@ -129,10 +130,7 @@ def _softened(radiograph: Radiograph, settings: Preprocessing) -> Radiograph:
     share = softness(radiograph, settings)
     if not share:
         return radiograph
-    height, width = radiograph.pixels.shape
-    # The same length along both axes, whatever the shape of the stored pixels.
-    down = share * height
-    across = share * width / (radiograph.aspect or width / height)
+    across, down = pixels_of(radiograph, share)
     pixels = cv2.GaussianBlur(
         radiograph.pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
     )

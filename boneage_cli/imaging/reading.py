@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,9 @@ class ReadError(BoneageError):
     """An image that cannot be read: one line that names the file and says why."""
 
 
-def read_radiograph(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Radiograph:
+def read_radiograph(
+    path: str | os.PathLike[str], *, aspect: float | None = None, max_pixels: int = MAX_PIXELS
+) -> Radiograph:
     """Reads a radiograph as gray pixels at the depth of its file.
 
     The format is recognised by content, not by suffix. Colour becomes gray, transparency is laid on
@@ -37,6 +40,7 @@ def read_radiograph(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXEL
 
     Args:
         path: A PNG (8 or 16 bits), JPEG, TIFF (8 or 16 bits), WebP or DICOM file.
+        aspect: Width by height of the original, where the stored image was squashed.
         max_pixels: The largest image in pixels; checked before anything is decoded.
 
     Raises:
@@ -54,7 +58,8 @@ def read_radiograph(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXEL
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ReadError(f"{path}: cannot be opened ({reason})") from None
-    return read_radiograph_bytes(data, str(path), max_pixels=max_pixels)
+    radiograph = read_radiograph_bytes(data, str(path), max_pixels=max_pixels)
+    return radiograph if aspect is None else replace(radiograph, aspect=aspect)
 
 
 def read_radiograph_bytes(data: bytes, source: str, *, max_pixels: int = MAX_PIXELS) -> Radiograph:

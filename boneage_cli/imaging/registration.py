@@ -246,6 +246,12 @@ def aspect_of(radiograph: Radiograph) -> float:
     return radiograph.aspect or width / height
 
 
+def pixels_of(radiograph: Radiograph, share: float) -> tuple[float, float]:
+    """How many stored pixels across and down a length takes that is a share of the true height."""
+    height, width = radiograph.pixels.shape
+    return share * width / aspect_of(radiograph), share * height
+
+
 def warp(
     radiograph: Radiograph,
     matrix: Matrix,
@@ -293,7 +299,7 @@ def warp(
     pixels: np.ndarray = cut
     shift = shift + linear @ (left, top)
     # In pixels across and down, of the radiograph and then of its halves.
-    soft = softness * np.array((source_width / aspect_of(radiograph), source_height))
+    soft = np.array(pixels_of(radiograph, softness))
     # Strong reduction begins with halvings, which average areas and cost a tenth of the smoothing.
     while min(step_x, step_y) >= 4 and min(pixels.shape) >= 2:
         rows, columns = pixels.shape
