@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread per process: the tests' networks are too small to share between cores."""
+    """One thread per process, whose networks are too small to share; caches of their own."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Worker processes inherit the folder of the one that starts them.
+    if "BONEAGE_CACHE" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="boneage-tests-")
+        os.environ["BONEAGE_CACHE"] = folder.name
+        config.add_cleanup(folder.cleanup)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,16 @@ class Precision(str, Enum):
     fp16 = "fp16"
 
 
+class Backend(str, Enum):
+    """What runs the network."""
+
+    auto = "auto"
+    torch = "torch"
+    compiled = "compiled"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
 ModelOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,6 +87,13 @@ PrecisionOption = Annotated[
         help="The network's arithmetic; auto takes bf16 or fp16 where the hardware has it.",
     ),
 ]
+BackendOption = Annotated[
+    Backend,
+    typer.Option(
+        "--backend",
+        help="What runs the network; auto takes OpenVINO on a CPU and torch on a GPU.",
+    ),
+]
 BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", min=1, help="Radiographs per pass of the network.")
 ]
@@ -88,7 +105,8 @@ TtaOption = Annotated[
     bool,
     typer.Option(
         "--tta",
-        help="Average over mirrored and slightly turned views of each hand: slower, often closer.",
+        help="Average over slightly turned views of each hand, and mirrored ones where the model "
+        "was trained on such: slower, often closer.",
     ),
 ]
 

@@ -10,6 +10,8 @@ import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, error_console, fail, warn
 from boneage_cli.cli.options import (
+    Backend,
+    BackendOption,
     BatchSizeOption,
     Device,
     DeviceOption,
@@ -120,6 +122,7 @@ def predict(
     workers: WorkersOption = None,
     device: DeviceOption = Device.auto,
     precision: PrecisionOption = Precision.auto,
+    backend: BackendOption = Backend.auto,
 ) -> None:
     """Predict bone age from radiographs of the left hand.
 
@@ -205,7 +208,7 @@ def predict(
     names = [str(path) for path in inputs]
     male = None if sex is None else sex in (Sex.M, Sex.male)
     unrolled = cases(names, male, None if age is None else parse_age(age))
-    predictor = Predictor.load(model_paths(model), device.value, precision.value)
+    predictor = Predictor.load(model_paths(model), device.value, precision.value, backend.value)
     if not model:
         error_console.print(f"model: {predictor.description}", markup=False)
     if predictor.needs_sex and male is None and not may_state_sex(names):

@@ -9,13 +9,12 @@ belongs to the model: one that was trained on drawings takes drawings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from boneage_cli.core.landmarks import Located
 from boneage_cli.imaging.landmarks import Points
@@ -40,6 +39,8 @@ _PER_AXIS = 8
 # (2), one of 60 drawings was refused by a model of 240 others.
 _SLACK = 6
 
+Floats = NDArray[np.floating[Any]]
+
 
 @dataclass(frozen=True)
 class Likeness:
@@ -54,28 +55,25 @@ class Likeness:
         source: What they were measured on, in words.
     """
 
-    mean: Tensor
-    axes: Tensor
-    deviations: Tensor
+    mean: Floats
+    axes: Floats
+    deviations: Floats
     limits: tuple[float, float]
     source: str
 
-    def score(self, features: Tensor) -> Tensor:
+    def score(self, features: Floats) -> Floats:
         """How far features are from the training radiographs' as a share of what is accepted.
 
         Args:
-            features: (B, F), see ``pooled``.
+            features: The mean of each feature map of the network, (B, F), F of all views.
 
         Returns:
             (B,): above 1, an image is refused.
         """
-        device = features.device
-        distances = _distances(
-            features, self.mean.to(device), self.axes.to(device), self.deviations.to(device)
-        )
-        return (distances / torch.tensor(self.limits, device=device)).amax(1)
+        distances = _distances(features, self.mean, self.axes, self.deviations)
+        return np.asarray((distances / self.limits).max(1))
 
-    def tensors(self) -> dict[str, Tensor]:
+    def arrays(self) -> dict[str, Floats]:
         """What a bundle keeps beside its weights."""
         return {"mean": self.mean, "axes": self.axes, "deviations": self.deviations}
 
@@ -84,23 +82,13 @@ class Likeness:
         return {"limits": list(self.limits), "source": self.source}
 
     @classmethod
-    def from_parts(cls, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Likeness:
-        """Reads what ``to_dict`` and ``tensors`` gave."""
+    def from_parts(cls, header: Mapping[str, Any], arrays: Mapping[str, Floats]) -> Likeness:
+        """Reads what ``to_dict`` and ``arrays`` gave."""
         within, beyond = header["limits"]
-        parts = {name: tensors[name].float() for name in ("mean", "axes", "deviations")}
-        return cls(limits=(within, beyond), source=header["source"], **parts)
-
-
-def pooled(maps: Sequence[Tensor]) -> Tensor:
-    """The features by which likeness is judged: the mean of each feature map, float32.
-
-    Args:
-        maps: As ``Network.encode`` gives them, (B, C, h, w) each.
-
-    Returns:
-        (B, F), F the channels of all views.
-    """
-    return torch.cat([each.float().mean((2, 3)) for each in maps], 1)
+        mean, axes, deviations = (
+            arrays[name].astype(np.float32) for name in ("mean", "axes", "deviations")
+        )
+        return cls(mean, axes, deviations, (within, beyond), header["source"])
 
 
 def fit_likeness(trained: np.ndarray, others: np.ndarray, source: str) -> Likeness:
@@ -114,19 +102,23 @@ def fit_likeness(trained: np.ndarray, others: np.ndarray, source: str) -> Likene
         others: Features of radiographs that were not trained on, (M, F), M at least 1.
         source: What they are, in words.
     """
-    features = torch.from_numpy(np.asarray(trained, np.float32)).double()
+    features = np.asarray(trained, np.float64)
     mean = features.mean(0)
-    _, spread, axes = torch.linalg.svd(features - mean, full_matrices=False)
+    _, spread, axes = np.linalg.svd(features - mean, full_matrices=False)
     kept = max(1, min(_AXES, len(features) // _PER_AXIS, int((spread > 1e-6 * spread[0]).sum())))
-    deviations = (spread[:kept] / (len(features) - 1) ** 0.5).clamp(min=1e-6)
-    found = _distances(
-        torch.from_numpy(np.asarray(others, np.float32)).double(), mean, axes[:kept], deviations
-    )
+    deviations = np.maximum(spread[:kept] / (len(features) - 1) ** 0.5, 1e-6)
+    found = _distances(np.asarray(others, np.float64), mean, axes[:kept], deviations)
     slack = 1 + _SLACK / len(others) ** 0.5
     # Where the axes hold all there is, what is left beside them is rounding alone.
-    rounding = 1e-4 * deviations.norm().item()
-    within, beyond = (found.amax(0) * slack).clamp(min=rounding).tolist()
-    return Likeness(mean.float(), axes[:kept].float(), deviations.float(), (within, beyond), source)
+    rounding = 1e-4 * float(np.linalg.norm(deviations))
+    within, beyond = np.maximum(found.max(0) * slack, rounding).tolist()
+    return Likeness(
+        mean.astype(np.float32),
+        axes[:kept].astype(np.float32),
+        deviations.astype(np.float32),
+        (within, beyond),
+        source,
+    )
 
 
 def reason_of_key_points(radiograph: Radiograph, located: Located) -> str | None:
@@ -158,8 +150,9 @@ def _room(matrix: np.ndarray, start: Points, direction: Points) -> float:
     return float(np.min(ends[np.abs(step) > 1e-12]))
 
 
-def _distances(features: Tensor, mean: Tensor, axes: Tensor, deviations: Tensor) -> Tensor:
+def _distances(features: Floats, mean: Floats, axes: Floats, deviations: Floats) -> Floats:
     """Mahalanobis distance along the axes, and distance off them, (B, 2)."""
     centred = features - mean
     along = centred @ axes.T
-    return torch.stack([(along / deviations).norm(dim=1), (centred - along @ axes).norm(dim=1)], 1)
+    beside = centred - along @ axes
+    return np.stack([np.linalg.norm(each, axis=1) for each in (along / deviations, beside)], 1)

@@ -5,6 +5,7 @@ All views of one hand are changed by the same draw, so a flip never splits them.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from kornia.augmentation import (
     RandomBrightness,
     RandomContrast,
     RandomGamma,
+    RandomGaussianBlur,
     RandomHorizontalFlip,
 )
 from kornia.augmentation.container.params import ParamItem
@@ -54,6 +56,11 @@ class Augmentation(nn.Module):
             steps.append(RandomBrightness((1 - s.brightness, 1 + s.brightness), p=1.0))
         if s.gamma:
             steps.append(RandomGamma((1 - s.gamma, 1 + s.gamma), p=1.0))
+        if s.blur:
+            side = 2 * math.ceil(2.5 * s.blur) + 1
+            least = min(0.1, s.blur)
+            steps.append(RandomGaussianBlur((side, side), (least, s.blur), p=0.5))
+        self.noise = s.noise if s.enabled else 0.0
         self.steps: AugmentationSequential | None = (
             AugmentationSequential(*steps, data_keys=["input"]) if s.enabled and steps else None
         )
@@ -69,14 +76,24 @@ class Augmentation(nn.Module):
             The views changed, float32 in 0…255, same shapes.
         """
         if self.steps is None:
-            return views
+            return {name: self._noisy(pixels) for name, pixels in views.items()}
         shape = next(iter(views.values())).shape
         draw = self._draw(self.steps, shape)
         changed: dict[str, Tensor] = {}
         for name, pixels in views.items():
             params = [_for_size(item, shape, pixels.shape) for item in draw]
-            changed[name] = self.steps(pixels.float().div_(255), params=params).mul_(255)
+            changed[name] = self._noisy(
+                self.steps(pixels.float().div_(255), params=params).mul_(255)
+            )
         return changed
+
+    def _noisy(self, pixels: Tensor) -> Tensor:
+        if not self.noise:
+            return pixels
+        # Squared, so that most images get little.
+        shares = torch.rand(len(pixels), 1, 1, 1, device=pixels.device).square()
+        grain = torch.randn(pixels.shape, device=pixels.device)
+        return (pixels + 255 * self.noise * shares * grain).clamp(0, 255)
 
     def _draw(self, steps: AugmentationSequential, shape: torch.Size) -> list[ParamItem]:
         draw = steps.forward_parameters(shape)

@@ -20,7 +20,7 @@ RANKINGS = (
 )
 _NUMBERS = ("batch_size", "mean_ms", "ms_per_image", "images_per_s", "parameters")
 # What tells measurements of one network apart, the most telling first.
-_TELLING = ("pixels", "hardware", "precision", "source")
+_TELLING = ("pixels", "hardware", "backend", "precision", "source")
 
 
 def read_results(paths: Sequence[Path]) -> pd.DataFrame:

@@ -33,11 +33,17 @@ from boneage_cli import __version__
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
 from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.hardware import describe_hardware
+from boneage_cli.core.hardware import (
+    choose_device,
+    choose_precision,
+    describe_hardware,
+    device_type,
+)
 from boneage_cli.core.inputs import cases
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import bundles_at, write_json
-from boneage_cli.core.views import view_shapes
+from boneage_cli.core.runtime import choose_backend
+from boneage_cli.core.views import Rendered, view_shapes
 from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
@@ -50,8 +56,8 @@ TABLE, RECORD = "bench.csv", "bench.json"
 TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
 COLUMNS = (
     *("model", "batch_size", "passes", *TIMES, "ms_per_image", "images_per_s"),
-    *("parameters", "pixels", "device", "precision", "hardware", "python", "torch", "boneage"),
-    "date",
+    *("parameters", "pixels", "device", "backend", "precision", "hardware"),
+    *("python", "torch", "boneage", "date"),
 )
 PARTS = ("read", "preprocess", "network", "rest")
 PERCENTILES = (50, 95, 99)
@@ -125,6 +131,9 @@ class Benchmark:
         memory: MB: ``loaded`` once the model is there, ``files`` at most while it predicts, and
             ``gpu`` at most on the GPU, where it runs on one.
         reference: The naive loop, as ``files``, with ``ratio``, files' images/s by its.
+        differences: Of each backend, ``images`` and by how many months they differ from torch in
+            full precision: ``mean_months`` and ``largest_months``; and ``load_s``, seconds until
+            the first months.
         notes: What could not be measured, and why.
     """
 
@@ -135,6 +144,7 @@ class Benchmark:
     files: dict[str, Any] | None = None
     memory: dict[str, float] | None = None
     reference: dict[str, Any] | None = None
+    differences: list[dict[str, Any]] | None = None
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,6 +157,7 @@ class Benchmark:
             "files": self.files,
             "memory_mb": self.memory,
             "reference": self.reference,
+            "differences": self.differences,
             "notes": self.notes,
         }
 
@@ -267,6 +278,7 @@ def benchmark_model(
     workers: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    backend: str = "auto",
 ) -> Benchmark:
     """Measures all there is about one model, or several that are averaged.
 
@@ -282,6 +294,7 @@ def benchmark_model(
         workers: Threads that read; None for one per core.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+        backend: What runs the networks, see ``choose_backend``.
 
     Raises:
         BoneageError: A model or a radiograph cannot be read, or the device is not there.
@@ -290,13 +303,13 @@ def benchmark_model(
     if reference:
         shares["reference"] = _REFERENCE
     begun = time.perf_counter()
-    predictor = cast(_Stopwatch, _Stopwatch.load(models, device, precision))
+    predictor = cast(_Stopwatch, _Stopwatch.load(models, device, precision, backend))
     about = _about(predictor, seconds) | {
         "models": [str(path) for path in models],
         "load_s": time.perf_counter() - begun,
     }
     memory = {"loaded": _peak_memory()}
-    if predictor.device.type == "cuda":
+    if device_type(predictor.device) == "cuda":
         torch.cuda.reset_peak_memory_stats(predictor.device)
     bar: tqdm[Any] = track(total=len(shares), description="bench", unit="part")
     with bar, _radiographs(images, male) as (chosen, described):
@@ -309,7 +322,7 @@ def benchmark_model(
         files = _from_files(predictor, chosen, shares["files"] * seconds, batch_size, workers)
         bar.update()
         memory["files"] = _peak_memory()
-        if predictor.device.type == "cuda":
+        if device_type(predictor.device) == "cuda":
             memory["gpu"] = torch.cuda.max_memory_allocated(predictor.device) / 1e6
         naive = None
         if reference:
@@ -318,7 +331,12 @@ def benchmark_model(
             bar.update()
     left = (1 - sum(shares.values())) * seconds
     passes = benchmark_networks(
-        trained(models), batch_sizes=batch_sizes, seconds=left, device=device, precision=precision
+        trained(models),
+        batch_sizes=batch_sizes,
+        seconds=left,
+        device=device,
+        precision=precision,
+        backend=backend,
     )
     return Benchmark(
         about=about,
@@ -339,6 +357,7 @@ def benchmark_networks(
     seconds: float = 60,
     device: str = "auto",
     precision: str = "auto",
+    backend: str = "auto",
 ) -> Benchmark:
     """Times passes of networks over batches of uint8 pixels, one network after the other.
 
@@ -351,9 +370,10 @@ def benchmark_networks(
         seconds: About how long to measure, shared by all; few passes are made whatever this says.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+        backend: What runs the networks, see ``choose_backend``.
 
     Raises:
-        BoneageError: A network cannot be made, or the device is not there.
+        BoneageError: A network cannot be made, or the device or backend is not there.
     """
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -362,7 +382,7 @@ def benchmark_networks(
     bar: tqdm[Any] = track(total=rounds, description="bench", unit="batch size")
     with bar:
         for network in networks:
-            predictor = Predictor([network.load()], device, precision)
+            predictor = Predictor([network.load()], device, precision, backend)
             about = about or _about(predictor, seconds) | {"models": [n.name for n in networks]}
             for size in batch_sizes:
                 try:
@@ -374,6 +394,89 @@ def benchmark_networks(
                     rows.append(_row(network.name, predictor, size, passes))
                 bar.update()
     return Benchmark(about=about, throughput=rows, notes=notes)
+
+
+def benchmark_backends(
+    model: Path,
+    backends: Sequence[str],
+    images: Sequence[str] = (),
+    *,
+    male: bool = True,
+    batch_sizes: Sequence[int] = (1, 4, 8, 16, 32),
+    seconds: float = 60,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Benchmark:
+    """Runs one model in several ways: how fast, and how far from torch in full precision.
+
+    Args:
+        model: A bundle or run folder.
+        backends: What is to run it, see ``choose_backend``.
+        images: Radiographs to compare the months of, see ``benchmark_model``; all of them are.
+        male: The sex of the children that no table names.
+        batch_sizes: Of the passes of the network.
+        seconds: About how long to measure, shared by all.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        BoneageError: The model or a radiograph cannot be read, or a backend is not there.
+    """
+    (network,) = trained([model])
+    # Better a mistake now than after minutes of measuring the others.
+    for backend in backends:
+        where = choose_device(device)
+        choose_backend(backend, where, choose_precision(precision, where))
+    bundle = network.load()
+    eager = Predictor([bundle], device, "32", "torch")
+    (settings,) = eager.view_settings
+    with _radiographs(images, male, most=None) as (chosen, described):
+        rendered = [
+            eager.render(read_radiograph(case.path, aspect=case.aspect))[settings]
+            for case in track(chosen, description="render", unit="radiograph")
+        ]
+        sexes = np.array([float(bool(case.male)) for case in chosen], np.float32)
+    views = {name: np.stack([each[name] for each in rendered]) for name in settings.names}
+
+    def pixels(rows: np.ndarray) -> Rendered:
+        return {name: array[rows] for name, array in views.items()}
+
+    expected = eager.predict_pixels(pixels, sexes)
+    measured = Benchmark(
+        _about(eager, seconds) | {"models": [str(model)], "backend": ",".join(backends)},
+        throughput=[],
+        images=described,
+        differences=[],
+    )
+    for backend in backends:
+        begun = time.perf_counter()
+        predictor = Predictor([bundle], device, precision, backend)
+        predictor.predict_pixels(pixels, sexes[:1])
+        load = time.perf_counter() - begun
+        apart = np.abs(predictor.predict_pixels(pixels, sexes) - expected)
+        assert measured.differences is not None
+        measured.differences.append(
+            {
+                "backend": backend,
+                "precision": predictor.precision,
+                "images": len(apart),
+                "mean_months": float(apart.mean()),
+                "largest_months": float(apart.max()),
+                "load_s": load,
+            }
+        )
+        del predictor
+        passes = benchmark_networks(
+            [Network(f"{network.name}, {backend}", lambda: bundle)],
+            batch_sizes=batch_sizes,
+            seconds=seconds / len(backends),
+            device=device,
+            precision=precision,
+            backend=backend,
+        )
+        measured.throughput.extend(passes.throughput)
+        measured.notes.extend(passes.notes)
+    return measured
 
 
 def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
@@ -408,14 +511,12 @@ def busy() -> float | None:
 class _Stopwatch(Predictor):
     """A predictor that notes when the steps of the latest radiograph were reached, in seconds."""
 
-    def __init__(
-        self, bundles: Sequence[Bundle], device: str = "auto", precision: str = "auto"
-    ) -> None:
-        super().__init__(bundles, device, precision)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.marks: dict[str, float] = {}
 
     def _mark(self, name: str) -> None:
-        if self.device.type == "cuda":
+        if device_type(self.device) == "cuda":
             torch.cuda.synchronize(self.device)
         self.marks[name] = time.perf_counter()
 
@@ -537,7 +638,7 @@ def _repetitions(seconds: float) -> Iterator[None]:
 def _row(
     name: str, predictor: Predictor, batch_size: int, milliseconds: Sequence[float]
 ) -> dict[str, Any]:
-    (bundle,), (network,) = predictor.bundles, predictor.networks
+    (bundle,) = predictor.bundles
     about = _about(predictor)
     shapes = _shapes(bundle.experiment).values()
     return {
@@ -545,7 +646,7 @@ def _row(
         "batch_size": batch_size,
         "passes": len(milliseconds),
         **throughput_figures(milliseconds, batch_size),
-        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "parameters": sum(weight.numel() for weight in bundle.network().parameters()),
         "pixels": " + ".join(f"{height} × {width}" for height, width in shapes),
         **{column: about[column] for column in COLUMNS if column in about},
     }
@@ -553,7 +654,8 @@ def _row(
 
 def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
     return {
-        "device": predictor.device.type,
+        "device": device_type(predictor.device),
+        "backend": predictor.backend,
         "precision": predictor.precision,
         "hardware": describe_hardware(predictor.device),
         "python": platform.python_version(),
@@ -579,9 +681,11 @@ def _untrained(experiment: Experiment) -> Bundle:
 
 
 @contextmanager
-def _radiographs(names: Sequence[str], male: bool) -> Iterator[tuple[list[Case], str]]:
+def _radiographs(
+    names: Sequence[str], male: bool, most: int | None = MOST_IMAGES
+) -> Iterator[tuple[list[Case], str]]:
     if names:
-        chosen = list(islice(cases(names, male), MOST_IMAGES))
+        chosen = list(islice(cases(names, male), most))
         yield chosen, _described(chosen, "radiograph")
         return
     with TemporaryDirectory(prefix="boneage-bench-") as folder:

@@ -7,22 +7,29 @@ ages, calibration, metrics and provenance. Reading one runs no code.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import numpy as np
 
 from boneage_cli import __version__
 from boneage_cli.core.acceptance import Likeness
 from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.core.intervals import Calibration
+from boneage_cli.core.runtime import Graph
 from boneage_cli.core.views import view_shapes
-from boneage_cli.core.weights_file import read_weights, write_weights
+from boneage_cli.core.weights_file import StoredWeights, read_weights, write_weights
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.families import FAMILIES
-from boneage_cli.models.network import Network
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from boneage_cli.models.network import Network
 
 FORMAT = "boneage-bundle-1"
 # Tensors of the file that are no weights of the network.
@@ -50,7 +57,7 @@ class Bundle:
     experiment: Experiment
     age_mean: float
     age_std: float
-    weights: dict[str, Tensor]
+    weights: Mapping[str, Tensor]
     calibration: Calibration | None = None
     correction: dict[str, tuple[float, float]] = field(default_factory=dict)
     likeness: Likeness | None = None
@@ -67,7 +74,7 @@ class Bundle:
         """The network with its weights, ready to predict."""
         network = build_network(self.experiment, self.age_mean, self.age_std)
         try:
-            network.load_state_dict(self.weights)
+            network.load_state_dict(dict(self.weights))
         except RuntimeError as error:
             first_line = str(error).splitlines()[0]
             raise BoneageError(
@@ -75,6 +82,32 @@ class Bundle:
                 "train again with this version"
             ) from None
         return network.eval()
+
+    def graph(self, *, with_features: bool = True) -> Graph:
+        """The network as every runtime takes it, see ``AgeGraph``.
+
+        Args:
+            with_features: Whether the features of ``Likeness`` are an output too.
+        """
+
+        def make() -> Any:
+            from boneage_cli.core.graphs import AgeGraph
+
+            return AgeGraph(self, with_features=with_features).eval()
+
+        experiment = self.experiment
+        names = FAMILIES[experiment.model.family]
+        shapes = view_shapes(names, experiment.preprocessing, experiment.regions)
+        inputs: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+            name: ((1, *shapes[name]), np.uint8) for name in names
+        }
+        if self.needs_sex:
+            inputs["male"] = ((), np.float32)
+        key = None
+        if isinstance(self.weights, StoredWeights):
+            model, scale = experiment.model.model_dump_json(), (self.age_mean, self.age_std)
+            key = json.dumps([self.weights.digest, model, scale, shapes, self.correction])
+        return Graph(make, inputs, ("months", "features") if with_features else ("months",), key)
 
 
 def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Network:
@@ -89,6 +122,8 @@ def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Ne
         BoneageError: The settings name parts that do not exist or do not go together.
     """
     model = experiment.model
+    from boneage_cli.models.network import Network
+
     views = FAMILIES[model.family]
     arguments = model.model_dump(exclude={"family", "gender", "weights", "sex_fusion"})
     try:
@@ -129,7 +164,11 @@ def save_bundle(bundle: Bundle, path: Path, *, half: bool = False) -> None:
     }
     tensors = dict(bundle.weights)
     if bundle.likeness:
-        tensors |= {_LIKENESS + name: each for name, each in bundle.likeness.tensors().items()}
+        from torch import from_numpy
+
+        tensors |= {
+            _LIKENESS + name: from_numpy(each) for name, each in bundle.likeness.arrays().items()
+        }
     write_weights(header, tensors, path, half=half)
 
 
@@ -140,18 +179,19 @@ def load_bundle(path: Path) -> Bundle:
         BoneageError: There is no such file, or it is no bundle of this format.
     """
     path = Path(path)
-    header, tensors = read_weights(path, "model bundle", FORMAT, "boneage train")
+    header, weights, beside = read_weights(
+        path, "model bundle", FORMAT, "boneage train", beside=_LIKENESS
+    )
     calibration, likeness = header.get("calibration"), header.get("likeness")
-    beside = {name for name in tensors if name.startswith(_LIKENESS)}
     return Bundle(
         experiment=parse_experiment(header["experiment"], str(path)),
         age_mean=header["age_mean"],
         age_std=header["age_std"],
-        weights={name: tensor for name, tensor in tensors.items() if name not in beside},
+        weights=weights,
         calibration=Calibration.from_dict(calibration) if calibration else None,
         correction={sex: (a, b) for sex, (a, b) in header.get("correction", {}).items()},
         likeness=Likeness.from_parts(
-            likeness, {name.removeprefix(_LIKENESS): tensors[name] for name in beside}
+            likeness, {name.removeprefix(_LIKENESS): array for name, array in beside.items()}
         )
         if likeness
         else None,

@@ -131,6 +131,12 @@ class AugmentationSettings(Section):
     brightness: float = Field(0.1, ge=0, lt=1, description="largest shift, fraction of full white")
     contrast: float = Field(0.2, ge=0, lt=1, description="largest change of contrast, fraction")
     gamma: float = Field(0.2, ge=0, lt=1, description="largest change of gamma, fraction")
+    blur: float = Field(
+        0, ge=0, le=10, description="largest blur of every second image, pixels of a Gaussian"
+    )
+    noise: float = Field(
+        0, ge=0, lt=1, description="largest noise, fraction of full white; little is likelier"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentationSettings:

@@ -73,6 +73,8 @@ class Explainer:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
+        # Gradients are torch's business, whatever runs the predictions.
+        self.networks = [bundle.network().to(predictor.device) for bundle in predictor.bundles]
 
     def explain(self, radiograph: Radiograph, male: bool | None) -> Explanation:
         """Where the age of a radiograph comes from.
@@ -98,10 +100,7 @@ class Explainer:
         device = self.predictor.device
         heats = []
         for bundle, network, settings in zip(
-            self.predictor.bundles,
-            self.predictor.networks,
-            self.predictor.view_settings,
-            strict=True,
+            self.predictor.bundles, self.networks, self.predictor.view_settings, strict=True
         ):
             views, frames = seen[settings]
             pixels = {

@@ -1,38 +1,53 @@
-"""What the machine can do: device and numeric precision."""
+"""What the machine can do: device and numeric precision.
+
+Torch is asked only where there may be a GPU, or its answer matters: importing it takes seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from boneage_cli.errors import BoneageError
+from boneage_cli.threads import usable_threads
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["32", "bf16", "fp16"]
+# Of NVIDIA's driver, on Linux and on Windows.
+_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto") -> str:
     """The device to run on: ``auto`` takes a CUDA GPU where there is one.
+
+    Returns:
+        ``cpu``, ``cuda``, or ``cuda:1`` and so on.
 
     Raises:
         BoneageError: The device is unknown or not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BoneageError(f"--device {name}: unknown; take auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+        return "cuda" if _has_gpu() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (number.isdecimal() or name == kind):
+        raise BoneageError(f"--device {name}: unknown; take auto, cpu or cuda")
+    if kind == "cuda" and not _has_gpu():
         raise BoneageError(f"--device {name}: no CUDA GPU was found; take --device cpu")
-    return device
+    return name
 
 
-def choose_precision(name: str, device: torch.device) -> Precision:
+def device_type(device: str | torch.device) -> str:
+    """``cpu`` or ``cuda``."""
+    return str(device).partition(":")[0]
+
+
+def choose_precision(name: str, device: str | torch.device) -> Precision:
     """The precision of the network's arithmetic.
 
     ``auto`` takes bf16 on GPUs and CPUs that have it in hardware, fp16 (with loss scaling in
@@ -43,28 +58,35 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """
     if name not in ("auto", "32", "bf16", "fp16"):
         raise BoneageError(f"--precision {name}: unknown; take auto, 32, bf16 or fp16")
-    if name == "fp16" and device.type == "cpu":
+    kind = device_type(device)
+    if name == "fp16" and kind == "cpu":
         raise BoneageError("--precision fp16: CPUs train and predict in 32 or bf16")
     if name != "auto":
         return name  # type: ignore[return-value]
-    if device.type == "cuda":
+    if kind == "cuda":
+        import torch
+
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "32"
+    return "bf16" if kind == "cpu" and cpu_has_bf16() else "32"
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which the network runs at this precision."""
+def autocast(precision: Precision, device: str | torch.device) -> AbstractContextManager[object]:
+    """The context in which torch runs a network at this precision."""
     if precision == "32":
         return nullcontext()
+    import torch
+
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    return torch.autocast(device.type, dtype=dtype)
+    return torch.autocast(device_type(device), dtype=dtype)
 
 
-def describe_hardware(device: torch.device) -> str:
+def describe_hardware(device: str | torch.device) -> str:
     """The device's name for tables and records."""
-    if device.type == "cuda":
+    if device_type(device) == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
+    threads = usable_threads()
     return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
@@ -78,7 +100,21 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cpu_has_bf16() -> bool:
-    # The checks are private in torch and may be missing from a version of it.
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, check, bool)() for check in checks)
+def _has_gpu() -> bool:
+    for driver in _DRIVERS:
+        try:
+            ctypes.CDLL(driver)
+        except OSError:
+            continue
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies in bf16 itself; known of Linux alone."""
+    with contextlib.suppress(OSError):
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+        return not flags.isdisjoint(("amx_bf16", "avx512_bf16"))
+    return False

@@ -12,14 +12,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from boneage_cli.core.ages import MONTHS_PER_YEAR
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEVELS = tuple(range(50, 100))
 """Levels in percent for which half widths are kept."""
@@ -141,10 +143,8 @@ def calibrate(predictions: pd.DataFrame, source: str) -> Calibration:
             f"{len(known)} radiographs are too few to calibrate intervals on; {LEAST} are needed"
         )
     errors: dict[str, list[float]] = {}
-    for true, predicted, sex in zip(
-        known["true"], known["predicted"], known["sex"].map({"M": True, "F": False}), strict=True
-    ):
-        for group in _groups(predicted, None if pd.isna(sex) else bool(sex)):
+    for true, predicted, sex in zip(known["true"], known["predicted"], known["sex"], strict=True):
+        for group in _groups(predicted, {"M": True, "F": False}.get(str(sex))):
             errors.setdefault(group, []).append(abs(predicted - true))
     large = {group: np.sort(found) for group, found in errors.items() if len(found) >= LEAST}
     return Calibration(
@@ -213,6 +213,8 @@ def write_coverage(
     Raises:
         OSError: The file cannot be written.
     """
+    import pandas as pd
+
     parts = random_parts(len(predictions)) if parts is None else parts
     found = coverage(predictions, parts, level)
     if not found:

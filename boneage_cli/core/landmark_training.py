@@ -71,7 +71,7 @@ def train_landmarks(
     recipe: LandmarkRecipe,
     output: Path,
     *,
-    device: torch.device,
+    device: str,
     weights: Path | None = None,
     report: Callable[[int, float], None] | None = None,
 ) -> LandmarkBundle:
@@ -130,12 +130,12 @@ def train_landmarks(
 
 
 def measure_bundle(
-    bundle: LandmarkBundle, examples: Sequence[LandmarkExample], *, device: torch.device
+    bundle: LandmarkBundle, examples: Sequence[LandmarkExample], *, device: str
 ) -> dict[str, dict[str, float]]:
     """The figures of ``landmark_evaluation.measure`` on the held-out examples, by pose."""
     held = [example for example in examples if example.held_out]
     return measure(
-        LandmarkLocator(bundle, device=device),
+        LandmarkLocator.of(bundle, device=device),
         [example.radiograph for example in held],
         [example.landmarks for example in held],
         [example.boxes for example in held],

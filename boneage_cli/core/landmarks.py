@@ -12,21 +12,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from boneage_cli import __version__
 from boneage_cli.core.hardware import choose_device
-from boneage_cli.core.weights_file import read_weights, write_weights
+from boneage_cli.core.runtime import Graph, Runner, choose_backend, run_graph
+from boneage_cli.core.weights_file import StoredWeights, read_weights, write_weights
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.registration import Matrix, aspect_of, frame_from_image, is_negative, warp
-from boneage_cli.models.landmark_network import LandmarkNetwork, peaks
+
+if TYPE_CHECKING:
+    from boneage_cli.models.landmark_network import LandmarkNetwork
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "landmarks.safetensors"
 FORMAT = "boneage-landmarks-1"
@@ -96,46 +96,95 @@ def load_landmark_bundle(path: Path = SHIPPED) -> LandmarkBundle:
     Raises:
         BoneageError: There is no such file, or it is no key-point bundle.
     """
-    path = Path(path)
-    header, weights = read_weights(path, "key-point bundle", FORMAT, "boneage train-landmarks")
+    header, weights = _read(path)
+    return LandmarkBundle(
+        _network(weights, path),
+        header["size"],
+        header.get("metrics", {}),
+        header.get("provenance", {}),
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], StoredWeights]:
+    header, weights, _ = read_weights(
+        Path(path), "key-point bundle", FORMAT, "boneage train-landmarks"
+    )
+    return header, weights
+
+
+def _network(weights: StoredWeights, path: Path) -> LandmarkNetwork:
+    from boneage_cli.models.landmark_network import LandmarkNetwork
+
     network = LandmarkNetwork()
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(dict(weights))
     except RuntimeError as error:
         first_line = str(error).splitlines()[0]
         raise BoneageError(f"{path}: the weights do not fit the network ({first_line})") from None
-    return LandmarkBundle(
-        network.eval(), header["size"], header.get("metrics", {}), header.get("provenance", {})
-    )
+    return network.eval()
+
+
+def _graph(make: Any, size: int, key: str | None = None) -> Graph:
+    """The key-point network as every runtime takes it, see ``KeyPointGraph``."""
+
+    def graph() -> Any:
+        from boneage_cli.core.graphs import KeyPointGraph
+
+        return KeyPointGraph(make()).eval()
+
+    return Graph(graph, {"pixels": ((1, size, size), np.uint8)}, ("points", "shares"), key)
 
 
 class LandmarkLocator:
     """Finds the key points of hands at any turn, size, aspect and mirror.
 
+    The network always runs in full precision, so that a hand is cut out alike on every machine.
+
     Args:
-        bundle: The network and the side of the square that it sees.
-        device: Where it runs.
+        run: The network, see ``KeyPointGraph``.
+        size: Side of the square that it sees, pixels.
         batch_size: Radiographs per pass.
     """
 
-    def __init__(
-        self, bundle: LandmarkBundle, *, device: str | torch.device = "auto", batch_size: int = 32
-    ) -> None:
-        self.device = choose_device(device) if isinstance(device, str) else device
-        self.network = bundle.network.eval().to(self.device).to(memory_format=torch.channels_last)
-        self.size = bundle.size
+    def __init__(self, run: Runner, size: int, *, batch_size: int = 32) -> None:
+        self.run = run
+        self.size = size
         self.batch_size = batch_size
 
     @classmethod
     def load(
-        cls, path: Path | None = None, *, device: str | torch.device = "auto", batch_size: int = 32
+        cls,
+        path: Path | None = None,
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        batch_size: int = 32,
     ) -> LandmarkLocator:
         """Reads a bundle, the shipped one by default.
+
+        Where OpenVINO is installed it runs on the CPU, in the threads that read, whatever the
+        device: a GPU has better things to do than one small image at a time.
 
         Raises:
             BoneageError: It cannot be read, or the device is not there.
         """
-        return cls(load_landmark_bundle(path or SHIPPED), device=device, batch_size=batch_size)
+        path = Path(path or SHIPPED)
+        header, weights = _read(path)
+        graph = _graph(lambda: _network(weights, path), header["size"], weights.digest)
+        device = choose_device(device)
+        if backend == "auto" and choose_backend("auto", "cpu", "32") == "openvino":
+            device = "cpu"
+        run = run_graph(graph, backend, device, "32")
+        return cls(run, header["size"], batch_size=batch_size)
+
+    @classmethod
+    def of(
+        cls, bundle: LandmarkBundle, *, device: str = "auto", batch_size: int = 32
+    ) -> LandmarkLocator:
+        """Takes a network that is in memory; it runs in torch."""
+        graph = _graph(lambda: bundle.network.eval(), bundle.size)
+        run = run_graph(graph, "torch", choose_device(device), "32")
+        return cls(run, bundle.size, batch_size=batch_size)
 
     def locate(self, radiographs: Sequence[Radiograph]) -> list[Located]:
         """Finds the key points of each radiograph's hand.
@@ -204,17 +253,11 @@ class LandmarkLocator:
                 for radiograph, frame in zip(radiographs, frames, strict=True)
             ]
         )
-        points, shares = self._run(torch.from_numpy(pixels)[:, None])
+        points, shares = (found.astype(np.float64) for found in self.run(pixels[:, None]))
         return [
             ((seen - frame[:, 2]) @ np.linalg.inv(frame[:, :2]).T, float(share.min()))
             for seen, share, frame in zip(points, shares, frames, strict=True)
         ]
-
-    @torch.inference_mode()
-    def _run(self, pixels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        pixels = pixels.to(self.device).float().contiguous(memory_format=torch.channels_last)
-        points, shares = peaks(self.network(pixels))
-        return points.double().cpu().numpy(), shares.double().cpu().numpy()
 
 
 def whole_image_frame(aspect: float, quarters: int = 0) -> Matrix:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from boneage_cli.core.acceptance import pooled, reason_of_key_points
+from boneage_cli.core.acceptance import reason_of_key_points
 from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.cases import REASONS, Case, Prediction
-from boneage_cli.core.hardware import autocast, choose_device, choose_precision
+from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.landmarks import Located
 from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
-from boneage_cli.core.tta import VIEWS, turned
+from boneage_cli.core.runtime import choose_backend, run_graph
+from boneage_cli.core.tta import AS_IT_IS, tta_views, turned
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.threads import usable_threads, worker_threads
 
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
 
@@ -51,10 +51,15 @@ class Predictor:
         bundles: The models.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+        backend: What runs the networks, see ``choose_backend``.
     """
 
     def __init__(
-        self, bundles: Sequence[Bundle], device: str = "auto", precision: str = "auto"
+        self,
+        bundles: Sequence[Bundle],
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
     ) -> None:
         for bundle in bundles:
             if "age" not in bundle.experiment.model.targets:
@@ -62,9 +67,9 @@ class Predictor:
         self.bundles = list(bundles)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        self.networks = [
-            bundle.network().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for bundle in bundles
+        self.backend = choose_backend(backend, self.device, self.precision)
+        self.runners = [
+            run_graph(bundle.graph(), backend, self.device, self.precision) for bundle in bundles
         ]
         self.needs_sex = any(bundle.needs_sex for bundle in bundles)
         # A model of girls alone knows nothing of boys.
@@ -72,23 +77,27 @@ class Predictor:
         self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
         # Models that see the same pixels share them, and all that need key points the same ones.
         self.renderers = {
-            settings: ViewRenderer(settings, self.device)
+            settings: ViewRenderer(settings, self.device, backend)
             for settings in dict.fromkeys(self.view_settings)
         }
 
     @classmethod
     def load(
-        cls, bundles: Sequence[Path], device: str = "auto", precision: str = "auto"
+        cls,
+        bundles: Sequence[Path],
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
     ) -> Predictor:
         """Reads models from bundles, run folders, or folders of a cross-validation.
 
         Raises:
-            BoneageError: A file is no bundle, or the device is not there.
+            BoneageError: A file is no bundle, or the device or backend is not there.
         """
         if not bundles:
             raise BoneageError("--model: name at least one model bundle")
         files = [file for path in bundles for file in bundles_at(Path(path))]
-        return cls([load_bundle(file) for file in files], device, precision)
+        return cls([load_bundle(file) for file in files], device, precision, backend)
 
     @property
     def description(self) -> str:
@@ -190,24 +199,18 @@ class Predictor:
         """
         if interval is not None:
             self.check_interval(interval)
-        workers = workers or os.cpu_count() or 1
-        with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
+        workers = workers or usable_threads()
+        with worker_threads(workers) as pool:
             waiting: deque[Future[_Prepared]] = deque()
             source = iter(cases)
-            try:
-                while True:
-                    # Two batches ahead keep the readers busy while the network runs.
-                    ahead = 2 * batch_size + workers - len(waiting)
-                    waiting.extend(pool.submit(self._prepare, c) for c in islice(source, ahead))
-                    if not waiting:
-                        return
-                    batch = [
-                        waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))
-                    ]
-                    yield from self._predict_batch(batch, tta, interval, force)
-            finally:
-                for future in waiting:
-                    future.cancel()
+            while True:
+                # Two batches ahead keep the readers busy while the network runs.
+                ahead = 2 * batch_size + workers - len(waiting)
+                waiting.extend(pool.submit(self._prepare, c) for c in islice(source, ahead))
+                if not waiting:
+                    return
+                batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
+                yield from self._predict_batch(batch, tta, interval, force)
 
     def check_interval(self, level: int) -> None:
         """Finds out, before any radiograph is read, whether intervals can be given.
@@ -273,7 +276,6 @@ class Predictor:
             months.append(self._forward(pixels, male[rows], tta)[0])
         return np.concatenate(months) if months else np.empty(0)
 
-    @torch.inference_mode()
     def features(
         self, views: Callable[[np.ndarray], Rendered], rows: np.ndarray, *, batch_size: int = 32
     ) -> np.ndarray:
@@ -289,9 +291,10 @@ class Predictor:
         """
         found = []
         for start in range(0, len(rows), batch_size):
-            pixels = self._on_device(views(rows[start : start + batch_size]))
-            with autocast(self.precision, self.device):
-                found.append(pooled(self.networks[0].encode(pixels)).cpu().numpy())
+            pixels = views(rows[start : start + batch_size])
+            # Whatever the sex, the features are the same.
+            girls = np.zeros(len(next(iter(pixels.values()))), np.float32)
+            found.append(self._run(0, pixels, girls)[1])
         return np.concatenate(found)
 
     def locate(self, radiograph: Radiograph) -> Located | None:
@@ -385,41 +388,32 @@ class Predictor:
         }
         return self._forward(stacked, np.array([bool(m) for m in male], np.float32), tta)
 
-    def _on_device(self, views: Rendered) -> dict[str, torch.Tensor]:
-        return {
-            name: torch.from_numpy(np.array(array)).unsqueeze(1).to(self.device)
-            for name, array in views.items()
-        }
+    def _run(self, number: int, views: Rendered, male: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Months, (n,), and features, (n, F), by the model of this number."""
+        bundle = self.bundles[number]
+        inputs = [views[name][:, None] for name in self.view_settings[number].names]
+        return self.runners[number](*inputs, *([male] if bundle.needs_sex else []))
 
-    @torch.inference_mode()
     def _forward(
         self, pixels: Pixels, male: np.ndarray, tta: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Months, and scores of likeness averaged over the models that have one, (n,) each."""
-        sexes = torch.as_tensor(male, dtype=torch.float32, device=self.device)
-        total = torch.zeros(len(male), dtype=torch.float64, device=self.device)
-        scores: list[torch.Tensor] = []
-        passes = VIEWS if tta else VIEWS[:1]
-        on_device = {settings: self._on_device(views) for settings, views in pixels.items()}
-        for number, (mirrored, degrees) in enumerate(passes):
-            seen = {
-                settings: {name: turned(array, mirrored, degrees) for name, array in views.items()}
-                for settings, views in on_device.items()
-            }
-            for bundle, network, settings in zip(
-                self.bundles, self.networks, self.view_settings, strict=True
-            ):
-                male_or_none = sexes if bundle.experiment.model.gender else None
-                with autocast(self.precision, self.device):
-                    maps = network.encode(seen[settings])
-                    outputs = network.decide(maps, male_or_none)
-                total += corrected(outputs["age"].double(), bundle.correction, sexes)
-                if bundle.likeness is not None and number == 0:
-                    scores.append(bundle.likeness.score(pooled(maps)))
-        months = (total / (len(passes) * len(self.networks))).cpu().numpy()
-        if not scores:
-            return months, np.zeros(len(male))
-        return months, torch.stack(scores).mean(0).cpu().numpy()
+        male = np.asarray(male, np.float32)
+        ages: list[np.ndarray] = []
+        scores: list[np.ndarray] = []
+        for number, (bundle, settings) in enumerate(
+            zip(self.bundles, self.view_settings, strict=True)
+        ):
+            looks = tta_views(bundle.experiment.augmentation) if tta else (AS_IT_IS,)
+            found = []
+            for look in looks:
+                views = {name: turned(array, look) for name, array in pixels[settings].items()}
+                months, features = self._run(number, views, male)
+                found.append(months.astype(np.float64))
+                if bundle.likeness is not None and look == AS_IT_IS:
+                    scores.append(bundle.likeness.score(features))
+            ages.append(np.mean(found, axis=0))
+        return np.mean(ages, axis=0), np.mean(scores, axis=0) if scores else np.zeros(len(male))
 
 
 def _reason(of_key_points: str | None, score: float) -> str | None:
@@ -431,22 +425,3 @@ def _described(bundle: Bundle) -> str:
     name = f"the package's {SHIPPED_MODEL.name}" if own else str(bundle.path)
     sex = "with" if model.gender else "without"
     return f"{name} ({model.family}, {model.backbone}, {sex} sex)"
-
-
-def corrected(
-    months: torch.Tensor, correction: Mapping[str, tuple[float, float]], male: torch.Tensor
-) -> torch.Tensor:
-    """Ages with a bundle's correction, (n,) months.
-
-    Args:
-        months: The network's, (n,).
-        correction: See ``Bundle``.
-        male: 1 for boys, (n,).
-    """
-    if not correction:
-        return months
-    (offset, slope), (offset_boys, slope_boys) = (
-        correction.get(sex, (0.0, 1.0)) for sex in ("F", "M")
-    )
-    boys = male > 0.5
-    return torch.where(boys, offset_boys + slope_boys * months, offset + slope * months)

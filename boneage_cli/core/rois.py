@@ -22,8 +22,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,7 +31,6 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.evaluation import manifest_cases
@@ -53,10 +51,12 @@ from boneage_cli.imaging.registration import (
     Region,
     aspect_of,
     region_corners,
+    registered_mask,
     render_region,
     warp,
 )
 from boneage_cli.progress import track
+from boneage_cli.threads import usable_threads, worker_threads
 
 Method = Literal["keypoints", "gradcam"]
 
@@ -417,8 +417,7 @@ class _Job:
                     file.unlink(missing_ok=True)
         found = self.locator.locate(list(radiographs.values()))
         for (identity, radiograph), regions in zip(radiographs.items(), found, strict=True):
-            for region in CROPPED:
-                pixels = self._cut(radiograph, regions, region)
+            for region, pixels in self._cut(radiograph, regions).items():
                 _write_png(_file(self.folder, region, identity), pixels)
             picture = _file(self.folder, HEAT_MAPS, identity)
             if self.save_heatmaps:
@@ -429,21 +428,23 @@ class _Job:
             rows[identity] = self._row(identity, regions)
         return rows
 
-    def _cut(self, radiograph: Radiograph, regions: LocatedRegions, region: Region) -> np.ndarray:
-        size = self.settings.size
-        if regions.landmarks is not None:
-            return render_region(
-                negative(radiograph) if regions.inverted else radiograph,
-                regions.landmarks,
-                region,
-                size,
-                size,
-                background_removed=self.settings.background_removed,
-            )
-        corners = regions.corners[region]
-        sides = np.column_stack([corners[1] - corners[0], corners[3] - corners[0]])
-        linear = np.linalg.inv(sides)
-        return warp(radiograph, np.column_stack([linear, -linear @ corners[0]]), size, size)
+    def _cut(self, radiograph: Radiograph, regions: LocatedRegions) -> dict[Region, np.ndarray]:
+        size, landmarks = self.settings.size, regions.landmarks
+        if landmarks is not None:
+            hand = negative(radiograph) if regions.inverted else radiograph
+            mask = registered_mask(hand, landmarks) if self.settings.background_removed else None
+            return {
+                region: render_region(hand, landmarks, region, size, size, mask=mask)
+                for region in CROPPED
+            }
+        crops = {}
+        for region in CROPPED:
+            corners = regions.corners[region]
+            sides = np.column_stack([corners[1] - corners[0], corners[3] - corners[0]])
+            linear = np.linalg.inv(sides)
+            place = np.column_stack([linear, -linear @ corners[0]])
+            crops[region] = warp(radiograph, place, size, size)
+        return crops
 
     def _row(self, identity: str, regions: LocatedRegions | None = None) -> Row:
         row = dict.fromkeys(COLUMNS, "") | {"id": identity, "method": self.settings.method}
@@ -469,41 +470,25 @@ def _run(
     workers: int | None,
 ) -> Iterator[tuple[str, Row]]:
     """Yields the rows of the radiographs to do, batch by batch as they are ready."""
-    threads = workers or os.cpu_count() or 1
+    threads = workers or usable_threads()
     source = iter(todo)
     # Small batches where there are few radiographs, so that every thread has some.
     share = max(1, min(batch_size, -(-len(todo) // threads)))
     with (
         track(todo, description="locate regions") as bar,
-        _one_core_per_thread(threads if job.settings.method == "keypoints" else 1),
-        ThreadPoolExecutor(threads) as pool,
+        worker_threads(threads) as pool,
     ):
         pending: set[Future[dict[str, Row]]] = set()
-        try:
-            while True:
-                while len(pending) < 2 * threads and (chosen := list(islice(source, share))):
-                    pending.add(pool.submit(job.crop, {name: named[name] for name in chosen}))
-                if not pending:
-                    return
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    rows = future.result()
-                    yield from rows.items()
-                    bar.update(len(rows))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _one_core_per_thread(threads: int) -> Iterator[None]:
-    """Keeps torch from starting as many threads again in each of several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // threads))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        while True:
+            while len(pending) < 2 * threads and (chosen := list(islice(source, share))):
+                pending.add(pool.submit(job.crop, {name: named[name] for name in chosen}))
+            if not pending:
+                return
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                rows = future.result()
+                yield from rows.items()
+                bar.update(len(rows))
 
 
 def _named(cases: Iterable[Case]) -> dict[str, Case]:

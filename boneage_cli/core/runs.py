@@ -25,8 +25,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from boneage_cli.core.config import Experiment, flatten
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
@@ -101,6 +99,8 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
 
     A run that is already in the table, by its folder, is replaced.
     """
+    import pandas as pd
+
     path = runs / "summary.csv"
     settings = {f"cfg.{key}": value for key, value in flatten(experiment.model_dump(mode="json"))}
     line = pd.DataFrame([{column: row.get(column) for column in SUMMARY_COLUMNS} | settings])

@@ -151,7 +151,7 @@ class AgeSaliency:
         BoneageError: The model sees regions, sees registered hands, or predicts no age.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str | torch.device = "auto") -> None:
+    def __init__(self, bundle: Bundle, *, device: str = "auto") -> None:
         experiment = bundle.experiment
         if experiment.model.family != "global" or experiment.regions.registered_hand:
             raise BoneageError(
@@ -163,7 +163,7 @@ class AgeSaliency:
                 f"{bundle.path}: this model predicts sex; name one that predicts age"
             )
         self.renderer = ViewRenderer(view_settings(experiment))
-        self.device = choose_device(device) if isinstance(device, str) else torch.device(device)
+        self.device = choose_device(device)
         self.network = bundle.network().to(self.device)
         self.sexes = (0.0, 1.0) if experiment.model.gender else (None,)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -30,6 +29,7 @@ from boneage_cli.imaging.perturbations import PERTURBATIONS, Perturbation
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
+from boneage_cli.threads import worker_threads
 
 UNPERTURBED = Perturbation("unperturbed", "", "The radiographs as they are.", lambda image: image)
 
@@ -164,7 +164,7 @@ def stress(
     refused = np.zeros((len(labelled), len(names)), bool)
     errors: dict[str, str] = {}
     cases = track(manifest_cases(labelled), description="stress", total=len(labelled))
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="perturb") as pool:
+    with worker_threads(workers) as pool:
         for row, case in enumerate(cases):
             answers = _answers(predictor, case, perturbations, pool, min(batch_size, _AT_ONCE), tta)
             for column, answer in enumerate(answers):

@@ -1,40 +1,55 @@
-"""Test-time augmentation: a hand is as old in a mirror and slightly turned."""
+"""Test-time augmentation: a hand is as old slightly turned, and in a mirror."""
 
 from __future__ import annotations
 
-import math
+import cv2
+import numpy as np
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from boneage_cli.core.config import AugmentationSettings
 
-# Views that really differ from each other: (mirrored, degrees of turn).
-VIEWS = ((False, 0.0), (True, 0.0), (False, 8.0), (True, -8.0))
+# Mirrored or not, and degrees of turn.
+View = tuple[bool, float]
+
+AS_IT_IS: View = (False, 0.0)
 
 
-def turned(pixels: Tensor, mirrored: bool, degrees: float) -> Tensor:
+def tta_views(settings: AugmentationSettings) -> tuple[View, ...]:
+    """The views to average over, for a network trained with such augmentation.
+
+    They really differ from each other, and none is of a kind that the network never saw.
+    """
+    if settings.enabled and settings.flip:
+        return (AS_IT_IS, (True, 0.0), (False, 8.0), (True, -8.0))
+    return (AS_IT_IS, (False, 8.0), (False, -8.0))
+
+
+def turned(pixels: np.ndarray, view: View) -> np.ndarray:
     """Mirrors and turns images about their centre.
 
     Args:
-        pixels: Gray values 0…255, (B, 1, H, W).
-        mirrored: Whether left and right are exchanged first.
-        degrees: Of the turn, to the left; what comes in from outside is as its nearest pixel, as in
-            training.
+        pixels: uint8 (B, H, W).
+        view: Whether left and right are exchanged first, and the degrees of the turn, to the left;
+            what comes in from outside is as its nearest pixel, as in training.
 
     Returns:
-        The same shape; floating point where the images were turned.
+        The same shape, uint8.
     """
+    mirrored, degrees = view
     if mirrored:
-        pixels = pixels.flip(-1)
+        pixels = pixels[..., ::-1]
     if not degrees:
         return pixels
     height, width = pixels.shape[-2:]
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    matrix = torch.tensor(
-        [[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]],
-        device=pixels.device,
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return np.stack(
+        [
+            cv2.warpAffine(
+                np.ascontiguousarray(image),
+                matrix,
+                (width, height),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            for image in pixels
+        ]
     )
-    grid = functional.affine_grid(
-        matrix.expand(len(pixels), 2, 3), list(pixels.shape), align_corners=False
-    )
-    return functional.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)

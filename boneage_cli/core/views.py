@@ -9,7 +9,6 @@ import hashlib
 from typing import cast
 
 import numpy as np
-import torch
 
 from boneage_cli.core.config import Experiment, RegionSettings, Section
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator, Located
@@ -20,6 +19,7 @@ from boneage_cli.imaging.registration import (
     Region,
     frame_from_image,
     region_box,
+    registered_mask,
     render_region,
 )
 from boneage_cli.models.families import FAMILIES
@@ -43,13 +43,14 @@ class ViewRenderer:
 
     Args:
         settings: Those of the model that will see them.
-        device: Where the key-point network runs.
+        device: Where the key-point network runs, see ``LandmarkLocator.load``.
+        backend: What runs it.
     """
 
-    def __init__(self, settings: ViewSettings, device: str | torch.device = "auto") -> None:
+    def __init__(self, settings: ViewSettings, device: str = "auto", backend: str = "auto") -> None:
         self.settings = settings
         located = settings.regions is not None
-        self.locator = LandmarkLocator.load(device=device) if located else None
+        self.locator = LandmarkLocator.load(device=device, backend=backend) if located else None
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -84,6 +85,9 @@ class ViewRenderer:
         radiograph = _white_on_black(radiograph, located)
         if regions is None or located is None:
             return {"hand": preprocess(radiograph, self.settings.preprocessing)}
+        mask = (
+            registered_mask(radiograph, located.landmarks) if regions.background_removed else None
+        )
         views = {}
         for name, (height, width) in self.shapes.items():
             if not self.is_registered(name):
@@ -95,7 +99,7 @@ class ViewRenderer:
                 cast(Region, name),
                 height,
                 width,
-                background_removed=regions.background_removed,
+                mask=mask,
                 softness=softness(radiograph, self.settings.preprocessing),
             )
             # Contrast and CLAHE of the settings hold for regions too; their size already fits.

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class StoredWeights(Mapping[str, "Tensor"]):
+    """Tensors by name, as a file held them when it was read; torch makes them when one is asked.
+
+    Args:
+        content: The file's.
+        names: Those of its tensors that are meant.
+    """
+
+    def __init__(self, content: bytes, names: Iterator[str]) -> None:
+        self._content = content
+        self._names = tuple(names)
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal only where the file's content was."""
+        return hashlib.sha256(self._content).hexdigest()
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        from safetensors.torch import load
+
+        found = load(self._content)
+        return {name: found[name] for name in self._names}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def write_weights(
@@ -26,6 +64,8 @@ def write_weights(
         path: The file.
         half: Whether floating point weights are kept in 16 bits.
     """
+    from safetensors.torch import save_file
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     if half:
         tensors = {
@@ -37,15 +77,19 @@ def write_weights(
 
 
 def read_weights(
-    path: Path, kind: str, form: str, maker: str
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads the header and the tensors of a file.
+    path: Path, kind: str, form: str, maker: str, beside: str = "\0"
+) -> tuple[dict[str, Any], StoredWeights, dict[str, np.ndarray]]:
+    """Reads the header and the tensors of a file, without torch.
 
     Args:
         path: The file.
         kind: What it should be, for messages, such as ``model bundle``.
         form: The ``format`` that its header must name.
         maker: The command that makes such files, for messages.
+        beside: How the names of tensors begin that are no weights.
+
+    Returns:
+        The header, the weights, and by name what lies beside them.
 
     Raises:
         BoneageError: There is no such file, or it is not of this format.
@@ -53,10 +97,13 @@ def read_weights(
     if not path.is_file():
         raise BoneageError(f"{path}: no such {kind}; '{maker}' makes one")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {}).get("boneage", "{}"))
             if header.get("format") != form:
                 raise BoneageError(f"{path}: not a {kind} of format {form}; '{maker}' makes one")
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            others = {name: file.get_tensor(name) for name in names if name.startswith(beside)}
+        kept = (name for name in names if name not in others)
+        return header, StoredWeights(path.read_bytes(), kept), others
     except (SafetensorError, OSError, ValueError) as error:
         raise BoneageError(f"{path}: not a readable .safetensors file ({error})") from None

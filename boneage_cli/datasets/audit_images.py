@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from boneage_cli.datasets.audit_labels import LabelledImage, label_difference
@@ -14,6 +13,7 @@ from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
+from boneage_cli.threads import worker_threads
 
 # Limits of what is worth a look, as fractions of full white. Of 12,411 RSNA training radiographs
 # they single out 23, 35 and 9; none of these is beyond the next two.
@@ -39,8 +39,7 @@ def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) ->
         if row.path:
             by_path.setdefault(row.path, []).append(row)
     # Threads suffice: decoding and measuring run outside the interpreter's lock.
-    executor = ThreadPoolExecutor(workers or os.cpu_count())
-    try:
+    with worker_threads(workers) as executor:
         outcomes = track(
             executor.map(_measure, by_path), description="Reading images", total=len(by_path)
         )
@@ -50,8 +49,6 @@ def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) ->
                     row.statistics = outcome
                 else:
                     yield row.finding(*outcome)
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _measure(path: str) -> ImageStatistics | tuple[str, str]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,9 +19,10 @@ import pandas as pd
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
+from boneage_cli.threads import worker_threads
 
 # Raised when rendering changes in a way that the settings do not tell.
-FORMAT = 2
+FORMAT = 3
 
 
 def cached_pixels(
@@ -99,7 +98,7 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
                 f"{path}: {error.strerror}; 'boneage check-data' lists every such image"
             ) from None
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with worker_threads(workers) as pool:
         entries = list(pool.map(digest, paths, chunksize=64))
     if any(stamp not in known for stamp, _ in entries):
         known.update(entries)
@@ -133,15 +132,9 @@ def _build(
             for view, rendered in render(position).items():
                 pixels[view][position] = rendered
 
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            try:
-                for _ in track(
-                    pool.map(fill, range(count)), description="decode images", total=count
-                ):
-                    pass
-            except BaseException:
-                # The first unreadable image or an interrupt ends the build at once.
-                pool.shutdown(cancel_futures=True)
-                raise
+        # The first unreadable image or an interrupt ends the build at once.
+        with worker_threads(workers) as pool:
+            for _ in track(pool.map(fill, range(count)), description="decode images", total=count):
+                pass
         for array in pixels.values():
             array.flush()

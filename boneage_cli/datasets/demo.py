@@ -7,9 +7,7 @@ nothing about radiographs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from boneage_cli.datasets.manifest import SPLITS, write_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
+from boneage_cli.threads import worker_threads
 
 Image = NDArray[np.floating]
 Box = tuple[float, float, float, float]
@@ -182,7 +181,7 @@ def write_demo(
             cv2.imwrite(str(temporary), drawn.pixels)
         return drawn
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with worker_threads() as pool:
         drawn_hands = list(
             track(
                 pool.map(draw_and_write, range(len(manifest))),

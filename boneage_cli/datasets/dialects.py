@@ -12,12 +12,13 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, SPLITS
 from boneage_cli.errors import BoneageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLE_SUFFIXES = (".csv", ".xlsx")
 
@@ -74,6 +75,8 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
         UnknownHeadings: The headings name no id, or neither bone age nor sex nor size.
         BoneageError: The file is damaged, or a cell holds what its column cannot.
     """
+    import pandas as pd
+
     suffix = PurePosixPath(name).suffix.lower()
     if len(content) > LARGEST_TABLE:
         raise BoneageError(f"{name}: too large for a table of labels; give the right file")

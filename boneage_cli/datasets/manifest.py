@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("id", "path", "boneage", "male", "split")
@@ -67,6 +68,8 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
     Raises:
         BoneageError: The folder holds no such table, or the table lacks a column.
     """
+    import pandas as pd
+
     folder = Path(folder)
     names = SPLITS if split is None else (split,)
     files = [folder / f"{name}.csv" for name in names if (folder / f"{name}.csv").is_file()]

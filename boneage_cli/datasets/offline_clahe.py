@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from boneage_cli.files import whole_file
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.reading import ReadError, read_radiograph
 from boneage_cli.progress import track
+from boneage_cli.threads import worker_threads
 
 SUFFIX = "_CLAHE"
 SETTINGS_FILE = "CLAHE.json"
@@ -153,15 +153,12 @@ def _copy(
         if not _is_copy(folder / target, source)
     }
     # Threads suffice: decoding, CLAHE and encoding run outside the interpreter's lock.
-    executor = ThreadPoolExecutor(workers or os.cpu_count())
-    try:
+    with worker_threads(workers) as executor:
         outcomes = executor.map(
             partial(_copy_one, clip_limit=clip_limit, tiles=tiles), todo.values(), todo
         )
         bar = track(outcomes, description=f"CLAHE {folder.name}", total=len(todo))
         errors = tuple(error for error in bar if error is not None)
-    finally:
-        executor.shutdown(cancel_futures=True)
     return ClaheCopies(folder, len(todo) - len(errors), len(sources) - len(todo), errors)
 
 

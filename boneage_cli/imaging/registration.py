@@ -140,8 +140,7 @@ def render_region(
     height: int,
     width: int,
     *,
-    background_removed: bool = False,
-    intensities: tuple[float, float] | None = None,
+    mask: np.ndarray | None = None,
     softness: float = 0.0,
 ) -> np.ndarray:
     """Cuts a region from the registered hand: fingers upwards, thumb at the right, aspect kept.
@@ -152,29 +151,48 @@ def render_region(
         region: Which.
         height: Of the result, pixels.
         width: Of the result, pixels; the region is widened or heightened to this shape.
-        background_removed: Whether all but the hand becomes black. Where the hand's outline cannot
-            be told from the background the region stays as it is.
-        intensities: What becomes 0 and 255, in the radiograph's units; None for 0 and ``maximum``.
+        mask: The hand, as ``registered_mask`` gives it: all else becomes black. None to keep it.
         softness: As in ``warp``.
 
     Returns:
-        uint8 (height, width); black where the region reaches beyond the radiograph.
+        uint8 (height, width); where the region reaches beyond the radiograph it goes on in the
+        level of the radiograph's border: black corners on a gray background would stand out.
 
     Raises:
         ValueError: Capitate and middle fingertip fall together.
     """
     matrix = frame_from_image(radiograph, landmarks, region_box(region, width / height))
-    pixels = warp(radiograph, matrix, height, width, intensities=intensities, softness=softness)
-    mask = (
-        _region_mask(radiograph, landmarks, region, height, width) if background_removed else None
+    pixels = warp(
+        radiograph,
+        matrix,
+        height,
+        width,
+        border=_border_level(radiograph),
+        softness=softness,
     )
-    return pixels if mask is None else np.rint(pixels * mask).astype(np.uint8)
+    if mask is None:
+        return pixels
+    return np.rint(pixels * _mask_of(mask, region, height, width)).astype(np.uint8)
 
 
-def _region_mask(
-    radiograph: Radiograph, landmarks: Landmarks, region: Region, height: int, width: int
-) -> np.ndarray | None:
-    """The hand's mask in the pixels of a region; it is sought in the whole registered hand."""
+def _border_level(radiograph: Radiograph) -> float:
+    """The median of the outermost pixels, 0–255."""
+    pixels = radiograph.pixels
+    outermost = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return float(np.median(outermost)) * 255 / radiograph.maximum
+
+
+def registered_mask(radiograph: Radiograph, landmarks: Landmarks) -> np.ndarray | None:
+    """Where the hand is in the region ``hand`` of its registered frame.
+
+    Args:
+        radiograph: Any size and depth.
+        landmarks: The key points of its hand.
+
+    Returns:
+        Float32 (H, W), 1 on the hand and 0 off it; None where the hand's outline cannot be told
+        from the background.
+    """
     left, top, right, bottom = REGIONS["hand"]
     rows, columns = _MASK_HEIGHT, round(_MASK_HEIGHT * (right - left) / (bottom - top))
     hand_frame = frame_from_image(radiograph, landmarks, REGIONS["hand"])
@@ -182,9 +200,13 @@ def _region_mask(
     to_pixels = np.array([columns, rows]) / (right - left, bottom - top)
     inside = (np.linspace((0, -0.55), (0, 0.1), 14) - (left, top)) * to_pixels
     tips = (landmarks.array()[:2] @ hand_frame[:, :2].T + hand_frame[:, 2]) * (columns, rows)
-    mask = hand_mask(pixels, inside, tips)
-    if mask is None:
-        return None
+    return hand_mask(pixels, inside, tips)
+
+
+def _mask_of(mask: np.ndarray, region: Region, height: int, width: int) -> np.ndarray:
+    """The hand's mask in the pixels of a region."""
+    left, top, right, bottom = REGIONS["hand"]
+    to_pixels = np.array(mask.shape[::-1]) / (right - left, bottom - top)
     box = region_box(region, width / height)
     # From pixels of the region to pixels of the mask, both by their centres.
     scale = np.array([(box[2] - box[0]) / width, (box[3] - box[1]) / height]) * to_pixels
@@ -259,7 +281,6 @@ def warp(
     width: int,
     *,
     border: float = 0.0,
-    intensities: tuple[float, float] | None = None,
     softness: float = 0.0,
 ) -> np.ndarray:
     """Resamples a radiograph once, from its stored pixels.
@@ -273,7 +294,6 @@ def warp(
         height: Of the result, pixels.
         width: Of the result, pixels.
         border: Gray level of the result outside the radiograph, 0–255.
-        intensities: What becomes 0 and 255, in the radiograph's units; None for 0 and ``maximum``.
         softness: Standard deviation of a Gaussian to smooth by, fraction of the image's height.
 
     Returns:
@@ -318,15 +338,14 @@ def warp(
             pixels, (0, 0), max(smoothing[0], 1e-3), sigmaY=max(smoothing[1], 1e-3),
             borderType=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-    black, white = intensities or (0.0, float(radiograph.maximum))
-    gain = 255 / max(white - black, 1e-6)
+    gain = 255 / radiograph.maximum
     result = cv2.warpAffine(
         pixels,
         np.column_stack([linear, shift]),
         (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=border / gain + black,
+        borderValue=border / gain,
     )
     # Rounds and clips.
-    return cv2.addWeighted(result, gain, result, 0, -black * gain, dtype=cv2.CV_8U)
+    return cv2.addWeighted(result, gain, result, 0, 0, dtype=cv2.CV_8U)

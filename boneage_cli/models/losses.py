@@ -1,16 +1,20 @@
-"""What training makes small: errors of bone age."""
+"""What training makes small: errors of bone age.
+
+Settings are checked here without torch, which takes seconds to import.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Callable
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from boneage_cli.models.names import unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def build_loss(name: str, *, scale: float = 1.0, **options: float) -> AgeLoss:
@@ -25,7 +29,7 @@ def build_loss(name: str, *, scale: float = 1.0, **options: float) -> AgeLoss:
         **options: Arguments of the function of that name in this module, such as ``delta=10``.
 
     Returns:
-        A module; see ``AgeLoss.forward``.
+        The loss; see ``AgeLoss.__call__``.
 
     Raises:
         ValueError: Unknown name or option (the nearest is given), or an option out of range.
@@ -43,20 +47,21 @@ def build_loss(name: str, *, scale: float = 1.0, **options: float) -> AgeLoss:
     return AgeLoss(name, scale, options)
 
 
-class AgeLoss(nn.Module):
+@dataclass(frozen=True)
+class AgeLoss:
     """A loss on months; ``build_loss`` checks its arguments.
 
-    Args:
+    Attributes:
         name: A key of ``LOSSES``.
         scale: Months per unit of the loss.
         options: Arguments of the function of that name.
     """
 
-    def __init__(self, name: str, scale: float, options: dict[str, float]) -> None:
-        super().__init__()
-        self.name, self.scale, self.options = name, scale, options
+    name: str
+    scale: float
+    options: dict[str, float]
 
-    def forward(self, predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def __call__(self, predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The mean loss of a batch.
 
         Args:
@@ -76,12 +81,8 @@ class AgeLoss(nn.Module):
         losses = LOSSES[self.name](predicted, target, **self.options)
         if weight is None:
             return losses.mean()
-        return (losses * weight).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
-
-    def extra_repr(self) -> str:
-        """The settings, for printing."""
-        options = "".join(f", {option}={value:g}" for option, value in self.options.items())
-        return f"{self.name}, scale={self.scale:g}{options}"
+        # A batch of padding alone has no loss, rather than none that is a number.
+        return (losses * weight).sum() / weight.sum().clamp_min(1e-30)
 
 
 def mae(predicted: Tensor, target: Tensor) -> Tensor:
@@ -96,22 +97,23 @@ def mse(predicted: Tensor, target: Tensor) -> Tensor:
 
 def huber(predicted: Tensor, target: Tensor, delta: float = 10.0) -> Tensor:
     """Half the squared error up to ``delta``, linear with slope ``delta`` beyond."""
+    from torch.nn import functional
+
     return functional.huber_loss(predicted, target, reduction="none", delta=delta)
 
 
 def smooth_l1(predicted: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
     """Huber divided by ``beta``: slope 1 beyond it. The σ of other definitions is 1/√beta."""
+    from torch.nn import functional
+
     return functional.smooth_l1_loss(predicted, target, reduction="none", beta=beta)
 
 
 def wing(predicted: Tensor, target: Tensor, w: float = 10.0, eps: float = 2.0) -> Tensor:
     """Logarithmic up to ``w`` with curvature ``eps``, linear beyond (Feng et al. 2018)."""
     error = (predicted - target).abs()
-    return torch.where(
-        error < w,
-        w * torch.log1p(error / eps),
-        error - (w - w * math.log1p(w / eps)),
-    )
+    linear = error - (w - w * math.log1p(w / eps))
+    return (w * (error / eps).log1p()).where(error < w, linear)
 
 
 def l1_l2(predicted: Tensor, target: Tensor, share: float = 0.5) -> Tensor:

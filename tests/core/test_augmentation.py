@@ -19,6 +19,8 @@ RANGES = (
     "brightness",
     "contrast",
     "gamma",
+    "blur",
+    "noise",
 )
 NOTHING = dict.fromkeys(RANGES, 0.0)
 
@@ -109,6 +111,23 @@ def test_aspect_changes_height_against_width_and_keeps_the_area() -> None:
     assert 1.2 < ratio.max() < 1.4
     assert 0.7 < ratio.min() < 0.85
     assert torch.allclose(heights * widths, torch.tensor(0.25), atol=0.02)
+
+
+def test_blur_softens_every_second_image() -> None:
+    settings = AugmentationSettings(**{**NOTHING, "blur": 2.0})
+    torch.manual_seed(0)
+    steps = Augmentation(settings)({"hand": square(64)})["hand"].diff(dim=-1).abs().amax((1, 2, 3))
+    assert 8 < int((steps < 200).sum()) < 24
+    assert (steps > 250).any()
+
+
+def test_noise_is_of_any_strength_up_to_the_largest() -> None:
+    gray = torch.full((64, 1, 64, 64), 128, dtype=torch.uint8)
+    torch.manual_seed(0)
+    changed = Augmentation(AugmentationSettings(**{**NOTHING, "noise": 0.1}))({"hand": gray})
+    deviations = changed["hand"].std((1, 2, 3))
+    assert 0 < deviations.min() < 1
+    assert 20 < deviations.max() < 1.05 * 25.5
 
 
 def test_a_range_from_large_to_small_is_refused() -> None:

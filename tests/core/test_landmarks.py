@@ -174,7 +174,7 @@ def test_training_writes_a_bundle_that_was_measured_on_what_it_did_not_see(tmp_p
         examples,
         recipe,
         tmp_path / "mine.safetensors",
-        device=torch.device("cpu"),
+        device="cpu",
         report=lambda epoch, loss: losses.append(loss),
     )
     assert len(losses) == 1

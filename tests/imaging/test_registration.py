@@ -17,6 +17,7 @@ from boneage_cli.imaging.registration import (
     REGIONS,
     canonical_from_image,
     region_corners,
+    registered_mask,
     render_region,
     similarity,
     warp,
@@ -177,15 +178,26 @@ def test_what_lies_beyond_the_radiograph_is_black():
     assert warp(bright, far, 32, 32).max() == 0
 
 
+def test_a_region_goes_on_beyond_the_radiograph_in_the_level_of_its_border():
+    hand = draw_hand(120, True, np.random.default_rng(8), size=(480, 384)).pixels.copy()
+    hand[[0, -1]] = 70
+    hand[:, [0, -1]] = 70
+    near_the_edge = Landmarks(middle_tip=(0.5, 0.05), thumb_tip=(0.9, 0.5), capitate=(0.5, 0.9))
+    for pixels, maximum in ((hand, 255), (hand.astype(np.uint16) * 16, 4080)):
+        seen = render_region(Radiograph(pixels, maximum), near_the_edge, "hand", 160, 136)
+        assert seen[-1].tolist() == [70] * 136
+
+
 def test_removing_the_background_keeps_the_hand_and_blackens_the_rest():
     hand = draw_hand(120, True, np.random.default_rng(8), size=(480, 384))
     landmarks = landmarks_of(hand)
+    drawn = Radiograph(hand.pixels)
     skin = Radiograph((hand.skin * 255).astype(np.uint8))
     for region in REGIONS:
         is_hand = render_region(skin, landmarks, region, 160, 160) > 127
-        kept = render_region(Radiograph(hand.pixels), landmarks, region, 160, 160)
+        kept = render_region(drawn, landmarks, region, 160, 160)
         clean = render_region(
-            Radiograph(hand.pixels), landmarks, region, 160, 160, background_removed=True
+            drawn, landmarks, region, 160, 160, mask=registered_mask(drawn, landmarks)
         )
         far = cv2.dilate(is_hand.astype(np.uint8), np.ones((25, 25), np.uint8)) == 0
         core = cv2.erode(is_hand.astype(np.uint8), np.ones((5, 5), np.uint8)) == 1

@@ -1,0 +1,95 @@
+"""Trained networks as graphs of arrays: what every runtime runs, and what is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from boneage_cli.models.landmark_network import LandmarkNetwork, peaks
+from boneage_cli.models.network import Network
+
+if TYPE_CHECKING:
+    from boneage_cli.core.bundle import Bundle
+
+
+class AgeGraph(nn.Module):
+    """From the pixels of each view, and the sex, to months and the features of ``Likeness``.
+
+    Args:
+        bundle: The model.
+        with_features: Whether the features are an output too.
+    """
+
+    def __init__(self, bundle: Bundle, *, with_features: bool = True) -> None:
+        super().__init__()
+        self.network: Network = bundle.network()
+        self.correction = bundle.correction
+        self.views = self.network.views
+        self.takes_sex = bundle.experiment.model.gender
+        self.needs_sex = bundle.needs_sex
+        self.with_features = with_features
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Predicts a batch.
+
+        Args:
+            *inputs: Each view in order, uint8 (B, 1, H, W); then, where it is needed, the sex,
+                (B,), 1 for boys.
+
+        Returns:
+            Months, float32 (B,), and the mean of each feature map, float32 (B, F), F the channels
+            of all views.
+        """
+        views = dict(zip(self.views, inputs, strict=False))
+        male = inputs[len(self.views)] if self.needs_sex else inputs[0].new_zeros(len(inputs[0]))
+        maps = self.network.encode(views)
+        months = self.network.decide(maps, male if self.takes_sex else None)["age"].float()
+        months = corrected(months, self.correction, male)
+        if not self.with_features:
+            return months
+        return months, torch.cat([each.float().mean((2, 3)) for each in maps], 1)
+
+
+class KeyPointGraph(nn.Module):
+    """From the pixels of a hand to its key points.
+
+    Args:
+        network: The key-point network.
+    """
+
+    def __init__(self, network: LandmarkNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Finds the key points in a batch.
+
+        Args:
+            pixels: uint8 (B, 1, S, S).
+
+        Returns:
+            What ``peaks`` gives: places (B, 3, 2), and how sure they are (B, 3).
+        """
+        return peaks(self.network(pixels))
+
+
+def corrected(
+    months: Tensor, correction: Mapping[str, tuple[float, float]], male: Tensor
+) -> Tensor:
+    """Ages with a bundle's correction, (n,) months.
+
+    Args:
+        months: The network's, (n,).
+        correction: See ``Bundle``.
+        male: 1 for boys, (n,).
+    """
+    if not correction:
+        return months
+    (offset, slope), (offset_boys, slope_boys) = (
+        correction.get(sex, (0.0, 1.0)) for sex in ("F", "M")
+    )
+    boys = male > 0.5
+    return torch.where(boys, offset_boys + slope_boys * months, offset + slope * months)

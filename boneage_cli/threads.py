@@ -1,0 +1,38 @@
+"""Threads that work on one radiograph each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import cv2
+
+
+def usable_threads() -> int:
+    """How many threads may compute at a time: the cores, or fewer if ``OMP_NUM_THREADS`` says."""
+    # Only Linux knows which cores this process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores or 1, int(asked) if asked.isdecimal() else cores or 1))
+
+
+@contextmanager
+def worker_threads(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads, whose waiting work is dropped at the end, however it ends.
+
+    Meanwhile OpenCV stays in the thread that calls it. Its own threads, started again in each of
+    several, cost more than they help.
+
+    Args:
+        workers: How many; None for one per usable core.
+    """
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    executor = ThreadPoolExecutor(workers or usable_threads(), thread_name_prefix="worker")
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+        cv2.setNumThreads(before)

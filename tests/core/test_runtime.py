@@ -1,0 +1,122 @@
+"""Promises about what runs trained networks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.cases import Case
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.runtime import CACHE_VARIABLE, choose_backend
+from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.errors import BoneageError
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for converted networks in which there are none yet."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def cases(demo_data: Path) -> list[Case]:
+    table = read_manifest(demo_data, "test")
+    return [Case(path, bool(male)) for path, male in zip(table["path"], table["male"], strict=True)]
+
+
+def months(bundle: Path, cases: list[Case], backend: str = "auto", **options: int) -> np.ndarray:
+    predictor = Predictor.load([bundle], "cpu", "32", backend)
+    return np.array(
+        [found.months for found in predictor.predict_files(cases, force=True, **options)]
+    )
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_every_backend_gives_the_same_months(
+    backend: str, demo_bundle: Path, cases: list[Case], cache: Path
+) -> None:
+    expected = months(demo_bundle, cases, "torch")
+    assert np.ptp(expected) > 1
+    assert np.abs(months(demo_bundle, cases, backend) - expected).max() < 0.01
+
+
+def test_months_do_not_depend_on_what_else_is_in_a_batch(
+    demo_bundle: Path, cases: list[Case]
+) -> None:
+    one_by_one = months(demo_bundle, cases, "openvino", batch_size=1, workers=1)
+    together = months(demo_bundle, cases, "openvino", batch_size=16, workers=4)
+    assert one_by_one.tolist() == together.tolist()
+
+
+def test_the_second_start_needs_no_torch(demo_bundle: Path, cases: list[Case], cache: Path) -> None:
+    arguments = ["predict", cases[0].path, "--sex", "F", "--model", str(demo_bundle), "--force"]
+    first = CliRunner().invoke(app, arguments)
+    assert first.exit_code == 0, first.output
+    program = (
+        "import sys; from boneage_cli.__main__ import main\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules, 'pandas' in sys.modules)"
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    answer, imported = second.stdout.splitlines()
+    assert answer == first.stdout.strip()
+    assert imported == "False False"
+
+
+def test_a_damaged_network_in_the_cache_is_made_anew(
+    demo_bundle: Path, cases: list[Case], cache: Path
+) -> None:
+    expected = months(demo_bundle, cases)
+    (kept,) = (cache / "openvino").glob("*.xml")
+    size = kept.stat().st_size
+    kept.write_bytes(kept.read_bytes()[: size // 2])
+    assert months(demo_bundle, cases).tolist() == expected.tolist()
+    assert kept.stat().st_size == size
+
+
+def test_a_correction_is_not_answered_by_the_network_without_it(
+    demo_bundle: Path, cases: list[Case], cache: Path
+) -> None:
+    plain = load_bundle(demo_bundle)
+    later = replace(plain, correction={"F": (12.0, 1.0), "M": (12.0, 1.0)})
+    found = [
+        np.array([p.months for p in Predictor([bundle], "cpu").predict_files(cases, force=True)])
+        for bundle in (plain, later)
+    ]
+    assert found[1] - found[0] == pytest.approx(np.full(len(cases), 12.0), abs=1e-3)
+
+
+def test_without_a_place_for_its_cache_it_answers_all_the_same(
+    demo_bundle: Path, cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = months(demo_bundle, cases)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    assert months(demo_bundle, cases).tolist() == expected.tolist()
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
+def test_an_unknown_backend_is_refused_with_those_there_are() -> None:
+    with pytest.raises(BoneageError, match=r"--backend tensorrt: unknown; take auto, torch, .*"):
+        choose_backend("tensorrt", "cpu", "32")
+
+
+def test_a_backend_of_cpus_is_refused_on_a_gpu() -> None:
+    with pytest.raises(BoneageError, match="--backend openvino: runs on the CPU here; add --devic"):
+        choose_backend("openvino", "cuda", "bf16")
+
+
+def test_a_gpu_is_left_to_torch() -> None:
+    assert choose_backend("auto", "cuda:1", "bf16") == "torch"
