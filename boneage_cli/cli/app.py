@@ -1,27 +1,61 @@
-"""The Typer app: every command, none of its heavy imports."""
+"""The Typer app: every command, none of which is loaded before it is called."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from boneage_cli import __version__
-from boneage_cli.cli import bench, fetch
-from boneage_cli.cli.check_data import check_data
-from boneage_cli.cli.clahe import clahe
 from boneage_cli.cli.console import CommandGroup, console
-from boneage_cli.cli.evaluate import evaluate
-from boneage_cli.cli.export import export
-from boneage_cli.cli.locate_rois import locate_rois
-from boneage_cli.cli.predict import predict
-from boneage_cli.cli.recalibrate import recalibrate
-from boneage_cli.cli.sweep import sweep
-from boneage_cli.cli.train import train
-from boneage_cli.cli.train_landmarks import train_landmarks
+
+# What the list of commands says of each, in the order of work: the first line of its own help.
+COMMANDS = {
+    "fetch": "Get radiographs with known bone ages into data/.",
+    "check-data": "Check the labels and every image of a data set.",
+    "clahe": "Copy radiographs with locally equalised contrast (CLAHE).",
+    "locate-rois": "Crop the wrist and the metacarpals with phalanges from radiographs.",
+    "train": "Train a bone-age model and write it to a run folder.",
+    "sweep": "Train the same recipe with several backbones or settings, and rank them.",
+    "train-landmarks": "Train the network that finds the key points of the hand, and measure it.",
+    "evaluate": "Measure how far a model's bone ages are from the known ones.",
+    "predict": "Predict bone age from radiographs of the left hand.",
+    "recalibrate": "Fit a model's ages to a site, from a small table of known bone ages.",
+    "export": "Write a model for ONNX Runtime or OpenVINO.",
+    "bench": "Measure how fast a model is on this machine, or several networks side by side.",
+}
+
+
+class LazyGroup(CommandGroup):
+    """Holds stand-ins with what lists show; a command is imported when it is called."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, summary in COMMANDS.items():
+            self.commands[name] = TyperCommand(name, help=summary, rich_markup_mode="rich")
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that a line names, loaded."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
+
+def load_command(name: str) -> Any:
+    """Imports one of ``COMMANDS``: the group ``app`` or the function of its module."""
+    attribute = name.replace("-", "_")
+    module = import_module(f"boneage_cli.cli.{attribute}")
+    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    if not hasattr(module, "app"):
+        single.command(name)(getattr(module, attribute))
+    command = typer.main.get_command(getattr(module, "app", single))
+    command.name = name
+    return command
+
 
 app = typer.Typer(
-    cls=CommandGroup,
+    cls=LazyGroup,
     name="boneage",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -53,17 +87,3 @@ def boneage(
 
     [bold]A research tool, not a medical device.[/bold]
     """
-
-
-app.add_typer(fetch.app, name="fetch")
-app.command("check-data")(check_data)
-app.command()(clahe)
-app.command("locate-rois")(locate_rois)
-app.command()(train)
-app.command()(sweep)
-app.command("train-landmarks")(train_landmarks)
-app.command()(evaluate)
-app.command()(predict)
-app.command()(recalibrate)
-app.command()(export)
-app.add_typer(bench.app, name="bench")

@@ -68,10 +68,6 @@ def _plain(message: str) -> str:
 class CommandGroup(TyperGroup):
     """The top-level group: takes ``--debug`` anywhere and ends every known error in one line."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Commands in the order of work; Typer would put groups, such as fetch, last."""
-        return sorted(super().list_commands(ctx), key=lambda name: name != "fetch")
-
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Takes ``--debug`` wherever it stands in the line, so that it works after a command."""
         if "--debug" in args:

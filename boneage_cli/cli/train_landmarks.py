@@ -91,7 +91,7 @@ def train_landmarks(
     ] = None,
     device: DeviceOption = Device.auto,
 ) -> None:
-    """Train the network that finds middle fingertip, thumb tip and capitate, and measure it.
+    """Train the network that finds the key points of the hand, and measure it.
 
     The package carries one that was trained on radiographs; this makes
     another from your own key points. One id in seven, and every id with

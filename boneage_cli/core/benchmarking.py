@@ -326,7 +326,7 @@ def benchmark_model(
             memory["gpu"] = torch.cuda.max_memory_allocated(predictor.device) / 1e6
         naive = None
         if reference:
-            naive = _naive_loop(predictor, chosen, shares["reference"] * seconds)
+            naive = naive_loop(predictor, chosen, shares["reference"] * seconds)
             naive["ratio"] = files["images_per_s"] / naive["images_per_s"]
             bar.update()
     left = (1 - sum(shares.values())) * seconds
@@ -576,8 +576,20 @@ def _from_files(
 
 
 @torch.no_grad()
-def _naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> dict[str, Any]:
-    """What a script does that somebody writes in ten minutes: image by image, in full precision."""
+def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> dict[str, Any]:
+    """What a script does that somebody writes in ten minutes: image by image, in full precision.
+
+    Args:
+        predictor: Its networks are run, in eager torch on its device.
+        chosen: The radiographs, again and again.
+        seconds: How long; every radiograph is read once whatever this says.
+
+    Returns:
+        ``images``, ``seconds`` and ``images_per_s``.
+
+    Raises:
+        BoneageError: OpenCV cannot read a file.
+    """
     networks = [bundle.network().to(predictor.device) for bundle in predictor.bundles]
     shapes = [_shapes(bundle.experiment) for bundle in predictor.bundles]
 

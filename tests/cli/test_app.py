@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from boneage_cli import __version__
+from boneage_cli.cli.app import COMMANDS as SUMMARIES
 from boneage_cli.cli.app import app
 
 COMMANDS = (
@@ -42,6 +43,25 @@ def test_the_help_of_each_command_has_examples(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert f"boneage {command}" in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_says_what_each_says_of_itself(command: str) -> None:
+    own = runner.invoke(app, [command, "--help"]).stdout
+    assert SUMMARIES[command] in " ".join(own.split())
+    assert SUMMARIES[command].split()[0] in runner.invoke(app, ["--help"]).stdout
+
+
+def test_the_list_of_commands_loads_none_of_them() -> None:
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from boneage_cli.cli.app import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "sys.exit(', '.join(n for n in sys.modules if n == 'boneage_cli.cli.predict') or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, f"--help loads {result.stderr}"
 
 
 def test_help_imports_nothing_heavy() -> None:

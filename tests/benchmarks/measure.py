@@ -1,0 +1,391 @@
+"""Measures what docs/performance.md says, as Markdown tables and a JSON file.
+
+    python tests/benchmarks/measure.py --images FOLDER --data DATASET [--only help,shell,…]
+
+Each figure stands beside what it is compared with, measured in the same run. Nothing else should
+run meanwhile. ``--quick`` takes few radiographs and repetitions: it shows that all of it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+BONEAGE = [sys.executable, "-m", "boneage_cli"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One row of a table.
+
+    Attributes:
+        what: What was measured.
+        value: The figure.
+        unit: Its unit.
+        against: What it is compared with, and that figure.
+        ratio: The one by the other; None where there is nothing to compare with.
+        aim: What the ratio, or the figure, should be.
+    """
+
+    what: str
+    value: float
+    unit: str
+    against: str = ""
+    ratio: float | None = None
+    aim: str = ""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is measured on.
+
+    Attributes:
+        images: Radiographs, as predict takes them.
+        data: A data set's folder.
+        model: A bundle; None for the package's.
+        quick: Whether few repetitions do.
+    """
+
+    images: Path
+    data: Path
+    model: Path | None
+    quick: bool
+
+    @property
+    def options(self) -> list[str]:
+        """For predict: the model, and the sex where none is known."""
+        # Drawings are refused by a model of radiographs.
+        return ["--sex", "F", "--force", *(["--model", str(self.model)] if self.model else [])]
+
+    def cases(self, count: int) -> list[Any]:
+        """So many radiographs, one after the other and again."""
+        from boneage_cli.core.inputs import cases
+
+        return list(islice(cycle(cases([str(self.images)], False)), count))
+
+
+def of_help(given: Given) -> list[Figure]:
+    """The command's help beside the libraries that it is made with."""
+    least = _seconds([sys.executable, "-c", "import typer, rich"], given.quick)
+    found = _seconds([*BONEAGE, "--help"], given.quick)
+    return [
+        Figure(
+            "`boneage --help`",
+            1000 * found,
+            "ms",
+            f"`import typer, rich`: {1000 * least:.0f} ms",
+            found / least,
+            "≤ 2.5",
+        )
+    ]
+
+
+def of_shell(given: Given) -> list[Figure]:
+    """One radiograph from the shell, everything included."""
+    path = given.cases(1)[0].path
+    command = [*BONEAGE, "predict", path, *given.options]
+    _run(command)
+    return [Figure("`boneage predict hand.png`", _seconds(command, given.quick), "s", aim="≤ 3")]
+
+
+def of_predict(given: Given) -> list[Figure]:
+    """Radiographs from files beside each of its parts alone, and beside the naive loop."""
+    import numpy as np
+
+    from boneage_cli.core.benchmarking import naive_loop
+    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.core.runs import SHIPPED_MODEL
+    from boneage_cli.imaging.reading import read_radiograph
+    from boneage_cli.threads import worker_threads
+
+    predictor = Predictor.load([given.model or SHIPPED_MODEL])
+    chosen = given.cases(8 if given.quick else 1500)
+    few = chosen[: 8 if given.quick else 150]
+    some = [chosen[number % len(few)] for number in range(len(chosen))]
+    count = len(some)
+    list(predictor.predict_files(few, force=True))
+
+    def alone(work: Callable[[Any], Any], inputs: Sequence[Any]) -> tuple[float, list[Any]]:
+        """Seconds for ``count`` pieces of work on all cores, and what came of the inputs."""
+        with worker_threads() as pool:
+            begun = time.perf_counter()
+            results = list(pool.map(work, islice(cycle(inputs), count)))
+            return time.perf_counter() - begun, results[: len(inputs)]
+
+    reading, radiographs = alone(lambda case: read_radiograph(case.path, aspect=case.aspect), few)
+    locating, located = alone(predictor.locate, radiographs)
+    renderers = predictor.renderers.values()
+    cutting, _ = alone(
+        lambda pair: [renderer.render(*pair) for renderer in renderers],
+        list(zip(radiographs, located, strict=True)),
+    )
+    (settings,) = predictor.renderers
+    rendered = [predictor.render(radiograph)[settings] for radiograph in radiographs]
+    views = {name: np.stack([each[name] for each in rendered]) for name in settings.names}
+    rows = np.arange(count) % len(few)
+    begun = time.perf_counter()
+    predictor.predict_pixels(
+        lambda batch: {name: array[rows[batch]] for name, array in views.items()},
+        np.zeros(count, np.float32),
+    )
+    network = time.perf_counter() - begun
+    begun = time.perf_counter()
+    assert len(list(predictor.predict_files(some, force=True))) == count
+    together = time.perf_counter() - begun
+    naive = naive_loop(predictor, few, 0.5 if given.quick else 20)["images_per_s"]
+    parts = {
+        "reading": reading,
+        "key points": locating,
+        "cutting out": cutting,
+        "age network": network,
+    }
+    whole = sum(parts.values())
+    return [
+        *(
+            Figure(
+                f"{name} alone",
+                1000 * seconds / count,
+                "ms a radiograph",
+                "all parts",
+                seconds / whole,
+            )
+            for name, seconds in parts.items()
+        ),
+        Figure(
+            f"predict, {count} radiographs",
+            1000 * together / count,
+            "ms a radiograph",
+            f"the parts, one after the other: {1000 * whole / count:.1f} ms",
+            together / whole,
+            "≤ 1.15",
+        ),
+        Figure(
+            "the same",
+            count / together,
+            "radiographs/s",
+            f"naive loop: {naive:.0f}/s",
+            count / together / naive,
+            "≥ 8",
+        ),
+    ]
+
+
+def of_backends(given: Given) -> list[Figure]:
+    """How far the backend that is chosen is from torch in full precision."""
+    from boneage_cli.core.benchmarking import benchmark_backends
+    from boneage_cli.core.runs import SHIPPED_MODEL
+
+    names = ["torch", "auto"]
+    measured = benchmark_backends(
+        given.model or SHIPPED_MODEL,
+        names,
+        [str(given.images)],
+        male=False,
+        batch_sizes=[1],
+        seconds=0.5 if given.quick else 20,
+    )
+    assert measured.differences is not None
+    rates = {row["model"].rpartition(", ")[2]: row["images_per_s"] for row in measured.throughput}
+    apart = next(row for row in measured.differences if row["backend"] == "auto")
+    return [
+        Figure(
+            "the age network, one image at a time",
+            rates["auto"],
+            "images/s",
+            f"eager torch: {rates['torch']:.0f}/s",
+            rates["auto"] / rates["torch"],
+        ),
+        Figure(
+            f"months apart from eager fp32, mean of {apart['images']}",
+            apart["mean_months"],
+            "months",
+            aim="≤ 0.05",
+        ),
+        Figure("the same, largest", apart["largest_months"], "months", aim="≤ 0.3"),
+    ]
+
+
+def of_memory(given: Given) -> list[Figure]:
+    """Memory at most, of many and of a tenth as many paths."""
+    few, many = (8, 80) if given.quick else (1000, 10000)
+    with tempfile.TemporaryDirectory() as folder:
+        peaks = []
+        for count in (few, many):
+            paths = "\n".join(str(Path(case.path).absolute()) for case in given.cases(count))
+            listed = Path(folder, f"{count}.txt")
+            listed.write_text(paths, encoding="utf-8")
+            command = [*BONEAGE, "predict", str(listed), *given.options]
+            peaks.append(_peak_memory([*command, "--output", str(Path(folder, "ages.csv"))]))
+    return [
+        Figure(
+            f"memory of predict, {many:,} paths",
+            peaks[1],
+            "MB",
+            f"{few:,} paths: {peaks[0]:.0f} MB",
+            peaks[1] / peaks[0],
+            "≤ 1.1",
+        )
+    ]
+
+
+def of_workers(given: Given) -> list[Figure]:
+    """Commands that go through many files, on all cores beside one."""
+    from boneage_cli.core.evaluation import manifest_cases
+    from boneage_cli.core.rois import RoiSettings, locate_rois
+    from boneage_cli.datasets.audit import audit
+    from boneage_cli.datasets.manifest import read_manifest
+    from boneage_cli.datasets.offline_clahe import clahe_files
+
+    rows = read_manifest(given.data)
+    cases = list(islice(manifest_cases(rows), 8 if given.quick else 600))
+    cores = os.cpu_count() or 1
+    works: dict[str, Callable[[Path, int], Any]] = {
+        "check-data": lambda folder, workers: audit(given.data, workers=workers),
+        "clahe": lambda folder, workers: clahe_files([given.images], folder, workers=workers),
+        "locate-rois": lambda folder, workers: locate_rois(
+            cases, folder, RoiSettings(), workers=workers
+        ),
+    }
+    figures = []
+    for name, work in works.items():
+        seconds = {}
+        for workers in (1, cores):
+            folder = Path(tempfile.mkdtemp())
+            try:
+                begun = time.perf_counter()
+                work(folder / "out", workers)
+                seconds[workers] = time.perf_counter() - begun
+            finally:
+                shutil.rmtree(folder)
+        figures.append(
+            Figure(
+                f"{name}, {cores} workers",
+                seconds[cores],
+                "s",
+                f"one worker: {seconds[1]:.1f} s",
+                seconds[1] / seconds[cores],
+                "≥ 1.7",
+            )
+        )
+    return figures
+
+
+def of_cache(given: Given) -> list[Figure]:
+    """How long training waits for its pixels, the first time and from then on."""
+    from boneage_cli.core.config import load_experiment
+    from boneage_cli.core.datamodule import BoneAgeData
+
+    experiment = load_experiment(overrides=["preprocessing.height=160", "preprocessing.width=136"])
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = []
+        for _ in range(2):
+            begun = time.perf_counter()
+            data = BoneAgeData(given.data, experiment, Path(folder))
+            data.setup()
+            next(iter(data.train_dataloader()))
+            seconds.append(time.perf_counter() - begun)
+        images = len(data.train_manifest) + len(data.validation_manifest)
+        held = sum(file.stat().st_size for file in Path(folder).glob("*.npy"))
+    return [
+        Figure(f"building the cache of {images:,} radiographs", seconds[0], "s"),
+        Figure("first batch from then on", seconds[1], "s", aim="≤ 5"),
+        Figure(
+            "size of the cache",
+            held,
+            "bytes",
+            f"n × h × w: {images * 160 * 136:,}",
+            held / (images * 160 * 136),
+        ),
+    ]
+
+
+PARTS: dict[str, Callable[[Given], list[Figure]]] = {
+    "help": of_help,
+    "shell": of_shell,
+    "predict": of_predict,
+    "backends": of_backends,
+    "memory": of_memory,
+    "workers": of_workers,
+    "cache": of_cache,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, list[Figure]]:
+    """Measures, prints the tables, and writes the JSON file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--images", type=Path, required=True, help="radiographs to predict")
+    parser.add_argument("--data", type=Path, required=True, help="a data set's folder")
+    parser.add_argument("--model", type=Path, help="a bundle; the package's by default")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
+    parser.add_argument("--output", type=Path, default=Path("performance.json"))
+    parser.add_argument("--quick", action="store_true", help="few radiographs and repetitions")
+    options = parser.parse_args(arguments)
+    given = Given(options.images, options.data, options.model, options.quick)
+    names = options.only.split(",")
+    if unknown := [name for name in names if name not in PARTS]:
+        parser.error(f"--only {unknown[0]}: take {', '.join(PARTS)}")
+    found: dict[str, list[Figure]] = {}
+    for name in names:
+        found[name] = PARTS[name](given)
+        print("\n".join(_table(name, found[name])), flush=True)
+    record = {
+        "date": f"{date.today()}",
+        "load": os.getloadavg()[0],
+        "parts": {name: [asdict(figure) for figure in rows] for name, rows in found.items()},
+    }
+    options.output.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+    return found
+
+
+def _table(name: str, figures: Iterable[Figure]) -> list[str]:
+    head = ["", f"### {name}", "", "| | | against | ratio | aim |", "|---|---|---|---|---|"]
+    return head + [
+        f"| {each.what} | {_digits(each.value)} {each.unit} | {each.against} | "
+        f"{'' if each.ratio is None else f'{each.ratio:.2f}'} | {each.aim} |"
+        for each in figures
+    ]
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _seconds(command: Sequence[str], quick: bool) -> float:
+    """The median time of a command, once it has run."""
+    times = []
+    for _ in range(2 if quick else 11):
+        begun = time.perf_counter()
+        _run(command)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:])
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _peak_memory(command: Sequence[str]) -> float:
+    """The most memory of a command, MB."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+
+
+if __name__ == "__main__":
+    main()
