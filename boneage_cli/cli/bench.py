@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from boneage_cli.cli.console import console, print_table, warn
 from boneage_cli.cli.options import (
+    Backend,
+    BackendOption,
     BatchSizeOption,
+    CacheOption,
+    DataOption,
     Device,
     DeviceOption,
     ModelOption,
@@ -25,11 +29,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from boneage_cli.core.benchmarking import Benchmark
+    from boneage_cli.core.training_benchmark import TrainingBenchmark
 
 app = typer.Typer(name="bench", rich_markup_mode="rich")
 
 # Half the cores taken by others makes every figure worthless.
 BUSY = 0.5
+# Options that mean nothing to --train, and what to do instead.
+_NOT_OF_TRAINING = {
+    "model": "networks are trained from random weights; name settings with --config",
+    "images": "training reads a data set; name it with --data",
+    "sex": "training takes it from the data set; leave it out",
+    "reference": "there is no naive loop to train with; leave it out",
+    "backends": "training runs in torch alone; leave it out",
+    "backend": "training runs in torch alone; leave it out",
+    "batch_sizes": "training has one; set training.batch_size in the file of --config",
+    "batch_size": "set training.batch_size in the file of --config",
+    "workers": "training reads no files once they are cached; leave it out",
+}
 # What the rankings' columns are called in tables.
 _FIGURES = {
     "images_per_s": "images/s",
@@ -69,7 +86,8 @@ def bench(
             "--backbones",
             "-b",
             metavar="A,B,…",
-            help="Compare untrained networks with these backbones, passes alone.",
+            help="Compare untrained networks with these backbones, passes alone; with --train, "
+            "their training.",
             show_default=False,
         ),
     ] = None,
@@ -86,6 +104,21 @@ def bench(
     reference: Annotated[
         bool, typer.Option("--reference", help="Also time the naive loop (see below).")
     ] = False,
+    backends: Annotated[
+        str | None,
+        typer.Option(
+            "--backends",
+            metavar="A,B,…",
+            help="Run the model in each of these, or in all: torch, compiled (torch.compile), "
+            "onnxruntime, openvino.",
+            show_default=False,
+        ),
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Measure training instead (see below).")
+    ] = False,
+    data: DataOption = None,
+    cache: CacheOption = None,
     seconds: Annotated[
         float,
         typer.Option(
@@ -101,7 +134,8 @@ def bench(
             "--output",
             "-o",
             file_okay=False,
-            help="The folder for bench.csv and bench.json. Default: bench-DATE-TIME.",
+            help="The folder for bench.csv and bench.json, or with --train train-bench.csv and "
+            "train-bench.json. Default: bench-DATE-TIME.",
             show_default=False,
         ),
     ] = None,
@@ -109,6 +143,7 @@ def bench(
     workers: WorkersOption = None,
     device: DeviceOption = Device.auto,
     precision: PrecisionOption = Precision.auto,
+    backend: BackendOption = Backend.auto,
 ) -> None:
     """Measure how fast a model is on this machine, or several networks side by side.
 
@@ -119,6 +154,8 @@ def bench(
       boneage bench --model runs/a --batch-sizes 1,64 --device cuda
       boneage bench --backbones tf_efficientnet_lite0,resnet50,convnext_tiny
       boneage bench --config configs/s1-global.toml --config configs/rsna.toml
+      boneage bench --backends all --images scans/
+      boneage bench --train --data rsna --config configs/rsna.toml --seconds 300
       boneage bench report bench-20260101-120000 laptop.csv
 
     [bold]What it measures[/bold]
@@ -153,6 +190,34 @@ def bench(
     forward pass in full precision, image by image. It finds no key points and
     corrects no contrast, so it does less, and its ages would be wrong.
 
+    [bold]Backends[/bold]
+
+    --backends runs the model in several ways, on the rendered pixels of --images
+    (all of them): the passes of each, and by how many months its ages differ
+    from those of torch in full precision, on average and at most. On its first
+    run a model is converted, which counts as the time to load.
+
+    [bold]Training[/bold]
+
+    --train trains the networks of --config and --backbones, or the default one,
+    from random weights on the training images of --data, or on a few drawn hands.
+    Nothing of the training is kept. The images' cache is filled first, untimed.
+
+    Images/s: epochs on the data set and on tensors that lie on the device already
+    take turns in one training; the first of each does not count. The time per
+    epoch is that of all training images, without validation.
+
+    A step's parts are timed in passes of their own: loading (and the way to the
+    device), augmentation, forward (with the loss), backward, optimiser (with
+    clipping and averaged weights), and the rest.
+
+    Arithmetic: the operations of the network's forward and backward pass, by
+    torch's counter, against the fastest product of two large matrices on this
+    device in the same precision. What the rest of the time goes to, and to which
+    operators of torch, is told below the table.
+
+    An --output that has such figures keeps them, and these are added.
+
     [bold]Exit status[/bold]: 0, or 2 when the command line, a model or an image
     makes no sense.
     """
@@ -160,10 +225,32 @@ def bench(
         return
     from datetime import datetime
 
+    folder = output or Path(f"bench-{datetime.now():%Y%m%d-%H%M%S}")
+    if train:
+        for name, instead in _NOT_OF_TRAINING.items():
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                raise BoneageError(f"--{name.replace('_', '-')} with --train: {instead}")
+        _bench_training(
+            config or [],
+            backbones,
+            data,
+            folder,
+            cache=cache,
+            seconds=seconds,
+            device=device.value,
+            precision=precision.value,
+        )
+        return
+    if data or cache:
+        option = "--data" if data else "--cache"
+        raise BoneageError(f"{option}: is for training; add --train, or name files with --images")
     from boneage_cli.core.benchmarking import (
+        benchmark_backends,
         benchmark_model,
         benchmark_networks,
         busy,
+        parse_backends,
         parse_batch_sizes,
         trained,
         untrained,
@@ -171,9 +258,27 @@ def bench(
     )
 
     sizes = parse_batch_sizes(batch_sizes)
-    if (load := busy()) is not None and load > BUSY:
-        warn(f"other programs keep {min(load, 1):.0%} of the cores busy; the figures will suffer")
-    if backbones or config:
+    _warn_if_busy(busy())
+    if backends:
+        if backbones or config or reference:
+            raise BoneageError(
+                "--backends: runs one trained model in several ways; leave out --backbones, "
+                "--config and --reference"
+            )
+        paths = model_paths(model)
+        if len(paths) > 1:
+            raise BoneageError("--backends: runs one model; name one with --model")
+        measured = benchmark_backends(
+            paths[0],
+            parse_backends(backends),
+            [str(path) for path in images or ()],
+            male=sex in (Sex.M, Sex.male),
+            batch_sizes=sizes,
+            seconds=seconds,
+            device=device.value,
+            precision=precision.value,
+        )
+    elif backbones or config:
         if reference or images:
             option = "--reference" if reference else "--images"
             raise BoneageError(
@@ -188,6 +293,7 @@ def bench(
             seconds=seconds,
             device=device.value,
             precision=precision.value,
+            backend=backend.value,
         )
     else:
         measured = benchmark_model(
@@ -201,11 +307,10 @@ def bench(
             workers=workers,
             device=device.value,
             precision=precision.value,
+            backend=backend.value,
         )
     _print_benchmark(measured)
-    folder = output or Path(f"bench-{datetime.now():%Y%m%d-%H%M%S}")
-    files = write_benchmark(measured, folder)
-    console.print(f"{'written':11}{folder}: {', '.join(file.name for file in files)}", markup=False)
+    _print_written(folder, write_benchmark(measured, folder))
 
 
 @app.command()
@@ -247,8 +352,105 @@ def report(
 
     table = read_results(results)
     _print_rankings(ranking(table))
-    files = write_report(table, output)
-    console.print(f"{'written':11}{output}: {', '.join(file.name for file in files)}", markup=False)
+    _print_written(output, write_report(table, output))
+
+
+def _bench_training(
+    configs: list[Path], backbones: str | None, data: Path | None, folder: Path, **options: Any
+) -> None:
+    from boneage_cli.core.benchmarking import busy
+    from boneage_cli.core.training_benchmark import (
+        benchmark_training,
+        earlier_measurements,
+        experiments,
+        write_measurements,
+    )
+    from boneage_cli.datasets.manifest import find_dataset
+
+    _warn_if_busy(busy())
+    chosen = experiments(configs, backbones, tell=warn)
+    earlier = earlier_measurements(folder)
+    found = find_dataset(data) if data else None
+    console.print(
+        f"{'data':11}{found or 'drawn hands in a temporary folder; name your own with --data'}",
+        markup=False,
+    )
+    measured = benchmark_training(chosen, found, **options)
+    _print_training(measured)
+    _print_written(folder, write_measurements([*earlier, measured.to_dict()], folder))
+
+
+def _print_training(measured: TrainingBenchmark) -> None:
+    print_table(
+        "Training, from the second epoch on",
+        ("network", "data", "images/s", "of synthetic", "s per epoch", "of peak"),
+        [
+            (
+                row["model"],
+                row["data"],
+                _digits(row["images_per_s"]),
+                f"{row['share_of_synthetic']:.1%}",
+                _digits(row["epoch_s"]),
+                f"{row['share_of_peak']:.1%}",
+            )
+            for row in measured.rows
+        ],
+    )
+    for network in measured.networks:
+        real, synthetic = (row for row in measured.rows if row["model"] == network["model"])
+        _print_step(real, synthetic)
+        for name, text in _training_lines(network, real).items():
+            console.print(f"{name:11}{text}", markup=False)
+    about = measured.about
+    console.print(f"{'hardware':11}{about['hardware']}; {about['device']}", markup=False)
+    console.print(f"{'versions':11}{_versions(about)}", markup=False)
+    for note in measured.notes:
+        warn(note)
+
+
+def _print_step(real: dict[str, Any], synthetic: dict[str, Any]) -> None:
+    from boneage_cli.core.training_benchmark import PARTS
+
+    totals = [sum(row[f"{part}_ms"] for part in PARTS) for row in (real, synthetic)]
+    rows = [(part, real[f"{part}_ms"], synthetic[f"{part}_ms"]) for part in PARTS]
+    print_table(
+        f"A step of {real['model']}: {real['parameters']:,} parameters, {real['batch_size']} "
+        f"images of {real['pixels']} pixels, precision {real['precision']}, ms",
+        ("", "real", "share", "synthetic", "share"),
+        [
+            (name, _digits(a), f"{a / totals[0]:.1%}", _digits(b), f"{b / totals[1]:.1%}")
+            for name, a, b in [*rows, ("total", *totals)]
+        ],
+    )
+
+
+def _training_lines(network: dict[str, Any], real: dict[str, Any]) -> dict[str, str]:
+    shares = dict(network["shares"])
+    arithmetic = shares.pop("arithmetic")
+    pairs = network["share_of_synthetic"]
+    lost = sorted(shares.items(), key=lambda item: item[1], reverse=True)
+    called = {"network": "forward and backward beyond that"}
+    return {
+        "real data": f"{real['share_of_synthetic']:.1%} of synthetic, the median of {len(pairs)} "
+        f"pairs of epochs ({min(pairs):.1%} to {max(pairs):.1%})",
+        "arithmetic": f"{_digits(real['gflop_per_image'])} GFLOP per image, "
+        f"{_digits(real['gflop_per_s'])} of {_digits(real['peak_gflop_per_s'])} GFLOP/s, which a "
+        f"product of large matrices reaches: {real['share_of_peak']:.1%}",
+        "held back": f"at that peak the arithmetic would take {arithmetic:.1%} of a step; "
+        + ", ".join(f"{called.get(name, name)} {share:.1%}" for name, share in lost),
+        "operators": ", ".join(
+            f"{name} {share:.0%}" for name, share in network["operators"].items()
+        ),
+    }
+
+
+def _warn_if_busy(load: float | None) -> None:
+    if load is not None and load > BUSY:
+        warn(f"other programs keep {min(load, 1):.0%} of the cores busy; the figures will suffer")
+
+
+def _print_written(folder: Path, files: list[Path]) -> None:
+    console.print(f"{'written':11}{folder}: {', '.join(file.name for file in files)}", markup=False)
 
 
 def _print_benchmark(measured: Benchmark) -> None:
@@ -275,12 +477,36 @@ def _print_benchmark(measured: Benchmark) -> None:
                 if each["model"] == name
             ],
         )
-    if len(networks) > 1:
+    if measured.differences is not None:
+        _print_differences(measured)
+    elif len(networks) > 1:
         _print_rankings(_ranked(measured))
     for name, text in _lines(measured).items():
         console.print(f"{name:11}{text}", markup=False)
     for note in measured.notes:
         warn(note)
+
+
+def _print_differences(measured: Benchmark) -> None:
+    rates: dict[str, float] = {}
+    for row in measured.throughput:
+        rates[row["asked"]] = max(row["images_per_s"], rates.get(row["asked"], 0.0))
+    print_table(
+        f"Backends, by the months of {measured.images}",
+        ("backend", "precision", "mean difference", "largest", "load s", "best images/s"),
+        [
+            (
+                row["backend"],
+                row["precision"],
+                f"{row['mean_months']:.4f}",
+                f"{row['largest_months']:.4f}",
+                _digits(row["load_s"]),
+                _digits(rates[row["backend"]]) if row["backend"] in rates else "",
+            )
+            for row in measured.differences or ()
+        ],
+        note="months from torch in full precision",
+    )
 
 
 def _print_latency(measured: Benchmark) -> None:
@@ -322,12 +548,18 @@ def _lines(measured: Benchmark) -> dict[str, str]:
         lines["memory"] = (
             f"at most {memory['files']:,.0f} MB ({memory['loaded']:,.0f} MB once loaded){gpu}"
         )
-    lines["hardware"] = f"{about['hardware']}; {about['device']}, precision {about['precision']}"
-    lines["versions"] = (
+    lines["hardware"] = f"{about['hardware']}; {about['device']}"
+    if measured.differences is None:
+        lines["hardware"] += f", {about['backend']}, precision {about['precision']}"
+    lines["versions"] = _versions(about)
+    return lines
+
+
+def _versions(about: dict[str, Any]) -> str:
+    return (
         f"boneage {about['boneage']}, torch {about['torch']}, Python {about['python']}; "
         f"{about['date']}"
     )
-    return lines
 
 
 def _ranked(measured: Benchmark) -> pd.DataFrame:

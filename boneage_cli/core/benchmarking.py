@@ -21,7 +21,7 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import cv2
 import numpy as np
@@ -42,7 +42,7 @@ from boneage_cli.core.hardware import (
 from boneage_cli.core.inputs import cases
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import bundles_at, write_json
-from boneage_cli.core.runtime import choose_backend
+from boneage_cli.core.runtime import Backend, choose_backend
 from boneage_cli.core.views import Rendered, view_shapes
 from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.errors import BoneageError
@@ -222,6 +222,22 @@ def parse_batch_sizes(text: str) -> list[int]:
     if not sizes or sizes[0] < 1:
         raise BoneageError(f"--batch-sizes {text}: write numbers above 0, as 1,4,8,16,32")
     return sizes
+
+
+def parse_backends(text: str) -> list[str]:
+    """Names of backends from text such as ``torch,openvino``, each once; ``all`` for all there are.
+
+    Raises:
+        BoneageError: One of them is unknown.
+    """
+    known = [name for name in get_args(Backend) if name != "auto"]
+    if text == "all":
+        return known
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in (*known, "auto")]
+    if unknown or not names:
+        raise BoneageError(f"--backends {text}: write some of {','.join(known)}, or all")
+    return names
 
 
 def trained(paths: Sequence[Path]) -> list[Network]:
@@ -474,7 +490,7 @@ def benchmark_backends(
             precision=precision,
             backend=backend,
         )
-        measured.throughput.extend(passes.throughput)
+        measured.throughput.extend(row | {"asked": backend} for row in passes.throughput)
         measured.notes.extend(passes.notes)
     return measured
 

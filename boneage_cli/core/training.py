@@ -22,7 +22,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from boneage_cli.core import plots
 from boneage_cli.core.acceptance import Likeness, fit_likeness
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
-from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.config import (
+    Experiment,
+    TrainingSettings,
+    load_experiment,
+    write_experiment,
+)
 from boneage_cli.core.datamodule import BoneAgeData, Fold, mean_and_deviation
 from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
 from boneage_cli.core.hardware import choose_precision, describe_hardware
@@ -253,6 +258,60 @@ def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
     return network
 
 
+def make_module(network: Network, experiment: Experiment) -> BoneAgeModule:
+    """The training steps of a network, in the memory format that is fastest, compiled on request.
+
+    Args:
+        network: The network; it is changed in place.
+        experiment: The settings.
+    """
+    # Convolutions run a quarter faster so on CPUs, and on the tensor cores of GPUs.
+    network.to(memory_format=torch.channels_last)
+    module = BoneAgeModule(network, experiment)
+    if experiment.training.compile:
+        network.compile()
+    return module
+
+
+def make_trainer(
+    settings: TrainingSettings, *, devices: str = "auto", nodes: int = 1, **options: Any
+) -> pl.Trainer:
+    """The Lightning trainer that every training of months or sex runs in.
+
+    Args:
+        settings: Epochs, precision, clipping and the like.
+        devices: ``auto``, ``cpu``, or a number of GPUs or processes.
+        nodes: The number of machines.
+        options: Logger, callbacks and whatever else differs, as Lightning takes them.
+
+    Raises:
+        BoneageError: ``devices`` makes no sense, or the device cannot run at this precision.
+    """
+    _quiet_lightning()
+    accelerator, count = _accelerator(devices)
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    several = nodes > 1 or (isinstance(count, int) and count > 1)
+    # A frozen encoder gets no gradients, which the processes must expect and look for.
+    parallel = "ddp_find_unused_parameters_true" if settings.frozen_epochs else "ddp"
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=count,
+        num_nodes=nodes,
+        strategy=parallel if several else "auto",
+        precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device)],
+        max_epochs=settings.epochs,
+        gradient_clip_val=settings.gradient_clip or None,
+        accumulate_grad_batches=settings.accumulate,
+        deterministic=settings.deterministic or None,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **options,
+    )
+
+
 def _fit(
     folder: Path,
     record: dict[str, Any],
@@ -263,38 +322,16 @@ def _fit(
     *,
     resume: bool,
 ) -> Run:
-    _quiet_lightning()
-    settings = experiment.training
-    # Convolutions run a quarter faster so on CPUs, and on the tensor cores of GPUs.
-    network.to(memory_format=torch.channels_last)
-    module = BoneAgeModule(network, experiment)
-    if settings.compile:
-        network.compile()
+    module = make_module(network, experiment)
     mean, deviation = mean_and_deviation(datamodule.train_manifest["boneage"])
     untrained = Bundle(experiment, mean, deviation, {}, provenance=_provenance(datamodule))
     recorder = RunRecorder(folder, untrained, report)
-    accelerator, count = _accelerator(record["devices"])
-    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    several = record["nodes"] > 1 or (isinstance(count, int) and count > 1)
-    # A frozen encoder gets no gradients, which the processes must expect and look for.
-    parallel = "ddp_find_unused_parameters_true" if settings.frozen_epochs else "ddp"
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=count,
-        num_nodes=record["nodes"],
-        strategy=parallel if several else "auto",
-        precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device)],
-        max_epochs=settings.epochs,
-        gradient_clip_val=settings.gradient_clip or None,
-        accumulate_grad_batches=settings.accumulate,
-        deterministic=settings.deterministic or None,
+    trainer = make_trainer(
+        experiment.training,
+        devices=record["devices"],
+        nodes=record["nodes"],
         logger=run_loggers(folder, record["wandb"]),
         callbacks=[recorder, TrainingProgress()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
     )
     try:
         trainer.fit(

@@ -198,7 +198,7 @@ def of_backends(given: Given) -> list[Figure]:
         seconds=0.5 if given.quick else 20,
     )
     assert measured.differences is not None
-    rates = {row["model"].rpartition(", ")[2]: row["images_per_s"] for row in measured.throughput}
+    rates = {row["asked"]: row["images_per_s"] for row in measured.throughput}
     apart = next(row for row in measured.differences if row["backend"] == "auto")
     return [
         Figure(

@@ -15,6 +15,8 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.benchmarking import COLUMNS, PARTS
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.training_benchmark import COLUMNS as TRAINING_COLUMNS
+from boneage_cli.core.training_benchmark import PARTS as TRAINING_PARTS
 
 PLOTS = ("throughput.png", "time-per-image.png", "best-throughput.png", "efficiency.png")
 
@@ -95,6 +97,24 @@ def test_networks_are_compared_and_ranked_without_training(
         assert all(name in ranked for name in names)
 
 
+def test_backends_are_held_against_torch(bench, quick: str, demo_data: Path) -> None:
+    result = bench(f"{quick} --backends torch,openvino --images {demo_data / 'test'} --output out")
+    assert "openvino" in result.stdout
+    record = json.loads(Path("out/bench.json").read_text(encoding="utf-8"))
+    torch, openvino = record["differences"]
+    assert (torch["backend"], torch["largest_months"]) == ("torch", 0)
+    assert (openvino["images"], openvino["largest_months"] < 0.01) == (16, True)
+    assert set(pd.read_csv("out/bench.csv")["backend"]) == {"torch", "openvino"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--backends tensorrt", "--backends torch --reference", "--backends torch --backbones m46"],
+)
+def test_what_backends_do_not_take_is_one_line(bench, options: str) -> None:
+    assert "--backends" in bench(options, status=2).stderr
+
+
 def test_a_report_ranks_two_results_and_draws_four_plots(bench, tiny: Experiment) -> None:
     write_experiment(tiny, Path("tiny.toml"))
     bench("-c tiny.toml --batch-sizes 1,2 --seconds 0.1 -o first")
@@ -139,3 +159,114 @@ def test_an_unreadable_radiograph_ends_the_measurement(bench, quick: str) -> Non
 
 def test_files_and_networks_are_not_measured_at_once(bench) -> None:
     one_line(bench("-b small_cnn --reference", status=2), "--reference")
+
+
+@pytest.fixture
+def quick_training(demo_data: Path, tiny: Experiment, bench) -> str:
+    """Options of a measurement of training that takes seconds."""
+    write_experiment(tiny, Path("tiny.toml"))
+    return f"--train --data {demo_data} -c tiny.toml --seconds 0.1 --device cpu -o out"
+
+
+def test_training_is_measured_on_real_data_and_synthetic_tensors(
+    bench, quick_training: str, demo_data: Path, demo_bundle: Path
+) -> None:
+    result = bench(quick_training)
+    table = pd.read_csv("out/train-bench.csv")
+    assert tuple(table) == TRAINING_COLUMNS
+    assert table.notna().all(axis=None)
+    assert table["data"].tolist() == ["real", "synthetic"]
+    weights = sum(p.numel() for p in load_bundle(demo_bundle).network().parameters())
+    for column, expected in {
+        "model": "tiny",
+        "train_images": 64,
+        "batch_size": 16,
+        "parameters": weights,
+        "pixels": "64 × 56",
+        "device": "cpu",
+        "precision": 32,
+    }.items():
+        assert (table[column] == expected).all()
+    assert (table["epochs"] >= 3).all()
+    assert (table["steps"] >= table["epochs"]).all()
+    assert (table["epoch_s"] * table["images_per_s"]).tolist() == pytest.approx([64, 64], rel=1e-3)
+    assert table["share_of_synthetic"][1] == 1
+    assert (table[[f"{part}_ms" for part in TRAINING_PARTS]] > 0).all(axis=None)
+    assert table["share_of_peak"].between(0, 1).all()
+    (record,) = json.loads(Path("out/train-bench.json").read_text())["measurements"]
+    assert record["about"]["data"] == str(demo_data)
+    (network,) = record["networks"]
+    assert sum(network["shares"].values()) == pytest.approx(1)
+    assert "convolution_backward" in network["operators"]
+    assert [row["data"] for row in record["rows"]] == ["real", "synthetic"]
+    for text in (
+        *TRAINING_PARTS,
+        "images/s",
+        "s per epoch",
+        "arithmetic",
+        "held back",
+        "operators",
+    ):
+        assert text in result.stdout
+    # No run folder, model or log is left.
+    assert {path.name for path in Path().iterdir()} == {"tiny.toml", "out"}
+
+
+def test_a_second_measurement_of_training_is_added_to_the_first(
+    bench, quick_training: str, tiny: Experiment
+) -> None:
+    bench(quick_training)
+    first = pd.read_csv("out/train-bench.csv")
+    # The option wins over the file; few CPUs have bf16.
+    slow = tiny.training.model_copy(update={"precision": "bf16"})
+    write_experiment(tiny.model_copy(update={"training": slow}), Path("tiny.toml"))
+    bench(f"{quick_training} -b small_cnn,mobilenetv3_small_050 --precision 32")
+    table = pd.read_csv("out/train-bench.csv")
+    assert table["model"].tolist() == [
+        name for name in ("tiny", "tiny-small_cnn", "tiny-mobilenetv3_small_050") for _ in (1, 2)
+    ]
+    assert table["precision"].tolist() == [32] * 6
+    assert table["images_per_s"][:2].tolist() == first["images_per_s"].tolist()
+    assert len(json.loads(Path("out/train-bench.json").read_text())["measurements"]) == 2
+
+
+def test_training_is_measured_on_drawn_hands_where_no_data_set_is_named(
+    bench, tiny: Experiment
+) -> None:
+    write_experiment(tiny, Path("tiny.toml"))
+    result = bench("--train -c tiny.toml --seconds 0.1 --device cpu")
+    assert "drawn hands" in result.stdout
+    assert "--data" in result.stdout
+    (folder,) = Path().glob("bench-2*")
+    assert pd.read_csv(folder / "train-bench.csv")["train_images"].tolist() == [32, 32]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--images hand.png",
+        "--reference",
+        "--model a.safetensors",
+        "--batch-sizes 1,4,8,16,32",
+        "--batch-size 8",
+        "--workers 2",
+        "--sex M",
+    ],
+)
+def test_what_training_does_not_take_is_one_line(bench, options: str) -> None:
+    one_line(bench(f"--train {options} -o out", status=2), options.split()[0], "--train")
+    assert not Path("out").exists()
+
+
+def test_what_training_alone_takes_is_one_line_elsewhere(bench, demo_data: Path) -> None:
+    one_line(bench(f"--data {demo_data}", status=2), "--data", "--train")
+    one_line(bench("--cache somewhere", status=2), "--cache", "--train")
+
+
+def test_mistakes_are_one_line_before_any_training(bench, quick_training: str) -> None:
+    one_line(bench(f"{quick_training} -b resnet19", status=2), "resnet19", "resnet18")
+    one_line(bench("--train --data absent", status=2), "absent", "boneage fetch")
+    one_line(bench(f"{quick_training} --precision fp16", status=2), "fp16", "32 or bf16")
+    Path("out").mkdir()
+    Path("out/train-bench.json").write_text("{}")
+    one_line(bench(quick_training, status=2), "train-bench.json", "--output")

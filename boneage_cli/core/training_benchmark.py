@@ -1,0 +1,695 @@
+"""How fast networks train on this machine, and what a step of training spends its time on.
+
+Everything runs through what ``train`` runs through: the data set's cache and loader, the module's
+steps, the trainer. Epochs on real data and on synthetic tensors take turns in one training, so that
+whatever else the machine does slows both alike. Where the time goes, and which operators take it,
+is measured in passes of their own, since waiting for a GPU at every part would slow it down.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.pytorch.profilers import Profiler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+from tqdm import tqdm
+
+from boneage_cli import __version__
+from boneage_cli.core.benchmarking import busy
+from boneage_cli.core.bundle import build_network
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.datamodule import Batch, BoneAgeData, mean_and_deviation
+from boneage_cli.core.hardware import choose_device, choose_precision, describe_hardware
+from boneage_cli.core.module import BoneAgeModule
+from boneage_cli.core.runs import read_json, write_json
+from boneage_cli.core.sweep import combinations
+from boneage_cli.core.training import make_module, make_trainer
+from boneage_cli.datasets.demo import write_demo
+from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.files import whole_file, writing
+from boneage_cli.models.network import Network
+from boneage_cli.progress import track
+
+TABLE, RECORD = "train-bench.csv", "train-bench.json"
+KINDS = ("real", "synthetic")
+PARTS = ("loading", "augmentation", "forward", "backward", "optimiser", "rest")
+COLUMNS = (
+    *("model", "data", "images_per_s", "share_of_synthetic", "epoch_s", "epochs", "steps"),
+    *("ms_per_step", *(f"{part}_ms" for part in PARTS)),
+    *("gflop_per_image", "gflop_per_s", "peak_gflop_per_s", "share_of_peak"),
+    *("train_images", "batch_size", "parameters", "pixels"),
+    *("device", "precision", "hardware", "python", "torch", "boneage", "date"),
+)
+
+# How the time of a network is shared out; the trial and the operators take a few steps more.
+_SPEED, _SPLIT = 0.7, 0.2
+# Epochs of each kind that count: the least whatever the time, and so many where there is time for
+# more steps, since many short ones beside each other tell more than a few long ones.
+_LEAST, _ENOUGH = 3, 16
+_TRIAL_STEPS = _OPERATOR_STEPS = 2
+# Operators that are told of; the others take little.
+_OPERATORS = 8
+_DRAWN_BATCHES = 2
+# Rows of the matrices whose products show the peak; more are no faster.
+_MATRICES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
+_PEAK_SECONDS, _PEAK_LEAST = 0.3, 3
+_DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# RSNA's ages; they change no time.
+_MEAN, _SPREAD = 127.3, 41.2
+
+
+@dataclass(frozen=True)
+class TrainingBenchmark:
+    """What was measured.
+
+    Attributes:
+        about: Data, device, hardware, versions, date, and how long it was to take.
+        rows: A row of ``COLUMNS`` per network and kind of data.
+        networks: For each network that was measured its ``model``; the ``images_per_s`` of every
+            epoch that counts, by kind; real data's by that of the synthetic ones beside it, as
+            ``share_of_synthetic``; the ``shares`` of its time (see ``time_shares``); and the
+            ``operators`` that take the most of it.
+        notes: What could not be measured, and why.
+    """
+
+    about: dict[str, Any]
+    rows: list[dict[str, Any]]
+    networks: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
+            "about": self.about,
+            "rows": self.rows,
+            "networks": self.networks,
+            "notes": self.notes,
+        }
+
+
+def experiments(
+    configs: Sequence[Path],
+    backbones: str | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+) -> dict[str, Experiment]:
+    """The settings to train with, by the names of their networks, without pretrained weights.
+
+    Args:
+        configs: Settings files; none for the defaults.
+        backbones: With commas between them, to make each network with each of them.
+        tell: As in ``load_experiment``.
+
+    Raises:
+        BoneageError: At once, if one of the networks cannot be made.
+    """
+    vary = [f"model.backbone={backbones}"] if backbones else []
+    found = {}
+    for each in combinations(configs, vary, ["model.weights=none"], tell):
+        # Better a mistake now than after minutes of measuring the others.
+        build_network(each.experiment, _MEAN, _SPREAD)
+        name = each.experiment.name if configs else str(each.experiment.model.backbone)
+        found[name] = each.experiment
+    return found
+
+
+def benchmark_training(
+    chosen: Mapping[str, Experiment],
+    data: Path | None = None,
+    *,
+    cache: Path | None = None,
+    seconds: float = 60,
+    device: str = "auto",
+    precision: str = "auto",
+) -> TrainingBenchmark:
+    """Trains each network for a while, and measures.
+
+    A network that does not fit into the GPU's memory is left out, with a note. Frozen epochs are
+    left out too: what is measured is the training of the whole network.
+
+    Args:
+        chosen: Settings by the name of the network.
+        data: The data set's folder; None for a few drawn hands.
+        cache: Where decoded images are kept; None for the data set's folder.
+        seconds: About how long to measure, shared by all; few steps are made whatever this says.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``32``, ``bf16`` or ``fp16``; ``auto`` for what each network's settings say.
+
+    Raises:
+        BoneageError: The data set cannot be used, or the device is not there.
+        Interrupted: The user stopped it.
+    """
+    place = torch.device(choose_device(device))
+    prepared = {name: _prepared(each, precision) for name, each in chosen.items()}
+    precisions = {
+        name: choose_precision(each.training.precision, place) for name, each in prepared.items()
+    }
+    about: dict[str, Any] = {
+        "models": [*prepared],
+        "seconds": seconds,
+        "load_per_core": busy(),
+        "peak": f"the fastest product of two square matrices of {_MATRICES[place.type]} rows",
+        **_where(place),
+    }
+    rows: list[dict[str, Any]] = []
+    networks: list[dict[str, Any]] = []
+    notes: list[str] = []
+    with _data_set(data, prepared.values()) as folder:
+        about["data"] = str(folder) if data else "drawn hands"
+        peaks = {
+            each: _peak_arithmetic(place, _DTYPES[each]) for each in sorted({*precisions.values()})
+        }
+        bar: tqdm[Any] = track(total=4 * len(prepared), description="bench", unit="part")
+        with bar:
+            for name, experiment in prepared.items():
+                alternating = AlternatingData(folder, experiment, cache)
+                alternating.setup()
+                alternating.read_once()
+                bench = _Bench(alternating, experiment, place, bar)
+                try:
+                    found, details = bench.measure(seconds / len(prepared), peaks[precisions[name]])
+                except torch.OutOfMemoryError:
+                    torch.cuda.empty_cache()
+                    size = experiment.training.batch_size
+                    notes.append(f"{name}, batches of {size}: does not fit into memory")
+                    continue
+                where = _where(place) | {"precision": precisions[name]}
+                rows += [{"model": name, **row, **where} for row in found]
+                networks.append({"model": name, **details})
+    return TrainingBenchmark(about, rows, networks, notes)
+
+
+def earlier_measurements(folder: Path) -> list[dict[str, Any]]:
+    """What ``write_measurements`` left in a folder; nothing where it never wrote.
+
+    Raises:
+        BoneageError: Its file there is damaged.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return []
+    try:
+        found = read_json(path)["measurements"]
+        return [{**each, "rows": [*each["rows"]]} for each in found]
+    except (BoneageError, KeyError, TypeError):
+        raise BoneageError(
+            f"{path}: not written by boneage bench --train; choose another --output"
+        ) from None
+
+
+def write_measurements(measurements: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Writes train-bench.csv, all rows, and train-bench.json, everything.
+
+    Args:
+        measurements: Earlier ones and the new one, as dictionaries.
+        folder: Where; it is made where it is missing.
+
+    Returns:
+        Both files.
+
+    Raises:
+        BoneageError: The folder cannot be written.
+    """
+    rows = [row for each in measurements for row in each["rows"]]
+    with writing(folder):
+        with whole_file(folder / TABLE) as temporary:
+            table = pd.DataFrame(rows, columns=COLUMNS)
+            table.to_csv(temporary, index=False, float_format="%.5g")
+        write_json({"measurements": list(measurements)}, folder / RECORD)
+    return [folder / TABLE, folder / RECORD]
+
+
+def kind_of(epoch: int) -> str:
+    """Real or synthetic, for epochs from 0: pairs of both, of which every second is turned round.
+
+    Neither kind is thus always the first of a pair.
+    """
+    return KINDS[(epoch + epoch // 2) % 2]
+
+
+class AlternatingData(BoneAgeData):
+    """A data set whose epochs are real and synthetic in turns, as ``kind_of`` says.
+
+    The synthetic ones are as long as the real ones and made of one batch that is on the device.
+    """
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The loader that training uses, or the synthetic one."""
+        assert self.trainer is not None
+        real = super().train_dataloader()
+        if kind_of(self.trainer.current_epoch) == "real":
+            return real
+        # The largest of the real batches: they differ by one image at most.
+        size = -(-len(self.batches["train"]) // len(real))
+        batch = synthetic_batch(
+            self.batches["train"][range(size)], self.trainer.strategy.root_device
+        )
+        return DataLoader(_Repeated(batch, len(real)), batch_size=None)
+
+    def read_once(self) -> None:
+        """Brings the training images' cache into memory, as the first epoch of a training does."""
+        for pixels in self.batches["train"].views.values():
+            for image in pixels:
+                image.max()
+
+
+class _Repeated(Dataset[Batch]):
+    """The same batch again and again."""
+
+    def __init__(self, batch: Batch, times: int) -> None:
+        self.batch, self.times = batch, times
+
+    def __len__(self) -> int:
+        return self.times
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.batch
+
+
+def synthetic_batch(like: Batch, device: torch.device) -> Batch:
+    """Random numbers in the shapes and types of a batch.
+
+    Args:
+        like: The batch: views, uint8 (B, 1, H, W), and ``male``, ``age``, ``weight`` and ``row``,
+            (B,) each.
+        device: Where the tensors are made.
+    """
+    batch = {
+        name: torch.randint(0, 256, value.shape, dtype=torch.uint8, device=device)
+        for name, value in like.items()
+        if value.dtype == torch.uint8
+    }
+    count = len(like["age"])
+    return batch | {
+        "male": torch.randint(0, 2, (count,), device=device).float(),
+        "age": _MEAN + _SPREAD * torch.randn(count, device=device),
+        "weight": torch.ones(count, device=device),
+        "row": torch.arange(count, device=device),
+    }
+
+
+def flops_of_step(network: Network, views: Mapping[str, Tensor], male: Tensor | None) -> int:
+    """Floating-point operations of a forward and a backward pass.
+
+    Those of convolutions and products of matrices are counted, a multiplication and an addition as
+    two, as is usual; those of augmentation and the optimiser are not.
+
+    Args:
+        network: The network, in training mode; its gradients are lost.
+        views: Per view uint8, (B, 1, H, W).
+        male: 1 or 0, (B,); None where the network takes no sex.
+    """
+    backward = {torch.ops.aten.convolution_backward: _convolution_backward}
+    with FlopCounterMode(display=False, custom_mapping=backward) as counter:
+        outputs = network(dict(views), male)
+        torch.stack([outputs[name].float().sum() for name in network.heads]).sum().backward()
+    network.zero_grad()
+    return counter.get_total_flops()
+
+
+def _convolution_backward(
+    gradient: Any, pixels: Any, kernel: Any, *rest: Any, **options: Any
+) -> int:
+    # Each gradient takes as many operations as the convolution did. torch's own formula counts a
+    # depthwise convolution's as if every channel saw all others.
+    *_, transposed, _padding, _groups, wanted = rest
+    return sum(wanted[:2]) * conv_flop_count(pixels, kernel, gradient, transposed)
+
+
+def time_shares(split: Mapping[str, float], flops: float, peak: float) -> dict[str, float]:
+    """What the time of a step goes to, as fractions that add up to 1.
+
+    Args:
+        split: Milliseconds of each of ``PARTS``.
+        flops: Of the step.
+        peak: The device's, per second.
+
+    Returns:
+        ``arithmetic``: what the network's arithmetic would take at the peak; ``network``: what
+        forward and backward take beyond that; and the other parts.
+    """
+    whole = sum(split.values())
+    passes = split["forward"] + split["backward"]
+    arithmetic = min(1000 * flops / peak, passes)
+    others = {part: split[part] for part in PARTS if part not in ("forward", "backward")}
+    times = {"arithmetic": arithmetic, "network": passes - arithmetic, **others}
+    return {name: value / whole for name, value in times.items()}
+
+
+class StepSplit(Profiler):
+    """Shares the time of every epoch out among ``PARTS``: all of it, to the part that runs.
+
+    Args:
+        device: It is waited for wherever a part begins or ends.
+
+    Attributes:
+        epochs: Seconds of each part, for each epoch.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.epochs: list[dict[str, float]] = []
+        self._running: list[str] = []
+        self._last = 0.0
+
+    def start(self, action_name: str) -> None:
+        """Begins a part, within another or not."""
+        part = _part(action_name)
+        if part is None:
+            return
+        if action_name == _EPOCH:
+            self.epochs.append(dict.fromkeys(PARTS, 0.0))
+        self._account()
+        self._running.append(part)
+
+    def stop(self, action_name: str) -> None:
+        """Ends a part; what it lies in goes on."""
+        if _part(action_name) is not None:
+            self._account()
+            self._running.pop()
+
+    def _account(self) -> None:
+        _wait_for(self.device)
+        now = time.perf_counter()
+        if self._running:
+            self.epochs[-1][self._running[-1]] += now - self._last
+        self._last = now
+
+
+_EPOCH, _AUGMENTATION = "run_training_epoch", "augmentation"
+# What Lightning calls the parts. Weights are averaged once the batch has ended.
+_ACTIONS = {
+    "train_dataloader_next": "loading",
+    "batch_to_device": "loading",
+    _AUGMENTATION: "augmentation",
+    "training_step": "forward",
+    "backward": "backward",
+    "optimizer_step": "optimiser",
+    "optimizer_zero_grad": "optimiser",
+    "lr_scheduler_step": "optimiser",
+    "on_train_batch_end": "optimiser",
+    _EPOCH: "rest",
+}
+
+
+def _part(action: str) -> str | None:
+    return None if action.startswith("[Callback]") else _ACTIONS.get(action.rpartition(".")[2])
+
+
+class _Epochs(pl.Callback):
+    """Images and seconds of every epoch; a GPU is waited for at its ends alone."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.images: list[int] = []
+        self.seconds: list[float] = []
+        self._begun = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.images.append(0)
+        _wait_for(self.device)
+        self._begun = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, number: int
+    ) -> None:
+        self.images[-1] += len(batch["age"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        _wait_for(self.device)
+        self.seconds.append(time.perf_counter() - self._begun)
+
+    def rates(self, kind: str) -> list[float]:
+        """Images/s of the epochs of a kind but its first."""
+        epochs = enumerate(zip(self.images, self.seconds, strict=True))
+        return [images / seconds for epoch, (images, seconds) in epochs if kind_of(epoch) == kind][
+            1:
+        ]
+
+
+class _Operators(pl.Callback):
+    """The time of torch's operators in the last epoch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        # torch's profiler writes lines of its own to the terminal, errors where there is no GPU.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        self.profile = torch.autograd.profiler.profile(
+            use_device="cuda" if device.type == "cuda" else None, record_shapes=True
+        )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.current_epoch == (trainer.max_epochs or 0) - 1:
+            self.profile.__enter__()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.current_epoch == (trainer.max_epochs or 0) - 1:
+            _wait_for(self.device)
+            self.profile.__exit__(None, None, None)
+
+    def shares(self) -> dict[str, float]:
+        """Fractions of the operators' time, the most first."""
+        own = "self_cpu_time_total" if self.device.type == "cpu" else "self_device_time_total"
+        times: dict[str, float] = {}
+        for event in self.profile.key_averages(group_by_input_shape=True):
+            if event.key.startswith("aten::"):
+                name = _operator(event.key.removeprefix("aten::"), event.input_shapes)
+                times[name] = times.get(name, 0.0) + float(getattr(event, own))
+        whole = sum(times.values())
+        most = sorted(times.items(), key=lambda item: item[1], reverse=True)[:_OPERATORS]
+        return {name: spent / whole for name, spent in most}
+
+
+def _operator(name: str, shapes: Sequence[Sequence[int]]) -> str:
+    # Depthwise and other grouped convolutions compute little for the memory that they move.
+    images = [shape for shape in shapes if len(shape) == 4]
+    if "convolution" in name and len(images) > 1:
+        pixels, kernel = images[-2:]
+        return f"grouped {name}" if pixels[1] > kernel[1] else name
+    return name
+
+
+class _Bench:
+    """The measurement of one network.
+
+    Args:
+        data: The data set, set up.
+        experiment: The settings.
+        device: Where the network trains.
+        bar: Counts the four parts of the measurement.
+    """
+
+    def __init__(
+        self, data: AlternatingData, experiment: Experiment, device: torch.device, bar: tqdm[Any]
+    ) -> None:
+        self.data, self.experiment, self.device, self.bar = data, experiment, device, bar
+        ages = data.train_manifest["boneage"]
+        network = build_network(experiment, *mean_and_deviation(ages))
+        self.parameters = sum(weight.numel() for weight in network.parameters())
+        # Batch normalisation trains on two images at least.
+        pair = synthetic_batch(data.batches["train"][[0, 0]], torch.device("cpu"))
+        self.flops = flops_of_step(
+            network,
+            {view: pair[view] for view in network.views},
+            pair["male"] if experiment.model.gender else None,
+        ) / len(pair["age"])
+        self.module: BoneAgeModule = make_module(network, experiment)
+
+    def measure(self, seconds: float, peak: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """A row of ``COLUMNS`` for each kind, without those that tell where, and the details."""
+        trial = _Epochs(self.device)
+        self._train(_TRIAL_STEPS, epochs=len(KINDS), callbacks=[trial])
+        step = trial.seconds[-1] / min(_TRIAL_STEPS, self._longest)
+        steps, rounds = share_out(_SPEED * seconds / step, self._longest)
+        epochs = _Epochs(self.device)
+        self._train(steps, epochs=len(KINDS) * (rounds + 1), callbacks=[epochs])
+        split = self._split(max(1, int(_SPLIT * seconds / step / (2 * len(KINDS)))))
+        operators = _Operators(self.device)
+        self._train(_OPERATOR_STEPS, epochs=len(KINDS), callbacks=[operators])
+        rates = {kind: epochs.rates(kind) for kind in KINDS}
+        rows = [self._row(kind, rates, split[kind], steps, peak) for kind in KINDS]
+        images = rows[0]["batch_size"]
+        details = {
+            "images_per_s": rates,
+            "share_of_synthetic": side_by_side(rates["real"], rates["synthetic"]),
+            "shares": time_shares(split["real"], images * self.flops, peak),
+            "operators": operators.shares(),
+        }
+        return rows, details
+
+    @property
+    def _longest(self) -> int:
+        """Steps of a whole epoch."""
+        size = self.experiment.training.batch_size
+        return -(-len(self.data.batches["train"]) // size)
+
+    def _train(self, steps: int, *, epochs: int, **options: Any) -> None:
+        settings = self.experiment.training.model_copy(update={"epochs": epochs})
+        trainer = make_trainer(
+            settings,
+            devices="1" if self.device.type == "cuda" else "cpu",
+            logger=False,
+            limit_train_batches=min(steps, self._longest),
+            limit_val_batches=0,
+            reload_dataloaders_every_n_epochs=1,
+            **options,
+        )
+        try:
+            trainer.fit(self.module, datamodule=self.data)
+        except (SystemExit, KeyboardInterrupt):
+            # Lightning turns an interrupt into an exit.
+            raise Interrupted("interrupted; nothing was written") from None
+        self.bar.update()
+
+    def _split(self, steps: int) -> dict[str, dict[str, float]]:
+        """Milliseconds per step of each part, for each kind, after an epoch that does not count."""
+        split = StepSplit(self.device)
+        hooks = (
+            self.module.augmentation.register_forward_pre_hook(
+                lambda *_: split.start(_AUGMENTATION)
+            ),
+            self.module.augmentation.register_forward_hook(lambda *_: split.stop(_AUGMENTATION)),
+        )
+        self._train(steps, epochs=2 * len(KINDS), profiler=split)
+        for hook in hooks:
+            hook.remove()
+        steps = min(steps, self._longest)
+        return {
+            kind_of(epoch): {part: 1000 * seconds / steps for part, seconds in times.items()}
+            for epoch, times in enumerate(split.epochs)
+            if epoch >= len(KINDS)
+        }
+
+    def _row(
+        self,
+        kind: str,
+        rates: Mapping[str, Sequence[float]],
+        split: Mapping[str, float],
+        steps: int,
+        peak: float,
+    ) -> dict[str, Any]:
+        typical = statistics.median(rates[kind])
+        images = len(self.data.batches["train"])
+        return {
+            "data": kind,
+            "images_per_s": typical,
+            "share_of_synthetic": statistics.median(side_by_side(rates[kind], rates["synthetic"])),
+            "epoch_s": images / typical,
+            "epochs": len(rates[kind]),
+            "steps": len(rates[kind]) * steps,
+            "ms_per_step": 1000 * images / self._longest / typical,
+            **{f"{part}_ms": split[part] for part in PARTS},
+            "gflop_per_image": self.flops / 1e9,
+            "gflop_per_s": self.flops * typical / 1e9,
+            "peak_gflop_per_s": peak / 1e9,
+            "share_of_peak": self.flops * typical / peak,
+            "train_images": images,
+            "batch_size": -(-images // self._longest),
+            "parameters": self.parameters,
+            "pixels": " + ".join(f"{h} × {w}" for h, w in self.data.renderer.shapes.values()),
+        }
+
+
+def side_by_side(some: Sequence[float], others: Sequence[float]) -> list[float]:
+    """One by the other, for figures that were measured one after the other.
+
+    Their median tells more than the quotient of both medians where the machine is slow for a while.
+    """
+    return [a / b for a, b in zip(some, others, strict=True)]
+
+
+def share_out(steps: float, longest: int) -> tuple[int, int]:
+    """Deals steps out to epochs of both kinds, as many rounds as fit, of which one does not count.
+
+    Args:
+        steps: How many there is time for.
+        longest: Steps that an epoch can have.
+
+    Returns:
+        Steps per epoch, and rounds that count.
+    """
+    each = min(longest, max(1, int(steps / (len(KINDS) * (_ENOUGH + 1)))))
+    return each, max(_LEAST, int(steps / (len(KINDS) * each)) - 1)
+
+
+def _prepared(experiment: Experiment, precision: str) -> Experiment:
+    changes: dict[str, Any] = {"frozen_epochs": 0}
+    if precision != "auto":
+        changes["precision"] = precision
+    training = experiment.training.model_copy(update=changes)
+    return experiment.model_copy(update={"training": training})
+
+
+@contextmanager
+def _data_set(data: Path | None, chosen: Any) -> Iterator[Path]:
+    if data is not None:
+        yield data
+        return
+    with TemporaryDirectory(prefix="boneage-bench-") as folder:
+        largest = max(each.training.batch_size for each in chosen)
+        write_demo(Path(folder), train=_DRAWN_BATCHES * largest, validation=2, test=0)
+        yield Path(folder)
+
+
+def _peak_arithmetic(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of the fastest of many products of large matrices."""
+    peak = 0.0
+    with _fast_products(device):
+        for size in _MATRICES[device.type]:
+            left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+            times: list[float] = []
+            end = time.perf_counter() + _PEAK_SECONDS
+            while len(times) < _PEAK_LEAST or time.perf_counter() < end:
+                _wait_for(device)
+                begun = time.perf_counter()
+                torch.mm(left, right)
+                _wait_for(device)
+                times.append(time.perf_counter() - begun)
+            peak = max(peak, 2 * size**3 / min(times))
+            if min(times) > _PEAK_SECONDS:
+                # Emulated precisions: the next size would take eight times as long.
+                break
+    return peak
+
+
+@contextmanager
+def _fast_products(device: torch.device) -> Iterator[None]:
+    # cuDNN's convolutions take TF32 for 32 bits where they may; products of matrices do not.
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _where(device: torch.device) -> dict[str, Any]:
+    return {
+        "device": device.type,
+        "hardware": describe_hardware(device),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "boneage": __version__,
+        "date": datetime.now().isoformat(timespec="seconds"),
+    }
