@@ -24,6 +24,9 @@ from boneage_cli.imaging.reading import read_radiograph
 
 Batch = dict[str, Tensor]
 
+# Of the GPU's free memory, how much may hold radiographs; the rest is for the network.
+_SHARE_OF_GPU = 0.4
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -53,6 +56,9 @@ class RadiographBatches(Dataset[Batch]):
         self, views: Rendered, manifest: pd.DataFrame, places: np.ndarray | None = None
     ) -> None:
         self.views = views
+        # The views on the device that trains, where they fit; see ``move_to``.
+        self.resident: dict[str, Tensor] = {}
+        self.resident_places = torch.empty(0, dtype=torch.long)
         self.places = np.arange(len(manifest)) if places is None else places
         self.age = torch.tensor(manifest["boneage"].to_numpy(float), dtype=torch.float32)
         male = manifest["male"].astype("Float32").to_numpy(dtype=float, na_value=math.nan)
@@ -66,15 +72,34 @@ class RadiographBatches(Dataset[Batch]):
         """The views of some rows, uint8 (len(rows), H, W) each, copied."""
         return {name: pixels[self.places[rows]] for name, pixels in self.views.items()}
 
+    def move_to(self, device: torch.device, moved: dict[int, Tensor]) -> None:
+        """Keeps everything on a device from now on, so that no batch has to travel there.
+
+        Args:
+            device: Where.
+            moved: Views that are there already, by the identity of their arrays; folds share them.
+        """
+        for name, pixels in self.views.items():
+            if id(pixels) not in moved:
+                # A copy, since arrays that are mapped from disk cannot be written.
+                moved[id(pixels)] = torch.from_numpy(np.array(pixels)).to(device)
+            self.resident[name] = moved[id(pixels)]
+        self.resident_places = torch.from_numpy(self.places).to(device)
+        self.age, self.male = self.age.to(device), self.male.to(device)
+
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The batch of these rows; a negative row is padding, with weight 0."""
-        index = torch.tensor(rows, dtype=torch.long)
+        index = torch.tensor(rows, dtype=torch.long, device=self.age.device)
         weight = (index >= 0).float()
         index = index.clamp(min=0)
-        batch = {
-            name: torch.from_numpy(pixels).unsqueeze(1)
-            for name, pixels in self.pixels(index.numpy()).items()
-        }
+        if self.resident:
+            places = self.resident_places[index]
+            batch = {name: pixels[places].unsqueeze(1) for name, pixels in self.resident.items()}
+        else:
+            batch = {
+                name: torch.from_numpy(pixels).unsqueeze(1)
+                for name, pixels in self.pixels(index.numpy()).items()
+            }
         return batch | {
             "male": self.male[index],
             "age": self.age[index],
@@ -186,6 +211,7 @@ class BoneAgeData(pl.LightningDataModule):
         self.train_manifest = train.reset_index(drop=True)
         self.validation_manifest = validation.reset_index(drop=True)
         self.batches: dict[str, RadiographBatches] = {}
+        self._moved: dict[int, Tensor] = {}
 
     def prepare_data(self) -> None:
         """Fills the caches, in one process of each machine; that process keeps what it mapped."""
@@ -214,6 +240,10 @@ class BoneAgeData(pl.LightningDataModule):
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
         batches = self.batches[split]
         trainer = self.trainer
+        if trainer is not None and not batches.resident:
+            device = trainer.strategy.root_device
+            if device.type == "cuda" and self._fits(device):
+                batches.move_to(device, self._moved)
         sampler = EpochBatches(
             len(batches),
             self.experiment.training.batch_size,
@@ -224,8 +254,17 @@ class BoneAgeData(pl.LightningDataModule):
         )
         # Slicing mapped bytes takes microseconds: worker processes would only copy them again.
         return DataLoader(
-            batches, sampler=sampler, batch_size=None, pin_memory=torch.cuda.is_available()
+            batches,
+            sampler=sampler,
+            batch_size=None,
+            pin_memory=torch.cuda.is_available() and not batches.resident,
         )
+
+    def _fits(self, device: torch.device) -> bool:
+        views = {id(view): view for each in self.batches.values() for view in each.views.values()}
+        needed = sum(view.nbytes for key, view in views.items() if key not in self._moved)
+        free, _ = torch.cuda.mem_get_info(device)
+        return needed <= _SHARE_OF_GPU * free
 
     def _views(self, manifest: pd.DataFrame) -> Rendered:
         return view_pixels(manifest, self.renderer, self.cache)

@@ -436,7 +436,7 @@ def _evaluate(folder: Path, datamodule: BoneAgeData, experiment: Experiment) -> 
     predictor = Predictor.load([folder / BUNDLE], precision=experiment.training.precision)
     manifest = datamodule.validation_manifest
     batches = datamodule.batches["validation"]
-    months = predictor.predict_pixels(batches.pixels, batches.male.numpy())
+    months = predictor.predict_pixels(batches.pixels, batches.male.cpu().numpy())
     return evaluate_predictions(
         manifest,
         months,

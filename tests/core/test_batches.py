@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,27 @@ def test_sex_and_age_travel_with_their_image() -> None:
         shown = batch["hand"][:, 0, 0, 0]
         assert batch["age"].tolist() == shown.tolist()
         assert batch["male"].tolist() == [float(image % 3 == 0) for image in shown]
+
+
+def test_batches_that_lie_on_the_device_are_the_same() -> None:
+    chance = np.random.default_rng(0)
+    manifest = pd.DataFrame(
+        {"boneage": chance.uniform(0, 200, 9), "male": pd.array([True, False, None] * 3, "boolean")}
+    )
+    views = {name: chance.integers(0, 256, (12, 4, 4), np.uint8) for name in ("hand", "carpal")}
+    places = chance.permutation(12)[:9]
+    here, there = (RadiographBatches(views, manifest, places) for _ in range(2))
+    shared: dict[int, torch.Tensor] = {}
+    there.move_to(torch.device("cpu"), shared)
+    again = RadiographBatches(views, manifest, places[::-1].copy())
+    again.move_to(torch.device("cpu"), shared)
+    assert len(shared) == 2, "folds share the pixels"
+    for rows in ([3, 0, 8], [2, -1]):
+        plain, moved = here[rows], there[rows]
+        assert plain.keys() == moved.keys()
+        for name, values in plain.items():
+            assert torch.equal(values.nan_to_num(), moved[name].nan_to_num())
+    assert torch.equal(again[[8]]["hand"], here[[0]]["hand"])
 
 
 def test_padding_weighs_nothing() -> None:
