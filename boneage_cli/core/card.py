@@ -52,6 +52,12 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
+    before = origin.get("began_with")
+    begun = (
+        f", begun with the weights of `configs/{before['name']}.toml` ({before['epochs']} epochs)"
+        if before
+        else ""
+    )
     rows = {
         "file": f"`{bundle.path.name}`, {len(content) / 1e6:.1f} MB",
         "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
@@ -63,7 +69,7 @@ def _what(bundle: Bundle) -> Iterator[str]:
         "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
         f"{origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
         "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs, batches of "
-        f"{training.batch_size}, {training.loss} loss, seed {training.seed}",
+        f"{training.batch_size}, {training.loss} loss, seed {training.seed}{begun}",
         "training": f"{_hours(origin.get('seconds'))} on {origin.get('hardware')}",
         "made": f"{str(origin.get('created'))[:10]}, {origin.get('software')}",
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from boneage_cli.core.hardware import (
 )
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
+from boneage_cli.progress import track
 from boneage_cli.threads import usable_threads
 
 if TYPE_CHECKING:
@@ -265,9 +267,11 @@ class _OpenVino:
             with suppress(Exception):
                 # There is none, or it is damaged; OpenVINO raises RuntimeError for either.
                 return core.compile_model(kept, "CPU", settings)
+            shutil.rmtree(kept.with_suffix(""), ignore_errors=True)
         with TemporaryDirectory(prefix="boneage-") as folder:
             made = Path(folder, "graph.xml")
-            _save(graph, made)
+            with track(total=1, description="convert network", unit="network"):
+                _save(graph, made)
             if kept is None or not _keep(made, kept):
                 settings.pop("CACHE_DIR", None)
                 return core.compile_model(made, "CPU", settings)

@@ -31,7 +31,12 @@ WEAKNESSES = (
 )
 
 
-def ship(run: Path, path: Path = SHIPPED_MODEL, data_name: str | None = None) -> None:
+def ship(
+    run: Path,
+    path: Path = SHIPPED_MODEL,
+    data_name: str | None = None,
+    began_with: Path | None = None,
+) -> None:
     """Makes the package's model, and its card beside it, of a finished run.
 
     Weights become 16-bit floats. All figures are measured anew with the file that is written, on
@@ -41,16 +46,25 @@ def ship(run: Path, path: Path = SHIPPED_MODEL, data_name: str | None = None) ->
         run: The run folder; its data set must still be there.
         path: The file; the card has the ending .md.
         data_name: What the card calls the data; None for what the run does.
+        began_with: The run folder whose weights this run began with. Its time counts as well.
     """
     experiment = load_experiment(run / SETTINGS)
-    record, result = read_json(run / RECORD), read_json(run / RESULT)
+    runs = [run] if began_with is None else [began_with, run]
+    seconds = sum(read_json(each / RESULT)["seconds"] for each in runs)
+    before = None if began_with is None else load_experiment(began_with / SETTINGS)
+    record = read_json(run / RECORD)
     data = BoneAgeData(Path(record["data"]), experiment)
     data.setup()
     source = read_source(data.folder)
     with TemporaryDirectory() as folder:
         # Nothing of the package's is replaced before all is measured.
         made = Path(folder, path.name)
-        save_bundle(load_bundle(run / BUNDLE), made, half=True)
+        trained = load_bundle(run / BUNDLE)
+        if before is not None:
+            # Where the file lay is nobody's business.
+            model = experiment.model.model_copy(update={"weights": f"{before.name}.safetensors"})
+            experiment = experiment.model_copy(update={"model": model})
+        save_bundle(replace(trained, experiment=experiment), made, half=True)
         likeness = learn_likeness(made, data, experiment)
         save_bundle(replace(load_bundle(made), likeness=likeness), made, half=True)
         evaluation = evaluate(
@@ -70,7 +84,8 @@ def ship(run: Path, path: Path = SHIPPED_MODEL, data_name: str | None = None) ->
             provenance=bundle.provenance
             | {
                 "data": data_name or bundle.provenance["data"],
-                "seconds": result["seconds"],
+                "seconds": seconds,
+                "began_with": before and {"name": before.name, "epochs": before.training.epochs},
                 "validation": source.validation if source else None,
                 "terms": source.terms if source else None,
                 "citation": source.citation if source else None,
@@ -88,5 +103,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=ship.__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data-name")
+    parser.add_argument("--began-with", type=Path)
     arguments = parser.parse_args()
-    ship(arguments.run, data_name=arguments.data_name)
+    ship(arguments.run, data_name=arguments.data_name, began_with=arguments.began_with)

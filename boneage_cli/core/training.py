@@ -298,7 +298,7 @@ def make_trainer(
         devices=count,
         num_nodes=nodes,
         strategy=parallel if several else "auto",
-        precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device)],
+        precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device, training=True)],
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
         accumulate_grad_batches=settings.accumulate,
@@ -433,7 +433,7 @@ def _device() -> torch.device:
 
 def _evaluate(folder: Path, datamodule: BoneAgeData, experiment: Experiment) -> Evaluation:
     # Measured once more along the path that predict takes, not taken from the log.
-    predictor = Predictor.load([folder / BUNDLE], precision=experiment.training.precision)
+    predictor = Predictor.load([folder / BUNDLE])
     manifest = datamodule.validation_manifest
     batches = datamodule.batches["validation"]
     months = predictor.predict_pixels(batches.pixels, batches.male.cpu().numpy())

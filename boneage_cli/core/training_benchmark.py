@@ -156,7 +156,8 @@ def benchmark_training(
     place = torch.device(choose_device(device))
     prepared = {name: _prepared(each, precision) for name, each in chosen.items()}
     precisions = {
-        name: choose_precision(each.training.precision, place) for name, each in prepared.items()
+        name: choose_precision(each.training.precision, place, training=True)
+        for name, each in prepared.items()
     }
     about: dict[str, Any] = {
         "models": [*prepared],

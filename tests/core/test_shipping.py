@@ -100,6 +100,18 @@ def test_shipping_measures_what_it_ships(demo_run: Run, tmp_path: Path) -> None:
     assert f"{value:.2f} (" in mae_of_card(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
+def test_the_card_names_what_a_run_began_with_and_counts_its_time(
+    demo_run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    ship(demo_run.folder, path, began_with=demo_run.folder)
+    bundle = load_bundle(path)
+    assert bundle.provenance["seconds"] == pytest.approx(2 * demo_run.seconds, abs=0.2)
+    assert bundle.experiment.model.weights == "tiny.safetensors"
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "begun with the weights of `configs/tiny.toml` (2 epochs)" in card
+
+
 def test_a_model_without_figures_gets_no_card(demo_bundle: Path) -> None:
     bundle = load_bundle(demo_bundle)
     bundle.metrics.pop("validation")
