@@ -25,12 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import numpy as np
 import platformdirs
 
-from boneage_cli.core.hardware import (
-    Precision,
-    autocast,
-    cpu_has_bf16,
-    device_type,
-)
+from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_type
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
@@ -43,6 +38,8 @@ Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 CACHE_VARIABLE = "BONEAGE_CACHE"
 # What turns settings and weights into a graph: whoever edits it must not meet old graphs.
 _SOURCES = (Path(__file__).with_name("graphs.py"), Path(__file__).parents[1] / "models")
+# Converted networks that are kept, those used last; each takes twice the space of its weights.
+MOST_KEPT = 32
 
 
 @dataclass(frozen=True)
@@ -266,9 +263,13 @@ class _OpenVino:
             settings = settings | {"CACHE_DIR": str(kept.with_suffix(""))}
             with suppress(Exception):
                 # There is none, or it is damaged; OpenVINO raises RuntimeError for either.
-                return core.compile_model(kept, "CPU", settings)
+                model = core.compile_model(kept, "CPU", settings)
+                with suppress(OSError):
+                    kept.touch()
+                return model
             shutil.rmtree(kept.with_suffix(""), ignore_errors=True)
-        with TemporaryDirectory(prefix="boneage-") as folder:
+        # Some systems do not remove files that are still mapped into memory.
+        with TemporaryDirectory(prefix="boneage-", ignore_cleanup_errors=True) as folder:
             made = Path(folder, "graph.xml")
             with track(total=1, description="convert network", unit="network"):
                 _save(graph, made)
@@ -306,6 +307,11 @@ def _keep(made: Path, path: Path) -> bool:
         for suffix in (".bin", ".xml"):
             with whole_file(path.with_suffix(suffix)) as temporary:
                 temporary.write_bytes(made.with_suffix(suffix).read_bytes())
+        kept = sorted(path.parent.glob("*.xml"), key=lambda file: file.stat().st_mtime)
+        for old in kept[:-MOST_KEPT]:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".bin").unlink(missing_ok=True)
+            shutil.rmtree(old.with_suffix(""), ignore_errors=True)
     except OSError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.runtime import CACHE_VARIABLE, choose_backend
+from boneage_cli.core.runtime import CACHE_VARIABLE, MOST_KEPT, choose_backend
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 
@@ -84,6 +85,23 @@ def test_a_damaged_network_in_the_cache_is_made_anew(
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert months(demo_bundle, cases).tolist() == expected.tolist()
     assert months(demo_bundle, cases).tolist() == expected.tolist()
+
+
+def test_only_so_many_networks_are_kept_those_used_last(
+    demo_bundle: Path, cases: list[Case], cache: Path
+) -> None:
+    (cache / "openvino").mkdir(parents=True)
+    for age in range(MOST_KEPT):
+        old = cache / "openvino" / f"{age:02}.xml"
+        for file in (old, old.with_suffix(".bin")):
+            file.write_text("an old one")
+            os.utime(file, (1e9 - age, 1e9 - age))
+    months(demo_bundle, cases)
+    for suffix in ("xml", "bin"):
+        kept = {file.stem for file in (cache / "openvino").glob(f"*.{suffix}")}
+        assert len(kept) == MOST_KEPT
+        assert f"{MOST_KEPT - 1:02}" not in kept
+        assert "00" in kept
 
 
 def test_a_correction_is_not_answered_by_the_network_without_it(
