@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,18 @@ def _network(weights: StoredWeights, path: Path) -> LandmarkNetwork:
     return network.eval()
 
 
+def landmark_graph(path: Path = SHIPPED) -> tuple[Graph, int]:
+    """The key-point network of a bundle as every runtime takes it, and the side of its square.
+
+    Raises:
+        BoneageError: There is no such file, or it is no key-point bundle.
+    """
+    path = Path(path)
+    header, weights = _read(path)
+    make = partial(_network, weights, path)
+    return _graph(make, header["size"], weights.digest), header["size"]
+
+
 def _graph(make: Any, size: int, key: str | None = None) -> Graph:
     """The key-point network as every runtime takes it, see ``KeyPointGraph``."""
 
@@ -168,14 +181,12 @@ class LandmarkLocator:
         Raises:
             BoneageError: It cannot be read, or the device is not there.
         """
-        path = Path(path or SHIPPED)
-        header, weights = _read(path)
-        graph = _graph(lambda: _network(weights, path), header["size"], weights.digest)
+        graph, size = landmark_graph(path or SHIPPED)
         device = choose_device(device)
         if backend == "auto" and choose_backend("auto", "cpu", "32") == "openvino":
             device = "cpu"
         run = run_graph(graph, backend, device, "32")
-        return cls(run, header["size"], batch_size=batch_size)
+        return cls(run, size, batch_size=batch_size)
 
     @classmethod
     def of(

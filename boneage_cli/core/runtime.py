@@ -40,6 +40,8 @@ CACHE_VARIABLE = "BONEAGE_CACHE"
 _SOURCES = (Path(__file__).with_name("graphs.py"), Path(__file__).parents[1] / "models")
 # Converted networks that are kept, those used last; each takes twice the space of its weights.
 MOST_KEPT = 32
+SHIPPED_GRAPHS = Path(__file__).parents[1] / "weights" / "openvino"
+"""The package's networks, converted: so a first start is as quick as any other."""
 
 
 @dataclass(frozen=True)
@@ -258,25 +260,51 @@ class _OpenVino:
     @staticmethod
     def _compiled(core: Any, graph: Graph, settings: dict[str, Any]) -> Any:
         kept = _kept(graph)
-        if kept is not None:
+        if kept is None:
+            places = []
+        else:
             # What is compiled for this processor is kept beside it.
-            settings = settings | {"CACHE_DIR": str(kept.with_suffix(""))}
+            compiled = {"CACHE_DIR": str(kept.with_suffix(""))}
+            shipped = shipped_graph(graph)
+            places = [(kept, compiled), (shipped, compiled), (shipped, {})]
+        for path, beside in places:
+            # There is none, or it is damaged; OpenVINO raises RuntimeError for either.
             with suppress(Exception):
-                # There is none, or it is damaged; OpenVINO raises RuntimeError for either.
-                model = core.compile_model(kept, "CPU", settings)
-                with suppress(OSError):
-                    kept.touch()
+                model = core.compile_model(path, "CPU", settings | beside)
+                if path == kept:
+                    path.touch()
                 return model
-            shutil.rmtree(kept.with_suffix(""), ignore_errors=True)
         # Some systems do not remove files that are still mapped into memory.
         with TemporaryDirectory(prefix="boneage-", ignore_cleanup_errors=True) as folder:
             made = Path(folder, "graph.xml")
             with track(total=1, description="convert network", unit="network"):
                 _save(graph, made)
-            if kept is None or not _keep(made, kept):
-                settings.pop("CACHE_DIR", None)
-                return core.compile_model(made, "CPU", settings)
-        return core.compile_model(kept, "CPU", settings)
+            if kept is not None and _keep(made, kept):
+                shutil.rmtree(kept.with_suffix(""), ignore_errors=True)
+                return core.compile_model(kept, "CPU", settings | compiled)
+            return core.compile_model(made, "CPU", settings)
+
+
+def shipped_graph(graph: Graph, folder: Path = SHIPPED_GRAPHS) -> Path:
+    """Where the package has a graph converted, if it is one of the package's."""
+    return folder / f"{hashlib.sha256(str(graph.key).encode()).hexdigest()[:16]}.xml"
+
+
+def ship_graphs(graphs: Sequence[Graph], folder: Path = SHIPPED_GRAPHS) -> None:
+    """Makes a folder hold these graphs converted, and no others.
+
+    Weights become 16-bit floats, which they are in the package's bundles: nothing is rounded.
+    """
+    import openvino
+
+    with TemporaryDirectory() as temporary:
+        for graph in graphs:
+            path = shipped_graph(graph, Path(temporary))
+            openvino.save_model(convert_to_openvino(graph, batch=1), path, compress_to_fp16=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for file in Path(temporary).iterdir():
+            shutil.copyfile(file, folder / file.name)
 
 
 def _kept(graph: Graph) -> Path | None:

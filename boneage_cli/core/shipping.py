@@ -1,6 +1,7 @@
 """The model that the package carries, and how it is made of a training.
 
-``python -m boneage_cli.core.shipping RUN`` makes it of the run folder of ``configs/rsna.toml``.
+``python -m boneage_cli.core.shipping RUN`` makes it of the run folder of ``configs/rsna.toml``, and
+converts it and the key-point network for OpenVINO; without RUN it only converts.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from boneage_cli.core.config import load_experiment
 from boneage_cli.core.datamodule import BoneAgeData
 from boneage_cli.core.evaluation import evaluate
 from boneage_cli.core.intervals import coverage, random_parts
+from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import BUNDLE, RECORD, RESULT, SETTINGS, SHIPPED_MODEL, read_json
+from boneage_cli.core.runtime import ship_graphs
 from boneage_cli.core.training import calibration_of, learn_likeness
 from boneage_cli.datasets.source import read_source
 from boneage_cli.files import whole_file
@@ -101,8 +104,10 @@ def ship(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=ship.__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="none to convert what is there alone")
     parser.add_argument("--data-name")
     parser.add_argument("--began-with", type=Path)
     arguments = parser.parse_args()
-    ship(arguments.run, data_name=arguments.data_name, began_with=arguments.began_with)
+    if arguments.run is not None:
+        ship(arguments.run, data_name=arguments.data_name, began_with=arguments.began_with)
+    ship_graphs([load_bundle(SHIPPED_MODEL).graph(), landmark_graph()[0]])

@@ -15,8 +15,16 @@ from typer.testing import CliRunner
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case
+from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.runtime import CACHE_VARIABLE, MOST_KEPT, choose_backend
+from boneage_cli.core.runs import SHIPPED_MODEL
+from boneage_cli.core.runtime import (
+    CACHE_VARIABLE,
+    MOST_KEPT,
+    SHIPPED_GRAPHS,
+    choose_backend,
+    shipped_graph,
+)
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 
@@ -50,6 +58,16 @@ def test_every_backend_gives_the_same_months(
     assert np.abs(months(demo_bundle, cases, backend) - expected).max() < 0.01
 
 
+def test_the_package_s_converted_networks_are_those_of_its_weights(
+    cases: list[Case], cache: Path
+) -> None:
+    graphs = [load_bundle(SHIPPED_MODEL).graph(), landmark_graph()[0]]
+    assert {shipped_graph(graph) for graph in graphs} == set(SHIPPED_GRAPHS.glob("*.xml"))
+    expected = months(SHIPPED_MODEL, cases, "torch")
+    assert np.abs(months(SHIPPED_MODEL, cases) - expected).max() < 0.01
+    assert not list(cache.glob("openvino/*.xml")), "nothing had to be converted"
+
+
 def test_months_do_not_depend_on_what_else_is_in_a_batch(
     demo_bundle: Path, cases: list[Case]
 ) -> None:
@@ -58,9 +76,13 @@ def test_months_do_not_depend_on_what_else_is_in_a_batch(
     assert one_by_one.tolist() == together.tolist()
 
 
-def test_the_second_start_needs_no_torch(demo_bundle: Path, cases: list[Case], cache: Path) -> None:
-    arguments = ["predict", cases[0].path, "--sex", "F", "--model", str(demo_bundle), "--force"]
-    first = CliRunner().invoke(app, arguments)
+@pytest.mark.parametrize("own", [True, False])
+def test_a_start_needs_no_torch_once_a_network_is_converted_as_the_package_s_is(
+    own: bool, demo_bundle: Path, cases: list[Case], cache: Path
+) -> None:
+    arguments = ["predict", cases[0].path, "--sex", "F", "--force", "--device", "cpu"]
+    arguments += ["--model", str(demo_bundle)] if own else []
+    first = CliRunner().invoke(app, [*arguments, *([] if own else ["--backend", "torch"])])
     assert first.exit_code == 0, first.output
     program = (
         "import sys; from boneage_cli.__main__ import main\n"
@@ -72,7 +94,7 @@ def test_the_second_start_needs_no_torch(demo_bundle: Path, cases: list[Case], c
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     answer, imported = second.stdout.splitlines()
-    assert answer == first.stdout.strip()
+    assert answer == first.stdout.strip(), second.stderr
     assert imported == "False False"
 
 
