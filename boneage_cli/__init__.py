@@ -1,3 +1,25 @@
 """Bone age in years and months from hand radiographs: a research tool, not a medical device."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.imaging.reading import read_radiograph
+
+__all__ = ["Predictor", "__version__", "read_radiograph"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # What takes long to import is imported when it is asked for.
+    if name == "Predictor":
+        from boneage_cli.core.prediction import Predictor
+
+        return Predictor
+    if name == "read_radiograph":
+        from boneage_cli.imaging.reading import read_radiograph
+
+        return read_radiograph
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -84,12 +84,18 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        bundles: Sequence[Path],
+        bundles: Sequence[str | Path] = (SHIPPED_MODEL,),
         device: str = "auto",
         precision: str = "auto",
         backend: str = "auto",
     ) -> Predictor:
         """Reads models from bundles, run folders, or folders of a cross-validation.
+
+        Args:
+            bundles: Which; the one that the package carries by default.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+            backend: What runs the networks, see ``choose_backend``.
 
         Raises:
             BoneageError: A file is no bundle, or the device or backend is not there.
