@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Lock
 
 import cv2
 
@@ -18,6 +19,11 @@ def usable_threads() -> int:
     return max(1, min(cores or 1, int(asked) if asked.isdecimal() else cores or 1))
 
 
+_lock = Lock()
+_pools = 0
+_before = 0
+
+
 @contextmanager
 def worker_threads(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """A pool of threads, whose waiting work is dropped at the end, however it ends.
@@ -28,11 +34,20 @@ def worker_threads(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
     Args:
         workers: How many; None for one per usable core.
     """
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    _keep_opencv_to_one_thread(+1)
     executor = ThreadPoolExecutor(workers or usable_threads(), thread_name_prefix="worker")
     try:
         yield executor
     finally:
         executor.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before)
+        _keep_opencv_to_one_thread(-1)
+
+
+def _keep_opencv_to_one_thread(change: int) -> None:
+    """Counts the pools there are: OpenCV's setting is that of the process."""
+    global _pools, _before
+    with _lock:
+        if not _pools:
+            _before = cv2.getNumThreads()
+        _pools += change
+        cv2.setNumThreads(1 if _pools else _before)

@@ -38,8 +38,9 @@ class LazyGroup(CommandGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that a line names, loaded."""
-        name, _, rest = super().resolve_command(ctx, args)
-        return name, load_command(str(name)), rest
+        name, found, rest = super().resolve_command(ctx, args)
+        # While a line is being completed there may be none.
+        return name, found and load_command(str(name)), rest
 
 
 def load_command(name: str) -> Any:

@@ -47,6 +47,11 @@ _NOT_OF_TRAINING = {
     "batch_size": "set training.batch_size in the file of --config",
     "workers": "training reads no files once they are cached; leave it out",
 }
+_NOT_OF_BACKENDS = {
+    "backend": "name it in --backends",
+    "batch_size": "radiographs are not read from files here; leave it out",
+    "workers": "radiographs are not read from files here; leave it out",
+}
 # What the rankings' columns are called in tables.
 _FIGURES = {
     "images_per_s": "images/s",
@@ -109,8 +114,8 @@ def bench(
         typer.Option(
             "--backends",
             metavar="A,B,…",
-            help="Run the model in each of these, or in all: torch, compiled (torch.compile), "
-            "onnxruntime, openvino.",
+            help="Run the model in each of these: torch, compiled (torch.compile), onnxruntime, "
+            "openvino; or in all of them that can run here.",
             show_default=False,
         ),
     ] = None,
@@ -227,10 +232,7 @@ def bench(
 
     folder = output or Path(f"bench-{datetime.now():%Y%m%d-%H%M%S}")
     if train:
-        for name, instead in _NOT_OF_TRAINING.items():
-            source = context.get_parameter_source(name)
-            if source is not None and source.name == "COMMANDLINE":
-                raise BoneageError(f"--{name.replace('_', '-')} with --train: {instead}")
+        _refuse(context, "--train", _NOT_OF_TRAINING)
         _bench_training(
             config or [],
             backbones,
@@ -260,6 +262,7 @@ def bench(
     sizes = parse_batch_sizes(batch_sizes)
     _warn_if_busy(busy())
     if backends:
+        _refuse(context, "--backends", _NOT_OF_BACKENDS)
         if backbones or config or reference:
             raise BoneageError(
                 "--backends: runs one trained model in several ways; leave out --backbones, "
@@ -353,6 +356,14 @@ def report(
     table = read_results(results)
     _print_rankings(ranking(table))
     _print_written(output, write_report(table, output))
+
+
+def _refuse(context: typer.Context, beside: str, options: dict[str, str]) -> None:
+    """Refuses options that mean nothing beside another, and says what to do instead."""
+    for name, instead in options.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise BoneageError(f"--{name.replace('_', '-')} with {beside}: {instead}")
 
 
 def _bench_training(

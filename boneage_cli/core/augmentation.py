@@ -73,27 +73,27 @@ class Augmentation(nn.Module):
             views: For each view, uint8 (B, 1, H, W).
 
         Returns:
-            The views changed, float32 in 0…255, same shapes.
+            The views changed, float32 in 0…255, same shapes; as they were where all is off.
         """
+        first = next(iter(views.values()))
+        # Squared, so that most images get little.
+        strength = torch.rand(len(first), 1, 1, 1, device=first.device).square() * self.noise
         if self.steps is None:
-            return {name: self._noisy(pixels) for name, pixels in views.items()}
-        shape = next(iter(views.values())).shape
+            return {name: self._noisy(pixels, strength) for name, pixels in views.items()}
+        shape = first.shape
         draw = self._draw(self.steps, shape)
         changed: dict[str, Tensor] = {}
         for name, pixels in views.items():
             params = [_for_size(item, shape, pixels.shape) for item in draw]
-            changed[name] = self._noisy(
-                self.steps(pixels.float().div_(255), params=params).mul_(255)
-            )
+            seen = self.steps(pixels.float().div_(255), params=params).mul_(255)
+            changed[name] = self._noisy(seen, strength)
         return changed
 
-    def _noisy(self, pixels: Tensor) -> Tensor:
+    def _noisy(self, pixels: Tensor, strength: Tensor) -> Tensor:
         if not self.noise:
             return pixels
-        # Squared, so that most images get little.
-        shares = torch.rand(len(pixels), 1, 1, 1, device=pixels.device).square()
         grain = torch.randn(pixels.shape, device=pixels.device)
-        return (pixels + 255 * self.noise * shares * grain).clamp(0, 255)
+        return (pixels + 255 * strength * grain).clamp(0, 255)
 
     def _draw(self, steps: AugmentationSequential, shape: torch.Size) -> list[ParamItem]:
         draw = steps.forward_parameters(shape)

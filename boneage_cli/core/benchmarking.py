@@ -51,6 +51,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.models.families import FAMILIES
 from boneage_cli.progress import track
+from boneage_cli.threads import usable_threads
 
 TABLE, RECORD = "bench.csv", "bench.json"
 TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
@@ -225,18 +226,15 @@ def parse_batch_sizes(text: str) -> list[int]:
 
 
 def parse_backends(text: str) -> list[str]:
-    """Names of backends from text such as ``torch,openvino``, each once; ``all`` for all there are.
+    """Names of backends from text such as ``torch,openvino``, each once; or ``all``.
 
     Raises:
         BoneageError: One of them is unknown.
     """
-    known = [name for name in get_args(Backend) if name != "auto"]
-    if text == "all":
-        return known
+    known = ["all", *get_args(Backend)]
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in (*known, "auto")]
-    if unknown or not names:
-        raise BoneageError(f"--backends {text}: write some of {','.join(known)}, or all")
+    if not names or not set(names) <= set(known):
+        raise BoneageError(f"--backends {text}: write some of {', '.join(known)}")
     return names
 
 
@@ -399,6 +397,8 @@ def benchmark_networks(
     with bar:
         for network in networks:
             predictor = Predictor([network.load()], device, precision, backend)
+            (bundle,) = predictor.bundles
+            weights = sum(weight.numel() for weight in bundle.network().parameters())
             about = about or _about(predictor, seconds) | {"models": [n.name for n in networks]}
             for size in batch_sizes:
                 try:
@@ -407,7 +407,7 @@ def benchmark_networks(
                     torch.cuda.empty_cache()
                     notes.append(f"{network.name}, batch {size}: does not fit into memory")
                 else:
-                    rows.append(_row(network.name, predictor, size, passes))
+                    rows.append(_row(network.name, predictor, size, passes, weights))
                 bar.update()
     return Benchmark(about=about, throughput=rows, notes=notes)
 
@@ -427,7 +427,7 @@ def benchmark_backends(
 
     Args:
         model: A bundle or run folder.
-        backends: What is to run it, see ``choose_backend``.
+        backends: What is to run it, see ``choose_backend``; ``all`` for what can run here.
         images: Radiographs to compare the months of, see ``benchmark_model``; all of them are.
         male: The sex of the children that no table names.
         batch_sizes: Of the passes of the network.
@@ -438,11 +438,23 @@ def benchmark_backends(
     Raises:
         BoneageError: The model or a radiograph cannot be read, or a backend is not there.
     """
-    (network,) = trained([model])
+    networks = trained([model])
+    if len(networks) > 1:
+        raise BoneageError(f"{model}: holds {len(networks)} models; name one of them with --model")
+    (network,) = networks
+    where = choose_device(device)
+    arithmetic = choose_precision(precision, where)
+    notes = []
+    if "all" in backends:
+        backends = []
+        for name in (each for each in get_args(Backend) if each != "auto"):
+            try:
+                backends = [*backends, choose_backend(name, where, arithmetic)]
+            except BoneageError as error:
+                notes.append(str(error))
     # Better a mistake now than after minutes of measuring the others.
     for backend in backends:
-        where = choose_device(device)
-        choose_backend(backend, where, choose_precision(precision, where))
+        choose_backend(backend, where, arithmetic)
     bundle = network.load()
     eager = Predictor([bundle], device, "32", "torch")
     (settings,) = eager.view_settings
@@ -459,8 +471,10 @@ def benchmark_backends(
 
     expected = eager.predict_pixels(pixels, sexes)
     measured = Benchmark(
-        _about(eager, seconds) | {"models": [str(model)], "backend": ",".join(backends)},
+        _about(eager, seconds)
+        | {"models": [str(model)], "backend": ",".join(backends), "precision": arithmetic},
         throughput=[],
+        notes=notes,
         images=described,
         differences=[],
     )
@@ -588,7 +602,7 @@ def _from_files(
         until_time_is_up(), batch_size=batch_size, workers=workers, force=True
     )
     figures = _rate(_checked(found), time.perf_counter() - begun)
-    return figures | {"batch_size": batch_size, "workers": workers or os.cpu_count() or 1}
+    return figures | {"batch_size": batch_size, "workers": workers or usable_threads()}
 
 
 @torch.no_grad()
@@ -664,7 +678,7 @@ def _repetitions(seconds: float) -> Iterator[None]:
 
 
 def _row(
-    name: str, predictor: Predictor, batch_size: int, milliseconds: Sequence[float]
+    name: str, predictor: Predictor, batch_size: int, milliseconds: Sequence[float], weights: int
 ) -> dict[str, Any]:
     (bundle,) = predictor.bundles
     about = _about(predictor)
@@ -674,7 +688,7 @@ def _row(
         "batch_size": batch_size,
         "passes": len(milliseconds),
         **throughput_figures(milliseconds, batch_size),
-        "parameters": sum(weight.numel() for weight in bundle.network().parameters()),
+        "parameters": weights,
         "pixels": " + ".join(f"{height} × {width}" for height, width in shapes),
         **{column: about[column] for column in COLUMNS if column in about},
     }

@@ -106,7 +106,8 @@ class Bundle:
         key = None
         if isinstance(self.weights, StoredWeights):
             model, scale = experiment.model.model_dump_json(), (self.age_mean, self.age_std)
-            key = json.dumps([self.weights.digest, model, scale, shapes, self.correction])
+            made_of = [self.weights.digest, model, scale, shapes, self.correction, with_features]
+            key = json.dumps(made_of)
         return Graph(make, inputs, ("months", "features") if with_features else ("months",), key)
 
 

@@ -77,12 +77,17 @@ class RadiographBatches(Dataset[Batch]):
 
         Args:
             device: Where.
-            moved: Views that are there already, by the identity of their arrays; folds share them.
+            moved: Views that are there already, by the identity of their arrays: the parts of a
+                fold share them.
         """
         for name, pixels in self.views.items():
             if id(pixels) not in moved:
-                # A copy, since arrays that are mapped from disk cannot be written.
-                moved[id(pixels)] = torch.from_numpy(np.array(pixels)).to(device)
+                there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+                # Piece by piece: all at once would be held in memory beside.
+                for start in range(0, len(pixels), 256):
+                    piece = slice(start, start + 256)
+                    there[piece] = torch.from_numpy(np.array(pixels[piece]))
+                moved[id(pixels)] = there
             self.resident[name] = moved[id(pixels)]
         self.resident_places = torch.from_numpy(self.places).to(device)
         self.age, self.male = self.age.to(device), self.male.to(device)

@@ -44,7 +44,9 @@ class AgeGraph(nn.Module):
             of all views.
         """
         views = dict(zip(self.views, inputs, strict=False))
-        male = inputs[len(self.views)] if self.needs_sex else inputs[0].new_zeros(len(inputs[0]))
+        # Of the batch's length without naming it, which would fix it in what is traced.
+        nobody = inputs[0][:, 0, 0, 0].float() * 0
+        male = inputs[len(self.views)] if self.needs_sex else nobody
         maps = self.network.encode(views)
         months = self.network.decide(maps, male if self.takes_sex else None)["age"].float()
         months = corrected(months, self.correction, male)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["32", "bf16", "fp16"]
-# Of NVIDIA's driver, on Linux and on Windows.
-_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+# Of NVIDIA's driver, on Linux and on Windows, and of AMD's, whose GPUs torch calls cuda as well.
+_DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 
 
 def choose_device(name: str = "auto") -> str:
@@ -37,8 +37,13 @@ def choose_device(name: str = "auto") -> str:
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or not (number.isdecimal() or name == kind):
         raise BoneageError(f"--device {name}: unknown; take auto, cpu or cuda")
-    if kind == "cuda" and not _has_gpu():
-        raise BoneageError(f"--device {name}: no CUDA GPU was found; take --device cpu")
+    if kind == "cuda":
+        if not _has_gpu():
+            raise BoneageError(f"--device {name}: no CUDA GPU was found; take --device cpu")
+        import torch
+
+        if int(number or 0) >= torch.cuda.device_count():
+            raise BoneageError(f"--device {name}: there is no such GPU; take --device cuda")
     return name
 
 

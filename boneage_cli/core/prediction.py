@@ -19,7 +19,7 @@ from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.landmarks import Located
 from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
-from boneage_cli.core.runtime import choose_backend, run_graph
+from boneage_cli.core.runtime import run_graph
 from boneage_cli.core.tta import AS_IT_IS, tta_views, turned
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
@@ -67,24 +67,27 @@ class Predictor:
         self.bundles = list(bundles)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        self.backend = choose_backend(backend, self.device, self.precision)
         self.runners = [
             run_graph(bundle.graph(), backend, self.device, self.precision) for bundle in bundles
         ]
+        self.backend = self.runners[0].backend if self.runners else backend
         self.needs_sex = any(bundle.needs_sex for bundle in bundles)
         # A model of girls alone knows nothing of boys.
         self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
         self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
         # Models that see the same pixels share them, and all that need key points the same ones.
         self.renderers = {
-            settings: ViewRenderer(settings, self.device, backend)
+            # Only the age network is worth compiling.
+            settings: ViewRenderer(
+                settings, self.device, "auto" if backend == "compiled" else backend
+            )
             for settings in dict.fromkeys(self.view_settings)
         }
 
     @classmethod
     def load(
         cls,
-        bundles: Sequence[str | Path] = (SHIPPED_MODEL,),
+        bundles: str | Path | Sequence[str | Path] = SHIPPED_MODEL,
         device: str = "auto",
         precision: str = "auto",
         backend: str = "auto",
@@ -100,6 +103,8 @@ class Predictor:
         Raises:
             BoneageError: A file is no bundle, or the device or backend is not there.
         """
+        if isinstance(bundles, (str, Path)):
+            bundles = [bundles]
         if not bundles:
             raise BoneageError("--model: name at least one model bundle")
         files = [file for path in bundles for file in bundles_at(Path(path))]

@@ -76,7 +76,7 @@ COLUMNS = (
     "key",
 )
 # Raised when crops change in a way that neither settings nor networks tell.
-FORMAT = 2
+FORMAT = 3
 # The table is written at least so often, so that a killed run loses little, seconds.
 _SAVE_EVERY = 5.0
 # Each look at the files' contents, so that it shows progress.

@@ -15,11 +15,13 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -37,9 +39,12 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 CACHE_VARIABLE = "BONEAGE_CACHE"
 # What turns settings and weights into a graph: whoever edits it must not meet old graphs.
-_SOURCES = (Path(__file__).with_name("graphs.py"), Path(__file__).parents[1] / "models")
+_SOURCES = (
+    *(Path(__file__).with_name(name) for name in ("bundle.py", "graphs.py", "landmarks.py")),
+    *(Path(__file__), Path(__file__).parents[1] / "models"),
+)
 # Converted networks that are kept, those used last; each takes twice the space of its weights.
-MOST_KEPT = 32
+MOST_KEPT = 16
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "weights" / "openvino"
 """The package's networks, converted: so a first start is as quick as any other."""
 
@@ -67,7 +72,13 @@ class Graph:
 
 
 class Runner(Protocol):
-    """What runs a graph; from several threads at a time."""
+    """What runs a graph; from several threads at a time.
+
+    Attributes:
+        backend: Its name.
+    """
+
+    backend: str
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         """The outputs, float32, of inputs in order; the first axis of each is the batch."""
@@ -93,6 +104,8 @@ def choose_backend(name: str, device: str, precision: Precision) -> Backend:
             raise BoneageError(f"--backend {name}: runs on the CPU here; add --device cpu")
         needed = ("onnx", "onnxscript", "onnxruntime") if name == "onnxruntime" else ("openvino",)
         check_packages(f"--backend {name}", needed)
+    if name == "openvino" and precision == "bf16" and not cpu_has_bf16():
+        raise BoneageError("--backend openvino: this CPU has no bf16; add --precision 32")
     if name == "onnxruntime" and precision != "32":
         raise BoneageError("--backend onnxruntime: runs in full precision; add --precision 32")
     return name  # type: ignore[return-value]
@@ -107,7 +120,7 @@ def check_packages(asked: str, packages: Sequence[str]) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise BoneageError(
-            f"{asked}: needs {', '.join(missing)}; install with: pip install 'boneage[export]'"
+            f"{asked}: needs {', '.join(missing)}; install with: pip install {' '.join(missing)}"
         )
 
 
@@ -129,16 +142,26 @@ def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> 
             return _OpenVino(graph, precision)
         if chosen == "onnxruntime":
             return _OnnxRuntime(graph)
+        runner = _Torch(graph, device, precision, compiled=chosen == "compiled")
+        if chosen == "compiled":
+            # It is compiled now, where a failure has a name, and not in the midst of a batch.
+            runner(*graph.example().values())
     except BoneageError:
         raise
     except Exception as error:
         # Each of them raises what its parts please.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if chosen == "torch":
+            raise
         if backend != "auto":
-            reason = str(error).strip().splitlines()[0]
             raise BoneageError(
                 f"--backend {backend}: cannot run this network ({reason}); take --backend torch"
             ) from error
-    return _Torch(graph, device, precision, compiled=chosen == "compiled")
+        warnings.warn(
+            f"{chosen} cannot run this network ({reason}); torch does, more slowly", stacklevel=2
+        )
+        return _Torch(graph, device, precision)
+    return runner
 
 
 def cache_folder() -> Path:
@@ -198,17 +221,29 @@ def write_onnx(graph: Graph, path: Path) -> None:
 class _Torch:
     """Runs a module on its device, in batches as they come."""
 
-    def __init__(self, graph: Graph, device: str, precision: Precision, compiled: bool) -> None:
+    def __init__(
+        self, graph: Graph, device: str, precision: Precision, *, compiled: bool = False
+    ) -> None:
         import torch
 
         module = graph.make().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module: Any = torch.compile(module, dynamic=True) if compiled else module
         self.device, self.precision = device, precision
+        self.backend = "compiled" if compiled else "torch"
+        # Compiling is not safe in several threads at a time.
+        self.alone: AbstractContextManager[Any] = Lock() if compiled else nullcontext()
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         import torch
 
-        with torch.inference_mode(), autocast(self.precision, self.device):
+        # Full precision is just that: convolutions on GPUs would else keep ten bits of it.
+        exact = torch.backends.cudnn.flags(allow_tf32=False) if self.precision == "32" else None
+        with (
+            self.alone,
+            torch.inference_mode(),
+            autocast(self.precision, self.device),
+            exact or nullcontext(),
+        ):
             # A copy, since arrays that are mapped from disk cannot be written.
             tensors = [torch.from_numpy(np.array(array)).to(self.device) for array in inputs]
             return tuple(output.float().cpu().numpy() for output in self.module(*tensors))
@@ -221,6 +256,8 @@ class _OpenVino:
     CPUs, batches of these networks are no quicker per image.
     """
 
+    backend = "openvino"
+
     def __init__(self, graph: Graph, precision: Precision) -> None:
         import openvino
 
@@ -232,10 +269,10 @@ class _OpenVino:
             # Threads that read and preprocess need the cores as well.
             "ENABLE_CPU_PINNING": False,
         }
-        model = self._compiled(openvino.Core(), graph, settings)
+        self.model = self._compiled(openvino.Core(), graph, settings)
         self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
-            self.requests.put(model.create_infer_request())
+            self.requests.put(self.model.create_infer_request())
         self.outputs = len(graph.outputs)
         self.pool = ThreadPoolExecutor(streams, thread_name_prefix="network")
 
@@ -259,29 +296,26 @@ class _OpenVino:
 
     @staticmethod
     def _compiled(core: Any, graph: Graph, settings: dict[str, Any]) -> Any:
-        kept = _kept(graph)
-        if kept is None:
-            places = []
-        else:
-            # What is compiled for this processor is kept beside it.
-            compiled = {"CACHE_DIR": str(kept.with_suffix(""))}
-            shipped = shipped_graph(graph)
-            places = [(kept, compiled), (shipped, compiled), (shipped, {})]
-        for path, beside in places:
-            # There is none, or it is damaged; OpenVINO raises RuntimeError for either.
-            with suppress(Exception):
-                model = core.compile_model(path, "CPU", settings | beside)
-                if path == kept:
-                    path.touch()
-                return model
+        kept, shipped = _kept(graph), shipped_graph(graph)
+        found = [path for path in (kept, shipped) if path is not None and path.is_file()]
+        for path in found:
+            assert kept is not None
+            # What is compiled for this processor is kept beside it, if there is a place.
+            compiled = kept.with_suffix("")
+            for beside in ({"CACHE_DIR": str(compiled)}, {}):
+                # What is damaged is made anew; OpenVINO raises RuntimeError for it.
+                with suppress(Exception):
+                    model = core.compile_model(path, "CPU", settings | beside)
+                    _mark_as_used(kept)
+                    return model
+                shutil.rmtree(compiled, ignore_errors=True)
         # Some systems do not remove files that are still mapped into memory.
         with TemporaryDirectory(prefix="boneage-", ignore_cleanup_errors=True) as folder:
             made = Path(folder, "graph.xml")
             with track(total=1, description="convert network", unit="network"):
                 _save(graph, made)
-            if kept is not None and _keep(made, kept):
-                shutil.rmtree(kept.with_suffix(""), ignore_errors=True)
-                return core.compile_model(kept, "CPU", settings | compiled)
+            if kept is not None:
+                _keep(made, kept)
             return core.compile_model(made, "CPU", settings)
 
 
@@ -313,8 +347,8 @@ def _kept(graph: Graph) -> Path | None:
 
     if graph.key is None:
         return None
-    # Of OpenVINO's version as well: a later one may read or convert otherwise.
-    made_of = hashlib.sha256(f"{openvino.__version__} {graph.key}".encode())
+    # Later versions may build, read or convert otherwise.
+    made_of = hashlib.sha256(f"{openvino.__version__} {version('timm')} {graph.key}".encode())
     for source in _SOURCES:
         for file in sorted(source.glob("*.py")) if source.is_dir() else [source]:
             made_of.update(file.read_bytes())
@@ -327,26 +361,35 @@ def _save(graph: Graph, path: Path) -> None:
     openvino.save_model(convert_to_openvino(graph, batch=1), path, compress_to_fp16=False)
 
 
-def _keep(made: Path, path: Path) -> bool:
-    """Puts a converted network where the next start finds it; False where there is no place."""
-    try:
+def _keep(made: Path, path: Path) -> None:
+    """Puts a converted network where the next start finds it, if there is a place."""
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The .xml comes last: where it is, the weights are.
         for suffix in (".bin", ".xml"):
             with whole_file(path.with_suffix(suffix)) as temporary:
                 temporary.write_bytes(made.with_suffix(suffix).read_bytes())
-        kept = sorted(path.parent.glob("*.xml"), key=lambda file: file.stat().st_mtime)
-        for old in kept[:-MOST_KEPT]:
-            old.unlink(missing_ok=True)
-            old.with_suffix(".bin").unlink(missing_ok=True)
-            shutil.rmtree(old.with_suffix(""), ignore_errors=True)
-    except OSError:
-        return False
-    return True
+        used: dict[str, float] = {}
+        for each in path.parent.iterdir():
+            used[each.stem] = max(used.get(each.stem, 0.0), each.stat().st_mtime)
+        for stem in sorted(used, key=lambda stem: used[stem])[:-MOST_KEPT]:
+            for suffix in (".xml", ".bin"):
+                path.with_name(stem + suffix).unlink(missing_ok=True)
+            shutil.rmtree(path.with_name(stem), ignore_errors=True)
+
+
+def _mark_as_used(path: Path) -> None:
+    # Not the .xml, by whose time OpenVINO tells whether what it compiled is of this file.
+    with suppress(OSError):
+        for file in (path.with_suffix(".bin"), path.with_suffix("")):
+            if file.exists():
+                os.utime(file)
 
 
 class _OnnxRuntime:
     """Runs a graph in ONNX Runtime on the CPU."""
+
+    backend = "onnxruntime"
 
     def __init__(self, graph: Graph) -> None:
         import onnxruntime

@@ -63,10 +63,10 @@ def ship(
         # Nothing of the package's is replaced before all is measured.
         made = Path(folder, path.name)
         trained = load_bundle(run / BUNDLE)
-        if before is not None:
-            # Where the file lay is nobody's business.
-            model = experiment.model.model_copy(update={"weights": f"{before.name}.safetensors"})
-            experiment = experiment.model_copy(update={"model": model})
+        # Where the file lay is nobody's business.
+        began = f"{before.name}.safetensors" if before else Path(experiment.model.weights).name
+        model = experiment.model.model_copy(update={"weights": began})
+        experiment = experiment.model_copy(update={"model": model})
         save_bundle(replace(trained, experiment=experiment), made, half=True)
         likeness = learn_likeness(made, data, experiment)
         save_bundle(replace(load_bundle(made), likeness=likeness), made, half=True)

@@ -360,7 +360,7 @@ def _finish(
     if trainer.is_global_zero:
         plots.learning_curve(history, folder / "learning_curve.png")
         if "age" in experiment.model.targets:
-            evaluation = _evaluate(folder, datamodule, experiment)
+            evaluation = _evaluate(folder, datamodule)
             write_evaluation(evaluation, folder / "validation", f"{folder.name}, validation")
             write_coverage(evaluation.predictions, folder / "validation" / COVERAGE)
             bundle = load_bundle(folder / BUNDLE)
@@ -431,7 +431,7 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _evaluate(folder: Path, datamodule: BoneAgeData, experiment: Experiment) -> Evaluation:
+def _evaluate(folder: Path, datamodule: BoneAgeData) -> Evaluation:
     # Measured once more along the path that predict takes, not taken from the log.
     predictor = Predictor.load([folder / BUNDLE])
     manifest = datamodule.validation_manifest
@@ -457,7 +457,7 @@ def learn_likeness(path: Path, datamodule: BoneAgeData, experiment: Experiment) 
         datamodule: The radiographs of its training, set up.
         experiment: Its settings.
     """
-    predictor = Predictor.load([path], precision=experiment.training.precision)
+    predictor = Predictor.load([path])
     train, validation = (datamodule.batches[split] for split in ("train", "validation"))
     chance = np.random.default_rng(experiment.training.seed)
     some = np.sort(chance.permutation(len(train))[:LIKENESS_IMAGES])

@@ -16,7 +16,7 @@ AS_IT_IS: View = (False, 0.0)
 def tta_views(settings: AugmentationSettings) -> tuple[View, ...]:
     """The views to average over, for a network trained with such augmentation.
 
-    They really differ from each other, and none is of a kind that the network never saw.
+    They really differ from each other; mirrored hands are left to networks that saw some.
     """
     if settings.enabled and settings.flip:
         return (AS_IT_IS, (True, 0.0), (False, 8.0), (True, -8.0))

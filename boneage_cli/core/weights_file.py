@@ -33,8 +33,15 @@ class StoredWeights(Mapping[str, "Tensor"]):
 
     @cached_property
     def digest(self) -> str:
-        """Equal only where the file's content was."""
-        return hashlib.sha256(self._content).hexdigest()
+        """Equal only where these tensors are; whatever else the file holds."""
+        size = int.from_bytes(self._content[:8], "little")
+        header = json.loads(self._content[8 : 8 + size])
+        found = hashlib.sha256()
+        for name in sorted(self._names):
+            start, end = header[name]["data_offsets"]
+            found.update(f"{name} {header[name]['dtype']} {header[name]['shape']}".encode())
+            found.update(self._content[8 + size + start : 8 + size + end])
+        return found.hexdigest()
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
 # Raised when rendering changes in a way that the settings do not tell.
-FORMAT = 3
+FORMAT = 4
 
 
 def cached_pixels(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -20,9 +21,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
+
+from boneage_cli.core.hardware import describe_hardware
 
 BONEAGE = [sys.executable, "-m", "boneage_cli"]
 
@@ -112,10 +116,8 @@ def of_predict(given: Given) -> list[Figure]:
     from boneage_cli.threads import worker_threads
 
     predictor = Predictor.load([given.model or SHIPPED_MODEL])
-    chosen = given.cases(8 if given.quick else 1500)
-    few = chosen[: 8 if given.quick else 150]
-    some = [chosen[number % len(few)] for number in range(len(chosen))]
-    count = len(some)
+    few, count = given.cases(8 if given.quick else 150), 8 if given.quick else 1500
+    some = list(islice(cycle(few), count))
     list(predictor.predict_files(few, force=True))
 
     def alone(work: Callable[[Any], Any], inputs: Sequence[Any]) -> tuple[float, list[Any]]:
@@ -271,21 +273,28 @@ def of_workers(given: Given) -> list[Figure]:
     from boneage_cli.datasets.audit import audit
     from boneage_cli.datasets.manifest import read_manifest
     from boneage_cli.datasets.offline_clahe import clahe_files
+    from boneage_cli.threads import usable_threads
 
     rows = read_manifest(given.data)
     cases = list(islice(manifest_cases(rows), 8 if given.quick else 600))
-    cores = os.cpu_count() or 1
+    cores = usable_threads()
     works: dict[str, Callable[[Path, int], Any]] = {
         "check-data": lambda folder, workers: audit(given.data, workers=workers),
         "clahe": lambda folder, workers: clahe_files([given.images], folder, workers=workers),
         "locate-rois": lambda folder, workers: locate_rois(
-            cases, folder, RoiSettings(), workers=workers
+            # One radiograph at a time in each thread: of several, all cores would run the network.
+            cases,
+            folder,
+            RoiSettings(),
+            batch_size=1,
+            workers=workers,
         ),
     }
     figures = []
     for name, work in works.items():
         seconds = {}
-        for workers in (1, cores):
+        # Once uncounted, so that all files come from memory.
+        for workers in (cores, 1, cores):
             folder = Path(tempfile.mkdtemp())
             try:
                 begun = time.perf_counter()
@@ -357,6 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Figure]]:
     parser.add_argument("--quick", action="store_true", help="few radiographs and repetitions")
     options = parser.parse_args(arguments)
     given = Given(options.images, options.data, options.model, options.quick)
+    load = os.getloadavg()[0]
     names = options.only.split(",")
     if unknown := [name for name in names if name not in PARTS]:
         parser.error(f"--only {unknown[0]}: take {', '.join(PARTS)}")
@@ -365,8 +375,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Figure]]:
         found[name] = PARTS[name](given)
         print("\n".join(_table(name, found[name])), flush=True)
     record = {
+        "command": shlex.join(sys.argv),
         "date": f"{date.today()}",
-        "load": os.getloadavg()[0],
+        "hardware": describe_hardware("cpu"),
+        "versions": {name: version(name) for name in ("boneage", "torch", "openvino")},
+        "load_before": load,
         "parts": {name: [asdict(figure) for figure in rows] for name, rows in found.items()},
     }
     options.output.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")

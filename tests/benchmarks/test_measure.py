@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("part", ["help", "shell", "predict", "backends", "workers", "cache"])
+@pytest.mark.parametrize(
+    "part", ["help", "shell", "predict", "backends", "memory", "workers", "cache"]
+)
 def test_every_part_gives_figures(
     part: str, demo_data: Path, demo_bundle: Path, tmp_path: Path
 ) -> None:

@@ -109,7 +109,10 @@ def test_backends_are_held_against_torch(bench, quick: str, demo_data: Path) -> 
 
 @pytest.mark.parametrize(
     "options",
-    ["--backends tensorrt", "--backends torch --reference", "--backends torch --backbones m46"],
+    [
+        *("--backends tensorrt", "--backends torch --reference"),
+        *("--backends torch --backbones m46", "--backends torch --workers 2"),
+    ],
 )
 def test_what_backends_do_not_take_is_one_line(bench, options: str) -> None:
     assert "--backends" in bench(options, status=2).stderr
