@@ -97,8 +97,9 @@ def test_networks_are_compared_and_ranked_without_training(
         assert all(name in ranked for name in names)
 
 
-def test_backends_are_held_against_torch(bench, quick: str, demo_data: Path) -> None:
-    result = bench(f"{quick} --backends torch,openvino --images {demo_data / 'test'} --output out")
+def test_backends_are_held_against_torch(bench, demo_bundle: Path, demo_data: Path) -> None:
+    options = f"--model {demo_bundle} --batch-sizes 1,2 --seconds 0.1 --device cpu --output out"
+    result = bench(f"{options} --backends torch,openvino --images {demo_data / 'test'}")
     assert "openvino" in result.stdout
     record = json.loads(Path("out/bench.json").read_text(encoding="utf-8"))
     torch, openvino = record["differences"]

@@ -83,13 +83,11 @@ def test_settings_and_provenance_travel_in_the_file(export, demo_bundle: Path) -
 
 
 def test_radiographs_of_the_user_s_own_are_compared_on(export, demo_data: Path) -> None:
-    pytest.importorskip("openvino")
     result = export(f"--format openvino --output a.xml --images {demo_data / 'test'}")
     assert "16 radiographs, as girls and as boys" in result.stdout
     assert {path.name for path in Path().iterdir()} == {"a.xml", "a.bin"}
 
 
 def test_a_name_that_does_not_fit_the_format_is_refused(export) -> None:
-    pytest.importorskip("openvino")
     assert "ends .xml" in export("--format openvino --output model.onnx", status=2).stderr
     assert list(Path().iterdir()) == []

@@ -54,6 +54,14 @@ def months(bundle: Path, cases: list[Case], backend: str = "auto", **options: in
     )
 
 
+NEEDS_EXTRA = pytest.param(
+    "onnxruntime",
+    marks=pytest.mark.skipif(
+        find_spec("onnxruntime") is None, reason="the extra boneage[export] is not installed"
+    ),
+)
+
+
 def chance(graph: Graph, batch: int) -> list[np.ndarray]:
     """Random pixels and sexes."""
     random = np.random.default_rng(0)
@@ -63,7 +71,7 @@ def chance(graph: Graph, batch: int) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("backend", ["openvino", NEEDS_EXTRA])
 def test_every_backend_gives_the_same_months(
     backend: str, demo_bundle: Path, cases: list[Case], cache: Path
 ) -> None:
@@ -171,7 +179,7 @@ VARIANTS: dict[str, dict[str, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("backend", ["openvino", NEEDS_EXTRA])
 def test_networks_of_every_make_run_alike(backend: str, variant: str, tiny: Experiment) -> None:
     values = tiny.model_dump(mode="json")
     values["regions"] |= {"height": 32, "width": 32}
