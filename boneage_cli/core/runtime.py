@@ -45,6 +45,7 @@ _SOURCES = (
 )
 # Converted networks that are kept, those used last; each takes twice the space of its weights.
 MOST_KEPT = 16
+_FIRST = Lock()
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "weights" / "openvino"
 """The package's networks, converted: so a first start is as quick as any other."""
 
@@ -275,6 +276,10 @@ class _OpenVino:
             self.requests.put(self.model.create_infer_request())
         self.outputs = len(graph.outputs)
         self.pool = ThreadPoolExecutor(streams, thread_name_prefix="network")
+        # Its bindings set themselves up at the first inference, and two threads that come first
+        # together wait for each other for ever.
+        with _FIRST:
+            self._one([array[:1] for array in graph.example().values()])
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         images = [[each[row : row + 1] for each in inputs] for row in range(len(inputs[0]))]

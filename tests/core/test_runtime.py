@@ -197,6 +197,29 @@ def test_networks_of_every_make_run_alike(backend: str, variant: str, tiny: Expe
         assert one == pytest.approx(other, abs=1e-3)
 
 
+def test_threads_that_all_begin_at_once_do_not_wait_for_each_other_for_ever() -> None:
+    program = (
+        "import threading, numpy as np\n"
+        "from boneage_cli.core.landmarks import LandmarkLocator\n"
+        "from boneage_cli.imaging.radiograph import Radiograph\n"
+        "locator, start = LandmarkLocator.load(device='cpu'), threading.Barrier(8)\n"
+        "image = Radiograph(np.random.default_rng(0).integers(0, 255, (300, 250), np.uint8))\n"
+        "def work(): start.wait(); locator.locate([image]); print('done')\n"
+        "threads = [threading.Thread(target=work) for _ in range(8)]\n"
+        "for thread in threads: thread.start()"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "8"}
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=environment,
+    )
+    assert result.stdout.split() == ["done"] * 8
+
+
 def test_only_so_many_networks_are_kept_those_used_last(
     demo_bundle: Path, cases: list[Case], cache: Path
 ) -> None:
