@@ -415,12 +415,16 @@ def _run(command: Sequence[str]) -> None:
 
 def _peak_memory(command: Sequence[str]) -> float:
     """The most memory of a command, MB."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+    # Linux counts what a process was split off from as its own; this one may be large.
+    launcher = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, capture_output=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", launcher, *command], check=True, capture_output=True, text=True
+    )
+    return int(found.stdout) / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
 
 
 if __name__ == "__main__":
