@@ -76,8 +76,10 @@ class Augmentation(nn.Module):
             The views changed, float32 in 0…255, same shapes; as they were where all is off.
         """
         first = next(iter(views.values()))
-        # Squared, so that most images get little.
-        strength = torch.rand(len(first), 1, 1, 1, device=first.device).square() * self.noise
+        strength: Tensor | None = None
+        if self.noise:
+            # Squared, so that most images get little.
+            strength = torch.rand(len(first), 1, 1, 1, device=first.device).square() * self.noise
         if self.steps is None:
             return {name: self._noisy(pixels, strength) for name, pixels in views.items()}
         shape = first.shape
@@ -89,8 +91,8 @@ class Augmentation(nn.Module):
             changed[name] = self._noisy(seen, strength)
         return changed
 
-    def _noisy(self, pixels: Tensor, strength: Tensor) -> Tensor:
-        if not self.noise:
+    def _noisy(self, pixels: Tensor, strength: Tensor | None) -> Tensor:
+        if strength is None:
             return pixels
         grain = torch.randn(pixels.shape, device=pixels.device)
         return (pixels + 255 * strength * grain).clamp(0, 255)
