@@ -92,7 +92,9 @@ BackendOption = Annotated[
     Backend,
     typer.Option(
         "--backend",
-        help="What runs the network; auto takes OpenVINO on a CPU and torch on a GPU.",
+        help="What runs the network; auto takes OpenVINO on a CPU and torch on a GPU. OpenVINO "
+        "converts a model at its first use and keeps it in the user's cache folder, or in "
+        "$BONEAGE_CACHE.",
     ),
 ]
 BatchSizeOption = Annotated[
