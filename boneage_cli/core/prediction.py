@@ -77,9 +77,9 @@ class Predictor:
         self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
         # Models that see the same pixels share them, and all that need key points the same ones.
         self.renderers = {
-            # Only the age network is worth compiling.
+            # The others are for comparing age networks.
             settings: ViewRenderer(
-                settings, self.device, "auto" if backend == "compiled" else backend
+                settings, self.device, backend if backend in ("torch", "openvino") else "auto"
             )
             for settings in dict.fromkeys(self.view_settings)
         }

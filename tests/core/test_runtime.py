@@ -81,6 +81,14 @@ def test_every_backend_gives_the_same_months(
     assert np.abs(months(demo_bundle, cases, backend) - expected).max() < 0.01
 
 
+@pytest.mark.parametrize("backend", [NEEDS_EXTRA])
+def test_a_model_of_registered_hands_runs_in_every_backend(
+    backend: str, cases: list[Case], cache: Path
+) -> None:
+    expected = months(SHIPPED_MODEL, cases[:2])
+    assert months(SHIPPED_MODEL, cases[:2], backend) == pytest.approx(expected, abs=0.01)
+
+
 def test_the_package_s_converted_networks_are_those_of_its_weights(
     cases: list[Case], cache: Path
 ) -> None:
