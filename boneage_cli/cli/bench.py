@@ -268,11 +268,8 @@ def bench(
                 "--backends: runs one trained model in several ways; leave out --backbones, "
                 "--config and --reference"
             )
-        paths = model_paths(model)
-        if len(paths) > 1:
-            raise BoneageError("--backends: runs one model; name one with --model")
         measured = benchmark_backends(
-            paths[0],
+            model_paths(model),
             parse_backends(backends),
             [str(path) for path in images or ()],
             male=sex in (Sex.M, Sex.male),

@@ -413,7 +413,7 @@ def benchmark_networks(
 
 
 def benchmark_backends(
-    model: Path,
+    models: Sequence[Path],
     backends: Sequence[str],
     images: Sequence[str] = (),
     *,
@@ -426,7 +426,7 @@ def benchmark_backends(
     """Runs one model in several ways: how fast, and how far from torch in full precision.
 
     Args:
-        model: A bundle or run folder.
+        models: A bundle or run folder, one.
         backends: What is to run it, see ``choose_backend``; ``all`` for what can run here.
         images: Radiographs to compare the months of, see ``benchmark_model``; all of them are.
         male: The sex of the children that no table names.
@@ -436,11 +436,14 @@ def benchmark_backends(
         precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
 
     Raises:
-        BoneageError: The model or a radiograph cannot be read, or a backend is not there.
+        BoneageError: There are several models, one or a radiograph cannot be read, or a backend is
+            not there.
     """
-    networks = trained([model])
+    networks = trained(models)
     if len(networks) > 1:
-        raise BoneageError(f"{model}: holds {len(networks)} models; name one of them with --model")
+        raise BoneageError(
+            f"--backends: runs one model, not {len(networks)}; name one with --model"
+        )
     (network,) = networks
     where = choose_device(device)
     arithmetic = choose_precision(precision, where)
@@ -472,7 +475,7 @@ def benchmark_backends(
     expected = eager.predict_pixels(pixels, sexes)
     measured = Benchmark(
         _about(eager, seconds)
-        | {"models": [str(model)], "backend": ",".join(backends), "precision": arithmetic},
+        | {"models": [*map(str, models)], "backend": ",".join(backends), "precision": arithmetic},
         throughput=[],
         notes=notes,
         images=described,
@@ -694,16 +697,23 @@ def _row(
     }
 
 
-def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
+def where_and_when(device: str | torch.device) -> dict[str, Any]:
+    """Device, hardware, versions and date, which every figure carries."""
     return {
-        "device": device_type(predictor.device),
-        "backend": predictor.backend,
-        "precision": predictor.precision,
-        "hardware": describe_hardware(predictor.device),
+        "device": device_type(device),
+        "hardware": describe_hardware(device),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "boneage": __version__,
         "date": datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
+    return {
+        **where_and_when(predictor.device),
+        "backend": predictor.backend,
+        "precision": predictor.precision,
         **({} if seconds is None else {"seconds": seconds, "load_per_core": busy()}),
     }
 

@@ -7,13 +7,11 @@ a radiograph is not. What an exported file says is held against torch before it 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,9 +27,6 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
@@ -75,10 +70,7 @@ def export_model(
         BoneageError: A package is missing, the model predicts no age, the file cannot be written,
             or months differ by more than ``TOLERANCE``, in which case nothing is kept.
     """
-    if format == "onnx":
-        check_packages("--format onnx", ("onnx", "onnxscript", "onnxruntime"))
-    else:
-        check_packages("--format openvino", ("openvino",))
+    check_packages(f"--format {format}", "onnxruntime" if format == "onnx" else "openvino")
     if output.suffix != SUFFIXES[format]:
         raise BoneageError(
             f"{output}: --format {format} writes a file that ends {SUFFIXES[format]}"
@@ -88,7 +80,7 @@ def export_model(
     arrays = _inputs(predictor, graph, cases)
     with torch.inference_mode():
         expected = graph.make()(*map(torch.from_numpy, arrays.values())).numpy()
-    with TemporaryDirectory() as folder, _quiet():
+    with TemporaryDirectory() as folder:
         made = Path(folder, output.name)
         write = _write_onnx if format == "onnx" else _write_openvino
         write(graph, made, _about(bundle))
@@ -186,11 +178,3 @@ def _run_openvino(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(path, "CPU", precise)
     return np.asarray(model(arrays)["months"])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # Exporters warn of their own parts, and of checks that they evaluate once.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
+_PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 CACHE_VARIABLE = "BONEAGE_CACHE"
 # What turns settings and weights into a graph: whoever edits it must not meet old graphs.
 _SOURCES = (
@@ -103,8 +104,7 @@ def choose_backend(name: str, device: str, precision: Precision) -> Backend:
     if name in ("onnxruntime", "openvino"):
         if not on_cpu:
             raise BoneageError(f"--backend {name}: runs on the CPU here; add --device cpu")
-        needed = ("onnx", "onnxscript", "onnxruntime") if name == "onnxruntime" else ("openvino",)
-        check_packages(f"--backend {name}", needed)
+        check_packages(f"--backend {name}", name)
     if name == "openvino" and precision == "bf16" and not cpu_has_bf16():
         raise BoneageError("--backend openvino: this CPU has no bf16; add --precision 32")
     if name == "onnxruntime" and precision != "32":
@@ -112,13 +112,17 @@ def choose_backend(name: str, device: str, precision: Precision) -> Backend:
     return name  # type: ignore[return-value]
 
 
-def check_packages(asked: str, packages: Sequence[str]) -> None:
-    """Finds out whether packages are installed.
+def check_packages(asked: str, backend: str) -> None:
+    """Finds out whether the packages are installed that converting for a backend takes.
+
+    Args:
+        asked: The option that asks for it, for messages.
+        backend: ``onnxruntime`` or ``openvino``.
 
     Raises:
         BoneageError: Names what is missing, and says how to install it.
     """
-    missing = [name for name in packages if find_spec(name) is None]
+    missing = [name for name in _PACKAGES[backend] if find_spec(name) is None]
     if missing:
         raise BoneageError(
             f"{asked}: needs {', '.join(missing)}; install with: pip install {' '.join(missing)}"
@@ -205,18 +209,21 @@ def write_onnx(graph: Graph, path: Path) -> None:
     import torch
 
     batch = torch.export.Dim("batch")
-    torch.onnx.export(
-        graph.make(),
-        tuple(torch.from_numpy(array) for array in graph.example().values()),
-        path,
-        input_names=list(graph.inputs),
-        output_names=list(graph.outputs),
-        # One tuple: the module takes its inputs as one list of arguments.
-        dynamic_shapes=(tuple({0: batch} for _ in graph.inputs),),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # The exporter warns of its own parts.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.make(),
+            tuple(torch.from_numpy(array) for array in graph.example().values()),
+            path,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            # One tuple: the module takes its inputs as one list of arguments.
+            dynamic_shapes=(tuple({0: batch} for _ in graph.inputs),),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
 
 
 class _Torch:
@@ -399,8 +406,7 @@ class _OnnxRuntime:
     def __init__(self, graph: Graph) -> None:
         import onnxruntime
 
-        with TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with TemporaryDirectory() as folder:
             path = Path(folder, "graph.onnx")
             write_onnx(graph, path)
             options = onnxruntime.SessionOptions()

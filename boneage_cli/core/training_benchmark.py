@@ -9,13 +9,11 @@ is measured in passes of their own, since waiting for a GPU at every part would 
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,12 +27,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
-from boneage_cli import __version__
-from boneage_cli.core.benchmarking import busy
+from boneage_cli.core.benchmarking import busy, where_and_when
 from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.datamodule import Batch, BoneAgeData, mean_and_deviation
-from boneage_cli.core.hardware import choose_device, choose_precision, describe_hardware
+from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.runs import read_json, write_json
 from boneage_cli.core.sweep import combinations
@@ -164,7 +161,7 @@ def benchmark_training(
         "seconds": seconds,
         "load_per_core": busy(),
         "peak": f"the fastest product of two square matrices of {_MATRICES[place.type]} rows",
-        **_where(place),
+        **where_and_when(place),
     }
     rows: list[dict[str, Any]] = []
     networks: list[dict[str, Any]] = []
@@ -188,7 +185,7 @@ def benchmark_training(
                     size = experiment.training.batch_size
                     notes.append(f"{name}, batches of {size}: does not fit into memory")
                     continue
-                where = _where(place) | {"precision": precisions[name]}
+                where = where_and_when(place) | {"precision": precisions[name]}
                 rows += [{"model": name, **row, **where} for row in found]
                 networks.append({"model": name, **details})
     return TrainingBenchmark(about, rows, networks, notes)
@@ -683,14 +680,3 @@ def _fast_products(device: torch.device) -> Iterator[None]:
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _where(device: torch.device) -> dict[str, Any]:
-    return {
-        "device": device.type,
-        "hardware": describe_hardware(device),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "boneage": __version__,
-        "date": datetime.now().isoformat(timespec="seconds"),
-    }

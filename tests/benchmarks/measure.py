@@ -195,7 +195,7 @@ def of_backends(given: Given) -> list[Figure]:
 
     names = ["torch", "auto"]
     measured = benchmark_backends(
-        given.model or SHIPPED_MODEL,
+        [given.model or SHIPPED_MODEL],
         names,
         [str(given.images)],
         male=False,
