@@ -9,7 +9,7 @@ import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_table, warn
 from boneage_cli.cli.options import CacheOption, DataOption
-from boneage_cli.cli.train import print_epoch
+from boneage_cli.cli.train import print_epoch, print_stage
 
 
 def sweep(
@@ -106,6 +106,7 @@ def sweep(
         folds=folds,
         resources=Resources(cache=cache, devices=devices),
         begin=begin,
+        begin_stage=print_stage,
         report=print_epoch,
     )
     print_table("Sweep", COLUMNS, table_rows(outcomes))

@@ -11,6 +11,7 @@ from boneage_cli.cli.console import console, print_table, warn
 from boneage_cli.cli.options import CacheOption, DataOption
 
 if TYPE_CHECKING:
+    from boneage_cli.core.config import Experiment
     from boneage_cli.core.datamodule import Fold
     from boneage_cli.core.folds import CrossValidation
     from boneage_cli.core.training import Run
@@ -109,6 +110,10 @@ def train(
       validation/         figures, predictions and plots
       learning_curve.png, TensorBoard events, last.ckpt to resume from
 
+    Settings may put stages before the training itself, as configs/rsna.toml
+    does: with fewer pixels first, say. Each begins with the weights of the one
+    before and has a run folder of its own inside, stage-1 and so on.
+
     runs/summary.csv has one row per run, with every setting. With --folds the
     folder holds one such folder per fold, and in out-of-fold/ the figures of all
     radiographs, each predicted by the model that did not see it; predict and
@@ -131,10 +136,12 @@ def train(
     from boneage_cli.datasets.manifest import find_dataset
 
     if resume is not None and is_cross_validation(resume):
-        validation = resume_cross_validation(resume, begin=_print_fold, report=print_epoch)
+        validation = resume_cross_validation(
+            resume, begin=_print_fold, begin_stage=print_stage, report=print_epoch
+        )
         return _print_cross_validation(validation)
     if resume is not None:
-        run = training.resume(resume, report=print_epoch)
+        run = training.resume(resume, begin=print_stage, report=print_epoch)
     else:
         flags = {
             "model.family": model,
@@ -156,6 +163,7 @@ def train(
                 config_file=config,
                 resources=resources,
                 begin=_print_fold,
+                begin_stage=print_stage,
                 report=print_epoch,
             )
             return _print_cross_validation(validation)
@@ -165,11 +173,22 @@ def train(
             runs=runs,
             config_file=config,
             resources=resources,
+            begin=print_stage,
             report=print_epoch,
         )
     if training.is_main_process():
         _print_run(run)
     return None
+
+
+def print_stage(experiment: Experiment) -> None:
+    """Prints the name of a stage whose training begins, and what it sees."""
+    size, epochs = experiment.preprocessing, experiment.training.epochs
+    several = "s" if epochs > 1 else ""
+    console.print(
+        f"{experiment.name}: {size.height} × {size.width} pixels, {epochs} epoch{several}",
+        markup=False,
+    )
 
 
 def print_epoch(row: dict[str, float]) -> None:

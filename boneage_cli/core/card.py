@@ -8,6 +8,7 @@ from typing import Any
 
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.cases import REASONS
+from boneage_cli.core.config import earlier_stages
 from boneage_cli.core.evaluation import TOLERANCES, Estimate
 from boneage_cli.errors import BoneageError
 
@@ -52,11 +53,10 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    before = origin.get("began_with")
-    begun = (
-        f", begun with the weights of `configs/{before['name']}.toml` ({before['epochs']} epochs)"
-        if before
-        else ""
+    begun = "".join(
+        f"; before that {stage.training.epochs} with {stage.preprocessing.height} × "
+        f"{stage.preprocessing.width} pixels"
+        for stage in reversed(earlier_stages(bundle.experiment))
     )
     rows = {
         "file": f"`{bundle.path.name}`, {len(content) / 1e6:.1f} MB",
@@ -68,8 +68,8 @@ def _what(bundle: Bundle) -> Iterator[str]:
         else "as it lies in the radiograph",
         "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
         f"{origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
-        "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs, batches of "
-        f"{training.batch_size}, {training.loss} loss, seed {training.seed}{begun}",
+        "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs{begun}; "
+        f"batches of {training.batch_size}, {training.loss} loss, seed {training.seed}",
         "training": f"{_hours(origin.get('seconds'))} on {origin.get('hardware')}",
         "made": f"{str(origin.get('created'))[:10]}, {origin.get('software')}",
     }

@@ -240,6 +240,11 @@ class Experiment(Section):
     regions: RegionSettings = Field(default_factory=RegionSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    stages: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="trainings that come before, each with the weights of the one before it: of "
+        "each what differs from the settings above",
+    )
 
 
 def load_experiment(
@@ -298,9 +303,31 @@ def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
         BoneageError: Says which key or value is wrong, and why.
     """
     try:
-        return Experiment.model_validate(values)
+        experiment = Experiment.model_validate(values)
     except ValidationError as error:
         raise BoneageError(f"{source}: " + "; ".join(explain(error, Experiment))) from None
+    earlier_stages(experiment, source)
+    return experiment
+
+
+def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Experiment]:
+    """The trainings that come before an experiment's own, in order, see ``Experiment.stages``.
+
+    Args:
+        experiment: The experiment.
+        source: The file's name, for messages.
+
+    Raises:
+        BoneageError: Says what is wrong with which stage.
+    """
+    stages = []
+    for number, changes in enumerate(experiment.stages, 1):
+        values = experiment.model_dump(mode="json", exclude={"stages"})
+        values["name"] = f"{experiment.name}-stage-{number}"
+        for key, value in flatten(changes):
+            _assign(values, key, value)
+        stages.append(parse_experiment(values, f"{source}: stage {number}"))
+    return stages
 
 
 def experiment_to_toml(experiment: Experiment) -> str:
@@ -359,7 +386,7 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
             # A key in the wrong section is as common as a misspelt one.
             everywhere = [name for name, _ in flatten(schema().model_dump())]
             elsewhere = [name for name in everywhere if name.split(".")[-1] == location[-1]]
-            hint = near[0] if near else elsewhere[0] if elsewhere else None
+            hint = elsewhere[0] if elsewhere else near[0] if near else None
             suggestion = f"did you mean {hint}?" if hint else f"known are {', '.join(known)}"
             yield f"unknown setting {key}; {suggestion}"
         elif item["type"] in ("model_type", "model_attributes_type"):

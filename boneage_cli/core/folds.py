@@ -38,7 +38,7 @@ from boneage_cli.core.runs import (
     read_json,
     write_json,
 )
-from boneage_cli.core.training import Report, Resources, silent, train_into
+from boneage_cli.core.training import Begin, Report, Resources, silent, train_into
 from boneage_cli.errors import BoneageError, Interrupted
 
 
@@ -69,7 +69,8 @@ def cross_validate(
     folder: Path | None = None,
     config_file: Path | None = None,
     resources: Resources | None = None,
-    begin: Callable[[Fold], None] = lambda fold: None,
+    begin: Callable[[Fold], None] = silent,
+    begin_stage: Begin = silent,
     report: Report = silent,
 ) -> CrossValidation:
     """Trains a model per fold. Folds that are finished in the folder are not trained again.
@@ -83,6 +84,7 @@ def cross_validate(
         config_file: The file that the settings came from.
         resources: Devices, cache and logs.
         begin: Called when a fold's training begins.
+        begin_stage: Called with the settings of each stage, see ``train``.
         report: Called with the figures of each epoch.
 
     Raises:
@@ -91,10 +93,8 @@ def cross_validate(
     """
     if folds < 2:
         raise BoneageError(f"--folds {folds}: a cross-validation has at least 2")
-    resources = resources or Resources()
+    resources = (resources or Resources()).on_one_device("--folds")
     check_loggers(resources.wandb)
-    if resources.nodes > 1 or resources.devices not in ("auto", "cpu", "1"):
-        raise BoneageError("--folds: trains on one device; start it without --devices and --nodes")
     folder = new_run_folder(runs, experiment.name) if folder is None else folder
     record = {
         "data": str(data.absolute()),
@@ -112,7 +112,7 @@ def cross_validate(
     else:
         write_experiment(experiment, folder / SETTINGS)
         write_json(record, folder / RECORD)
-    return _cross_validate(folder, record, experiment, begin, report)
+    return _cross_validate(folder, record, experiment, begin, begin_stage, report)
 
 
 def is_cross_validation(folder: Path) -> bool:
@@ -123,7 +123,8 @@ def is_cross_validation(folder: Path) -> bool:
 def resume_cross_validation(
     folder: Path,
     *,
-    begin: Callable[[Fold], None] = lambda fold: None,
+    begin: Callable[[Fold], None] = silent,
+    begin_stage: Begin = silent,
     report: Report = silent,
 ) -> CrossValidation:
     """Goes on with a cross-validation that was interrupted.
@@ -131,6 +132,7 @@ def resume_cross_validation(
     Args:
         folder: Its folder.
         begin: Called when a fold's training begins.
+        begin_stage: Called with the settings of each stage, see ``train``.
         report: Called with the figures of each epoch.
 
     Raises:
@@ -138,7 +140,8 @@ def resume_cross_validation(
         Interrupted: The user stopped it; the message says how to go on.
     """
     record = read_json(folder / RECORD)
-    return _cross_validate(folder, record, load_experiment(folder / SETTINGS), begin, report)
+    experiment = load_experiment(folder / SETTINGS)
+    return _cross_validate(folder, record, experiment, begin, begin_stage, report)
 
 
 def _cross_validate(
@@ -146,6 +149,7 @@ def _cross_validate(
     record: dict[str, Any],
     experiment: Experiment,
     begin: Callable[[Fold], None],
+    begin_stage: Begin,
     report: Report,
 ) -> CrossValidation:
     data, count = Path(record["data"]), record["folds"]
@@ -165,6 +169,7 @@ def _cross_validate(
                         devices=record["devices"],
                         wandb=record["wandb"],
                     ),
+                    begin=begin_stage,
                     report=report,
                 )
             )

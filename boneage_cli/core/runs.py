@@ -13,7 +13,8 @@ A run folder holds::
     validation/                   the bundle's figures on the validation split: metrics.json,
                                   predictions.csv, scatter.png, bland_altman.png, coverage.csv
 
-The folder of a cross-validation holds such a folder per fold, ``fold-1`` and so on, and in
+Where the settings have stages, each that came before has such a folder inside: ``stage-1`` and so
+on. The folder of a cross-validation holds a run folder per fold, ``fold-1`` and so on, and in
 ``out-of-fold/`` the figures of all radiographs, each predicted by the model that did not see it.
 """
 
@@ -36,6 +37,7 @@ RESULT = "result.json"
 BUNDLE = "best.safetensors"
 CHECKPOINT = "last.ckpt"
 OUT_OF_FOLD = "out-of-fold"
+STAGE = "stage-"
 # The model that the package carries; its card lies beside it.
 SHIPPED_MODEL = Path(__file__).parents[1] / "weights" / "rsna.safetensors"
 SUMMARY_COLUMNS = (

@@ -38,7 +38,6 @@ def ship(
     run: Path,
     path: Path = SHIPPED_MODEL,
     data_name: str | None = None,
-    began_with: Path | None = None,
 ) -> None:
     """Makes the package's model, and its card beside it, of a finished run.
 
@@ -49,12 +48,8 @@ def ship(
         run: The run folder; its data set must still be there.
         path: The file; the card has the ending .md.
         data_name: What the card calls the data; None for what the run does.
-        began_with: The run folder whose weights this run began with. Its time counts as well.
     """
     experiment = load_experiment(run / SETTINGS)
-    runs = [run] if began_with is None else [began_with, run]
-    seconds = sum(read_json(each / RESULT)["seconds"] for each in runs)
-    before = None if began_with is None else load_experiment(began_with / SETTINGS)
     record = read_json(run / RECORD)
     data = BoneAgeData(Path(record["data"]), experiment)
     data.setup()
@@ -64,8 +59,8 @@ def ship(
         made = Path(folder, path.name)
         trained = load_bundle(run / BUNDLE)
         # Where the file lay is nobody's business.
-        began = f"{before.name}.safetensors" if before else Path(experiment.model.weights).name
-        model = experiment.model.model_copy(update={"weights": began})
+        weights = Path(experiment.model.weights).name
+        model = experiment.model.model_copy(update={"weights": weights})
         experiment = experiment.model_copy(update={"model": model})
         save_bundle(replace(trained, experiment=experiment), made, half=True)
         likeness = learn_likeness(made, data, experiment)
@@ -87,8 +82,7 @@ def ship(
             provenance=bundle.provenance
             | {
                 "data": data_name or bundle.provenance["data"],
-                "seconds": seconds,
-                "began_with": before and {"name": before.name, "epochs": before.training.epochs},
+                "seconds": read_json(run / RESULT)["seconds"],
                 "validation": source.validation if source else None,
                 "terms": source.terms if source else None,
                 "citation": source.citation if source else None,
@@ -106,8 +100,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=ship.__doc__)
     parser.add_argument("run", type=Path, nargs="?", help="none to convert what is there alone")
     parser.add_argument("--data-name")
-    parser.add_argument("--began-with", type=Path)
     arguments = parser.parse_args()
     if arguments.run is not None:
-        ship(arguments.run, data_name=arguments.data_name, began_with=arguments.began_with)
+        ship(arguments.run, data_name=arguments.data_name)
     ship_graphs([load_bundle(SHIPPED_MODEL).graph(), landmark_graph()[0]])

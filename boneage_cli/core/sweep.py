@@ -21,7 +21,7 @@ from boneage_cli.core.config import Experiment, load_experiment
 from boneage_cli.core.evaluation import figure
 from boneage_cli.core.folds import cross_validate
 from boneage_cli.core.runs import RESULT, read_json
-from boneage_cli.core.training import Report, Resources, silent, train_into
+from boneage_cli.core.training import Begin, Report, Resources, silent, train_into
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file
 
@@ -109,6 +109,7 @@ def sweep(
     folds: int | None = None,
     resources: Resources | None = None,
     begin: Callable[[int, Combination], None] = lambda number, combination: None,
+    begin_stage: Begin = silent,
     report: Report = silent,
 ) -> list[Outcome]:
     """Trains each experiment, goes on where an earlier sweep stopped, and writes the table.
@@ -122,6 +123,7 @@ def sweep(
         folds: Cross-validate each with so many folds; None to validate on the validation split.
         resources: Devices, cache and logs.
         begin: Called with each experiment and its number, from 1, when its turn comes.
+        begin_stage: Called with the settings of each stage, see ``train``.
         report: Called with the figures of each epoch.
 
     Returns:
@@ -144,6 +146,7 @@ def sweep(
                     data,
                     config_file=combination.config_file,
                     resources=resources,
+                    begin=begin_stage,
                     report=report,
                 )
             else:
@@ -154,6 +157,7 @@ def sweep(
                     folder=place,
                     config_file=combination.config_file,
                     resources=resources,
+                    begin_stage=begin_stage,
                     report=report,
                 )
                 result = read_json(place / RESULT)

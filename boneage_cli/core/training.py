@@ -25,6 +25,7 @@ from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bun
 from boneage_cli.core.config import (
     Experiment,
     TrainingSettings,
+    earlier_stages,
     load_experiment,
     write_experiment,
 )
@@ -43,6 +44,7 @@ from boneage_cli.core.runs import (
     RESULT,
     RUNS,
     SETTINGS,
+    STAGE,
     add_to_summary,
     new_run_folder,
     read_json,
@@ -54,12 +56,13 @@ from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained
 
 Report = Callable[[EpochRow], None]
+Begin = Callable[[Experiment], None]
 
 LIGHTNING_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def silent(row: EpochRow) -> None:
-    """Reports nothing of an epoch."""
+def silent(news: Any) -> None:
+    """Says nothing, neither of an epoch nor of a stage."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,21 @@ class Resources:
     nodes: int = 1
     wandb: str | None = None
 
+    def on_one_device(self, asked: str) -> Resources:
+        """The same on one device, where several trainings follow each other in one process.
+
+        Args:
+            asked: What asks for them, for the message.
+
+        Raises:
+            BoneageError: Several devices were asked for.
+        """
+        if self.nodes > 1 or self.devices not in ("auto", "cpu", "1"):
+            raise BoneageError(
+                f"{asked}: trains on one device; start it without --devices and --nodes"
+            )
+        return replace(self, devices="1") if self.devices == "auto" else self
+
 
 # Training radiographs whose features are learnt, for the refusal of images that are unlike them.
 LIKENESS_IMAGES = 4000
@@ -94,7 +112,7 @@ class Run:
         epochs: Epochs trained.
         best_epoch: The epoch that the bundle holds, from 1.
         parameters: Number of the network's weights.
-        seconds: Time of training, before and after interruptions.
+        seconds: Time of training, that of earlier stages included, before and after interruptions.
     """
 
     folder: Path
@@ -115,9 +133,11 @@ def train(
     fold: Fold | None = None,
     config_file: Path | None = None,
     resources: Resources | None = None,
+    begin_with: Path | None = None,
+    begin: Begin = silent,
     report: Report = silent,
 ) -> Run:
-    """Trains a model.
+    """Trains a model, after the stages that its settings put before it.
 
     Args:
         experiment: The settings.
@@ -127,6 +147,8 @@ def train(
         fold: The part of both splits that is held out; None to validate on the validation split.
         config_file: The file that the settings came from, for the table of runs.
         resources: Devices, cache and logs.
+        begin_with: A bundle whose weights come in place of those that the settings name.
+        begin: Called with the settings of each stage when its training begins.
         report: Called with the figures of each epoch.
 
     Raises:
@@ -134,6 +156,8 @@ def train(
         Interrupted: The user stopped it; the message says how to go on.
     """
     resources = resources or Resources()
+    if experiment.stages:
+        resources = resources.on_one_device("stages")
     check_loggers(resources.wandb)
     cache = resources.cache
     datamodule = BoneAgeData(data, experiment, cache, fold)
@@ -148,6 +172,7 @@ def train(
         "devices": resources.devices,
         "nodes": resources.nodes,
         "wandb": resources.wandb,
+        "begin_with": str(begin_with.absolute()) if begin_with else None,
     }
     if not is_main_process():
         # The main process makes the folder, and is the only one that writes there.
@@ -156,6 +181,7 @@ def train(
         folder = new_run_folder(runs, experiment.name) if folder is None else folder
         write_experiment(experiment, folder / SETTINGS)
         write_json(record, folder / RECORD)
+    _take_up(folder, record, network, experiment, begin, report)
     return _fit(folder, record, datamodule, network, experiment, report, resume=False)
 
 
@@ -167,6 +193,8 @@ def train_into(
     fold: Fold | None = None,
     config_file: Path | None = None,
     resources: Resources | None = None,
+    begin_with: Path | None = None,
+    begin: Begin = silent,
     report: Report = silent,
 ) -> dict[str, Any]:
     """Trains into a folder, or goes on with what was begun there, or takes what is finished.
@@ -178,6 +206,8 @@ def train_into(
         fold: The part that is held out.
         config_file: The file that the settings came from.
         resources: Devices, cache and logs, where training begins.
+        begin_with: The weights to begin with.
+        begin: Called with the settings of each stage.
         report: Called with the figures of each epoch.
 
     Returns:
@@ -195,6 +225,8 @@ def train_into(
             fold=fold,
             config_file=config_file,
             resources=resources,
+            begin_with=begin_with,
+            begin=begin,
             report=report,
         )
     else:
@@ -209,7 +241,7 @@ def train_into(
         if (folder / RESULT).exists():
             _check_data(folder, record, BoneAgeData(data, experiment, fold=fold))
         else:
-            resume(folder, report=report)
+            resume(folder, begin=begin, report=report)
     return read_json(folder / RESULT)
 
 
@@ -218,11 +250,12 @@ def is_main_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def resume(folder: Path, *, report: Report = silent) -> Run:
+def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> Run:
     """Goes on with a run that was interrupted, to the same result as if it had not been.
 
     Args:
         folder: The run folder.
+        begin: Called with the settings of each stage that is still to come.
         report: Called with the figures of each epoch.
 
     Raises:
@@ -240,6 +273,8 @@ def resume(folder: Path, *, report: Report = silent) -> Run:
     _check_data(folder, record, datamodule)
     network = _new_network(experiment, datamodule)
     started = (folder / CHECKPOINT).exists()
+    if not started:
+        _take_up(folder, record, network, experiment, begin, report)
     return _fit(folder, record, datamodule, network, experiment, report, resume=started)
 
 
@@ -256,6 +291,46 @@ def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
     network = build_network(experiment, *mean_and_deviation(datamodule.train_manifest["boneage"]))
     load_pretrained(network, experiment.model.weights)
     return network
+
+
+def _take_up(
+    folder: Path,
+    record: dict[str, Any],
+    network: Network,
+    experiment: Experiment,
+    begin: Begin,
+    report: Report,
+) -> None:
+    """Gives a network the weights of the stages before; those that are missing are trained."""
+    weights = Path(record["begin_with"]) if record.get("begin_with") else None
+    for number, stage in enumerate(earlier_stages(experiment), 1):
+        place = folder / f"{STAGE}{number}"
+        begin(stage)
+        try:
+            train_into(
+                place,
+                stage,
+                Path(record["data"]),
+                fold=Fold(*record["fold"]) if record["fold"] else None,
+                config_file=Path(record["config_file"]) if record["config_file"] else None,
+                resources=Resources(
+                    cache=Path(record["cache"]) if record["cache"] else None,
+                    devices=record["devices"],
+                    wandb=record["wandb"],
+                ),
+                begin_with=weights,
+                begin=begin,
+                report=report,
+            )
+        except Interrupted:
+            raise Interrupted(
+                f"interrupted in stage {number}; go on with: boneage train --resume {folder}"
+            ) from None
+        weights = place / BUNDLE
+    if experiment.stages:
+        begin(experiment)
+    if weights is not None:
+        load_pretrained(network, str(weights))
 
 
 def make_module(network: Network, experiment: Experiment) -> BoneAgeModule:
@@ -381,7 +456,7 @@ def _finish(
         epochs=len(history),
         best_epoch=recorder.best_epoch,
         parameters=sum(p.numel() for p in module.network.parameters()),
-        seconds=float(history["seconds"].sum()),
+        seconds=float(history["seconds"].sum()) + _seconds_of_stages(folder),
     )
     if trainer.is_global_zero:
         best = history.iloc[recorder.best_epoch - 1]
@@ -404,6 +479,10 @@ def _finish(
             experiment,
         )
     return run
+
+
+def _seconds_of_stages(folder: Path) -> float:
+    return sum(read_json(stage)["seconds"] for stage in folder.glob(f"{STAGE}*/{RESULT}"))
 
 
 def _result(

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_cli.core.hardware import describe_hardware
+from boneage_cli.threads import usable_threads
 
 BONEAGE = [sys.executable, "-m", "boneage_cli"]
 
@@ -267,52 +267,77 @@ def of_memory(given: Given) -> list[Figure]:
 
 
 def of_workers(given: Given) -> list[Figure]:
-    """Commands that go through many files, on all cores beside one."""
-    from boneage_cli.core.evaluation import manifest_cases
-    from boneage_cli.core.rois import RoiSettings, locate_rois
-    from boneage_cli.datasets.audit import audit
-    from boneage_cli.datasets.manifest import read_manifest
-    from boneage_cli.datasets.offline_clahe import clahe_files
-    from boneage_cli.threads import usable_threads
-
-    rows = read_manifest(given.data)
-    cases = list(islice(manifest_cases(rows), 8 if given.quick else 600))
+    """Commands that go through many files, on all cores beside one worker on one core."""
     cores = usable_threads()
-    works: dict[str, Callable[[Path, int], Any]] = {
-        "check-data": lambda folder, workers: audit(given.data, workers=workers),
-        "clahe": lambda folder, workers: clahe_files([given.images], folder, workers=workers),
-        "locate-rois": lambda folder, workers: locate_rois(
-            # One radiograph at a time in each thread: of several, all cores would run the network.
-            cases,
-            folder,
-            RoiSettings(),
-            batch_size=1,
-            workers=workers,
-        ),
-    }
     figures = []
-    for name, work in works.items():
-        seconds = {}
-        # Once uncounted, so that all files come from memory.
-        for workers in (cores, 1, cores):
-            folder = Path(tempfile.mkdtemp())
-            try:
-                begun = time.perf_counter()
-                work(folder / "out", workers)
-                seconds[workers] = time.perf_counter() - begun
-            finally:
-                shutil.rmtree(folder)
+    for name in WORKS:
+        alone, together = (_timed_in_child(name, given, workers) for workers in (1, cores))
         figures.append(
             Figure(
                 f"{name}, {cores} workers",
-                seconds[cores],
+                together,
                 "s",
-                f"one worker: {seconds[1]:.1f} s",
-                seconds[1] / seconds[cores],
+                f"one worker: {alone:.1f} s",
+                alone / together,
                 "≥ 1.7",
             )
         )
     return figures
+
+
+def _check_data(given: Given, folder: Path, workers: int) -> None:
+    from boneage_cli.datasets.audit import audit
+
+    audit(given.data, workers=workers)
+
+
+def _clahe(given: Given, folder: Path, workers: int) -> None:
+    from boneage_cli.datasets.offline_clahe import clahe_files
+
+    clahe_files([given.images], folder, workers=workers)
+
+
+def _locate_rois(given: Given, folder: Path, workers: int) -> None:
+    from boneage_cli.core.evaluation import manifest_cases
+    from boneage_cli.core.rois import RoiSettings, locate_rois
+    from boneage_cli.datasets.manifest import read_manifest
+
+    cases = islice(manifest_cases(read_manifest(given.data)), 8 if given.quick else 600)
+    locate_rois(cases, folder, RoiSettings(), workers=workers)
+
+
+WORKS: dict[str, Callable[[Given, Path, int], None]] = {
+    "check-data": _check_data,
+    "clahe": _clahe,
+    "locate-rois": _locate_rois,
+}
+
+
+def _timed_in_child(name: str, given: Given, workers: int) -> float:
+    """Seconds of one of ``WORKS``, in a process that computes in so many threads and no more.
+
+    One worker would else have all cores run its network.
+    """
+    arguments = ["--images", str(given.images), "--data", str(given.data), "--time", name]
+    found = subprocess.run(
+        [sys.executable, __file__, *arguments, *(["--quick"] if given.quick else [])],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(workers)},
+    )
+    return float(found.stdout)
+
+
+def _time(name: str, given: Given) -> float:
+    """Seconds of one of ``WORKS``, done once before, so that all files come from memory."""
+    seconds = 0.0
+    for _ in range(2):
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            WORKS[name](given, Path(folder, "out"), usable_threads())
+            seconds = time.perf_counter() - begun
+    return seconds
 
 
 def of_cache(given: Given) -> list[Figure]:
@@ -364,8 +389,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Figure]]:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
     parser.add_argument("--output", type=Path, default=Path("performance.json"))
     parser.add_argument("--quick", action="store_true", help="few radiographs and repetitions")
+    parser.add_argument("--time", choices=WORKS, help="only print the seconds of this")
     options = parser.parse_args(arguments)
     given = Given(options.images, options.data, options.model, options.quick)
+    if options.time:
+        print(_time(options.time, given))
+        return {}
     load = os.getloadavg()[0]
     names = options.only.split(",")
     if unknown := [name for name in names if name not in PARTS]:

@@ -14,10 +14,11 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.card import model_card
 from boneage_cli.core.cases import REASONS, Case
+from boneage_cli.core.config import Experiment
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import SHIPPED_MODEL, read_json
 from boneage_cli.core.shipping import WEAKNESSES, ship
-from boneage_cli.core.training import Run
+from boneage_cli.core.training import Run, train
 from boneage_cli.errors import BoneageError
 
 CARD = SHIPPED_MODEL.with_suffix(".md")
@@ -100,16 +101,16 @@ def test_shipping_measures_what_it_ships(demo_run: Run, tmp_path: Path) -> None:
     assert f"{value:.2f} (" in mae_of_card(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
-def test_the_card_names_what_a_run_began_with_and_counts_its_time(
-    demo_run: Run, tmp_path: Path
+def test_the_card_names_the_stages_that_came_before(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
+    stage = {"preprocessing.height": 48, "preprocessing.width": 40, "training.epochs": 1}
+    run = train(tiny.model_copy(update={"stages": (stage,)}), demo_data, runs=tmp_path / "runs")
     path = tmp_path / "model.safetensors"
-    ship(demo_run.folder, path, began_with=demo_run.folder)
-    bundle = load_bundle(path)
-    assert bundle.provenance["seconds"] == pytest.approx(2 * demo_run.seconds, abs=0.2)
-    assert bundle.experiment.model.weights == "tiny.safetensors"
+    ship(run.folder, path)
+    assert load_bundle(path).provenance["seconds"] == pytest.approx(run.seconds, abs=0.1)
     card = path.with_suffix(".md").read_text(encoding="utf-8")
-    assert "begun with the weights of `configs/tiny.toml` (2 epochs)" in card
+    assert "2 epochs; before that 1 with 48 × 40 pixels" in card
 
 
 def test_a_model_without_figures_gets_no_card(demo_bundle: Path) -> None:
