@@ -22,6 +22,7 @@ from boneage_cli.cli.options import (
     Sex,
     WorkersOption,
     model_paths,
+    refuse_beside,
 )
 from boneage_cli.errors import BoneageError
 
@@ -232,7 +233,7 @@ def bench(
 
     folder = output or Path(f"bench-{datetime.now():%Y%m%d-%H%M%S}")
     if train:
-        _refuse(context, "--train", _NOT_OF_TRAINING)
+        refuse_beside(context, "--train", _NOT_OF_TRAINING)
         _bench_training(
             config or [],
             backbones,
@@ -262,7 +263,7 @@ def bench(
     sizes = parse_batch_sizes(batch_sizes)
     _warn_if_busy(busy())
     if backends:
-        _refuse(context, "--backends", _NOT_OF_BACKENDS)
+        refuse_beside(context, "--backends", _NOT_OF_BACKENDS)
         if backbones or config or reference:
             raise BoneageError(
                 "--backends: runs one trained model in several ways; leave out --backbones, "
@@ -353,14 +354,6 @@ def report(
     table = read_results(results)
     _print_rankings(ranking(table))
     _print_written(output, write_report(table, output))
-
-
-def _refuse(context: typer.Context, beside: str, options: dict[str, str]) -> None:
-    """Refuses options that mean nothing beside another, and says what to do instead."""
-    for name, instead in options.items():
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise BoneageError(f"--{name.replace('_', '-')} with {beside}: {instead}")
 
 
 def _bench_training(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -68,13 +69,15 @@ ModelOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", "-d", help="The data set's folder, or its name below data/."),
+    typer.Option(
+        "--data",
+        "-d",
+        help="The data set's folder, or its name below data/. Default: the only one there.",
+    ),
 ]
 CacheOption = Annotated[
     Path | None,
-    typer.Option(
-        "--cache", help="Where decoded images are kept. [default: .cache in the data set]"
-    ),
+    typer.Option("--cache", help="Where decoded images are kept. Default: .cache in the data set."),
 ]
 DeviceOption = Annotated[
     Device,
@@ -141,3 +144,21 @@ def one_bundle(name: Path | None) -> Path:
     if len(bundles) > 1:
         raise BoneageError(f"{path}: holds {len(bundles)} models; name one of them with --model")
     return bundles[0]
+
+
+def refuse_beside(context: typer.Context, beside: str, options: Mapping[str, str]) -> None:
+    """Refuses options that mean nothing beside another, and says what to do instead.
+
+    Args:
+        context: The command's.
+        beside: The other option.
+        options: What to do instead, by the names of the parameters.
+
+    Raises:
+        BoneageError: One of them stands on the command line.
+    """
+    for name, instead in options.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = name.rstrip("_").replace("_", "-")
+            raise BoneageError(f"--{option} with {beside}: {instead}")

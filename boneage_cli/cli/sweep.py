@@ -47,7 +47,7 @@ def sweep(
             "--output",
             "-o",
             file_okay=False,
-            help="The sweep's folder. [default: runs/sweep-NAME, after the first settings' name]",
+            help="The sweep's folder. Default: runs/sweep-NAME, after the first settings' name.",
         ),
     ] = None,
     folds: Annotated[
@@ -92,7 +92,7 @@ def sweep(
     choices = [*([f"model.backbone={backbones}"] if backbones else []), *(vary or ())]
     found = combinations(config or [], choices, set_ or (), tell=warn)
     folder = find_dataset(data)
-    target = output or Path("runs") / f"sweep-{found[0].experiment.name.split('-')[0]}"
+    target = output or Path("runs") / f"sweep-{found[0].base}"
     console.print(f"data      {folder}", markup=False)
     console.print(f"sweep     {target}: {len(found)} to train", markup=False)
 

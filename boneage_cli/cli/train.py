@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boneage_cli.cli.console import console, print_table, warn
-from boneage_cli.cli.options import CacheOption, DataOption
+from boneage_cli.cli.options import CacheOption, DataOption, refuse_beside
 
 if TYPE_CHECKING:
     from boneage_cli.core.config import Experiment
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Option(
@@ -51,7 +52,9 @@ def train(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="One setting, as training.epochs=5; wins over all else. Repeatable."
+            "--set",
+            help="One setting, as training.epochs=5; wins over all else but what a stage says of "
+            "itself (--set 'stages=[]' leaves stages out). Repeatable.",
         ),
     ] = None,
     resume: Annotated[
@@ -135,6 +138,11 @@ def train(
     )
     from boneage_cli.datasets.manifest import find_dataset
 
+    if resume is not None:
+        others = context.params.keys() - {"resume"}
+        refuse_beside(
+            context, "--resume", dict.fromkeys(sorted(others), "a run goes on as it was begun")
+        )
     if resume is not None and is_cross_validation(resume):
         validation = resume_cross_validation(
             resume, begin=_print_fold, begin_stage=print_stage, report=print_epoch
@@ -183,10 +191,12 @@ def train(
 
 def print_stage(experiment: Experiment) -> None:
     """Prints the name of a stage whose training begins, and what it sees."""
-    size, epochs = experiment.preprocessing, experiment.training.epochs
-    several = "s" if epochs > 1 else ""
+    from boneage_cli.core.views import describe_shapes, shapes_of
+
+    epochs = experiment.training.epochs
     console.print(
-        f"{experiment.name}: {size.height} × {size.width} pixels, {epochs} epoch{several}",
+        f"{experiment.name}: {describe_shapes(shapes_of(experiment))} pixels, "
+        f"{epochs} epoch{'s' if epochs > 1 else ''}",
         markup=False,
     )
 

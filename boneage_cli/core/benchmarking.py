@@ -43,13 +43,12 @@ from boneage_cli.core.inputs import cases
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import bundles_at, write_json
 from boneage_cli.core.runtime import Backend, choose_backend
-from boneage_cli.core.views import Rendered, view_shapes
+from boneage_cli.core.views import Rendered, describe_shapes, shapes_of
 from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
-from boneage_cli.models.families import FAMILIES
 from boneage_cli.progress import track
 from boneage_cli.threads import usable_threads
 
@@ -624,7 +623,7 @@ def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> 
         BoneageError: OpenCV cannot read a file.
     """
     networks = [bundle.network().to(predictor.device) for bundle in predictor.bundles]
-    shapes = [_shapes(bundle.experiment) for bundle in predictor.bundles]
+    shapes = [shapes_of(bundle.experiment) for bundle in predictor.bundles]
 
     def months(case: Case) -> float:
         image = cv2.imread(case.path, cv2.IMREAD_GRAYSCALE)
@@ -659,7 +658,7 @@ def _passes(predictor: Predictor, batch_size: int, seconds: float) -> list[float
     random = np.random.default_rng(0)
     pixels = {
         name: random.integers(0, 256, (batch_size, *shape), np.uint8)
-        for name, shape in _shapes(predictor.bundles[0].experiment).items()
+        for name, shape in shapes_of(predictor.bundles[0].experiment).items()
     }
     male = random.integers(0, 2, batch_size).astype(np.float32)
     times = []
@@ -685,14 +684,13 @@ def _row(
 ) -> dict[str, Any]:
     (bundle,) = predictor.bundles
     about = _about(predictor)
-    shapes = _shapes(bundle.experiment).values()
     return {
         "model": name,
         "batch_size": batch_size,
         "passes": len(milliseconds),
         **throughput_figures(milliseconds, batch_size),
         "parameters": weights,
-        "pixels": " + ".join(f"{height} × {width}" for height, width in shapes),
+        "pixels": describe_shapes(shapes_of(bundle.experiment)),
         **{column: about[column] for column in COLUMNS if column in about},
     }
 
@@ -716,11 +714,6 @@ def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]
         "precision": predictor.precision,
         **({} if seconds is None else {"seconds": seconds, "load_per_core": busy()}),
     }
-
-
-def _shapes(experiment: Experiment) -> dict[str, tuple[int, int]]:
-    names = FAMILIES[experiment.model.family]
-    return view_shapes(names, experiment.preprocessing, experiment.regions)
 
 
 def _untrained(experiment: Experiment) -> Bundle:

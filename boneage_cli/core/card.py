@@ -10,6 +10,7 @@ from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.cases import REASONS
 from boneage_cli.core.config import earlier_stages
 from boneage_cli.core.evaluation import TOLERANCES, Estimate
+from boneage_cli.core.views import describe_shapes, shapes_of
 from boneage_cli.errors import BoneageError
 
 
@@ -41,7 +42,7 @@ def model_card(bundle: Bundle, notes: Sequence[str] = ()) -> str:
 def _what(bundle: Bundle) -> Iterator[str]:
     assert bundle.path is not None
     model, origin = bundle.experiment.model, bundle.provenance
-    size, training = bundle.experiment.preprocessing, bundle.experiment.training
+    training = bundle.experiment.training
     weights = sum(weight.numel() for weight in bundle.network().parameters())
     content = bundle.path.read_bytes()
     yield f"# Model card: {bundle.experiment.name}"
@@ -53,16 +54,16 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
+    pixels = describe_shapes(shapes_of(bundle.experiment))
     begun = "".join(
-        f"; before that {stage.training.epochs} with {stage.preprocessing.height} × "
-        f"{stage.preprocessing.width} pixels"
+        f"; before that {stage.training.epochs} with {describe_shapes(shapes_of(stage))} pixels"
         for stage in reversed(earlier_stages(bundle.experiment))
     )
     rows = {
         "file": f"`{bundle.path.name}`, {len(content) / 1e6:.1f} MB",
         "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
         "network": f"{model.family}, {model.backbone}, {weights:,} weights, "
-        f"{'with' if model.gender else 'without'} sex; sees {size.height} × {size.width} pixels",
+        f"{'with' if model.gender else 'without'} sex; sees {pixels} pixels",
         "hand": "registered by its key points"
         if bundle.experiment.regions.registered_hand
         else "as it lies in the radiograph",

@@ -83,6 +83,11 @@ class ModelSettings(Section):
     def _known_family(cls, value: str) -> str:
         return resolve_family(value)
 
+    @property
+    def needs_sex(self) -> bool:
+        """Whether a child of unknown sex is of no use: sex is an input or a target."""
+        return self.gender or "sex" in self.targets
+
     @model_validator(mode="after")
     def _sex_is_input_or_target(self) -> ModelSettings:
         if self.gender and "sex" in self.targets:
@@ -324,10 +329,29 @@ def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Exp
     for number, changes in enumerate(experiment.stages, 1):
         values = experiment.model_dump(mode="json", exclude={"stages"})
         values["name"] = f"{experiment.name}-stage-{number}"
-        for key, value in flatten(changes):
-            _assign(values, key, value)
-        stages.append(parse_experiment(values, f"{source}: stage {number}"))
+        for key, change in changes.items():
+            # A section's settings one by one, and each as a whole, tables too.
+            named = change if isinstance(change, Mapping) else {"": change}
+            for name, value in named.items():
+                _assign(values, f"{key}.{name}".rstrip("."), value)
+        stage = parse_experiment(values, f"{source}: stage {number}")
+        if _held_out_by(stage) != _held_out_by(experiment):
+            raise BoneageError(
+                f"{source}: stage {number}: training.seed, data.sex and whether sex matters cannot "
+                "differ: they decide which radiographs are held out"
+            )
+        if stage.model.weights != experiment.model.weights:
+            raise BoneageError(
+                f"{source}: stage {number}: model.weights are those of the stage before; those of "
+                "the first stand in [model]"
+            )
+        stages.append(stage)
     return stages
+
+
+def _held_out_by(experiment: Experiment) -> tuple[object, ...]:
+    """What decides which radiographs a fold holds out."""
+    return experiment.training.seed, experiment.data.sex, experiment.model.needs_sex
 
 
 def experiment_to_toml(experiment: Experiment) -> str:

@@ -192,7 +192,7 @@ class BoneAgeData(pl.LightningDataModule):
         self.renderer = ViewRenderer(view_settings(experiment))
         self.pool: pd.DataFrame | None = None
         self.places: dict[str, np.ndarray | None] = {"train": None, "validation": None}
-        seed, needs_sex = experiment.training.seed, experiment.model.gender
+        seed, needs_sex = experiment.training.seed, experiment.model.needs_sex
         if fold is None:
             train, validation = (
                 usable(read_manifest(folder, split), experiment.data, needs_sex)

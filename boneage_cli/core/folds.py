@@ -38,7 +38,14 @@ from boneage_cli.core.runs import (
     read_json,
     write_json,
 )
-from boneage_cli.core.training import Begin, Report, Resources, silent, train_into
+from boneage_cli.core.training import (
+    Begin,
+    Report,
+    Resources,
+    resources_of,
+    silent,
+    train_into,
+)
 from boneage_cli.errors import BoneageError, Interrupted
 
 
@@ -155,25 +162,23 @@ def _cross_validate(
     data, count = Path(record["data"]), record["folds"]
     results = []
     for fold in (Fold(number, count) for number in range(1, count + 1)):
-        begin(fold)
+        place = folder / f"fold-{fold.number}"
+        if not (place / RESULT).exists():
+            begin(fold)
         try:
             results.append(
                 train_into(
-                    folder / f"fold-{fold.number}",
+                    place,
                     experiment,
                     data,
                     fold=fold,
                     config_file=Path(record["config_file"]) if record["config_file"] else None,
-                    resources=Resources(
-                        cache=Path(record["cache"]) if record["cache"] else None,
-                        devices=record["devices"],
-                        wandb=record["wandb"],
-                    ),
+                    resources=resources_of(record),
                     begin=begin_stage,
                     report=report,
                 )
             )
-        except Interrupted:
+        except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted in fold {fold.number} of {count}; go on with: "
                 f"boneage train --resume {folder}"

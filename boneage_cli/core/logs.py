@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -32,16 +33,30 @@ def run_loggers(folder: Path, project: str | None) -> list[Logger]:
     """The loggers of a run.
 
     Args:
-        folder: The run folder, which holds the events; its name is the run's name and id at
-            Weights & Biases, so that a resumed run goes on in the same place.
+        folder: The run folder, which holds the events; its name, after that of the run it is a
+            fold or stage of, is the run's name and id at Weights & Biases, so that a resumed run
+            goes on in the same place.
         project: The project at Weights & Biases; None to log nothing there. ``WANDB_MODE=offline``
             in the environment keeps everything in the run folder.
     """
     loggers: list[Logger] = [EventLogger(folder, name="", version="")]
     if project is not None:
+        name = run_name(folder)
         loggers.append(
-            WandbLogger(
-                project=project, name=folder.name, id=folder.name, save_dir=folder, resume="allow"
-            )
+            WandbLogger(project=project, name=name, id=name, save_dir=folder, resume="allow")
         )
     return loggers
+
+
+def close_loggers(project: str | None) -> None:
+    """Ends the run at Weights & Biases, so that the next in this process is one of its own."""
+    if project is not None:
+        import wandb
+
+        wandb.finish()
+
+
+def run_name(folder: Path) -> str:
+    """The name of a run folder, after that of the run which it is a fold or stage of."""
+    part = re.fullmatch(r"(fold|stage)-\d+", folder.name)
+    return f"{run_name(folder.absolute().parent)}-{folder.name}" if part else folder.name

@@ -98,7 +98,9 @@ class BoneAgeModule(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Moves the averaged weights towards the network's after each optimiser step."""
-        if self.average is None or (batch_idx + 1) % self.settings.accumulate:
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        # Lightning steps after an epoch's last batch too, however few it has gathered by then.
+        if self.average is None or ((batch_idx + 1) % self.settings.accumulate and not last):
             return
         # A young average follows quickly: it would otherwise remember its untrained start.
         decay = min(self.settings.ema, (1 + self.global_step) / (10 + self.global_step))

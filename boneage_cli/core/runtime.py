@@ -238,8 +238,9 @@ class _Torch:
         self.module: Any = torch.compile(module, dynamic=True) if compiled else module
         self.device, self.precision = device, precision
         self.backend = "compiled" if compiled else "torch"
-        # Compiling is not safe in several threads at a time.
-        self.alone: AbstractContextManager[Any] = Lock() if compiled else nullcontext()
+        # Compiling is not safe in several threads at a time; and on a CPU one pass takes all cores.
+        one_at_a_time = compiled or device_type(device) == "cpu"
+        self.alone: AbstractContextManager[Any] = Lock() if one_at_a_time else nullcontext()
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         import torch
@@ -308,19 +309,18 @@ class _OpenVino:
 
     @staticmethod
     def _compiled(core: Any, graph: Graph, settings: dict[str, Any]) -> Any:
-        kept, shipped = _kept(graph), shipped_graph(graph)
-        found = [path for path in (kept, shipped) if path is not None and path.is_file()]
-        for path in found:
-            assert kept is not None
+        kept = _kept(graph)
+        if kept is not None:
             # What is compiled for this processor is kept beside it, if there is a place.
             compiled = kept.with_suffix("")
-            for beside in ({"CACHE_DIR": str(compiled)}, {}):
-                # What is damaged is made anew; OpenVINO raises RuntimeError for it.
-                with suppress(Exception):
-                    model = core.compile_model(path, "CPU", settings | beside)
-                    _mark_as_used(kept)
-                    return model
-                shutil.rmtree(compiled, ignore_errors=True)
+            for path in filter(Path.is_file, (kept, shipped_graph(graph))):
+                for beside in ({"CACHE_DIR": str(compiled)}, {}):
+                    # What is damaged is made anew; OpenVINO raises RuntimeError for it.
+                    with suppress(Exception):
+                        model = core.compile_model(path, "CPU", settings | beside)
+                        _mark_as_used(kept)
+                        return model
+                    shutil.rmtree(compiled, ignore_errors=True)
         # Some systems do not remove files that are still mapped into memory.
         with TemporaryDirectory(prefix="boneage-", ignore_cleanup_errors=True) as folder:
             made = Path(folder, "graph.xml")

@@ -15,14 +15,13 @@ from tempfile import TemporaryDirectory
 from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.card import model_card
 from boneage_cli.core.config import load_experiment
-from boneage_cli.core.datamodule import BoneAgeData
 from boneage_cli.core.evaluation import evaluate
 from boneage_cli.core.intervals import coverage, random_parts
 from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import BUNDLE, RECORD, RESULT, SETTINGS, SHIPPED_MODEL, read_json
 from boneage_cli.core.runtime import ship_graphs
-from boneage_cli.core.training import calibration_of, learn_likeness
+from boneage_cli.core.training import calibration_of, data_of, learn_likeness
 from boneage_cli.datasets.source import read_source
 from boneage_cli.files import whole_file
 
@@ -50,8 +49,7 @@ def ship(
         data_name: What the card calls the data; None for what the run does.
     """
     experiment = load_experiment(run / SETTINGS)
-    record = read_json(run / RECORD)
-    data = BoneAgeData(Path(record["data"]), experiment)
+    data = data_of(read_json(run / RECORD), experiment)
     data.setup()
     source = read_source(data.folder)
     with TemporaryDirectory() as folder:

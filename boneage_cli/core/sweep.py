@@ -23,7 +23,7 @@ from boneage_cli.core.folds import cross_validate
 from boneage_cli.core.runs import RESULT, read_json
 from boneage_cli.core.training import Begin, Report, Resources, silent, train_into
 from boneage_cli.errors import BoneageError, Interrupted
-from boneage_cli.files import whole_file
+from boneage_cli.files import whole_file, writing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,11 +40,13 @@ class Combination:
     Attributes:
         experiment: Its settings; their name is its folder's.
         config_file: The file that they came from.
+        base: The name that stands there.
         varied: The settings in which it differs from others, by dotted key.
     """
 
     experiment: Experiment
     config_file: Path | None
+    base: str
     varied: dict[str, Any]
 
 
@@ -97,7 +99,7 @@ def combinations(
                     f"{name}: twice in this sweep; rename one with name = in its file"
                 )
             experiment = base.model_copy(update={"name": name})
-            found[name] = Combination(experiment, config, varied)
+            found[name] = Combination(experiment, config, base.name, varied)
     return list(found.values())
 
 
@@ -114,7 +116,8 @@ def sweep(
 ) -> list[Outcome]:
     """Trains each experiment, goes on where an earlier sweep stopped, and writes the table.
 
-    One that cannot be trained is told of in the table and does not keep the others waiting.
+    One that cannot be trained, or whose folder holds other settings or data, is told of in the
+    table and does not keep the others waiting.
 
     Args:
         combinations: The experiments.
@@ -130,9 +133,34 @@ def sweep(
         The outcomes, the smallest MAE first and failures last.
 
     Raises:
-        BoneageError: The folder holds an experiment of that name with other settings or data.
+        BoneageError: The folder cannot be written.
         Interrupted: The user stopped it.
     """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return _sweep(
+            combinations,
+            data,
+            folder,
+            folds=folds,
+            resources=resources,
+            begin=begin,
+            begin_stage=begin_stage,
+            report=report,
+        )
+
+
+def _sweep(
+    combinations: Sequence[Combination],
+    data: Path,
+    folder: Path,
+    *,
+    begin: Callable[[int, Combination], None],
+    folds: int | None,
+    resources: Resources | None,
+    begin_stage: Begin,
+    report: Report,
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for number, combination in enumerate(combinations, 1):
         begin(number, combination)

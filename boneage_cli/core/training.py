@@ -7,7 +7,7 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -31,9 +31,9 @@ from boneage_cli.core.config import (
 )
 from boneage_cli.core.datamodule import BoneAgeData, Fold, mean_and_deviation
 from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
-from boneage_cli.core.hardware import choose_precision, describe_hardware
+from boneage_cli.core.hardware import choose_precision, describe_hardware, keep_freed_memory
 from boneage_cli.core.intervals import COVERAGE, LEAST, Calibration, calibrate, write_coverage
-from boneage_cli.core.logs import check_loggers, run_loggers
+from boneage_cli.core.logs import check_loggers, close_loggers, run_loggers
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.recorder import EpochRow, RunRecorder, TrainingProgress
@@ -53,7 +53,7 @@ from boneage_cli.core.runs import (
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.models.network import Network
-from boneage_cli.models.pretrained import load_pretrained
+from boneage_cli.models.pretrained import load_pretrained, take_from_network
 
 Report = Callable[[EpochRow], None]
 Begin = Callable[[Experiment], None]
@@ -162,6 +162,7 @@ def train(
     cache = resources.cache
     datamodule = BoneAgeData(data, experiment, cache, fold)
     network = _new_network(experiment, datamodule)
+    _check_stages(experiment)
     record = {
         "data": str(data.absolute()),
         "cache": str(cache.absolute()) if cache else None,
@@ -231,8 +232,11 @@ def train_into(
         )
     else:
         record = read_json(folder / RECORD)
-        if load_experiment(folder / SETTINGS) != experiment or record["data"] != str(
-            data.absolute()
+        asked = {"data": str(data.absolute()), "fold": [fold.number, fold.count] if fold else None}
+        if (
+            load_experiment(folder / SETTINGS) != experiment
+            or any(record.get(key) != value for key, value in asked.items())
+            or "folds" in record
         ):
             raise BoneageError(
                 f"{folder}: holds a run of other settings or of another data set; choose another "
@@ -264,18 +268,26 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
     """
     record = read_json(folder / RECORD)
     experiment = load_experiment(folder / SETTINGS)
-    datamodule = BoneAgeData(
-        Path(record["data"]),
-        experiment,
-        Path(record["cache"]) if record["cache"] else None,
-        Fold(*record["fold"]) if record["fold"] else None,
-    )
+    datamodule = data_of(record, experiment)
     _check_data(folder, record, datamodule)
     network = _new_network(experiment, datamodule)
     started = (folder / CHECKPOINT).exists()
     if not started:
         _take_up(folder, record, network, experiment, begin, report)
     return _fit(folder, record, datamodule, network, experiment, report, resume=started)
+
+
+def data_of(record: Mapping[str, Any], experiment: Experiment) -> BoneAgeData:
+    """The radiographs of a run, by what its ``run.json`` says."""
+    cache = Path(record["cache"]) if record["cache"] else None
+    fold = Fold(*record["fold"]) if record["fold"] else None
+    return BoneAgeData(Path(record["data"]), experiment, cache, fold)
+
+
+def resources_of(record: Mapping[str, Any]) -> Resources:
+    """Where a run trains, by what its ``run.json`` says."""
+    cache = Path(record["cache"]) if record["cache"] else None
+    return Resources(cache, record["devices"], record.get("nodes", 1), record["wandb"])
 
 
 def _check_data(folder: Path, record: dict[str, Any], datamodule: BoneAgeData) -> None:
@@ -293,6 +305,24 @@ def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
     return network
 
 
+def _check_stages(experiment: Experiment) -> None:
+    """Finds out, before any is trained, what each stage can take of the one before.
+
+    Raises:
+        BoneageError: An encoder does not fit.
+    """
+    before: Network | None = None
+    for number, stage in enumerate([*earlier_stages(experiment), experiment], 1):
+        # Ages change no shapes.
+        network = build_network(stage, 0, 1)
+        if before is not None:
+            name = f"stage {number - 1}"
+            taken = take_from_network(network, before.state_dict(), name)
+            if "anew" in taken:
+                warnings.warn(f"{stage.name}: {taken}", stacklevel=2)
+        before = network
+
+
 def _take_up(
     folder: Path,
     record: dict[str, Any],
@@ -305,7 +335,8 @@ def _take_up(
     weights = Path(record["begin_with"]) if record.get("begin_with") else None
     for number, stage in enumerate(earlier_stages(experiment), 1):
         place = folder / f"{STAGE}{number}"
-        begin(stage)
+        if not (place / RESULT).exists():
+            begin(stage)
         try:
             train_into(
                 place,
@@ -313,16 +344,12 @@ def _take_up(
                 Path(record["data"]),
                 fold=Fold(*record["fold"]) if record["fold"] else None,
                 config_file=Path(record["config_file"]) if record["config_file"] else None,
-                resources=Resources(
-                    cache=Path(record["cache"]) if record["cache"] else None,
-                    devices=record["devices"],
-                    wandb=record["wandb"],
-                ),
+                resources=resources_of(record),
                 begin_with=weights,
                 begin=begin,
                 report=report,
             )
-        except Interrupted:
+        except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted in stage {number}; go on with: boneage train --resume {folder}"
             ) from None
@@ -365,6 +392,8 @@ def make_trainer(
     _quiet_lightning()
     accelerator, count = _accelerator(devices)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    if accelerator == "cpu":
+        keep_freed_memory()
     several = nodes > 1 or (isinstance(count, int) and count > 1)
     # A frozen encoder gets no gradients, which the processes must expect and look for.
     parallel = "ddp_find_unused_parameters_true" if settings.frozen_epochs else "ddp"
@@ -399,7 +428,7 @@ def _fit(
 ) -> Run:
     module = make_module(network, experiment)
     mean, deviation = mean_and_deviation(datamodule.train_manifest["boneage"])
-    untrained = Bundle(experiment, mean, deviation, {}, provenance=_provenance(datamodule))
+    untrained = Bundle(experiment, mean, deviation, {}, provenance=_provenance(datamodule, record))
     recorder = RunRecorder(folder, untrained, report)
     trainer = make_trainer(
         experiment.training,
@@ -415,10 +444,12 @@ def _fit(
             ckpt_path=folder / CHECKPOINT if resume else None,
             weights_only=True,
         )
+        return _finish(folder, record, datamodule, module, recorder, trainer)
     except (SystemExit, KeyboardInterrupt):
         # Lightning turns an interrupt into an exit; ours says how to go on.
-        raise _interrupted(folder) from None
-    return _finish(folder, record, datamodule, module, recorder, trainer)
+        raise Interrupted(f"interrupted; go on with: boneage train --resume {folder}") from None
+    finally:
+        close_loggers(record["wandb"])
 
 
 def _finish(
@@ -429,13 +460,13 @@ def _finish(
     recorder: RunRecorder,
     trainer: pl.Trainer,
 ) -> Run:
-    experiment = module.experiment
+    experiment, device = module.experiment, _device(record["devices"])
     history = pd.DataFrame(recorder.history)
     evaluation = None
     if trainer.is_global_zero:
         plots.learning_curve(history, folder / "learning_curve.png")
         if "age" in experiment.model.targets:
-            evaluation = _evaluate(folder, datamodule)
+            evaluation = _evaluate(folder, datamodule, device)
             write_evaluation(evaluation, folder / "validation", f"{folder.name}, validation")
             write_coverage(evaluation.predictions, folder / "validation" / COVERAGE)
             bundle = load_bundle(folder / BUNDLE)
@@ -445,7 +476,7 @@ def _finish(
                     bundle,
                     metrics=metrics,
                     calibration=calibration_of(evaluation),
-                    likeness=learn_likeness(folder / BUNDLE, datamodule, experiment),
+                    likeness=learn_likeness(folder / BUNDLE, datamodule, experiment, device),
                 ),
                 folder / BUNDLE,
             )
@@ -460,7 +491,7 @@ def _finish(
     )
     if trainer.is_global_zero:
         best = history.iloc[recorder.best_epoch - 1]
-        write_json(_result(run, experiment, datamodule, best), folder / RESULT)
+        write_json(_result(run, experiment, datamodule, best, device), folder / RESULT)
         add_to_summary(
             folder.parent,
             {
@@ -486,7 +517,7 @@ def _seconds_of_stages(folder: Path) -> float:
 
 
 def _result(
-    run: Run, experiment: Experiment, datamodule: BoneAgeData, best: pd.Series
+    run: Run, experiment: Experiment, datamodule: BoneAgeData, best: pd.Series, device: str
 ) -> dict[str, Any]:
     return {
         "name": experiment.name,
@@ -501,18 +532,18 @@ def _result(
         "best_epoch": run.best_epoch,
         "parameters": run.parameters,
         "seconds": round(run.seconds, 1),
-        "hardware": describe_hardware(_device()),
+        "hardware": describe_hardware(device),
         "command": shlex.join(sys.argv),
     }
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _device(devices: str) -> str:
+    return "cuda" if _accelerator(devices)[0] == "gpu" else "cpu"
 
 
-def _evaluate(folder: Path, datamodule: BoneAgeData) -> Evaluation:
+def _evaluate(folder: Path, datamodule: BoneAgeData, device: str) -> Evaluation:
     # Measured once more along the path that predict takes, not taken from the log.
-    predictor = Predictor.load([folder / BUNDLE])
+    predictor = Predictor.load([folder / BUNDLE], device)
     manifest = datamodule.validation_manifest
     batches = datamodule.batches["validation"]
     months = predictor.predict_pixels(batches.pixels, batches.male.cpu().numpy())
@@ -528,15 +559,18 @@ def _evaluate(folder: Path, datamodule: BoneAgeData) -> Evaluation:
     )
 
 
-def learn_likeness(path: Path, datamodule: BoneAgeData, experiment: Experiment) -> Likeness:
+def learn_likeness(
+    path: Path, datamodule: BoneAgeData, experiment: Experiment, device: str = "auto"
+) -> Likeness:
     """Learns what the features of a bundle are like, on what it was and was not trained on.
 
     Args:
         path: The bundle.
         datamodule: The radiographs of its training, set up.
         experiment: Its settings.
+        device: ``auto``, ``cpu`` or ``cuda``.
     """
-    predictor = Predictor.load([path])
+    predictor = Predictor.load([path], device)
     train, validation = (datamodule.batches[split] for split in ("train", "validation"))
     chance = np.random.default_rng(experiment.training.seed)
     some = np.sort(chance.permutation(len(train))[:LIKENESS_IMAGES])
@@ -555,7 +589,7 @@ def calibration_of(evaluation: Evaluation) -> Calibration | None:
     return calibrate(evaluation.predictions, source)
 
 
-def _provenance(datamodule: BoneAgeData) -> dict[str, Any]:
+def _provenance(datamodule: BoneAgeData, record: Mapping[str, Any]) -> dict[str, Any]:
     source = read_source(datamodule.folder)
     return {
         "data": source.name if source else datamodule.folder.name,
@@ -564,7 +598,7 @@ def _provenance(datamodule: BoneAgeData) -> dict[str, Any]:
         "validation_images": len(datamodule.validation_manifest),
         "data_digest": _digest(datamodule),
         "torch": torch.__version__,
-        "hardware": describe_hardware(_device()),
+        "hardware": describe_hardware(_device(record["devices"])),
     }
 
 
@@ -583,12 +617,6 @@ def _accelerator(devices: str) -> tuple[str, int | str]:
     if not devices.isdigit() or int(devices) < 1:
         raise BoneageError(f"--devices {devices}: take auto, cpu or a number of devices")
     return "gpu" if gpu else "cpu", int(devices)
-
-
-def _interrupted(folder: Path) -> Interrupted:
-    if not (folder / CHECKPOINT).exists():
-        return Interrupted(f"interrupted in the first epoch; {folder} holds no model yet")
-    return Interrupted(f"interrupted; go on with: boneage train --resume {folder}")
 
 
 def _quiet_lightning() -> None:

@@ -36,6 +36,7 @@ from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.runs import read_json, write_json
 from boneage_cli.core.sweep import combinations
 from boneage_cli.core.training import make_module, make_trainer
+from boneage_cli.core.views import describe_shapes
 from boneage_cli.datasets.demo import write_demo
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file, writing
@@ -599,7 +600,7 @@ class _Bench:
             "train_images": images,
             "batch_size": -(-images // self._longest),
             "parameters": self.parameters,
-            "pixels": " + ".join(f"{h} × {w}" for h, w in self.data.renderer.shapes.values()),
+            "pixels": describe_shapes(self.data.renderer.shapes),
         }
 
 

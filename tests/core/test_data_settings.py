@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from boneage_cli.core.cases import Case
@@ -48,3 +50,18 @@ def test_a_model_of_girls_trains_on_girls_and_answers_for_no_boy(
     assert boy.error == "a model of girls alone (data.sex); choose another --model"
     with pytest.raises(BoneageError, match="girls alone"):
         predictor.predict([read_radiograph(path)], [True])
+
+
+@pytest.mark.parametrize("model", [{"gender": True}, {"gender": False, "targets": ("age", "sex")}])
+def test_children_of_unknown_sex_are_left_out_where_sex_matters(
+    model: dict[str, object], tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(demo_data, folder, ignore=shutil.ignore_patterns(".cache"))
+    table = pd.read_csv(folder / "train.csv", dtype=str)
+    table.loc[:2, "male"] = ""
+    table.to_csv(folder / "train.csv", index=False)
+    data = BoneAgeData(
+        folder, tiny.model_copy(update={"model": tiny.model.model_copy(update=model)})
+    )
+    assert len(data.train_manifest) == 61

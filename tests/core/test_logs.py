@@ -11,6 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.logs import run_name
 from boneage_cli.core.training import Run
 
 HIDDEN = "import sys; sys.modules['wandb'] = None; from boneage_cli.__main__ import main; main()"
@@ -56,3 +57,15 @@ def test_without_the_package_one_line_says_how_to_get_it(
     assert "pip install 'boneage[wandb]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("runs/a-rsna", "a-rsna"),
+        ("runs/a-rsna/stage-1", "a-rsna-stage-1"),
+        ("runs/a-rsna/fold-2/stage-1", "a-rsna-fold-2-stage-1"),
+    ],
+)
+def test_every_training_has_a_name_of_its_own(folder: str, name: str) -> None:
+    assert run_name(Path(folder)) == name

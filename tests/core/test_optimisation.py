@@ -111,3 +111,17 @@ def test_measured_norms_end_in_the_bundle(
     assert all(name.endswith(("running_mean", "running_var")) for name in differing) or np.any(
         ["num_batches" in name for name in differing]
     )
+
+
+def test_averaged_weights_follow_however_few_batches_an_epoch_has(
+    tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    # Four batches an epoch: the optimiser steps once in each, after the last.
+    experiment = changed(tiny, accumulate=8, ema=0.5, learning_rate=0.1, warmup_epochs=0)
+    still = changed(experiment, learning_rate=1e-12)
+    moved, start = (
+        load_bundle(train(each, demo_data, runs=tmp_path).bundle).weights
+        for each in (experiment, still)
+    )
+    name = next(name for name in start if name.startswith("encoders") and start[name].ndim == 4)
+    assert (moved[name] - start[name]).abs().max() > 1e-3

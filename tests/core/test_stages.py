@@ -15,9 +15,14 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
-from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.config import (
+    Experiment,
+    earlier_stages,
+    load_experiment,
+    write_experiment,
+)
 from boneage_cli.core.runs import read_json
-from boneage_cli.core.training import Resources, Run, resume, train
+from boneage_cli.core.training import Resources, Run, train
 from boneage_cli.errors import BoneageError
 
 # Fewer pixels first; keys may have dots or be tables.
@@ -84,6 +89,10 @@ def test_settings_with_stages_are_read_back(staged: Experiment, tmp_path: Path) 
         ("[{training = {epoch = 2}}]", "stage 1: unknown setting training.epoch; did you mean"),
         ("[{}, {training = {epochs = 0}}]", "stage 2: training.epochs"),
         ("[{epochs = 2}]", "did you mean training.epochs"),
+        ("[{training = {seed = 1}}]", "stage 1: training.seed, data.sex and whether sex matters"),
+        ('[{data = {sex = "F"}}]', "which radiographs are held out"),
+        ("[{model = {gender = false}}]", "which radiographs are held out"),
+        ('[{model = {weights = "none"}}]', "those of the first stand in [model]"),
     ],
 )
 def test_what_is_wrong_with_a_stage_is_said_before_anything_is_trained(
@@ -92,6 +101,35 @@ def test_what_is_wrong_with_a_stage_is_said_before_anything_is_trained(
     with pytest.raises(BoneageError) as caught:
         load_experiment(overrides=[f"stages={setting}"])
     assert message in str(caught.value)
+
+
+def test_a_stage_replaces_a_table_as_a_whole() -> None:
+    experiment = load_experiment(
+        overrides=[
+            'training.loss="huber"',
+            "training.loss_options={delta = 10}",
+            'stages=[{training = {loss = "mae", loss_options = {}}}]',
+        ]
+    )
+    (stage,) = earlier_stages(experiment)
+    assert (stage.training.loss, stage.training.loss_options) == ("mae", {})
+
+
+def test_a_stage_that_the_next_cannot_take_up_is_refused_before_anything_is_trained(
+    staged: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    other = staged.model_copy(update={"stages": ({"model.channels": [8, 8]},)})
+    with pytest.raises(BoneageError, match=r"stage 1: .* weights of the encoder of view hand"):
+        train(other, demo_data, runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_starts_anew_after_a_stage_is_said(
+    staged: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    other = staged.model_copy(update={"stages": ({"model.hidden": [8]},)})
+    with pytest.warns(UserWarning, match="tiny: .* from stage 1; the head starts anew"):
+        train(other, demo_data, runs=tmp_path)
 
 
 def test_no_stage_sees_what_its_fold_holds_out(
@@ -133,7 +171,9 @@ def test_a_training_that_was_killed_goes_on_and_trains_no_stage_twice(
     finished = (folder / "stage-1" / "history.csv").stat().st_mtime_ns
     assert not (folder / "result.json").exists()
 
-    resume(folder)
+    again = CliRunner().invoke(app, ["train", "--resume", str(folder)])
+    assert again.exit_code == 0, again.output
+    assert "tiny-stage-1" not in again.stdout
     assert (folder / "stage-1" / "history.csv").stat().st_mtime_ns == finished
     expected = kernels(run.folder)
     for name, weight in kernels(folder).items():

@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
+from typer.testing import CliRunner
 
+from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
@@ -139,6 +141,14 @@ def test_an_interrupt_says_how_to_go_on(demo_data: Path, tiny: Experiment, tmp_p
     assert f"boneage train --resume {folder}" in errors
     assert "Traceback" not in errors
     assert (folder / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("option", ["--set training.epochs=9", "--folds 2", "--devices cpu"])
+def test_resume_takes_no_settings_beside_it(option: str, demo_run: Run) -> None:
+    line = ["train", "--resume", str(demo_run.folder), *option.split()]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 2
+    assert f"{option.split()[0]} with --resume: a run goes on as it was begun" in result.stderr
 
 
 def test_a_run_whose_labels_changed_is_not_resumed(

@@ -1,0 +1,41 @@
+"""Promises about the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Pages that the system had to hand out for the last of several tensors of 64 MB, each freed again.
+NEW_PAGES = """
+import resource
+import torch
+from boneage_cli.core.config import TrainingSettings
+from boneage_cli.core.training import make_trainer
+
+make_trainer(TrainingSettings(), devices="cpu")
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(16, 1024, 1024)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(taken)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries differ")
+@pytest.mark.parametrize(("variables", "kept"), [({}, True), ({"MALLOC_ARENA_MAX": "4"}, False)])
+def test_training_keeps_the_memory_that_it_frees_unless_the_user_set_how(
+    variables: dict[str, str], kept: bool
+) -> None:
+    others = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    found = subprocess.run(
+        [sys.executable, "-c", NEW_PAGES],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=others | variables,
+    )
+    assert (int(found.stdout) < 1000) == kept
