@@ -164,7 +164,8 @@ def locate_rois(
     carpal_x4, carpal_y4 and metaph_x1 … (those that become top left, top
     right, bottom right and bottom left of the crop), confidence (0 to 1),
     fallback, error and key. Places are fractions of the image's width and
-    height; corners may lie outside the image, and what lies outside is black.
+    height; corners may lie outside the image. What lies outside is black, or with
+    --method keypoints --background keep as gray as the image's border.
 
     [bold]Fallbacks[/bold]
 

@@ -71,6 +71,7 @@ def sweep(
     \b
       boneage sweep -c configs/quick.toml -b tf_efficientnet_lite0,resnet18
       boneage sweep --vary training.loss=mae,huber --vary model.gender=true,false
+      boneage sweep -c configs/quick.toml --vary preprocessing.clahe=false,true
       boneage sweep -c configs/s1-global.toml -c configs/s1-roi.toml \\
         --set training.epochs=5 --set data.train_images=2000
 
@@ -80,6 +81,11 @@ def sweep(
       NAME/          a run folder for each, as train makes it, with result.json
       table.csv      validation MAE with its interval, weights, time, best first
       table.md       the same to paste into a document
+
+    "Against the first" is by how many months the errors are larger than those of
+    the first one named, on average over the same radiographs; an interval that
+    holds 0 is no difference that these radiographs could show. It is of one
+    training each: another seed may move it by some tenths of a month.
 
     [bold]Exit status[/bold]: 0 when all were trained, 1 when some failed, 2 when
     the settings or the data make no sense.

@@ -116,6 +116,7 @@ def train(
     Settings may put stages before the training itself, as configs/rsna.toml
     does: with fewer pixels first, say. Each begins with the weights of the one
     before and has a run folder of its own inside, stage-1 and so on.
+    docs/settings.md lists every setting.
 
     runs/summary.csv has one row per run, with every setting. With --folds the
     folder holds one such folder per fold, and in out-of-fold/ the figures of all
@@ -128,6 +129,9 @@ def train(
       boneage train --devices 4
       torchrun --nproc-per-node 4 -m boneage_cli train --devices 4
       srun boneage train --devices 4 --nodes 2
+
+    auto takes all GPUs; CUDA_VISIBLE_DEVICES chooses among them. With --folds, and
+    with settings that have stages, one device trains.
     """
     from boneage_cli.core import training
     from boneage_cli.core.config import load_experiment

@@ -50,7 +50,9 @@ class ModelSettings(Section):
     backbone: str | dict[str, str] = Field(
         "tf_efficientnet_lite0", description="a timm model by name, small_cnn or m46"
     )
-    weights: str = Field("imagenet", description="imagenet, none, or a .safetensors file")
+    weights: str = Field(
+        "imagenet", description="to begin with: imagenet, none, or a .safetensors file"
+    )
     channels: Widths | PerView = Field((32, 64, 128), description="of the blocks of small_cnn")
     in_channels: Literal[1, 3] = Field(3, description="channels that the gray image is repeated to")
     normalisation: str = Field(
@@ -58,16 +60,16 @@ class ModelSettings(Section):
     )
     pooling: str = Field("avg", description="avg, gem, attention, attention_deep or flatten")
     branch_hidden: Widths | PerView = Field((), description="dense layers of each view")
-    branch_activation: str | tuple[str, ...] = "relu"
-    branch_dropout: float | tuple[float, ...] = 0.0
+    branch_activation: str | tuple[str, ...] = Field("relu", description="of those layers")
+    branch_dropout: float | tuple[float, ...] = Field(0.0, description="before each of them")
     sex_fusion: str = Field(
         "embedding",
         description="embedding, mlp, cross_attention, gated or cross_attention_gated",
     )
     sex_features: int | Widths = Field(8, description="widths of the layers that make them")
     sex_norm: bool = Field(False, description="whether those layers are batch-normalised")
-    sex_dropout: float = Field(0.0, ge=0, lt=1)
-    attention_heads: int = Field(4, ge=1)
+    sex_dropout: float = Field(0.0, ge=0, lt=1, description="after them")
+    attention_heads: int = Field(4, ge=1, description="of the cross-attention")
     hidden: Widths = Field((128,), description="dense layers before the head")
     activation: str | tuple[str, ...] = Field("relu", description="of the dense layers")
     dropout: float | tuple[float, ...] = Field(0.2, description="before each dense layer")
@@ -122,7 +124,7 @@ class RegionSettings(Section):
 class AugmentationSettings(Section):
     """Random changes of a training batch; a range of one number is symmetric about no change."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether images are changed at all")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     rotate: float = Field(15, ge=0, le=180, description="largest rotation, degrees")
     translate: float = Field(0.05, ge=0, lt=1, description="largest shift, fraction of the side")
@@ -161,14 +163,16 @@ class AugmentationSettings(Section):
 class TrainingSettings(Section):
     """The optimisation."""
 
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(32, ge=1)
-    optimiser: Literal["adam", "adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    epochs: int = Field(20, ge=1, description="passes over the training radiographs")
+    batch_size: int = Field(32, ge=1, description="radiographs per step and device")
+    optimiser: Literal["adam", "adamw", "sgd"] = Field("adamw", description="sgd with momentum")
+    learning_rate: float = Field(1e-3, gt=0, description="the largest of the schedule")
+    weight_decay: float = Field(1e-2, ge=0, description="of kernels and matrices alone")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999), description="of Adam; the first is sgd's momentum"
+    )
     schedule: Literal["constant", "plateau", "cosine", "triangular", "triangular2", "exp_range"] = (
-        "cosine"
+        Field("cosine", description="of the learning rate; the last three are cyclical")
     )
     warmup_epochs: float = Field(1, ge=0, description="epochs of linear warm-up of cosine")
     final_rate: float = Field(
@@ -177,7 +181,7 @@ class TrainingSettings(Section):
     cyclic_base: float = Field(1e-4, gt=0, description="lowest rate of the cyclical schedules")
     cyclic_steps: int = Field(2000, ge=1, description="optimiser steps of half a cycle")
     cyclic_gamma: float = Field(0.99994, gt=0, le=1, description="exp_range's factor per step")
-    plateau_factor: float = Field(0.2, gt=0, lt=1)
+    plateau_factor: float = Field(0.2, gt=0, lt=1, description="by which plateau lowers the rate")
     plateau_patience: int = Field(3, ge=0, description="epochs without a better figure")
     plateau_monitor: Literal["mae", "loss"] = Field(
         "mae", description="the validation figure that plateau watches; for sex always its errors"
@@ -213,7 +217,7 @@ class TrainingSettings(Section):
     )
     deterministic: bool = Field(False, description="refuse operations that are not repeatable")
     compile: bool = Field(False, description="torch.compile the network")
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, description="of weights, order, augmentation and folds")
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -18,9 +18,14 @@ import pandas as pd
 import torch
 
 from boneage_cli.core.config import Experiment, load_experiment
-from boneage_cli.core.evaluation import figure
+from boneage_cli.core.evaluation import (
+    Estimate,
+    figure,
+    mean_interval,
+    read_prediction_table,
+)
 from boneage_cli.core.folds import cross_validate
-from boneage_cli.core.runs import RESULT, read_json
+from boneage_cli.core.runs import OUT_OF_FOLD, RESULT, read_json
 from boneage_cli.core.training import Begin, Report, Resources, silent, train_into
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file, writing
@@ -30,7 +35,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-COLUMNS = ("rank", "run", "MAE, months (95 %)", "weights", "training", "best epoch")
+COLUMNS = (
+    *("rank", "run", "MAE, months (95 %)", "against the first (95 %)"),
+    *("weights", "training", "best epoch"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,21 @@ class Combination:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one experiment: the figures of ``result.json``, or why there are none."""
+    """What became of one experiment.
+
+    Attributes:
+        combination: The experiment.
+        result: The figures of ``result.json``; None where there are none.
+        error: Why there are none.
+        difference: By how many months its absolute errors are larger than those of the sweep's
+            first experiment, paired by radiograph, with the interval of that; None of the first,
+            and where they were measured on different radiographs.
+    """
 
     combination: Combination
     result: dict[str, Any] | None
     error: str | None = None
+    difference: Estimate | None = None
 
     @property
     def name(self) -> str:
@@ -189,7 +207,8 @@ def _sweep(
                     report=report,
                 )
                 result = read_json(place / RESULT)
-            outcomes.append(Outcome(combination, result))
+            against = folder / combinations[0].experiment.name
+            outcomes.append(Outcome(combination, result, difference=_difference(place, against)))
         except BoneageError as error:
             outcomes.append(Outcome(combination, None, str(error)))
         except torch.OutOfMemoryError:
@@ -222,12 +241,34 @@ def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     return [(str(rank), outcome.name, *_cells(outcome)) for rank, outcome in enumerate(outcomes, 1)]
 
 
-def _cells(outcome: Outcome) -> tuple[str, str, str, str]:
+def _difference(run: Path, first: Path) -> Estimate | None:
+    if run == first:
+        return None
+    errors = []
+    for folder in (run, first):
+        tables = [folder / kind / "predictions.csv" for kind in (OUT_OF_FOLD, "validation")]
+        table = next((path for path in tables if path.exists()), None)
+        if table is None:
+            return None
+        errors.append(read_prediction_table(table).set_index("image_id")["absolute_error"])
+    own, other = errors
+    if set(own.index) != set(other.index):
+        return None
+    return mean_interval((own - other.reindex(own.index)).to_numpy())
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
     if outcome.result is None:
-        return "failed", "", "", ""
-    result = outcome.result
+        return "failed", "", "", "", ""
+    result, apart = outcome.result, outcome.difference
     best = f"{result['best_epoch']} of {result['epochs']}" if result["best_epoch"] else ""
-    return figure(result), f"{result['parameters']:,}", f"{result['seconds']:.0f} s", best
+    return (
+        figure(result),
+        f"{apart.value:+.2f} ({apart.low:+.2f} to {apart.high:+.2f})" if apart else "",
+        f"{result['parameters']:,}",
+        f"{result['seconds']:.0f} s",
+        best,
+    )
 
 
 def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -244,6 +285,10 @@ def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
                 "validation_mae": mae.get("value"),
                 "mae_low": mae.get("low"),
                 "mae_high": mae.get("high"),
+                **{
+                    f"against_first{end}": getattr(outcome.difference, name, None)
+                    for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
+                },
                 **{
                     key: result.get(key)
                     for key in (

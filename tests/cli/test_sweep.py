@@ -48,6 +48,16 @@ def test_every_combination_is_trained_and_ranked_by_its_mae(sweep) -> None:
         assert made["validation_mae"]["value"] == pytest.approx(row.validation_mae)
         assert made["parameters"] == row.parameters
         assert f"{row.validation_mae:.2f}" in result.stdout
+    first, *others = (
+        pd.read_csv(Path("out", name, "validation", "predictions.csv"))["absolute_error"]
+        for name in ("tiny-mae-gender-true", "tiny-huber-gender-false")
+    )
+    differences = table.set_index("run")[["against_first", "against_first_low"]]
+    assert differences.loc["tiny-mae-gender-true"].isna().all()
+    found, low = differences.loc["tiny-huber-gender-false"]
+    assert found == pytest.approx((others[0] - first).mean(), abs=1e-3)
+    assert low < found
+    assert f"{found:+.2f} (" in result.stdout
     lines = Path("out/table.md").read_text().splitlines()
     assert len(lines) == 6
     assert all(line.count("|") == lines[0].count("|") for line in lines)

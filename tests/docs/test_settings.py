@@ -1,0 +1,93 @@
+"""docs/settings.md lists every setting, as it is; run this file to write it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from boneage_cli.core.config import Experiment
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "settings.md"
+HEAD = """# Settings
+
+Every setting of `boneage train`, by section, with its default. In a settings file:
+
+    [training]
+    epochs = 5
+
+On the command line: `--set training.epochs=5`. An unknown setting is refused with the nearest known
+name. Every run keeps all of its own in `settings.toml`. This page is made of
+`boneage_cli/core/config.py` by `python tests/docs/test_settings.py`.
+"""
+
+
+def reference() -> str:
+    """The page."""
+    return "\n".join([HEAD, *_section("", Experiment), ""])
+
+
+def _section(name: str, schema: type[BaseModel]) -> Iterator[str]:
+    sections = {}
+    if name:
+        yield f"## {name}"
+        yield ""
+        yield f"{(schema.__doc__ or '').partition(chr(10))[0]}"
+        yield ""
+    yield "| setting | default | values | |"
+    yield "|---|---|---|---|"
+    for key, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections[key] = field.annotation
+        else:
+            default = field.get_default(call_default_factory=True)
+            shown = "" if default == () or default == {} else f"`{_toml(default)}`"
+            text = (field.description or "").replace("|", "\\|")
+            yield f"| `{key}` | {shown} | {_values(field)} | {text} |"
+    yield ""
+    for key, section in sections.items():
+        yield from _section(key, section)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+
+
+def _values(field: FieldInfo) -> str:
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    if choices:
+        return ", ".join(f"`{_toml(choice)}`" for choice in choices)
+    if field.annotation is bool:
+        return "`true`, `false`"
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in signs.items()
+        if getattr(rule, name, None) is not None
+    ]
+    return ", ".join(bounds)
+
+
+def test_the_page_lists_the_settings_as_they_are() -> None:
+    assert REFERENCE.read_text(encoding="utf-8") == reference(), (
+        "write it anew: python tests/docs/test_settings.py"
+    )
+
+
+def test_every_setting_says_what_it_is() -> None:
+    rows = [line for line in reference().splitlines() if line.startswith("| `")]
+    assert len(rows) > 70
+    bare = [row.split("`")[1] for row in rows if row.endswith("|  |")]
+    assert not bare
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(reference(), encoding="utf-8")
