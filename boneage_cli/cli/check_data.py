@@ -23,6 +23,7 @@ def check_data(
         Path | None,
         typer.Option(
             "--data",
+            "-d",
             metavar="DIR",
             help="The data set: a folder with train.csv, or the name of one below data/. Default: "
             "the only one there.",
@@ -63,25 +64,28 @@ def check_data(
 
     [bold]Errors[/bold] must be fixed before training
 
-    Images that are missing, cannot be read, are cut off, or show nothing. Bone ages that are
-    missing, NaN, infinite, not above 0 or above 240 months. An unreadable sex. One id with two
-    labels. The same id, patient or pixels in two splits. Test labels of another version than
-    SOURCE.json names.
+    Images that are missing, cannot be read, are cut off, or show nothing.
+    Bone ages that are missing, NaN, infinite, not above 0 or above 240
+    months. An unreadable sex. One id with two labels. The same id, patient or
+    pixels in two splits. Test labels of another version than SOURCE.json
+    names.
 
     [bold]Warnings[/bold] are worth a look
 
-    The same pixels or id twice in a split, images that no row names, a missing sex, few boys or few
-    girls, very dark or faint images, a surround brighter than the hand (inverted, or framed),
-    images below 64 pixels, narrow strips.
+    The same pixels or id twice in a split, images that no row names, a
+    missing sex, few boys or few girls, very dark or faint images, a surround
+    brighter than the hand (inverted, or framed), images below 64 pixels,
+    narrow strips.
 
     [bold]Output[/bold]
 
-    Tables of labels, bone ages, intensities and image sizes; each kind of finding with its number,
-    the way out and the first three rows; and a summary line. The report has all findings, the
-    plots, and radiographs before and after CLAHE, in one page that works without a network.
+    Tables of labels, bone ages, intensities and image sizes; each kind of
+    finding with its number, the way out and the first three rows; and a
+    summary line. The report has all findings, the plots, and radiographs
+    before and after CLAHE, in one page that works without a network.
 
-    [bold]Exit status[/bold]: 0 when nothing must be fixed, 1 when there are errors, 2 when there is
-    no data set to check.
+    [bold]Exit status[/bold]: 0 when nothing must be fixed, 1 when there are
+    errors, 2 when there is no data set to check.
     """
     from boneage_cli.datasets.audit import audit
     from boneage_cli.datasets.audit_tables import audit_tables

@@ -131,9 +131,9 @@ def rsna(
     """Download the RSNA 2017 challenge's data from RSNA itself, without an account.
 
     12,611 training, 1,425 validation and 200 test radiographs: 10.9 GB, and as
-    much again unpacked. Without [bold]--accept-terms[/bold] the command only shows sizes,
-    terms and the citation. Downloads are verified; a broken one goes on where
-    it stopped when the command is run again, and what is complete is not
+    much again unpacked. Without [bold]--accept-terms[/bold] the command only shows
+    sizes, terms and the citation. Downloads are verified; a broken one goes on
+    where it stopped when the command is run again, and what is complete is not
     fetched twice.
 
     \b

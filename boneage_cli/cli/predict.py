@@ -88,7 +88,7 @@ def predict(
             "--interval",
             metavar="PERCENT",
             help="Add the interval that holds the known age of so many of a hundred radiographs, "
-            "as 90.",
+            "50 to 99, as 90.",
             show_default=False,
         ),
     ] = None,
@@ -144,9 +144,9 @@ def predict(
     a column path, filename, file or image, or with a column id, where the files
     are called <id>.png (or .dcm, …) and lie beside the table, in a folder of the
     table's name, or in the folder that a column dir names. It may have a column
-    sex, gender or male (M, F, male, female, True, False), a column age_months or
-    age_years, and columns width and height with the size of the original where the
-    stored image was squashed.
+    sex, gender or male (M, F, male, female, True, False), a column age_months
+    or age_years, and columns width and height with the size of the original
+    where the stored image was squashed.
     Relative paths are looked for in the current folder first, then beside the
     list.
 
@@ -164,8 +164,8 @@ def predict(
       hand.png: 10 years 6 months (126.5 months)
 
     With --interval 90 the ends of the interval follow, and with the child's age
-    the standard deviation score against the Brush Foundation's children (undefined
-    below 3 months, and above 192 for girls and 204 for boys):
+    the standard deviation score against the Brush Foundation's children
+    (undefined below 3 months, and above 192 for girls and 204 for boys):
 
       hand.png: 10 years 6 months (126.5 months), 9 years 5 months to 11 years 7
       months, SDS +0.4 (Brush Foundation)
@@ -178,8 +178,8 @@ def predict(
     [bold]Refusals[/bold]
 
     What looks like no whole hand, or unlike all that the model was trained on,
-    is refused: it fails, with a reason. --force answers all the same; the line then
-    ends with the doubt, in square brackets. The column reason holds its code:
+    is refused: it fails, with a reason. --force answers all the same; the line
+    then ends with the doubt, in square brackets. The column reason holds its code:
     no-hand, fingers-cut-off, wrist-cut-off or unlike-training. Models that see
     registered hands or regions give all four, others the last alone.
 

@@ -130,8 +130,8 @@ def train(
       torchrun --nproc-per-node 4 -m boneage_cli train --devices 4
       srun boneage train --devices 4 --nodes 2
 
-    auto takes all GPUs; CUDA_VISIBLE_DEVICES chooses among them. With --folds, and
-    with settings that have stages, one device trains.
+    auto takes all GPUs; CUDA_VISIBLE_DEVICES chooses among them. With --folds,
+    and with settings that have stages, one device trains.
     """
     from boneage_cli.core import training
     from boneage_cli.core.config import load_experiment
