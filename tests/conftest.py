@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,3 +83,32 @@ def demo_run(demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPat
 def demo_bundle(demo_run: Run) -> Path:
     """The model of the tiny run, which needs sex."""
     return demo_run.bundle
+
+
+@pytest.fixture
+def start_training() -> Callable[..., subprocess.Popen[str]]:
+    """Starts ``boneage train`` in a process of its own and waits for a line that it prints."""
+
+    def start(
+        experiment: Experiment, data: Path, runs: Path, *options: str, until: str = "epoch   2"
+    ) -> subprocess.Popen[str]:
+        from boneage_cli.core.config import write_experiment
+
+        config = runs.parent / f"{runs.name}.toml"
+        write_experiment(experiment, config)
+        command = [sys.executable, "-m", "boneage_cli", "train", "--config", str(config), *options]
+        process = subprocess.Popen(
+            [*command, "--data", str(data), "--runs", str(runs)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            # The checkpoint of an epoch follows its line: two epochs' mean that one stands.
+            if line.startswith(until):
+                return process
+        raise AssertionError(process.communicate()[1])
+
+    return start

@@ -154,72 +154,51 @@ def sweep(
         BoneageError: The folder cannot be written.
         Interrupted: The user stopped it.
     """
+    outcomes: list[Outcome] = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        return _sweep(
-            combinations,
-            data,
-            folder,
-            folds=folds,
-            resources=resources,
-            begin=begin,
-            begin_stage=begin_stage,
-            report=report,
-        )
-
-
-def _sweep(
-    combinations: Sequence[Combination],
-    data: Path,
-    folder: Path,
-    *,
-    begin: Callable[[int, Combination], None],
-    folds: int | None,
-    resources: Resources | None,
-    begin_stage: Begin,
-    report: Report,
-) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    for number, combination in enumerate(combinations, 1):
-        begin(number, combination)
-        experiment = combination.experiment
-        place = folder / experiment.name
-        try:
-            if folds is None:
-                result = train_into(
-                    place,
-                    experiment,
-                    data,
-                    config_file=combination.config_file,
-                    resources=resources,
-                    begin=begin_stage,
-                    report=report,
+        for number, combination in enumerate(combinations, 1):
+            begin(number, combination)
+            experiment = combination.experiment
+            place = folder / experiment.name
+            try:
+                if folds is None:
+                    result = train_into(
+                        place,
+                        experiment,
+                        data,
+                        config_file=combination.config_file,
+                        resources=resources,
+                        begin=begin_stage,
+                        report=report,
+                    )
+                else:
+                    cross_validate(
+                        experiment,
+                        data,
+                        folds,
+                        folder=place,
+                        config_file=combination.config_file,
+                        resources=resources,
+                        begin_stage=begin_stage,
+                        report=report,
+                    )
+                    result = read_json(place / RESULT)
+                against = folder / combinations[0].experiment.name
+                outcomes.append(
+                    Outcome(combination, result, difference=_difference(place, against))
                 )
-            else:
-                cross_validate(
-                    experiment,
-                    data,
-                    folds,
-                    folder=place,
-                    config_file=combination.config_file,
-                    resources=resources,
-                    begin_stage=begin_stage,
-                    report=report,
-                )
-                result = read_json(place / RESULT)
-            against = folder / combinations[0].experiment.name
-            outcomes.append(Outcome(combination, result, difference=_difference(place, against)))
-        except BoneageError as error:
-            outcomes.append(Outcome(combination, None, str(error)))
-        except torch.OutOfMemoryError:
-            message = "out of memory; lower training.batch_size or the image size"
-            outcomes.append(Outcome(combination, None, message))
-        except Interrupted:
-            raise Interrupted(
-                f"interrupted in {number} of {len(combinations)}, {experiment.name}; "
-                "run the same command again to go on"
-            ) from None
-        _write_tables(outcomes, folder)
+            except BoneageError as error:
+                outcomes.append(Outcome(combination, None, str(error)))
+            except torch.OutOfMemoryError:
+                message = "out of memory; lower training.batch_size or the image size"
+                outcomes.append(Outcome(combination, None, message))
+            except Interrupted:
+                raise Interrupted(
+                    f"interrupted in {number} of {len(combinations)}, {experiment.name}; "
+                    "run the same command again to go on"
+                ) from None
+            _write_tables(outcomes, folder)
     return ranked(outcomes)
 
 

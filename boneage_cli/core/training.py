@@ -311,6 +311,8 @@ def _check_stages(experiment: Experiment) -> None:
     Raises:
         BoneageError: An encoder does not fit.
     """
+    if not experiment.stages:
+        return
     before: Network | None = None
     for number, stage in enumerate([*earlier_stages(experiment), experiment], 1):
         # Ages change no shapes.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,8 @@ from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import read_json
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
+
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture(scope="module")
@@ -110,23 +111,13 @@ def test_the_same_settings_give_the_same_folds(
 
 
 def test_a_killed_cross_validation_goes_on_and_trains_no_fold_twice(
-    demo_data: Path, tiny: Experiment, tmp_path: Path
+    demo_data: Path, tiny: Experiment, tmp_path: Path, start_training: Start
 ) -> None:
     settings = tiny.training.model_copy(update={"epochs": 3})
     experiment = tiny.model_copy(update={"training": settings})
-    write_experiment(experiment, tmp_path / "settings.toml")
-    command = [sys.executable, "-m", "boneage_cli", "train", "--folds", "2"]
-    process = subprocess.Popen(
-        [*command, "-c", "settings.toml", "--data", str(demo_data), "--runs", "runs"],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    process = start_training(
+        experiment, demo_data, tmp_path / "runs", "--folds", "2", until="fold 2 of 2"
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("fold 2 of 2"):
-            break
     process.send_signal(signal.SIGKILL)
     process.communicate()
     (folder,) = (tmp_path / "runs").glob("*-tiny")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +23,8 @@ from boneage_cli.core.config import (
 from boneage_cli.core.runs import read_json
 from boneage_cli.core.training import Resources, Run, train
 from boneage_cli.errors import BoneageError
+
+Start = Callable[..., subprocess.Popen[str]]
 
 # Fewer pixels first; keys may have dots or be tables.
 STAGES = (
@@ -150,21 +151,9 @@ def test_no_stage_sees_what_its_fold_holds_out(
 
 
 def test_a_training_that_was_killed_goes_on_and_trains_no_stage_twice(
-    staged: Experiment, run: Run, demo_data: Path, tmp_path: Path
+    staged: Experiment, run: Run, demo_data: Path, tmp_path: Path, start_training: Start
 ) -> None:
-    write_experiment(staged, tmp_path / "settings.toml")
-    command = [sys.executable, "-m", "boneage_cli", "train", "-c", "settings.toml"]
-    process = subprocess.Popen(
-        [*command, "--data", str(demo_data), "--runs", "runs"],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("tiny-stage-2"):
-            break
+    process = start_training(staged, demo_data, tmp_path / "runs", until="tiny-stage-2")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     (folder,) = (tmp_path / "runs").glob("*-tiny")

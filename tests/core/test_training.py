@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,32 +18,14 @@ from typer.testing import CliRunner
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case
-from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.config import Experiment, load_experiment
 from boneage_cli.core.evaluation import evaluate
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.training import Resources, Run, resume, train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 
-
-def start_training(experiment: Experiment, data: Path, runs: Path) -> subprocess.Popen[str]:
-    """Starts the command in a process of its own and waits until its first checkpoint stands."""
-    config = runs.parent / f"{runs.name}.toml"
-    write_experiment(experiment, config)
-    command = [sys.executable, "-m", "boneage_cli", "train", "--config", str(config)]
-    process = subprocess.Popen(
-        [*command, "--data", str(data), "--runs", str(runs)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        # The checkpoint of an epoch follows its line, so two lines mean that one stands.
-        if line.startswith("epoch   2"):
-            return process
-    raise AssertionError(process.communicate()[1])
+Start = Callable[..., subprocess.Popen[str]]
 
 
 def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
@@ -107,7 +88,11 @@ def test_the_same_pixels_give_the_same_months_everywhere(demo_run: Run, demo_dat
     "extra", [{"ema": 0.9}, {"schedule": "plateau", "plateau_patience": 0}], ids=["ema", "plateau"]
 )
 def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
-    extra: dict[str, object], demo_data: Path, tiny: Experiment, tmp_path: Path
+    extra: dict[str, object],
+    demo_data: Path,
+    tiny: Experiment,
+    tmp_path: Path,
+    start_training: Start,
 ) -> None:
     settings = tiny.training.model_copy(update={"epochs": 4, **extra})
     model = tiny.model.model_copy(update={"dropout": 0.3})
@@ -130,7 +115,9 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
         torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-5)
 
 
-def test_an_interrupt_says_how_to_go_on(demo_data: Path, tiny: Experiment, tmp_path: Path) -> None:
+def test_an_interrupt_says_how_to_go_on(
+    demo_data: Path, tiny: Experiment, tmp_path: Path, start_training: Start
+) -> None:
     settings = tiny.training.model_copy(update={"epochs": 500})
     experiment = tiny.model_copy(update={"training": settings})
     process = start_training(experiment, demo_data, tmp_path / "runs")
