@@ -144,6 +144,13 @@ class AugmentationSettings(Section):
     noise: float = Field(
         0, ge=0, lt=1, description="largest noise, fraction of full white; little is likelier"
     )
+    degraded: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="share of radiographs that an epoch shows as worse copies of their files: "
+        "dark, faded, blurred, small, noisy, compressed",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentationSettings:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,6 +21,7 @@ from boneage_cli.datasets.cache import cached_pixels
 from boneage_cli.datasets.manifest import read_manifest, true_aspects
 from boneage_cli.datasets.splits import assign_folds, choose
 from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.degradation import degrade
 from boneage_cli.imaging.reading import read_radiograph
 
 Batch = dict[str, Tensor]
@@ -50,6 +52,7 @@ class RadiographBatches(Dataset[Batch]):
         views: For each view, uint8 (N, H, W).
         manifest: The n rows, with ``boneage`` in months and ``male``.
         places: Where each row's pixels stand in the views, (n,); None where they stand in order.
+            Twice as many where there are worse copies: row n + i shows that of row i.
     """
 
     def __init__(
@@ -93,10 +96,11 @@ class RadiographBatches(Dataset[Batch]):
         self.age, self.male = self.age.to(device), self.male.to(device)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """The batch of these rows; a negative row is padding, with weight 0."""
+        """The batch of these rows, copies too; a negative row is padding, with weight 0."""
         index = torch.tensor(rows, dtype=torch.long, device=self.age.device)
         weight = (index >= 0).float()
         index = index.clamp(min=0)
+        child = index % len(self)
         if self.resident:
             places = self.resident_places[index]
             batch = {name: pixels[places].unsqueeze(1) for name, pixels in self.resident.items()}
@@ -106,10 +110,10 @@ class RadiographBatches(Dataset[Batch]):
                 for name, pixels in self.pixels(index.numpy()).items()
             }
         return batch | {
-            "male": self.male[index],
-            "age": self.age[index],
+            "male": self.male[child],
+            "age": self.age[child],
             "weight": weight,
-            "row": index,
+            "row": child,
         }
 
 
@@ -124,7 +128,8 @@ class EpochBatches(Sampler[list[int]]):
         size: The number of rows.
         batch_size: The largest batch per process.
         shuffle: Whether rows are permuted, anew in each epoch.
-        seed: Decides the permutations.
+        seed: Decides the permutations, and which rows are shown as their worse copies.
+        degraded: Share of rows whose worse copies are shown, size + row, see ``RadiographBatches``.
         rank: This process.
         world_size: The number of processes.
     """
@@ -136,10 +141,11 @@ class EpochBatches(Sampler[list[int]]):
         *,
         shuffle: bool,
         seed: int,
+        degraded: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.size, self.shuffle, self.seed = size, shuffle, seed
+        self.size, self.shuffle, self.seed, self.degraded = size, shuffle, seed, degraded
         self.rank, self.world_size = rank, world_size
         self.batches = max(1, math.ceil(size / (batch_size * world_size)))
         self.epoch = 0
@@ -156,7 +162,9 @@ class EpochBatches(Sampler[list[int]]):
         """Yields the row numbers of each batch of this process."""
         rows = np.arange(self.size)
         if self.shuffle:
-            rows = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+            chance = np.random.default_rng([self.seed, self.epoch])
+            rows = chance.permutation(self.size)
+            rows += self.size * (chance.random(self.size) < self.degraded)
         short = -self.size % self.world_size
         padding = np.resize(rows, short) if self.shuffle else np.full(short, -1)
         mine = np.concatenate([rows, padding])[self.rank :: self.world_size]
@@ -192,6 +200,8 @@ class BoneAgeData(pl.LightningDataModule):
         self.renderer = ViewRenderer(view_settings(experiment))
         self.pool: pd.DataFrame | None = None
         self.places: dict[str, np.ndarray | None] = {"train": None, "validation": None}
+        augmentation = experiment.augmentation
+        self.degraded = augmentation.degraded if augmentation.enabled else 0.0
         seed, needs_sex = experiment.training.seed, experiment.model.needs_sex
         if fold is None:
             train, validation = (
@@ -213,6 +223,10 @@ class BoneAgeData(pl.LightningDataModule):
                 "train": train.index.to_numpy(),
                 "validation": validation.index.to_numpy(),
             }
+        if self.degraded:
+            places = np.arange(len(train)) if fold is None else train.index.to_numpy()
+            count = len(train if self.pool is None else self.pool)
+            self.places["train"] = np.concatenate([places, places + count])
         self.train_manifest = train.reset_index(drop=True)
         self.validation_manifest = validation.reset_index(drop=True)
         self.batches: dict[str, RadiographBatches] = {}
@@ -226,12 +240,13 @@ class BoneAgeData(pl.LightningDataModule):
         """Maps the caches into memory."""
         if self.batches:
             return
-        pooled = None if self.pool is None else self._views(self.pool)
-        for split, manifest in (
-            ("train", self.train_manifest),
-            ("validation", self.validation_manifest),
+        copied = self.experiment.training.seed if self.degraded else None
+        pooled = None if self.pool is None else self._views(self.pool, copied)
+        for split, manifest, seed in (
+            ("train", self.train_manifest, copied),
+            ("validation", self.validation_manifest, None),
         ):
-            views = self._views(manifest) if pooled is None else pooled
+            views = self._views(manifest, seed) if pooled is None else pooled
             self.batches[split] = RadiographBatches(views, manifest, self.places[split])
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -254,6 +269,7 @@ class BoneAgeData(pl.LightningDataModule):
             self.experiment.training.batch_size,
             shuffle=shuffle,
             seed=self.experiment.training.seed,
+            degraded=self.degraded,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
@@ -271,8 +287,8 @@ class BoneAgeData(pl.LightningDataModule):
         free, _ = torch.cuda.mem_get_info(device)
         return needed <= _SHARE_OF_GPU * free
 
-    def _views(self, manifest: pd.DataFrame) -> Rendered:
-        return view_pixels(manifest, self.renderer, self.cache)
+    def _views(self, manifest: pd.DataFrame, copied: int | None) -> Rendered:
+        return view_pixels(manifest, self.renderer, self.cache, copied)
 
 
 def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.DataFrame:
@@ -300,21 +316,43 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
     return manifest[fits].reset_index(drop=True)
 
 
-def view_pixels(manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path) -> Rendered:
-    """The views of each row, uint8 (n, H, W), from the cache or made now.
+def view_pixels(
+    manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path, copied: int | None = None
+) -> Rendered:
+    """The views of each row, from the cache or made now.
+
+    Args:
+        manifest: The n rows.
+        renderer: Makes the views.
+        cache: Where they are kept.
+        copied: Seed of worse copies, see ``degrade``; None for none.
+
+    Returns:
+        Uint8 (n, H, W) each; (2 n, H, W) with the copies after the rows, in the same order.
 
     Raises:
         BoneageError: An image cannot be read.
     """
     paths = manifest["path"].tolist()
     aspects = true_aspects(manifest)
+    count = len(paths)
 
-    def render(row: int) -> Rendered:
-        return renderer(read_radiograph(paths[row], aspect=aspects[row]))
+    def render(place: int) -> Rendered:
+        row = place % count
+        radiograph = read_radiograph(paths[row], aspect=aspects[row])
+        if place < count:
+            return renderer(radiograph)
+        copy = degrade(radiograph, np.random.default_rng([cast(int, copied), row]))
+        located = renderer.locate(copy)
+        if located is not None and located.fallback:
+            # Nobody would be shown the age of a hand that cannot be found.
+            return renderer(radiograph)
+        return renderer.render(copy, located)
 
-    return cached_pixels(
-        paths, render, shapes=renderer.shapes, key=f"{renderer.key} {aspects}", folder=cache
-    )
+    key = f"{renderer.key} {aspects}"
+    if copied is not None:
+        paths, key = 2 * paths, f"{key} degraded {copied}"
+    return cached_pixels(paths, render, shapes=renderer.shapes, key=key, folder=cache)
 
 
 def mean_and_deviation(ages: pd.Series) -> tuple[float, float]:

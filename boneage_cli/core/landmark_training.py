@@ -249,15 +249,18 @@ def _random_pose(
 
 
 def _expose(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another exposure: gamma, gain, fog, noise, blur, and some negatives."""
+    """Another exposure: gamma, lost shadows, gain, fog, noise, blur, and some negatives."""
     image: np.ndarray = pixels.astype(np.float32) / 255
     image = image ** math.exp(rng.normal(0, 0.35))
+    if rng.random() < 0.3:
+        # Skin and fingertips drown in black, as where a window is set to the bones.
+        image = np.maximum(image - rng.uniform(0, 0.3), 0)
     image = image * math.exp(rng.uniform(-1.2, 0.3)) + rng.uniform(0, 0.15)
     if rng.random() < 0.15:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
     if rng.random() < 0.3:
         # A dark hand must not drown in it.
-        noise = rng.uniform(0, 0.15) * float(image.std())
+        noise = rng.uniform(0, 0.4) * float(image.std())
         image = image + rng.normal(0, noise, image.shape).astype(np.float32)
     if rng.random() < 0.1:
         image = 1 - image

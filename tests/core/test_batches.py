@@ -51,6 +51,35 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert order(1, 3) != order(2, 3)
 
 
+@settings(deadline=None, max_examples=60)
+@given(size=SIZES, batch=BATCHES, epoch=st.integers(0, 50))
+def test_worse_copies_stand_in_for_their_radiographs(size: int, batch: int, epoch: int) -> None:
+    shares = {}
+    for share in (0.0, 0.5, 1.0):
+        batches = EpochBatches(size, batch, shuffle=True, seed=1, degraded=share)
+        batches.set_epoch(epoch)
+        rows = np.concatenate(list(batches))
+        assert sorted(rows % size) == list(range(size)), "each child once, in one form"
+        shares[share] = (rows >= size).mean()
+    assert shares[0.0] == 0
+    assert 0.5 - 2 / size**0.5 < shares[0.5] < 0.5 + 2 / size**0.5
+    assert shares[1.0] == 1
+
+
+def test_a_worse_copy_has_the_sex_and_age_of_its_radiograph() -> None:
+    manifest = pd.DataFrame(
+        {"boneage": [10.0, 20.0, 30.0], "male": pd.array([True, False, True], dtype="boolean")}
+    )
+    pixels = np.broadcast_to(np.arange(6, dtype=np.uint8)[:, None, None], (6, 4, 4))
+    batches = RadiographBatches({"hand": pixels}, manifest, np.array([2, 0, 1, 5, 3, 4]))
+    assert len(batches) == 3, "copies are no more children"
+    batch = batches[[0, 3, 4]]
+    assert batch["hand"][:, 0, 0, 0].tolist() == [2, 5, 3]
+    assert batch["age"].tolist() == [10, 10, 20]
+    assert batch["male"].tolist() == [1, 1, 0]
+    assert batch["row"].tolist() == [0, 0, 1]
+
+
 def test_sex_and_age_travel_with_their_image() -> None:
     count = 40
     manifest = pd.DataFrame(

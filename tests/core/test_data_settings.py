@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from boneage_cli.core.cases import Case
-from boneage_cli.core.config import DataSettings, Experiment
-from boneage_cli.core.datamodule import BoneAgeData
+from boneage_cli.core.config import AugmentationSettings, DataSettings, Experiment
+from boneage_cli.core.datamodule import BoneAgeData, Fold
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.training import train
 from boneage_cli.datasets.manifest import read_manifest
@@ -50,6 +52,39 @@ def test_a_model_of_girls_trains_on_girls_and_answers_for_no_boy(
     assert boy.error == "a model of girls alone (data.sex); choose another --model"
     with pytest.raises(BoneageError, match="girls alone"):
         predictor.predict([read_radiograph(path)], [True])
+
+
+@pytest.mark.parametrize("fold", [None, Fold(2, 4)])
+def test_worse_copies_are_those_of_the_training_radiographs(
+    fold: Fold | None, tiny: Experiment, demo_data: Path
+) -> None:
+    degraded = tiny.model_copy(update={"augmentation": AugmentationSettings(degraded=0.5)})
+    plain, copied = (BoneAgeData(demo_data, each, fold=fold) for each in (tiny, degraded))
+    plain.setup()
+    copied.setup()
+    rows = list(range(len(plain.train_manifest)))
+    copies = [row + len(rows) for row in rows]
+    expected, seen, worse = (
+        plain.batches["train"][rows],
+        copied.batches["train"][rows],
+        copied.batches["train"][copies],
+    )
+    assert torch.equal(seen["hand"], expected["hand"])
+    assert torch.equal(worse["age"], expected["age"])
+    near = np.array(
+        [
+            np.corrcoef(a.numpy().ravel(), b.numpy().ravel())[0, 1]
+            for a, b in zip(worse["hand"], expected["hand"], strict=True)
+        ]
+    )
+    assert (near < 0.9999).mean() > 0.8, "copies are worse"
+    assert np.median(near) > 0.7, "copies are of the same hands"
+    held_out = list(range(len(plain.validation_manifest)))
+    for name, values in plain.batches["validation"][held_out].items():
+        assert torch.equal(values, copied.batches["validation"][held_out][name])
+    with_copies = {row for batch in copied.train_dataloader().sampler for row in batch}
+    assert with_copies & set(copies)
+    assert with_copies & set(rows)
 
 
 @pytest.mark.parametrize("model", [{"gender": True}, {"gender": False, "targets": ("age", "sex")}])

@@ -1,0 +1,50 @@
+"""Worse copies of radiographs, as archives and messengers make them, to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from boneage_cli.imaging.perturbations import (
+    add_noise,
+    as_jpeg,
+    blur,
+    brighten,
+    reduce_to,
+    scale_contrast,
+)
+from boneage_cli.imaging.radiograph import Radiograph
+
+# In the order in which they happen to an image: exposure, optics, detector, file. Each takes a
+# radiograph and how bad it is to become, from 0 to 1.
+_STEPS: dict[str, Callable[[Radiograph, float], Radiograph]] = {
+    "fade": lambda image, bad: scale_contrast(image, 1 - 0.6 * bad),
+    "darken": lambda image, bad: brighten(image, -0.3 * bad),
+    "blur": lambda image, bad: blur(image, 0.001 + 0.006 * bad),
+    "reduce": lambda image, bad: reduce_to(image, round(280 * (100 / 280) ** bad)),
+    "noise": lambda image, bad: add_noise(image, 0.12 * bad),
+    "compress": lambda image, bad: as_jpeg(image, round(80 * (12 / 80) ** bad)),
+}
+# Of each step; two of six happen on average.
+_PROBABILITY = 1 / 3
+
+
+def degrade(radiograph: Radiograph, chance: np.random.Generator) -> Radiograph:
+    """A worse copy: faded, darker, blurred, small, noisy or a JPEG, or several of these.
+
+    Args:
+        radiograph: Of any size and depth; it stays as it was.
+        chance: Decides what happens and how badly: the same state gives the same copy.
+
+    Returns:
+        The copy, at the same depth unless it was compressed, which leaves 8 bits.
+    """
+    happens = chance.random(len(_STEPS)) < _PROBABILITY
+    # One at least, else it were no worse.
+    happens[chance.integers(len(_STEPS))] = True
+    badness = chance.random(len(_STEPS))
+    for step, wanted, bad in zip(_STEPS.values(), happens, badness, strict=True):
+        if wanted:
+            radiograph = step(radiograph, float(bad))
+    return radiograph
