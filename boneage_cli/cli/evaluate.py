@@ -47,14 +47,14 @@ def evaluate(
             "--output",
             "-o",
             file_okay=False,
-            help="The folder for figures and plots. Default: evaluation-SPLIT (with --images, "
+            help="The folder for figures and plots. Default: evaluation-SPLIT (with --sample, "
             "evaluation-SPLIT-N) in the run folder, or in the current one.",
         ),
     ] = None,
-    images: Annotated[
+    sample: Annotated[
         int | None,
         typer.Option(
-            "--images",
+            "--sample",
             metavar="N",
             min=1,
             help="Measure on N radiographs of the split, chosen evenly by sex and known age; the "
@@ -84,7 +84,7 @@ def evaluate(
       boneage evaluate --data rsna --split validation
       boneage evaluate --model runs/a,runs/b --data rsna --tta
       boneage evaluate -m best.safetensors -d data/clinic -o report/
-      boneage evaluate --data rsna --split validation --stress --images 200
+      boneage evaluate --data rsna --split validation --stress --sample 200
 
     [bold]What it prints[/bold]
 
@@ -132,8 +132,8 @@ def evaluate(
     manifest = read_manifest(folder, part)
     version = label_version(manifest) if part.startswith("test") else None
     labelled = int(manifest["boneage"].notna().sum())
-    if images is not None and labelled:
-        manifest = _chosen(manifest, images)
+    if sample is not None and labelled:
+        manifest = _chosen(manifest, sample)
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
@@ -141,7 +141,7 @@ def evaluate(
         "model": [str(path) for path in bundles],
         "data": str(folder),
         "split": part,
-        "chosen_of": None if images is None else labelled,
+        "chosen_of": None if sample is None else labelled,
         "label_version": version,
         "tta": tta,
     }
@@ -154,7 +154,7 @@ def evaluate(
         tta=tta,
         about=about,
     )
-    target = output or _default_output(bundles, part if images is None else f"{part}-{images}")
+    target = output or _default_output(bundles, part if sample is None else f"{part}-{sample}")
     files = write_evaluation(evaluation, target, f"{folder.name}, {part}")
     _print_evaluation(evaluation, f"{folder}, {part}", version)
     for name, error in _failures(evaluation.predictions):
@@ -188,13 +188,13 @@ def _mean_training_age(folder: Path) -> float | None:
     return float(read_manifest(folder, "train")["boneage"].mean())
 
 
-def _chosen(manifest: pd.DataFrame, images: int) -> pd.DataFrame:
+def _chosen(manifest: pd.DataFrame, count: int) -> pd.DataFrame:
     from boneage_cli.datasets.splits import choose
 
     labelled = manifest[manifest["boneage"].notna()]
-    if images > len(labelled):
-        raise BoneageError(f"--images {images}: the split has {len(labelled)} with a known age")
-    return choose(labelled, images, seed=0)
+    if count > len(labelled):
+        raise BoneageError(f"--sample {count}: the split has {len(labelled)} with a known age")
+    return choose(labelled, count, seed=0)
 
 
 def _default_output(bundles: list[Path], split: str) -> Path:

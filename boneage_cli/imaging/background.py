@@ -44,17 +44,21 @@ def hand_mask(pixels: np.ndarray, inside: Points, tips: Points) -> np.ndarray | 
     thin = _disc(_THIN * height)
     best, sharpest = None, 0.0
     brightest = float(np.median(smooth[seeds]))
+    # Whole images go through OpenCV, which leaves the other threads the interpreter.
     for level in np.unique(np.quantile(smooth, _LEVELS)):
         if level >= brightest:
             break
         # Opening parts the wrist from the thin edges of cassette and field.
-        bright = cv2.morphologyEx((smooth > level).astype(np.uint8), cv2.MORPH_OPEN, thin)
+        _, bright = cv2.threshold(smooth, float(level), 1, cv2.THRESH_BINARY)
+        bright = cv2.morphologyEx(bright.astype(np.uint8), cv2.MORPH_OPEN, thin)
         _, labels = cv2.connectedComponents(bright, connectivity=4)
         found = np.bincount(labels[seeds])
         found[0] = 0
-        region = (labels == found.argmax()).astype(np.uint8)
-        touching = region[:, [0, -1]].mean() + region[0].mean()
-        if region[seeds].mean() < 0.8 or touching > _TOUCHING or region.mean() > _LARGEST:
+        palm = int(found.argmax())
+        region = cv2.inRange(labels, palm, palm) // 255
+        if found[palm] < 0.8 * len(seeds[0]) or cv2.countNonZero(region) > _LARGEST * region.size:
+            continue
+        if region[:, [0, -1]].mean() + region[0].mean() > _TOUCHING:
             continue
         contours, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         contour = max(contours, key=cv2.contourArea)
@@ -62,7 +66,7 @@ def hand_mask(pixels: np.ndarray, inside: Points, tips: Points) -> np.ndarray | 
             continue
         reached = cv2.dilate(region, reach)[ends].mean()
         outline = cv2.morphologyEx(region, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-        sharpness = float(edges[outline > 0].mean()) * (0.25 + reached)
+        sharpness = cv2.mean(edges, outline)[0] * (0.25 + reached)
         if sharpness > sharpest:
             best, sharpest = region, sharpness
     if best is None:

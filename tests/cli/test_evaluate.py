@@ -110,7 +110,7 @@ def test_several_models_write_to_the_current_folder(evaluate, demo_data, demo_bu
 def test_stress_shows_what_is_lost_when_the_same_radiographs_come_in_other_ways(
     evaluate, demo_data
 ):
-    result = evaluate(f"--data {demo_data} --split test --stress --images 6")
+    result = evaluate(f"--data {demo_data} --split test --stress --sample 6")
     folder = Path("run/evaluation-test-6")
     assert {"stress.csv", "stress.json", "stress.png"} < {file.name for file in folder.iterdir()}
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -137,8 +137,8 @@ def test_stress_shows_what_is_lost_when_the_same_radiographs_come_in_other_ways(
 
 
 def test_stress_leaves_the_other_figures_as_they_are(evaluate, demo_data):
-    evaluate(f"--data {demo_data} --images 2 --output plain")
-    evaluate(f"--data {demo_data} --images 2 --output stressed --stress")
+    evaluate(f"--data {demo_data} --sample 2 --output plain")
+    evaluate(f"--data {demo_data} --sample 2 --output stressed --stress")
     for name in ("metrics.json", "predictions.csv"):
         assert Path("plain", name).read_text() == Path("stressed", name).read_text()
     assert not list(Path("plain").glob("stress*"))
@@ -156,7 +156,7 @@ def test_stress_goes_on_without_a_radiograph_that_failed(evaluate, data):
 def test_so_many_images_are_chosen_by_sex_and_the_same_each_time(evaluate, demo_data):
     chosen = []
     for name in ("first", "again"):
-        evaluate(f"--data {demo_data} --images 8 --output {name}")
+        evaluate(f"--data {demo_data} --sample 8 --output {name}")
         chosen.append(pd.read_csv(f"{name}/predictions.csv"))
     pd.testing.assert_frame_equal(*chosen)
     assert len(chosen[0]) == 8
@@ -168,7 +168,7 @@ def test_more_images_than_there_are_known_ages_are_refused(evaluate, data):
     table = pd.read_csv(data / "test.csv")
     table.loc[0, "boneage"] = None
     table.to_csv(data / "test.csv", index=False)
-    assert "the split has 15" in evaluate(f"--data {data} --images 16", status=2).stderr
+    assert "the split has 15" in evaluate(f"--data {data} --sample 16", status=2).stderr
 
 
 def test_a_split_that_is_not_there_is_refused(evaluate, data):
@@ -183,7 +183,7 @@ def test_the_help_is_a_short_manual_with_examples():
         "boneage evaluate --data rsna",
         "95 % bootstrap",
         "metrics.json",
-        "--stress --images 200",
+        "--stress --sample 200",
         "Exit status",
     ):
         assert promise in text
