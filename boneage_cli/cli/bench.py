@@ -557,10 +557,9 @@ def _lines(measured: Benchmark) -> dict[str, str]:
 
 
 def _versions(about: dict[str, Any]) -> str:
-    return (
-        f"boneage {about['boneage']}, torch {about['torch']}, Python {about['python']}; "
-        f"{about['date']}"
-    )
+    packages = {"torch": "torch", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+    found = "".join(f", {name} {about[key]}" for key, name in packages.items() if key in about)
+    return f"boneage {about['boneage']}{found}, Python {about['python']}; {about['date']}"
 
 
 def _ranked(measured: Benchmark) -> pd.DataFrame:

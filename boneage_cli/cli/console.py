@@ -20,6 +20,11 @@ EXIT_FINDINGS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
+OUT_OF_MEMORY = (
+    "the GPU has too little free memory; take smaller batches (--batch-size, in training --set "
+    "training.batch_size=16), fewer pixels, or the CPU (--device cpu, in training --devices cpu)"
+)
+
 
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = ""
@@ -84,5 +89,11 @@ class CommandGroup(TyperGroup):
             fail(str(error))
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except KeyboardInterrupt as interrupt:
-            fail(str(interrupt) or "interrupted; run the same command again to go on")
+            fail(str(interrupt) or "interrupted; run the same command again")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except RuntimeError as error:
+            # torch's, by its name: commands that need no torch do not import it for this.
+            if type(error).__name__ != "OutOfMemoryError" or ctx.params.get("debug"):
+                raise
+            fail(OUT_OF_MEMORY)
+            raise typer.Exit(EXIT_BAD_INPUT) from None

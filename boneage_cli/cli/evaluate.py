@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, error_console, fail, print_table
+from boneage_cli.cli.console import EXIT_FINDINGS, console, error_console, fail, print_table, warn
 from boneage_cli.cli.options import (
     BatchSizeOption,
     DataOption,
@@ -123,6 +123,7 @@ def evaluate(
     from boneage_cli.core.evaluation import evaluate as measure
     from boneage_cli.core.evaluation import write_evaluation
     from boneage_cli.core.prediction import Predictor
+    from boneage_cli.core.runs import OUT_OF_FOLD, trained_on_by_folds
     from boneage_cli.core.stress import stress as measure_stress
     from boneage_cli.core.stress import write_stress
     from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
@@ -137,6 +138,13 @@ def evaluate(
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
+    ages = dict(zip(manifest["id"].astype(str), manifest["boneage"], strict=True))
+    for path in bundles:
+        if seen := trained_on_by_folds(path, ages):
+            warn(
+                f"{path}: {seen:,} of these radiographs were trained on in its cross-validation, "
+                f"so the figures flatter it; {OUT_OF_FOLD}/ of the cross-validation has fair ones"
+            )
     about = {
         "model": [str(path) for path in bundles],
         "data": str(folder),

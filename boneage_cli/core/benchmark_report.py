@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_cli.core.benchmarking import COLUMNS, TABLE
+from boneage_cli.core.benchmarking import COLUMNS, PACKAGES, TABLE
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 
@@ -154,7 +154,8 @@ def _read(file: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no CSV table"
         raise BoneageError(f"{file}: cannot be read ({reason}); {way_out}") from None
-    missing = [column for column in COLUMNS if column not in table]
+    # Versions of packages may be missing: an earlier bench wrote fewer.
+    missing = [column for column in COLUMNS if column not in table and column not in PACKAGES]
     if missing or table.empty:
         reason = f"no column {missing[0]}" if missing else "no rows"
         raise BoneageError(f"{file}: no table of bench ({reason}); {way_out}")

@@ -14,10 +14,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,10 +55,12 @@ from boneage_cli.threads import usable_threads
 
 TABLE, RECORD = "bench.csv", "bench.json"
 TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
+# What may run networks beside torch, where it is installed.
+PACKAGES = ("openvino", "onnxruntime")
 COLUMNS = (
     *("model", "batch_size", "passes", *TIMES, "ms_per_image", "images_per_s"),
     *("parameters", "pixels", "device", "backend", "precision", "hardware"),
-    *("python", "torch", "boneage", "date"),
+    *("python", "torch", *PACKAGES, "boneage", "date"),
 )
 PARTS = ("read", "preprocess", "network", "rest")
 PERCENTILES = (50, 95, 99)
@@ -702,9 +705,18 @@ def where_and_when(device: str | torch.device) -> dict[str, Any]:
         "hardware": describe_hardware(device),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **_versions(),
         "boneage": __version__,
         "date": datetime.now().isoformat(timespec="seconds"),
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:

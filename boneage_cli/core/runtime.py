@@ -237,6 +237,10 @@ class _Torch:
         module = graph.make().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module: Any = torch.compile(module, dynamic=True) if compiled else module
         self.device, self.precision = device, precision
+        if precision == "32" and device_type(device) == "cuda":
+            # Full precision is just that: convolutions on GPUs would else keep ten bits of it. It
+            # holds for the process, since other threads may be running networks of their own.
+            torch.backends.cudnn.allow_tf32 = False
         self.backend = "compiled" if compiled else "torch"
         # Compiling is not safe in several threads at a time; and on a CPU one pass takes all cores.
         one_at_a_time = compiled or device_type(device) == "cpu"
@@ -245,14 +249,7 @@ class _Torch:
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         import torch
 
-        # Full precision is just that: convolutions on GPUs would else keep ten bits of it.
-        exact = torch.backends.cudnn.flags(allow_tf32=False) if self.precision == "32" else None
-        with (
-            self.alone,
-            torch.inference_mode(),
-            autocast(self.precision, self.device),
-            exact or nullcontext(),
-        ):
+        with self.alone, torch.inference_mode(), autocast(self.precision, self.device):
             # A copy, since arrays that are mapped from disk cannot be written.
             tensors = [torch.from_numpy(np.array(array)).to(self.device) for array in inputs]
             return tuple(output.float().cpu().numpy() for output in self.module(*tensors))

@@ -396,19 +396,20 @@ def make_trainer(
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     if accelerator == "cpu":
         keep_freed_memory()
-    several = nodes > 1 or (isinstance(count, int) and count > 1)
     # A frozen encoder gets no gradients, which the processes must expect and look for.
     parallel = "ddp_find_unused_parameters_true" if settings.frozen_epochs else "ddp"
     return pl.Trainer(
         accelerator=accelerator,
         devices=count,
         num_nodes=nodes,
-        strategy=parallel if several else "auto",
+        strategy=parallel if nodes * count > 1 else "auto",
         precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device, training=True)],
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
         accumulate_grad_batches=settings.accumulate,
         deterministic=settings.deterministic or None,
+        # Batches have one or two shapes, so trying cuDNN's algorithms on the first pays.
+        benchmark=accelerator == "gpu" and not settings.deterministic,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -610,10 +611,10 @@ def _digest(datamodule: BoneAgeData) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _accelerator(devices: str) -> tuple[str, int | str]:
+def _accelerator(devices: str) -> tuple[str, int]:
     gpu = torch.cuda.is_available()
     if devices == "auto":
-        return ("gpu", "auto") if gpu else ("cpu", 1)
+        return ("gpu", torch.cuda.device_count()) if gpu else ("cpu", 1)
     if devices == "cpu":
         return "cpu", 1
     if not devices.isdigit() or int(devices) < 1:

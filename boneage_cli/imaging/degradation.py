@@ -33,6 +33,8 @@ _PROBABILITY = 1 / 3
 def degrade(radiograph: Radiograph, chance: np.random.Generator) -> Radiograph:
     """A worse copy: faded, darker, blurred, small, noisy or a JPEG, or several of these.
 
+    How bad it becomes is anything from next to nothing to what hides much of the hand.
+
     Args:
         radiograph: Of any size and depth; it stays as it was.
         chance: Decides what happens and how badly: the same state gives the same copy.
@@ -41,7 +43,7 @@ def degrade(radiograph: Radiograph, chance: np.random.Generator) -> Radiograph:
         The copy, at the same depth unless it was compressed, which leaves 8 bits.
     """
     happens = chance.random(len(_STEPS)) < _PROBABILITY
-    # One at least, else it were no worse.
+    # One at least.
     happens[chance.integers(len(_STEPS))] = True
     badness = chance.random(len(_STEPS))
     for step, wanted, bad in zip(_STEPS.values(), happens, badness, strict=True):

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import typer
 from typer.testing import CliRunner
 
 from boneage_cli import __version__
 from boneage_cli.cli.app import COMMANDS as SUMMARIES
 from boneage_cli.cli.app import app
+from boneage_cli.cli.console import CommandGroup
 
 COMMANDS = (
     "fetch",
@@ -90,6 +93,25 @@ def test_a_user_error_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert "absent.toml" in result.stderr
+
+
+def test_a_gpu_without_room_is_told_in_one_line() -> None:
+    full = typer.Typer(cls=CommandGroup)
+
+    @full.callback()
+    def top(debug: bool = False) -> None:
+        pass
+
+    @full.command()
+    def fill() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB")
+
+    result = runner.invoke(full, ["fill"])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert "--batch-size" in result.stderr
+    shown = runner.invoke(full, ["--debug", "fill"])
+    assert isinstance(shown.exception, torch.OutOfMemoryError)
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:

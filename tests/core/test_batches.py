@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,12 +67,16 @@ def test_worse_copies_stand_in_for_their_radiographs(size: int, batch: int, epoc
     assert shares[1.0] == 1
 
 
-def test_a_worse_copy_has_the_sex_and_age_of_its_radiograph() -> None:
+@pytest.mark.parametrize("on_the_device", [False, True])
+def test_a_worse_copy_has_the_sex_and_age_of_its_radiograph(on_the_device: bool) -> None:
     manifest = pd.DataFrame(
         {"boneage": [10.0, 20.0, 30.0], "male": pd.array([True, False, True], dtype="boolean")}
     )
     pixels = np.broadcast_to(np.arange(6, dtype=np.uint8)[:, None, None], (6, 4, 4))
-    batches = RadiographBatches({"hand": pixels}, manifest, np.array([2, 0, 1, 5, 3, 4]))
+    batches = RadiographBatches({"hand": pixels[:3]}, manifest, np.array([2, 0, 1]))
+    batches.copies = {"hand": pixels[3:]}
+    if on_the_device:
+        batches.move_to(torch.device("cpu"), {})
     assert len(batches) == 3, "copies are no more children"
     batch = batches[[0, 3, 4]]
     assert batch["hand"][:, 0, 0, 0].tolist() == [2, 5, 3]

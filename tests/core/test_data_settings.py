@@ -56,12 +56,12 @@ def test_a_model_of_girls_trains_on_girls_and_answers_for_no_boy(
 
 @pytest.mark.parametrize("fold", [None, Fold(2, 4)])
 def test_worse_copies_are_those_of_the_training_radiographs(
-    fold: Fold | None, tiny: Experiment, demo_data: Path
+    fold: Fold | None, tiny: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
     degraded = tiny.model_copy(update={"augmentation": AugmentationSettings(degraded=0.5)})
-    plain, copied = (BoneAgeData(demo_data, each, fold=fold) for each in (tiny, degraded))
+    plain, copied = (BoneAgeData(demo_data, each, tmp_path, fold) for each in (tiny, degraded))
     plain.setup()
-    copied.setup()
+    copied.setup("fit")
     rows = list(range(len(plain.train_manifest)))
     copies = [row + len(rows) for row in rows]
     expected, seen, worse = (

@@ -58,6 +58,25 @@ def test_no_model_predicts_what_it_was_trained_on(validation: CrossValidation) -
         assert result["validation_images"] == len(ids)
 
 
+def test_evaluate_says_where_a_cross_validation_was_trained_on_what_it_measures(
+    validation: CrossValidation, demo_data: Path, tmp_path: Path
+) -> None:
+    def warnings(split: str, model: Path) -> str:
+        line = f"--data {demo_data} --split {split} --output {tmp_path / split}"
+        result = CliRunner().invoke(app, ["evaluate", *line.split(), "--model", str(model)])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.stderr.split())
+
+    told = warnings("validation", validation.folder)
+    assert "16 of these radiographs were trained on in its cross-validation" in told
+    assert "out-of-fold/" in told
+    own = predictions(validation.folder / "fold-1" / "validation")["image_id"]
+    split = read_manifest(demo_data, "validation")["id"].astype(str)
+    others = f"{16 - split.isin(own).sum()} of these radiographs"
+    assert others in warnings("validation", validation.folder / "fold-1" / "best.safetensors")
+    assert "warning" not in warnings("test", validation.folder)
+
+
 def test_the_mae_is_that_of_all_folds_together(validation: CrossValidation) -> None:
     errors = predictions(validation.folder / "out-of-fold")["absolute_error"]
     mae = validation.result["validation_mae"]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
@@ -14,7 +15,7 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.card import model_card
 from boneage_cli.core.cases import REASONS, Case
-from boneage_cli.core.config import Experiment
+from boneage_cli.core.config import AugmentationSettings, Experiment
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import SHIPPED_MODEL, read_json
 from boneage_cli.core.shipping import WEAKNESSES, ship
@@ -105,12 +106,34 @@ def test_the_card_names_the_stages_that_came_before(
     demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
     stage = {"preprocessing.height": 48, "preprocessing.width": 40, "training.epochs": 1}
-    run = train(tiny.model_copy(update={"stages": (stage,)}), demo_data, runs=tmp_path / "runs")
+    copies = AugmentationSettings(degraded=0.25)
+    experiment = tiny.model_copy(update={"stages": (stage,), "augmentation": copies})
+    run = train(experiment, demo_data, runs=tmp_path / "runs")
     path = tmp_path / "model.safetensors"
     ship(run.folder, path)
     assert load_bundle(path).provenance["seconds"] == pytest.approx(run.seconds, abs=0.1)
     card = path.with_suffix(".md").read_text(encoding="utf-8")
-    assert "2 epochs; before that 1 with 48 × 40 pixels" in card
+    assert "of the weights" not in card
+    epochs = "2 epochs, 25% of the radiographs as worse copies; before that 1 with 48 × 40 pixels"
+    assert epochs in card
+
+
+def test_weights_are_blended_with_those_of_the_stage_before(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    staged = tiny.model_copy(update={"stages": ({"training.epochs": 1},)})
+    run = train(staged, demo_data, runs=tmp_path / "runs")
+    path = tmp_path / "model.safetensors"
+    ship(run.folder, path, blend=0.25)
+    before, after = (
+        load_bundle(run.folder / part / "best.safetensors") for part in ("stage-1", "")
+    )
+    for name, value in load_bundle(path).weights.items():
+        if value.is_floating_point():
+            expected = 0.75 * before.weights[name].float() + 0.25 * after.weights[name].float()
+            assert torch.allclose(value.float(), expected, rtol=2e-3, atol=1e-3), name
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "25% of the weights, the others of the stage before" in card
 
 
 def test_a_model_without_figures_gets_no_card(demo_bundle: Path) -> None:
@@ -118,3 +141,19 @@ def test_a_model_without_figures_gets_no_card(demo_bundle: Path) -> None:
     bundle.metrics.pop("validation")
     with pytest.raises(BoneageError, match="no validation figures"):
         model_card(bundle)
+
+
+def test_the_card_says_where_ages_are_too_high_or_too_low(demo_bundle: Path) -> None:
+    bundle = load_bundle(demo_bundle)
+    groups = bundle.metrics["validation"]["by_age"]
+    for group in groups.values():
+        group["images"] = 100
+    groups["5–10 years"]["bias"] = {"value": 2.04, "low": 0.1, "high": 4.0}
+    groups["10–15 years"]["bias"] = {"value": 0.5, "low": -1.0, "high": 2.0}
+    groups["15–19 years"]["bias"] = {"value": -3.4, "low": -5.0, "high": -1.7}
+    card = model_card(bundle, ["Few children."])
+    assert "- 5–10 years: read 2.0 months too old on average." in card
+    assert "- 15–19 years: read 3.4 months too young on average." in card
+    assert "10–15 years: read" not in card
+    groups["15–19 years"]["images"] = 3
+    assert "15–19 years: read" not in model_card(bundle)

@@ -24,15 +24,21 @@ def radiograph(request: pytest.FixtureRequest) -> Radiograph:
 
 @settings(deadline=None, max_examples=50)
 @given(seed=SEEDS)
-def test_a_copy_is_worse_and_still_the_same_child(radiograph: Radiograph, seed: int) -> None:
+def test_a_copy_is_still_of_the_same_child(radiograph: Radiograph, seed: int) -> None:
     before = radiograph.pixels.copy()
     copy = degrade(radiograph, np.random.default_rng(seed))
     assert np.array_equal(radiograph.pixels, before), "the radiograph stays as it was"
-    assert copy.pixels.shape != before.shape or not np.array_equal(copy.pixels, before)
     assert aspect_of(copy) == pytest.approx(0.75)
     assert copy.male is True
     assert copy.pixels.max() <= copy.maximum
     assert copy.pixels.std() > 0, "something of the hand is left"
+
+
+def test_copies_are_worse(radiograph: Radiograph) -> None:
+    copies = [degrade(radiograph, np.random.default_rng(seed)) for seed in range(40)]
+    changed = [not np.array_equal(copy.pixels, radiograph.pixels) for copy in copies]
+    # Now and then next to nothing happens.
+    assert np.mean(changed) > 0.95
 
 
 @settings(deadline=None, max_examples=20)
