@@ -121,9 +121,9 @@ def evaluate(
     were not, 2 when the command line or the data make no sense.
     """
     from boneage_cli.core.evaluation import evaluate as measure
-    from boneage_cli.core.evaluation import write_evaluation
+    from boneage_cli.core.evaluation import trained_on_by_folds, write_evaluation
     from boneage_cli.core.prediction import Predictor
-    from boneage_cli.core.runs import OUT_OF_FOLD, trained_on_by_folds
+    from boneage_cli.core.runs import OUT_OF_FOLD
     from boneage_cli.core.stress import stress as measure_stress
     from boneage_cli.core.stress import write_stress
     from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
@@ -138,9 +138,8 @@ def evaluate(
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
-    ages = dict(zip(manifest["id"].astype(str), manifest["boneage"], strict=True))
     for path in bundles:
-        if seen := trained_on_by_folds(path, ages):
+        if seen := trained_on_by_folds(path, manifest):
             warn(
                 f"{path}: {seen:,} of these radiographs were trained on in its cross-validation, "
                 f"so the figures flatter it; {OUT_OF_FOLD}/ of the cross-validation has fair ones"

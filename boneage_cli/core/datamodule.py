@@ -88,19 +88,11 @@ class RadiographBatches(Dataset[Batch]):
             moved: Views that are there already, by the identity of their arrays: the parts of a
                 fold share them.
         """
-        for views, resident in (
-            (self.views, self.resident),
-            (self.copies, self.resident_copies),
-        ):
-            for name, pixels in views.items():
-                if id(pixels) not in moved:
-                    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-                    # Piece by piece: all at once would be held in memory beside.
-                    for start in range(0, len(pixels), 256):
-                        piece = slice(start, start + 256)
-                        there[piece] = torch.from_numpy(np.array(pixels[piece]))
-                    moved[id(pixels)] = there
-                resident[name] = moved[id(pixels)]
+        for pixels in (*self.views.values(), *self.copies.values()):
+            if id(pixels) not in moved:
+                moved[id(pixels)] = _moved(pixels, device)
+        self.resident = {name: moved[id(pixels)] for name, pixels in self.views.items()}
+        self.resident_copies = {name: moved[id(pixels)] for name, pixels in self.copies.items()}
         self.resident_places = torch.from_numpy(self.places).to(device)
         self.age, self.male = self.age.to(device), self.male.to(device)
 
@@ -302,6 +294,15 @@ class BoneAgeData(pl.LightningDataModule):
 
     def _views(self, manifest: pd.DataFrame, degraded: int | None = None) -> Rendered:
         return view_pixels(manifest, self.renderer, self.cache, degraded)
+
+
+def _moved(pixels: np.ndarray, device: torch.device) -> Tensor:
+    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    # Piece by piece: all at once would be held in memory beside.
+    for start in range(0, len(pixels), 256):
+        piece = slice(start, start + 256)
+        there[piece] = torch.from_numpy(np.array(pixels[piece]))
+    return there
 
 
 def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.DataFrame:

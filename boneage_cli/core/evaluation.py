@@ -21,7 +21,7 @@ from boneage_cli.core.ages import MONTHS_PER_YEAR
 from boneage_cli.core.cases import Case
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.runs import write_json
+from boneage_cli.core.runs import OUT_OF_FOLD, write_json
 from boneage_cli.datasets.manifest import true_aspects
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
@@ -338,6 +338,31 @@ def figure(result: Mapping[str, Any]) -> str:
 def read_prediction_table(path: Path) -> pd.DataFrame:
     """Reads a table that ``write_prediction_table`` wrote."""
     return pd.read_csv(path, dtype={"image_id": str, "sex": str, "error": str})
+
+
+def trained_on_by_folds(path: Path, manifest: pd.DataFrame) -> int:
+    """How many radiographs some of a cross-validation's models were trained on.
+
+    Args:
+        path: What names all of its models or one, see ``bundles_at``.
+        manifest: The radiographs; another data set may have the same ids, but not their ages.
+    """
+    folder = path if path.is_dir() else path.parent
+    one = not (folder / OUT_OF_FOLD).is_dir()
+    seen = _measured(folder.parent / OUT_OF_FOLD if one else folder / OUT_OF_FOLD)
+    if one:
+        # One model alone was not trained on what it was measured on.
+        seen = seen.drop(_measured(folder / "validation").index, errors="ignore")
+    ages = dict(zip(manifest["id"].astype(str), manifest["boneage"], strict=True))
+    return int((seen - seen.index.map(ages).astype(float)).abs().lt(0.01).sum())
+
+
+def _measured(folder: Path) -> pd.Series:
+    """Known ages of the radiographs that a folder's figures are of; none where it has none."""
+    try:
+        return read_prediction_table(folder / "predictions.csv").set_index("image_id")["true"]
+    except (OSError, KeyError, ValueError):
+        return pd.Series(dtype=float)
 
 
 def write_prediction_table(predictions: pd.DataFrame, path: Path) -> None:

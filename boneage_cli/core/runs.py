@@ -20,9 +20,7 @@ on. The folder of a cross-validation holds a run folder per fold, ``fold-1`` and
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -78,34 +76,6 @@ def bundles_at(path: Path) -> list[Path]:
     """The bundles that a path names: a bundle, a run's folder, or one with a run per fold."""
     folds = sorted(path.glob(f"fold-*/{BUNDLE}")) if path.is_dir() else []
     return folds or [path / BUNDLE if path.is_dir() else path]
-
-
-def trained_on_by_folds(path: Path, ages: Mapping[str, float]) -> int:
-    """How many radiographs some of a cross-validation's models were trained on.
-
-    Args:
-        path: What names all of its models or one, see ``bundles_at``.
-        ages: Known ages in months by the radiographs' ids; another data set may have the same ids.
-    """
-    folder = path if path.is_dir() else path.parent
-    one = not (folder / OUT_OF_FOLD).is_dir()
-    seen = _measured(folder.parent / OUT_OF_FOLD if one else folder / OUT_OF_FOLD)
-    # One model alone was not trained on what it was measured on.
-    own = _measured(folder / "validation") if one else {}
-    return sum(
-        abs(age - ages.get(identity, math.nan)) < 0.01
-        for identity, age in seen.items()
-        if identity not in own
-    )
-
-
-def _measured(folder: Path) -> dict[str, float]:
-    """Known ages of the radiographs that a folder's figures are of; none where it has none."""
-    try:
-        with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-            return {row["image_id"]: float(row["true"]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError):
-        return {}
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

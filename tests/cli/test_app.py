@@ -115,10 +115,8 @@ def test_a_gpu_without_room_is_told_in_one_line() -> None:
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "boneage_cli", "train", "--config"]
-    result = subprocess.run(
-        [*command, str(tmp_path / "absent.toml"), "--debug"], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "boneage_cli", "train", "--config", "absent.toml", "--debug"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode != 0
     assert "Traceback" in result.stderr
     assert "absent.toml" in result.stderr
