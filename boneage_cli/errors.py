@@ -1,4 +1,4 @@
-"""Errors that a user can mend."""
+"""Errors that a user can mend, and warnings to heed."""
 
 
 class BoneageError(Exception):
@@ -7,6 +7,10 @@ class BoneageError(Exception):
     The command line prints the message without a traceback and exits with status 2;
     ``--debug`` shows the traceback. Anything else that escapes a command is a bug.
     """
+
+
+class BoneageWarning(UserWarning):
+    """What a user should know though the work goes on; the command line prints it in one line."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -54,6 +56,22 @@ def fail(message: str) -> None:
     _print_beside_bars(f"[red]error:[/red] {_plain(message)}")
 
 
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_in_one_line(message: Any, category: type[Warning], *place: Any) -> None:
+            if issubclass(category, BoneageWarning):
+                warn(str(message))
+            else:
+                show(message, category, *place)
+
+        warnings.showwarning = show_in_one_line
+        warnings.simplefilter("always", BoneageWarning)
+        yield
+
+
 def _print_beside_bars(line: str) -> None:
     # A line amid a progress bar would tear it; where no command made a bar there is none to spare.
     if "tqdm" not in sys.modules:
@@ -82,7 +100,8 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; a BoneageError becomes one line and exit status 2."""
         try:
-            return super().invoke(ctx)
+            with _warnings_in_one_line():
+                return super().invoke(ctx)
         except BoneageError as error:
             if ctx.params.get("debug"):
                 raise

@@ -28,7 +28,7 @@ import numpy as np
 import platformdirs
 
 from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_type
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 from boneage_cli.threads import usable_threads
@@ -163,7 +163,9 @@ def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> 
                 f"--backend {backend}: cannot run this network ({reason}); take --backend torch"
             ) from error
         warnings.warn(
-            f"{chosen} cannot run this network ({reason}); torch does, more slowly", stacklevel=2
+            f"{chosen} cannot run this network ({reason}); torch does, more slowly",
+            BoneageWarning,
+            stacklevel=2,
         )
         return _Torch(graph, device, precision)
     return runner

@@ -51,7 +51,7 @@ from boneage_cli.core.runs import (
     write_json,
 )
 from boneage_cli.datasets.source import read_source
-from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained, take_from_network
 
@@ -301,8 +301,14 @@ def _check_data(folder: Path, record: dict[str, Any], datamodule: BoneAgeData) -
 def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
     torch.manual_seed(experiment.training.seed)
     network = build_network(experiment, *mean_and_deviation(datamodule.train_manifest["boneage"]))
-    load_pretrained(network, experiment.model.weights)
+    _warn_of_new_parts(experiment, load_pretrained(network, experiment.model.weights))
     return network
+
+
+def _warn_of_new_parts(experiment: Experiment, taken: str) -> None:
+    # Nothing in the figures of the epochs says that a head was not taken along.
+    if "anew" in taken:
+        warnings.warn(f"{experiment.name}: {taken}", BoneageWarning, stacklevel=3)
 
 
 def _check_stages(experiment: Experiment) -> None:
@@ -319,9 +325,7 @@ def _check_stages(experiment: Experiment) -> None:
         network = build_network(stage, 0, 1)
         if before is not None:
             name = f"stage {number - 1}"
-            taken = take_from_network(network, before.state_dict(), name)
-            if "anew" in taken:
-                warnings.warn(f"{stage.name}: {taken}", stacklevel=2)
+            _warn_of_new_parts(stage, take_from_network(network, before.state_dict(), name))
         before = network
 
 

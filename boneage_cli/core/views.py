@@ -102,6 +102,7 @@ class ViewRenderer:
                 width,
                 mask=mask,
                 softness=softness(radiograph, self.settings.preprocessing),
+                rounded=False,
             )
             # Contrast and CLAHE of the settings hold for regions too; their size already fits.
             views[name] = preprocess(

@@ -142,6 +142,7 @@ def render_region(
     *,
     mask: np.ndarray | None = None,
     softness: float = 0.0,
+    rounded: bool = True,
 ) -> np.ndarray:
     """Cuts a region from the registered hand: fingers upwards, thumb at the right, aspect kept.
 
@@ -153,10 +154,12 @@ def render_region(
         width: Of the result, pixels; the region is widened or heightened to this shape.
         mask: The hand, as ``registered_mask`` gives it: all else becomes black. None to keep it.
         softness: As in ``warp``.
+        rounded: As in ``warp``.
 
     Returns:
-        uint8 (height, width); where the region reaches beyond the radiograph it goes on in the
-        level of the radiograph's border: black corners on a gray background would stand out.
+        uint8 (height, width), float32 if not rounded; where the region reaches beyond the
+        radiograph it goes on in the level of the radiograph's border: black corners on a gray
+        background would stand out.
 
     Raises:
         ValueError: Capitate and middle fingertip fall together.
@@ -169,10 +172,12 @@ def render_region(
         width,
         border=_border_level(radiograph),
         softness=softness,
+        rounded=rounded and mask is None,
     )
     if mask is None:
         return pixels
-    return np.rint(pixels * _mask_of(mask, region, height, width)).astype(np.uint8)
+    pixels = pixels * _mask_of(mask, region, height, width)
+    return _rounded(pixels) if rounded else pixels
 
 
 def _border_level(radiograph: Radiograph) -> float:
@@ -282,6 +287,7 @@ def warp(
     *,
     border: float = 0.0,
     softness: float = 0.0,
+    rounded: bool = True,
 ) -> np.ndarray:
     """Resamples a radiograph once, from its stored pixels.
 
@@ -295,9 +301,11 @@ def warp(
         width: Of the result, pixels.
         border: Gray level of the result outside the radiograph, 0–255.
         softness: Standard deviation of a Gaussian to smooth by, fraction of the image's height.
+        rounded: Whether to whole gray levels. A faint hand whose contrast is yet to be stretched
+            has few of them.
 
     Returns:
-        uint8 (height, width).
+        uint8 (height, width), float32 in the same gray levels if not rounded.
     """
     source_height, source_width = radiograph.pixels.shape
     # Of pixel indices, whose 0 is the centre of the first pixel.
@@ -315,7 +323,8 @@ def warp(
     right, bottom = np.ceil(corners.max(0) + margin).astype(int)
     cut = radiograph.pixels[top : max(bottom, 0), left : max(right, 0)]
     if not cut.size:
-        return np.full((height, width), round(border), np.uint8)
+        empty = np.full((height, width), border, np.float32)
+        return _rounded(empty) if rounded else empty
     pixels: np.ndarray = cut
     shift = shift + linear @ (left, top)
     # In pixels across and down, of the radiograph and then of its halves.
@@ -338,14 +347,20 @@ def warp(
             pixels, (0, 0), max(smoothing[0], 1e-3), sigmaY=max(smoothing[1], 1e-3),
             borderType=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-    gain = 255 / radiograph.maximum
+    # Gray levels of 8 bits; dividing is exact for 8-bit values that were widened to 16 bits.
+    step = radiograph.maximum / 255
     result = cv2.warpAffine(
         pixels,
         np.column_stack([linear, shift]),
         (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=border / gain,
+        borderValue=border * step,
     )
-    # Rounds and clips.
-    return cv2.addWeighted(result, gain, result, 0, 0, dtype=cv2.CV_8U)
+    result = np.divide(result, np.float32(step), out=result)
+    return _rounded(result) if rounded else result
+
+
+def _rounded(pixels: np.ndarray) -> np.ndarray:
+    # Clips, too.
+    return cv2.addWeighted(pixels, 1, pixels, 0, 0, dtype=cv2.CV_8U)

@@ -58,7 +58,9 @@ class DenseLayers(nn.Sequential):
         layers: list[nn.Module] = []
         for width, name, rate in zip(hidden, names, rates, strict=False):
             layers += [BatchNorm(features)] if norm else []
-            layers += [nn.Dropout(rate)] if rate else []
+            # Dropout of 0 stands here, too: it counts in the names of the weights after it, which
+            # would fit no network of another rate.
+            layers += [nn.Dropout(rate)]
             layers += [_linear(features, width, name), build_activation(name)]
             features = width
         layers += [nn.Dropout(rates[-1])] if rates[-1] else []

@@ -117,6 +117,21 @@ def test_a_negative_gives_a_model_the_pixels_of_the_positive(
         assert np.corrcoef(plain.ravel(), turned.ravel())[0, 1] > 0.9
 
 
+def test_a_faint_hand_keeps_its_shades(tiny: Experiment, hands: list[Radiograph]) -> None:
+    settings = {
+        "regions": tiny.regions.model_copy(update={"registered_hand": True}),
+        "preprocessing": tiny.preprocessing.model_copy(update={"contrast": "centre"}),
+    }
+    render = ViewRenderer(view_settings(tiny.model_copy(update=settings)))
+    for hand in hands[:3]:
+        # The same 256 levels, within a twentieth of what 16 bits can hold.
+        pixels = 2000 + 12 * hand.pixels.astype(np.uint16)
+        faint = Radiograph(pixels, maximum=65535, aspect=hand.aspect)
+        located = render.locate(hand)
+        seen, expected = (render.render(each, located)["hand"] for each in (faint, hand))
+        assert np.abs(seen.astype(int) - expected).max() <= 2
+
+
 @given(st.integers(0, 1000), st.integers(2, 80), st.integers(2, 40))
 def test_nothing_that_the_limits_were_taken_from_is_refused(seed, features, others) -> None:
     chance = np.random.default_rng(seed)

@@ -133,6 +133,18 @@ def test_what_starts_anew_after_a_stage_is_said(
         train(other, demo_data, runs=tmp_path)
 
 
+def test_what_starts_anew_beside_another_model_s_weights_is_said(
+    run: Run, tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    write_experiment(tiny, tmp_path / "settings.toml")
+    line = f"train -c {tmp_path}/settings.toml --data {demo_data} --weights {run.bundle}"
+    for setting, count in (("model.hidden=[8]", 1), ("model.dropout=0", 0)):
+        result = CliRunner().invoke(app, [*line.split(), "--set", setting, "--runs", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+        said = f"warning: tiny: the encoder of hand from {run.bundle}; the head starts anew\n"
+        assert result.stderr.count("warning") == result.stderr.count(said) == count
+
+
 def test_no_stage_sees_what_its_fold_holds_out(
     staged: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:

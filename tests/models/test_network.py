@@ -124,7 +124,7 @@ def test_each_view_can_have_its_own_encoder() -> None:
     )
     assert network(hands(2, "hand", "carpal"))["age"].shape == (2,)
     assert network.encoders["carpal"].channels == 8
-    assert network.neck[0].in_features == 20
+    assert network.neck[1].in_features == 20
 
 
 # Sex
@@ -221,7 +221,7 @@ def test_flatten_needs_the_size_of_the_views() -> None:
     with pytest.raises(ValueError, match="flatten needs input_size"):
         tiny(pooling="flatten")
     network = tiny(pooling="flatten", input_size=(32, 32))
-    assert network.neck[0].in_features == 8 * 8 * 8
+    assert network.neck[1].in_features == 8 * 8 * 8
 
 
 # Heads
@@ -330,6 +330,12 @@ def test_dropout_stands_before_each_dense_layer_and_where_else_it_is_set() -> No
     assert rates(DenseLayers(4, (3, 2), dropout=(0.5, 0.4))) == [0.5, -1, -1, 0.4, -1, -1]
     assert rates(DenseLayers(4, (3,), dropout=(0.5, 0.25))) == [0.5, -1, -1, 0.25]
     assert rates(DenseLayers(4, (), dropout=0.3)) == [0.3]
+
+
+def test_weights_fit_a_network_with_another_dropout() -> None:
+    trained = DenseLayers(4, (3, 2), dropout=0.2, norm=True)
+    DenseLayers(4, (3, 2), norm=True).load_state_dict(trained.state_dict())
+    DenseLayers(4, (3, 2), dropout=(0, 0.5), norm=True).load_state_dict(trained.state_dict())
 
 
 # Serving
