@@ -29,7 +29,7 @@ demo: env  ## draw the demo data, train a small model on it, predict and measure
 train: env  ## train the default model on DATA (make train DATA=data/rsna)
 	$(RUN)/boneage train --model global --gender --data $(DATA)
 
-test: env  ## pass the tests
+test: env  ## run the tests
 	$(RUN)/python -m pytest
 
 lint: env  ## check style and types
