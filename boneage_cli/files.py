@@ -10,6 +10,10 @@ from pathlib import Path
 
 from boneage_cli.errors import BoneageError
 
+# It can only be read by setting it, which no thread may see.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 @contextmanager
 def writing(place: str | os.PathLike[str], option: str = "--output") -> Iterator[None]:
@@ -54,9 +58,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp makes files for their owner alone; a new file follows the user's umask.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -199,13 +199,15 @@ def predict(
     from contextlib import closing
 
     from boneage_cli.core.ages import parse_age
-    from boneage_cli.core.inputs import cases, count_cases, may_state_sex
+    from boneage_cli.core.inputs import cases, check_output, count_cases, may_state_sex
     from boneage_cli.core.output import write_predictions
     from boneage_cli.core.prediction import Predictor
     from boneage_cli.errors import BoneageError
     from boneage_cli.progress import track
 
     names = [str(path) for path in inputs]
+    if output is not None:
+        check_output(output, names)
     male = None if sex is None else sex in (Sex.M, Sex.male)
     unrolled = cases(names, male, None if age is None else parse_age(age))
     predictor = Predictor.load(model_paths(model), device.value, precision.value, backend.value)

@@ -96,6 +96,12 @@ class RadiographBatches(Dataset[Batch]):
         self.resident_places = torch.from_numpy(self.places).to(device)
         self.age, self.male = self.age.to(device), self.male.to(device)
 
+    def move_back(self) -> None:
+        """Keeps nothing on a device any more."""
+        self.resident, self.resident_copies = {}, {}
+        self.resident_places = self.resident_places.cpu()
+        self.age, self.male = self.age.cpu(), self.male.cpu()
+
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The batch of these rows, copies too; a negative row is padding, with weight 0."""
         index = torch.tensor(rows, dtype=torch.long, device=self.age.device)
@@ -250,6 +256,12 @@ class BoneAgeData(pl.LightningDataModule):
         if stage == "fit" and self.degraded and not train.copies:
             manifest = self.train_manifest if self.pool is None else self.pool
             train.copies = self._views(manifest, self.experiment.training.seed)
+
+    def release(self) -> None:
+        """Frees the device's memory, which the next training of the same process needs."""
+        for batches in self.batches.values():
+            batches.move_back()
+        self._moved.clear()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled batches of the train split."""

@@ -100,6 +100,20 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
     return False
 
 
+def check_output(output: Path, inputs: Sequence[str]) -> None:
+    """Refuses to write over what is read: an input, or what its name says is an image.
+
+    Raises:
+        BoneageError: The output is one of these.
+    """
+    if output.suffix.lower() in IMAGE_SUFFIXES:
+        raise BoneageError(f"--output {output}: is named like an image; name a file for the ages")
+    if output.exists() and any(
+        Path(text).exists() and output.samefile(text) for text in inputs if text != STANDARD_INPUT
+    ):
+        raise BoneageError(f"--output {output}: is an input as well; choose another name")
+
+
 def _kind(text: str) -> Kind:
     if text == STANDARD_INPUT:
         return "stdin"
@@ -316,7 +330,9 @@ def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] =
 
     A name found in the current folder (None) is given back as it was written.
     """
-    endings = [""] if name.lower().endswith(IMAGE_SUFFIXES) else ["", *suffixes]
+    endings = [""]
+    if not name.lower().endswith(IMAGE_SUFFIXES):
+        endings += [*suffixes, *(suffix.upper() for suffix in suffixes)]
     for folder in folders:
         for ending in endings:
             # pathlib takes several times as long, which tells in a list of a million.

@@ -73,7 +73,11 @@ class BoneAgeModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Freezes or releases the encoder."""
-        freeze_encoder(self.network, self.current_epoch < self.settings.frozen_epochs)
+        frozen = self.current_epoch < self.settings.frozen_epochs
+        freeze_encoder(self.network, frozen)
+        if self.average is not None:
+            # Its batch normalisation is not measured anew either.
+            self.average.encoder_frozen = frozen
         if self.plateau is not None and self.current_epoch == self.settings.frozen_epochs:
             # A resumed run comes here in this epoch once as well, with the rates of before.
             for group in self.plateau.optimizer.param_groups:

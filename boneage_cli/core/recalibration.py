@@ -19,6 +19,7 @@ from boneage_cli.core.cases import Case
 from boneage_cli.core.evaluation import Estimate, mean_interval
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.prediction import Predictor
+from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
 from boneage_cli.progress import track
@@ -70,8 +71,8 @@ def recalibrate(
         seed: Of the parts of the cross-validation.
 
     Raises:
-        BoneageError: There are too few radiographs of known age and sex, or the bundle has a
-            correction already.
+        BoneageError: There are too few radiographs of known age and sex, or their ages look like
+            years, or the bundle has a correction already.
     """
     bundle = load_bundle(model)
     if bundle.correction:
@@ -95,6 +96,12 @@ def recalibrate(
         else:
             rows.append(("M" if male else "F", prediction.months, case.known))
     table = pd.DataFrame(rows, columns=["sex", "predicted", "true"])
+    ages = table["true"]
+    # Infants are as young as that, but then the model finds them young as well.
+    if ages.max() <= YEARS_AT_MOST and table["predicted"].mean() > 4 * ages.mean():
+        raise BoneageError(
+            f"known ages from {ages.min():g} to {ages.max():g} look like years; give months"
+        )
     counts = table["sex"].value_counts()
     sexes = sorted(str(sex) for sex, count in counts.items() if count >= FEWEST)
     if not sexes:

@@ -57,6 +57,12 @@ class RunRecorder(pl.Callback):
         self.history = list(state["history"])
         self.best, self.best_epoch = state["best"], state["best_epoch"]
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Learns the main process's run folder, and whether patience was at its end already."""
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
+        assert isinstance(module, BoneAgeModule)
+        trainer.should_stop = bool(self.history) and self._patience_ends(module)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Starts the epoch's clock."""
         self._started = time.perf_counter()
@@ -86,8 +92,7 @@ class RunRecorder(pl.Callback):
             self.best, self.best_epoch = row[module.monitor], int(row["epoch"])
         if module.plateau is not None:
             module.plateau.step(row[module.plateau_monitor])
-        patience = module.settings.patience
-        if patience and row["epoch"] - self.best_epoch >= patience:
+        if self._patience_ends(module):
             trainer.should_stop = True
         if trainer.is_global_zero:
             self._write(trainer, module, row, improved)
@@ -97,6 +102,10 @@ class RunRecorder(pl.Callback):
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             unfinished.replace(self.folder / CHECKPOINT)
+
+    def _patience_ends(self, module: BoneAgeModule) -> bool:
+        patience = module.settings.patience
+        return bool(patience) and len(self.history) - self.best_epoch >= patience
 
     def _row(self, trainer: pl.Trainer, module: BoneAgeModule) -> EpochRow:
         figures = module.epoch_figures()

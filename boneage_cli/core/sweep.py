@@ -151,9 +151,10 @@ def sweep(
         The outcomes, the smallest MAE first and failures last.
 
     Raises:
-        BoneageError: The folder cannot be written.
+        BoneageError: The folder cannot be written, or several devices were asked for.
         Interrupted: The user stopped it.
     """
+    resources = (resources or Resources()).on_one_device("sweep")
     outcomes: list[Outcome] = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

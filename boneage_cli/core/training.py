@@ -159,6 +159,7 @@ def train(
     if experiment.stages:
         resources = resources.on_one_device("stages")
     check_loggers(resources.wandb)
+    _accelerator(resources.devices)
     cache = resources.cache
     datamodule = BoneAgeData(data, experiment, cache, fold)
     network = _new_network(experiment, datamodule)
@@ -445,16 +446,20 @@ def _fit(
         callbacks=[recorder, TrainingProgress()],
     )
     try:
-        trainer.fit(
-            module,
-            datamodule=datamodule,
-            ckpt_path=folder / CHECKPOINT if resume else None,
-            weights_only=True,
-        )
+        try:
+            trainer.fit(
+                module,
+                datamodule=datamodule,
+                ckpt_path=folder / CHECKPOINT if resume else None,
+                weights_only=True,
+            )
+        finally:
+            datamodule.release()
         return _finish(folder, record, datamodule, module, recorder, trainer)
     except (SystemExit, KeyboardInterrupt):
         # Lightning turns an interrupt into an exit; ours says how to go on.
-        raise Interrupted(f"interrupted; go on with: boneage train --resume {folder}") from None
+        place = recorder.folder
+        raise Interrupted(f"interrupted; go on with: boneage train --resume {place}") from None
     finally:
         close_loggers(record["wandb"])
 
@@ -623,6 +628,8 @@ def _accelerator(devices: str) -> tuple[str, int]:
         return "cpu", 1
     if not devices.isdigit() or int(devices) < 1:
         raise BoneageError(f"--devices {devices}: take auto, cpu or a number of devices")
+    if gpu and int(devices) > torch.cuda.device_count():
+        raise BoneageError(f"--devices {devices}: there are {torch.cuda.device_count()} GPUs here")
     return "gpu" if gpu else "cpu", int(devices)
 
 

@@ -182,10 +182,13 @@ def benchmark_training(
                 try:
                     found, details = bench.measure(seconds / len(prepared), peaks[precisions[name]])
                 except torch.OutOfMemoryError:
-                    torch.cuda.empty_cache()
                     size = experiment.training.batch_size
                     notes.append(f"{name}, batches of {size}: does not fit into memory")
                     continue
+                finally:
+                    # The next network needs the room.
+                    alternating.release()
+                    torch.cuda.empty_cache()
                 where = where_and_when(place) | {"precision": precisions[name]}
                 rows += [{"model": name, **row, **where} for row in found]
                 networks.append({"model": name, **details})

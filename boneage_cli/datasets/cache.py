@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from boneage_cli.datasets.disk import require_free
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
@@ -117,6 +119,9 @@ def _build(
     shapes: dict[str, tuple[int, int]],
     workers: int | None,
 ) -> None:
+    # A mapped file that finds no room kills the process without a word.
+    needed = count * sum(math.prod(shapes[view]) for view in files)
+    require_free(next(iter(files.values())).parent, needed, "choose another place with --cache")
     with ExitStack() as stack:
         pixels = {
             view: np.lib.format.open_memmap(

@@ -66,7 +66,8 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
         made absolute, ``boneage`` float months, ``male`` nullable boolean, ``split`` str.
 
     Raises:
-        BoneageError: The folder holds no such table, or the table lacks a column.
+        BoneageError: The folder holds no such table, or the table lacks a column, or a cell of it
+            cannot be read.
     """
     import pandas as pd
 
@@ -78,18 +79,33 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
         raise BoneageError(f"{folder}: no {wanted} here; make a data set with 'boneage fetch'")
     tables = []
     for file in files:
-        table = pd.read_csv(file, dtype=COLUMN_TYPES)
+        try:
+            table = pd.read_csv(file, dtype=COLUMN_TYPES)
+        except (OSError, ValueError) as error:
+            raise _unreadable(file, str(error)) from None
         missing = [column for column in COLUMNS if column not in table.columns]
         if missing:
             raise BoneageError(
                 f"{file}: no column {', '.join(missing)}; 'boneage fetch local {folder}' makes a "
                 "normalised data set from other layouts"
             )
+        if table["path"].isna().any():
+            raise _unreadable(file, "a row has no path")
+        try:
+            table["boneage"] = table["boneage"].astype(float)
+        except ValueError as error:
+            raise _unreadable(file, f"boneage: {error}") from None
         tables.append(table)
     manifest = pd.concat(tables, ignore_index=True)
     manifest["path"] = [str((folder / path).absolute()) for path in manifest["path"]]
-    manifest["boneage"] = manifest["boneage"].astype(float)
     return manifest
+
+
+def _unreadable(file: Path, reason: str) -> BoneageError:
+    return BoneageError(
+        f"{file}: cannot be read ({reason.splitlines()[0]}); 'boneage check-data --data "
+        f"{file.parent}' names the cells, 'boneage fetch local' reads many other tables"
+    )
 
 
 def true_aspects(manifest: pd.DataFrame) -> list[float | None]:

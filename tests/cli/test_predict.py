@@ -163,6 +163,14 @@ def test_the_ending_of_the_output_file_chooses_the_format(predict):
     assert len(json.loads(Path("out/ages.json").read_text())) == 3
 
 
+@pytest.mark.parametrize("line", ["hands/b.png -o hands/a.png", "list.txt -o list.txt"])
+def test_nothing_that_is_read_is_written_over(predict, line):
+    Path("list.txt").write_text("hands/a.png\n")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert "--output" in predict(f"{line} --sex M", status=2).stderr
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
 def test_several_models_are_averaged(predict, demo_bundle):
     Path("copy.safetensors").write_bytes(demo_bundle.read_bytes())
     one = predict("hands/a.png --sex M --format csv")

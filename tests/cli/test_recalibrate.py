@@ -89,6 +89,12 @@ def test_too_few_radiographs_are_refused(recalibrate, hands: pd.DataFrame) -> No
     assert "needs 20 of a sex" in recalibrate(hands.head(12), status=2).stderr
 
 
+def test_ages_in_years_are_not_taken_for_months(recalibrate, hands: pd.DataFrame) -> None:
+    years = hands.assign(boneage=(hands["predicted"] / 12).round(1))
+    assert "look like years; give months" in recalibrate(years, status=2).stderr
+    assert not Path("site.safetensors").exists()
+
+
 def test_rows_without_an_age_are_told_and_left_out(recalibrate, hands: pd.DataFrame) -> None:
     site = read_by_a_site(hands, noise=1)
     site.loc[3, "boneage"] = None

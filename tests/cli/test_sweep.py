@@ -97,6 +97,7 @@ def test_each_combination_can_be_cross_validated(sweep) -> None:
         ("--vary training.loss=mae --vary training.loss=mse", "named twice"),
         ("--vary training.loss=mae,mse --set training.loss=mae", "varied too"),
         ("-c tiny.toml", "twice in this sweep"),
+        ("--vary training.loss=mae,mse --devices 2", "sweep: trains on one device"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(

@@ -121,6 +121,9 @@ def test_batches_that_lie_on_the_device_are_the_same() -> None:
         for name, values in plain.items():
             assert torch.equal(values.nan_to_num(), moved[name].nan_to_num())
     assert torch.equal(again[[8]]["hand"], here[[0]]["hand"])
+    again.move_back()
+    assert not again.resident
+    assert torch.equal(again[[8]]["hand"], here[[0]]["hand"])
 
 
 def test_padding_weighs_nothing() -> None:

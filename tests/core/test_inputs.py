@@ -130,6 +130,11 @@ def test_a_table_of_ids_finds_files_beside_it_and_in_the_folder_of_its_name(fold
     assert paths("scans/old.csv") == ["scans/a.png", "scans/old/c.jpg"]
 
 
+def test_a_table_of_ids_finds_files_whose_suffix_is_in_capitals(folder):
+    Path("scans.csv").write_text("id\na\nb\n")
+    assert paths("scans.csv") == ["scans/a.png", "scans/b.PNG"]
+
+
 def test_a_row_that_names_a_sex_wins_over_the_option_and_others_take_the_option(folder):
     Path("children.csv").write_text("id,path,sex\n1,a.png,M\n2,b.png,\n3,c.png,unknown\n")
     found = list(cases(["children.csv"], male=False))

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.bundle import build_network, load_bundle
 from boneage_cli.core.config import Experiment
+from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.norm_statistics import measure_norms
 from boneage_cli.core.training import resume, train
 from boneage_cli.models.network import Network
@@ -96,6 +97,16 @@ def test_a_frozen_encoder_keeps_the_statistics_that_it_came_with() -> None:
     moved = {n for n, v in network.state_dict().items() if not torch.equal(v, before[n])}
     assert moved
     assert not any(name.startswith("encoders") for name in moved)
+
+
+def test_an_average_of_weights_keeps_its_frozen_statistics_as_well(tiny: Experiment) -> None:
+    module = BoneAgeModule(build_network(tiny, 120, 40), changed(tiny, ema=0.9, frozen_epochs=1))
+    module.on_train_epoch_start()
+    before = {name: value.clone() for name, value in module.best_guess.state_dict().items()}
+    images = torch.randint(0, 256, (20, 1, 64, 56), dtype=torch.uint8)
+    measure_norms(module.best_guess, [({"hand": images}, torch.zeros(20))])
+    for name, value in module.best_guess.encoders.state_dict().items():
+        assert torch.equal(value, before[f"encoders.{name}"]), name
 
 
 def test_measured_norms_end_in_the_bundle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -115,6 +116,19 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
         torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-5)
 
 
+def test_a_training_that_ended_early_is_not_resumed(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    still = tiny.training.model_copy(
+        update={"epochs": 9, "patience": 1, "learning_rate": 1e-9, "norm_images": 0}
+    )
+    run = train(tiny.model_copy(update={"training": still}), demo_data, runs=tmp_path)
+    history = (run.folder / "history.csv").read_text()
+    assert run.epochs < 9
+    assert resume(run.folder).epochs == run.epochs
+    assert (run.folder / "history.csv").read_text() == history
+
+
 def test_an_interrupt_says_how_to_go_on(
     demo_data: Path, tiny: Experiment, tmp_path: Path, start_training: Start
 ) -> None:
@@ -196,3 +210,13 @@ def test_a_second_training_reads_no_image_again(
     assert len(built) == 2
     train(tiny, demo_data, runs=tmp_path / "runs", resources=Resources(cache=cache))
     assert {path: path.stat().st_mtime_ns for path in cache.glob("pixels-*.npy")} == built
+
+
+def test_a_disk_without_room_for_the_cache_is_told_beforehand(
+    demo_data: Path, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
+    with pytest.raises(BoneageError, match=r"needs .* of disk, .* free; .* --cache"):
+        train(tiny, demo_data, runs=tmp_path, resources=Resources(cache=tmp_path / "cache"))
+    assert not [path.name for path in (tmp_path / "cache").iterdir() if "pixels" in path.name]

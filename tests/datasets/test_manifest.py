@@ -45,6 +45,24 @@ def test_a_table_in_another_dialect_tells_the_way_to_convert_it(tmp_path):
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "No columns"),
+        (b"id,path,boneage,male,split\n1,1.png,24,F,train\n", "F cannot be cast"),
+        (b"id,path,boneage,male,split\n1,1.png,two years,True,train\n", "two years"),
+        (b"id,path,boneage,male,split\n1,,24,True,train\n", "a row has no path"),
+        ("id,path,boneage,male,split\nJos\u00e9,1.png,24,True,train\n".encode("cp1252"), "utf-8"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told_in_one_line(tmp_path, content, reason):
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(BoneageError, match=r"train\.csv: cannot be read .*check-data") as told:
+        read_manifest(tmp_path)
+    assert reason in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 @pytest.fixture
 def below_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
