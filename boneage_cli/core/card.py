@@ -58,8 +58,7 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
     pixels = describe_shapes(shapes_of(bundle.experiment))
-    augmentation = bundle.experiment.augmentation
-    share = augmentation.degraded if augmentation.enabled else 0
+    share = bundle.experiment.augmentation.share_degraded
     copies = f", {share:.0%} of the radiographs as worse copies" if share else ""
     own = origin.get("blend", 1.0)
     blend = f"; {own:.0%} of the weights, the others of the stage before" if own < 1 else ""

@@ -160,6 +160,11 @@ class AugmentationSettings(Section):
         return self
 
     @property
+    def share_degraded(self) -> float:
+        """The share of radiographs that are shown as worse copies; none where nothing changes."""
+        return self.degraded if self.enabled else 0.0
+
+    @property
     def scale_range(self) -> tuple[float, float]:
         """The smallest and the largest factor of size."""
         if isinstance(self.scale, tuple):

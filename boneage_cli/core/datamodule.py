@@ -210,8 +210,7 @@ class BoneAgeData(pl.LightningDataModule):
         self.renderer = ViewRenderer(view_settings(experiment))
         self.pool: pd.DataFrame | None = None
         self.places: dict[str, np.ndarray | None] = {"train": None, "validation": None}
-        augmentation = experiment.augmentation
-        self.degraded = augmentation.degraded if augmentation.enabled else 0.0
+        self.degraded = experiment.augmentation.share_degraded
         seed, needs_sex = experiment.training.seed, experiment.model.needs_sex
         if fold is None:
             train, validation = (

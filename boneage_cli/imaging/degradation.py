@@ -18,14 +18,14 @@ from boneage_cli.imaging.radiograph import Radiograph
 
 # In the order in which they happen to an image: exposure, optics, detector, file. Each takes a
 # radiograph and how bad it is to become, from 0 to 1.
-_STEPS: dict[str, Callable[[Radiograph, float], Radiograph]] = {
-    "fade": lambda image, bad: scale_contrast(image, 1 - 0.6 * bad),
-    "darken": lambda image, bad: brighten(image, -0.3 * bad),
-    "blur": lambda image, bad: blur(image, 0.001 + 0.006 * bad),
-    "reduce": lambda image, bad: reduce_to(image, round(280 * (100 / 280) ** bad)),
-    "noise": lambda image, bad: add_noise(image, 0.12 * bad),
-    "compress": lambda image, bad: as_jpeg(image, round(80 * (12 / 80) ** bad)),
-}
+_STEPS: tuple[Callable[[Radiograph, float], Radiograph], ...] = (
+    lambda image, bad: scale_contrast(image, 1 - 0.6 * bad),
+    lambda image, bad: brighten(image, -0.3 * bad),
+    lambda image, bad: blur(image, 0.001 + 0.006 * bad),
+    lambda image, bad: reduce_to(image, round(280 * (100 / 280) ** bad)),
+    lambda image, bad: add_noise(image, 0.12 * bad),
+    lambda image, bad: as_jpeg(image, round(80 * (12 / 80) ** bad)),
+)
 # Of each step; two of six happen on average.
 _PROBABILITY = 1 / 3
 
@@ -46,7 +46,7 @@ def degrade(radiograph: Radiograph, chance: np.random.Generator) -> Radiograph:
     # One at least.
     happens[chance.integers(len(_STEPS))] = True
     badness = chance.random(len(_STEPS))
-    for step, wanted, bad in zip(_STEPS.values(), happens, badness, strict=True):
+    for step, wanted, bad in zip(_STEPS, happens, badness, strict=True):
         if wanted:
             radiograph = step(radiograph, float(bad))
     return radiograph
