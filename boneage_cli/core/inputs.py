@@ -26,6 +26,7 @@ from boneage_cli.errors import BoneageError
 
 STANDARD_INPUT = "-"
 TABLE_SUFFIXES = (".csv", ".tsv")
+_ANY_SUFFIX = (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
 
 Kind = Literal["image", "folder", "list", "table", "stdin"]
 
@@ -284,7 +285,7 @@ def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
             else [None, table.parent, table.with_suffix("")]
         )
         yield Case(
-            path=_locate(name, folders, IMAGE_SUFFIXES) or str(Path(folder or "", name)),
+            path=_locate(name, folders, _ANY_SUFFIX) or str(Path(folder or "", name)),
             male=_sex(where, row, male),
             aspect=_aspect(where, row),
             id=row.get("id") or None,
@@ -330,9 +331,7 @@ def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] =
 
     A name found in the current folder (None) is given back as it was written.
     """
-    endings = [""]
-    if not name.lower().endswith(IMAGE_SUFFIXES):
-        endings += [*suffixes, *(suffix.upper() for suffix in suffixes)]
+    endings = [""] if name.lower().endswith(IMAGE_SUFFIXES) else ["", *suffixes]
     for folder in folders:
         for ending in endings:
             # pathlib takes several times as long, which tells in a list of a million.

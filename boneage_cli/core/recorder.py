@@ -61,7 +61,7 @@ class RunRecorder(pl.Callback):
         """Learns the main process's run folder, and whether patience was at its end already."""
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
         assert isinstance(module, BoneAgeModule)
-        trainer.should_stop = bool(self.history) and self._patience_ends(module)
+        trainer.should_stop = self._patience_ends(module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Starts the epoch's clock."""

@@ -159,6 +159,7 @@ def train(
     if experiment.stages:
         resources = resources.on_one_device("stages")
     check_loggers(resources.wandb)
+    # Before there is a run folder.
     _accelerator(resources.devices)
     cache = resources.cache
     datamodule = BoneAgeData(data, experiment, cache, fold)
@@ -446,21 +447,19 @@ def _fit(
         callbacks=[recorder, TrainingProgress()],
     )
     try:
-        try:
-            trainer.fit(
-                module,
-                datamodule=datamodule,
-                ckpt_path=folder / CHECKPOINT if resume else None,
-                weights_only=True,
-            )
-        finally:
-            datamodule.release()
+        trainer.fit(
+            module,
+            datamodule=datamodule,
+            ckpt_path=folder / CHECKPOINT if resume else None,
+            weights_only=True,
+        )
         return _finish(folder, record, datamodule, module, recorder, trainer)
     except (SystemExit, KeyboardInterrupt):
         # Lightning turns an interrupt into an exit; ours says how to go on.
         place = recorder.folder
         raise Interrupted(f"interrupted; go on with: boneage train --resume {place}") from None
     finally:
+        datamodule.release()
         close_loggers(record["wandb"])
 
 

@@ -35,6 +35,7 @@ RSNA_FIRST_OFFICIAL_MONTHS = 168.93
 COLUMN_TYPES: dict[str, Any] = {
     "id": str,
     "path": str,
+    "boneage": float,
     "male": "boolean",
     "split": str,
     "patient": str,
@@ -91,10 +92,6 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
             )
         if table["path"].isna().any():
             raise _unreadable(file, "a row has no path")
-        try:
-            table["boneage"] = table["boneage"].astype(float)
-        except ValueError as error:
-            raise _unreadable(file, f"boneage: {error}") from None
         tables.append(table)
     manifest = pd.concat(tables, ignore_index=True)
     manifest["path"] = [str((folder / path).absolute()) for path in manifest["path"]]

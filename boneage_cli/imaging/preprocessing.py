@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.foreground import Foreground, centre_intensities, find_foreground
 from boneage_cli.imaging.geometry import Box, Geometry, fitting
+from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import pixels_of
 from boneage_cli.imaging.resize import resize
@@ -88,7 +89,7 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
     left, top, right, bottom = place.crop
     x, y, across, down = place.placed
     content = resize(radiograph.pixels[top:bottom, left:right], across, down)
-    content = _to_8_bits(content, *_black_and_white(radiograph, settings, hand))
+    content = to_8_bits(content, *_black_and_white(radiograph, settings, hand))
     if settings.clahe:
         content = apply_clahe(content, settings.clahe_clip_limit, settings.clahe_tiles)
     if content.shape == (settings.height, settings.width):
@@ -120,9 +121,7 @@ def geometry(radiograph: Radiograph, settings: Preprocessing) -> Geometry:
 
 def _in_gray_levels(radiograph: Radiograph) -> Radiograph:
     """Brings pixels to gray levels of 8 bits, unrounded (float32): depth makes no difference."""
-    # Dividing, unlike multiplying by 1/257, is exact for 8-bit values that were widened to 16 bits.
-    step = np.float32(radiograph.maximum / 255)
-    pixels = np.divide(radiograph.pixels, step, dtype=np.float32)
+    pixels = in_gray_levels(radiograph.pixels, radiograph.maximum)
     return replace(radiograph, pixels=pixels, maximum=255)
 
 
@@ -166,8 +165,3 @@ def _black_and_white(
         black, white = centre_intensities(radiograph)
     # Less than one gray level between them is an image of nothing, which stretches to noise.
     return (black, white) if white - black >= 1 else (0.0, 255.0)
-
-
-def _to_8_bits(pixels: np.ndarray, black: float, white: float) -> np.ndarray:
-    gain = 255 / (white - black)
-    return cv2.addWeighted(pixels, gain, pixels, 0, -black * gain, dtype=cv2.CV_8U)

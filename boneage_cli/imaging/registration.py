@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_cli.imaging.background import hand_mask
+from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 
@@ -177,7 +178,7 @@ def render_region(
     if mask is None:
         return pixels
     pixels = pixels * _mask_of(mask, region, height, width)
-    return _rounded(pixels) if rounded else pixels
+    return to_8_bits(pixels) if rounded else pixels
 
 
 def _border_level(radiograph: Radiograph) -> float:
@@ -324,7 +325,7 @@ def warp(
     cut = radiograph.pixels[top : max(bottom, 0), left : max(right, 0)]
     if not cut.size:
         empty = np.full((height, width), border, np.float32)
-        return _rounded(empty) if rounded else empty
+        return to_8_bits(empty) if rounded else empty
     pixels: np.ndarray = cut
     shift = shift + linear @ (left, top)
     # In pixels across and down, of the radiograph and then of its halves.
@@ -347,20 +348,13 @@ def warp(
             pixels, (0, 0), max(smoothing[0], 1e-3), sigmaY=max(smoothing[1], 1e-3),
             borderType=cv2.BORDER_REPLICATE,
         )  # fmt: skip
-    # Gray levels of 8 bits; dividing is exact for 8-bit values that were widened to 16 bits.
-    step = radiograph.maximum / 255
     result = cv2.warpAffine(
         pixels,
         np.column_stack([linear, shift]),
         (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=border * step,
+        borderValue=border * radiograph.maximum / 255,
     )
-    result = np.divide(result, np.float32(step), out=result)
-    return _rounded(result) if rounded else result
-
-
-def _rounded(pixels: np.ndarray) -> np.ndarray:
-    # Clips, too.
-    return cv2.addWeighted(pixels, 1, pixels, 0, 0, dtype=cv2.CV_8U)
+    result = in_gray_levels(result, radiograph.maximum)
+    return to_8_bits(result) if rounded else result
