@@ -115,7 +115,8 @@ def train(
 
     Settings may put stages before the training itself, as configs/rsna.toml
     does: with fewer pixels first, say. Each begins with the weights of the one
-    before and has a run folder of its own inside, stage-1 and so on.
+    before and has a run folder of its own inside, stage-1 and so on. A stage can
+    teach a later one, even of another backbone (training.teacher).
     docs/settings.md lists every setting.
 
     runs/summary.csv has one row per run, with every setting. With --folds the

@@ -222,6 +222,12 @@ class TrainingSettings(Section):
     head_fine_tune_rate: float = Field(
         1.0, gt=0, description="the same of all other layers, once the frozen epochs are over"
     )
+    teacher: int = Field(
+        0,
+        ge=0,
+        description="the stage whose ages are part of the target, by its number; 0 for none",
+    )
+    teacher_share: float = Field(0.5, gt=0, le=1, description="the teacher's part of the target")
     mixup: float = Field(0, ge=0, description="alpha of mixup's Beta distribution; 0 for none")
     label_noise: float = Field(0, ge=0, description="standard deviation of label noise, months")
     precision: Literal["auto", "32", "bf16", "fp16"] = Field(
@@ -263,8 +269,8 @@ class Experiment(Section):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     stages: tuple[dict[str, Any], ...] = Field(
         (),
-        description="trainings that come before, each with the weights of the one before it: of "
-        "each what differs from the settings above",
+        description="trainings that come before, each with the weights of the one before it if "
+        "that has the same backbone: of each what differs from the settings above",
     )
 
 
@@ -345,6 +351,8 @@ def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Exp
     for number, changes in enumerate(experiment.stages, 1):
         values = experiment.model_dump(mode="json", exclude={"stages"})
         values["name"] = f"{experiment.name}-stage-{number}"
+        # That of the last training would often come after this stage.
+        values["training"]["teacher"] = 0
         for key, change in changes.items():
             # A section's settings one by one, and each as a whole, tables too.
             named = change if isinstance(change, Mapping) else {"": change}

@@ -65,12 +65,23 @@ class RadiographBatches(Dataset[Batch]):
         self.resident_places = torch.empty(0, dtype=torch.long)
         self.places = np.arange(len(manifest)) if places is None else places
         self.age = torch.tensor(manifest["boneage"].to_numpy(float), dtype=torch.float32)
+        # What is learnt: the age, unless a teacher has a part in it; see ``teach``.
+        self.target = self.age
         male = manifest["male"].astype("Float32").to_numpy(dtype=float, na_value=math.nan)
         self.male = torch.tensor(male, dtype=torch.float32)
 
     def __len__(self) -> int:
         """The number of radiographs."""
         return len(self.age)
+
+    def teach(self, months: np.ndarray, share: float) -> None:
+        """Makes a teacher's ages a part of what is learnt.
+
+        Args:
+            months: The teacher's, (n,).
+            share: Their part of the target; the rest is the age of the manifest.
+        """
+        self.target = self.age.lerp(torch.from_numpy(months).to(self.age), share)
 
     def pixels(self, rows: np.ndarray) -> Rendered:
         """The views of some rows, uint8 (len(rows), H, W) each, copied."""
@@ -94,13 +105,17 @@ class RadiographBatches(Dataset[Batch]):
         self.resident = {name: moved[id(pixels)] for name, pixels in self.views.items()}
         self.resident_copies = {name: moved[id(pixels)] for name, pixels in self.copies.items()}
         self.resident_places = torch.from_numpy(self.places).to(device)
-        self.age, self.male = self.age.to(device), self.male.to(device)
+        self._move_labels(device)
 
     def move_back(self) -> None:
         """Keeps nothing on a device any more."""
         self.resident, self.resident_copies = {}, {}
         self.resident_places = self.resident_places.cpu()
-        self.age, self.male = self.age.cpu(), self.male.cpu()
+        self._move_labels(torch.device("cpu"))
+
+    def _move_labels(self, device: torch.device) -> None:
+        self.age, self.male = self.age.to(device), self.male.to(device)
+        self.target = self.target.to(device)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The batch of these rows, copies too; a negative row is padding, with weight 0."""
@@ -122,6 +137,7 @@ class RadiographBatches(Dataset[Batch]):
         return batch | {
             "male": self.male[child],
             "age": self.age[child],
+            "target": self.target[child],
             "weight": weight,
             "row": child,
         }
@@ -255,6 +271,12 @@ class BoneAgeData(pl.LightningDataModule):
         if stage == "fit" and self.degraded and not train.copies:
             manifest = self.train_manifest if self.pool is None else self.pool
             train.copies = self._views(manifest, self.experiment.training.seed)
+
+    def train_batches_of(self, other: Experiment) -> RadiographBatches:
+        """The train split's radiographs, in the same order, as another experiment sees them."""
+        manifest = self.train_manifest if self.pool is None else self.pool
+        views = view_pixels(manifest, ViewRenderer(view_settings(other)), self.cache)
+        return RadiographBatches(views, self.train_manifest, self.places["train"])
 
     def release(self) -> None:
         """Frees the device's memory, which the next training of the same process needs."""

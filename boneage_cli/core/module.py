@@ -91,7 +91,8 @@ class BoneAgeModule(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
         batch = batch | self.augmentation({name: batch[name] for name in self.network.views})
         if self.settings.label_noise:
-            batch["age"] = batch["age"] + self.settings.label_noise * torch.randn_like(batch["age"])
+            noise = self.settings.label_noise * torch.randn_like(batch["target"])
+            batch["target"] = batch["target"] + noise
         if self.settings.mixup:
             batch = self._mix(batch)
         return self._step(self.network, batch, "train")
@@ -181,7 +182,7 @@ class BoneAgeModule(pl.LightningModule):
         figures: dict[str, Tensor] = {}
         if "age" in outputs:
             months, age = outputs["age"].float(), batch["age"]
-            loss = loss + self.loss(months, age)
+            loss = loss + self.loss(months, batch["target"])
             error = (months.detach() - age).abs()
             figures["MAE"] = error.mean()
             self._metric(f"{split}_mae").update(error, weight)
@@ -214,7 +215,7 @@ class BoneAgeModule(pl.LightningModule):
         share = float(torch.distributions.Beta(alpha, alpha).sample())
         order = torch.randperm(len(batch["age"]), device=batch["age"].device)
         mixed = dict(batch)
-        for name in (*self.network.views, "age", "male"):
+        for name in (*self.network.views, "age", "target", "male"):
             value = batch[name].float()
             mixed[name] = share * value + (1 - share) * value[order]
         return mixed

@@ -7,6 +7,7 @@ A run folder holds::
     result.json                   what came out of it: MAE with its interval, weights, time
     history.csv                   one row per epoch
     events.out.tfevents…          the same for TensorBoard
+    teacher.csv                   where a stage is the teacher: its ages of the train split
     last.ckpt                     to resume from
     best.safetensors              the best epoch's model, as a bundle
     learning_curve.png
@@ -36,6 +37,7 @@ RECORD = "run.json"
 RESULT = "result.json"
 BUNDLE = "best.safetensors"
 CHECKPOINT = "last.ckpt"
+TEACHER = "teacher.csv"
 OUT_OF_FOLD = "out-of-fold"
 STAGE = "stage-"
 # The model that the package carries; its card lies beside it.

@@ -7,9 +7,10 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from boneage_cli.core.runs import (
     RUNS,
     SETTINGS,
     STAGE,
+    TEACHER,
     add_to_summary,
     new_run_folder,
     read_json,
@@ -52,6 +54,7 @@ from boneage_cli.core.runs import (
 )
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
+from boneage_cli.files import whole_file
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained, take_from_network
 
@@ -134,6 +137,7 @@ def train(
     config_file: Path | None = None,
     resources: Resources | None = None,
     begin_with: Path | None = None,
+    teacher: Path | None = None,
     begin: Begin = silent,
     report: Report = silent,
 ) -> Run:
@@ -148,6 +152,8 @@ def train(
         config_file: The file that the settings came from, for the table of runs.
         resources: Devices, cache and logs.
         begin_with: A bundle whose weights come in place of those that the settings name.
+        teacher: The bundle of the stage that the settings name as the teacher, where that is none
+            of this training's own.
         begin: Called with the settings of each stage when its training begins.
         report: Called with the figures of each epoch.
 
@@ -164,7 +170,7 @@ def train(
     cache = resources.cache
     datamodule = BoneAgeData(data, experiment, cache, fold)
     network = _new_network(experiment, datamodule)
-    _check_stages(experiment)
+    _check_stages(experiment, teacher)
     record = {
         "data": str(data.absolute()),
         "cache": str(cache.absolute()) if cache else None,
@@ -176,6 +182,7 @@ def train(
         "nodes": resources.nodes,
         "wandb": resources.wandb,
         "begin_with": str(begin_with.absolute()) if begin_with else None,
+        "teacher": str(teacher.absolute()) if teacher else None,
     }
     if not is_main_process():
         # The main process makes the folder, and is the only one that writes there.
@@ -197,6 +204,7 @@ def train_into(
     config_file: Path | None = None,
     resources: Resources | None = None,
     begin_with: Path | None = None,
+    teacher: Path | None = None,
     begin: Begin = silent,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -210,6 +218,7 @@ def train_into(
         config_file: The file that the settings came from.
         resources: Devices, cache and logs, where training begins.
         begin_with: The weights to begin with.
+        teacher: The teacher's bundle.
         begin: Called with the settings of each stage.
         report: Called with the figures of each epoch.
 
@@ -229,6 +238,7 @@ def train_into(
             config_file=config_file,
             resources=resources,
             begin_with=begin_with,
+            teacher=teacher,
             begin=begin,
             report=report,
         )
@@ -313,22 +323,42 @@ def _warn_of_new_parts(experiment: Experiment, taken: str) -> None:
         warnings.warn(f"{experiment.name}: {taken}", BoneageWarning, stacklevel=3)
 
 
-def _check_stages(experiment: Experiment) -> None:
-    """Finds out, before any is trained, what each stage can take of the one before.
+def _check_stages(experiment: Experiment, teacher: Path | None) -> None:
+    """Finds out, before any is trained, what each stage can take of those before.
 
     Raises:
-        BoneageError: An encoder does not fit.
+        BoneageError: An encoder does not fit, or a teacher comes too late or knows no ages.
     """
-    if not experiment.stages:
-        return
-    before: Network | None = None
-    for number, stage in enumerate([*earlier_stages(experiment), experiment], 1):
+    stages = [*earlier_stages(experiment), experiment]
+    if teacher is None:
+        for number, stage in enumerate(stages, 1):
+            _check_teacher(stage, number, stages)
+    for number, (before, stage) in enumerate(pairwise(stages), 1):
+        if not _goes_on(before, stage):
+            continue
         # Ages change no shapes.
-        network = build_network(stage, 0, 1)
-        if before is not None:
-            name = f"stage {number - 1}"
-            _warn_of_new_parts(stage, take_from_network(network, before.state_dict(), name))
-        before = network
+        learnt = build_network(before, 0, 1).state_dict()
+        taken = take_from_network(build_network(stage, 0, 1), learnt, f"stage {number}")
+        _warn_of_new_parts(stage, taken)
+
+
+def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment]) -> None:
+    teacher = stage.training.teacher
+    if teacher >= number:
+        raise BoneageError(
+            f"{stage.name}: training.teacher = {teacher} is no stage before it; there "
+            f"{'is' if number == 2 else 'are'} {number - 1 or 'none'}"
+        )
+    if teacher and not all("age" in each.model.targets for each in (stage, stages[teacher - 1])):
+        raise BoneageError(f"{stage.name}: training.teacher is for ages; model.targets has none")
+
+
+def _goes_on(before: Experiment, stage: Experiment) -> bool:
+    """Whether a stage begins with the weights of the one before.
+
+    With another backbone it begins as the first does; what went before can only be its teacher.
+    """
+    return before.model.backbone == stage.model.backbone or not stage.training.teacher
 
 
 def _take_up(
@@ -341,7 +371,9 @@ def _take_up(
 ) -> None:
     """Gives a network the weights of the stages before; those that are missing are trained."""
     weights = Path(record["begin_with"]) if record.get("begin_with") else None
-    for number, stage in enumerate(earlier_stages(experiment), 1):
+    for number, (stage, following) in enumerate(
+        pairwise([*earlier_stages(experiment), experiment]), 1
+    ):
         place = folder / f"{STAGE}{number}"
         if not (place / RESULT).exists():
             begin(stage)
@@ -354,6 +386,7 @@ def _take_up(
                 config_file=Path(record["config_file"]) if record["config_file"] else None,
                 resources=resources_of(record),
                 begin_with=weights,
+                teacher=_bundle_of_teacher(folder, stage),
                 begin=begin,
                 report=report,
             )
@@ -361,11 +394,43 @@ def _take_up(
             raise Interrupted(
                 f"interrupted in stage {number}; go on with: boneage train --resume {folder}"
             ) from None
-        weights = place / BUNDLE
+        weights = place / BUNDLE if _goes_on(stage, following) else None
     if experiment.stages:
         begin(experiment)
     if weights is not None:
         load_pretrained(network, str(weights))
+
+
+def _bundle_of_teacher(folder: Path, stage: Experiment) -> Path | None:
+    """The model of the stage that teaches another, in the folder of the run that has both."""
+    number = stage.training.teacher
+    return folder / f"{STAGE}{number}" / BUNDLE if number else None
+
+
+def _teach(
+    folder: Path, record: Mapping[str, Any], datamodule: BoneAgeData, experiment: Experiment
+) -> None:
+    """Makes the teacher's ages a part of what is learnt (Hinton et al. 2015, arXiv:1503.02531).
+
+    Readers' ages differ from each other by half a year; a teacher's, of the same radiographs as
+    they are, have less chance in them. They are kept in the run folder: a resumed run has the same.
+    """
+    bundle = Path(record["teacher"]) if record.get("teacher") else None
+    bundle = bundle or _bundle_of_teacher(folder, experiment)
+    if bundle is None:
+        return
+    datamodule.prepare_data()
+    manifest = datamodule.train_manifest
+    kept = folder / TEACHER
+    if not kept.exists():
+        shown = datamodule.train_batches_of(load_bundle(bundle).experiment)
+        predictor = Predictor.load([bundle], _device(record["devices"]))
+        months = predictor.predict_pixels(shown.pixels, shown.male.numpy())
+        with whole_file(kept) as temporary:
+            table = pd.DataFrame({"id": manifest["id"], "months": months})
+            table.to_csv(temporary, index=False)
+    months = np.array(pd.read_csv(kept)["months"], dtype=float)
+    datamodule.batches["train"].teach(months, experiment.training.teacher_share)
 
 
 def make_module(network: Network, experiment: Experiment) -> BoneAgeModule:
@@ -447,6 +512,7 @@ def _fit(
         callbacks=[recorder, TrainingProgress()],
     )
     try:
+        _teach(folder, record, datamodule, experiment)
         trainer.fit(
             module,
             datamodule=datamodule,

@@ -286,8 +286,8 @@ def synthetic_batch(like: Batch, device: torch.device) -> Batch:
     """Random numbers in the shapes and types of a batch.
 
     Args:
-        like: The batch: views, uint8 (B, 1, H, W), and ``male``, ``age``, ``weight`` and ``row``,
-            (B,) each.
+        like: The batch: views, uint8 (B, 1, H, W), and ``male``, ``age``, ``target``, ``weight``
+            and ``row``, (B,) each.
         device: Where the tensors are made.
     """
     batch = {
@@ -296,9 +296,11 @@ def synthetic_batch(like: Batch, device: torch.device) -> Batch:
         if value.dtype == torch.uint8
     }
     count = len(like["age"])
+    age = _MEAN + _SPREAD * torch.randn(count, device=device)
     return batch | {
         "male": torch.randint(0, 2, (count,), device=device).float(),
-        "age": _MEAN + _SPREAD * torch.randn(count, device=device),
+        "age": age,
+        "target": age,
         "weight": torch.ones(count, device=device),
         "row": torch.arange(count, device=device),
     }
