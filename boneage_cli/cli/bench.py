@@ -116,7 +116,7 @@ def bench(
             "--backends",
             metavar="A,B,…",
             help="Run the model in each of these: torch, compiled (torch.compile), onnxruntime, "
-            "openvino; or in all of them that can run here.",
+            "openvino; or all: every one that can run here.",
             show_default=False,
         ),
     ] = None,

@@ -67,7 +67,7 @@ def export(
     Before it is kept, the file is run and held against torch, each image as a
     girl and as a boy; a difference of more than 0.01 month is refused.
 
-    Needs the packages of: pip install 'boneage\\[export]'
+    Needs the packages of: pip install '.\\[export]'
 
     [bold]Examples[/bold]
 

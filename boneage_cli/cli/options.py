@@ -88,7 +88,7 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         help="The network's arithmetic; auto takes fp16 on a GPU and 32 on a CPU, which give the "
-        "same ages to a tenth of a month; bf16, where a CPU has it, is quicker and does not.",
+        "same ages to 0.12 month; bf16, where a CPU has it, is quicker and does not.",
     ),
 ]
 BackendOption = Annotated[

@@ -39,7 +39,8 @@ def recalibrate(
 
     A straight line per sex is fitted from predicted to known age and stored in a
     new bundle, which predict and evaluate then use like any other. A sex with
-    fewer than 20 radiographs keeps its ages. Errors before and after are measured
+    fewer than 20 radiographs keeps its ages; with fewer than 40 of a corrected
+    sex the new bundle has no prediction intervals. Errors before and after are measured
     by ten-fold cross-validation; where the gain is not beyond chance, nothing is
     written.
 
@@ -53,9 +54,10 @@ def recalibrate(
     [bold]Exit status[/bold]: 0 when a bundle was written, 1 when the correction
     does not help, 2 when the table or the model makes no sense.
     """
-    from boneage_cli.core.inputs import cases
+    from boneage_cli.core.inputs import cases, check_output
     from boneage_cli.core.recalibration import recalibrate as fit
 
+    check_output(output, [str(table)])
     result = fit(one_bundle(model), list(cases([str(table)])), output, device=device.value)
     for reason in result.skipped:
         warn(f"left out: {reason}")
@@ -73,4 +75,9 @@ def recalibrate(
             "not written: the gain is not beyond chance (its interval reaches to zero or below)"
         )
         raise typer.Exit(EXIT_FINDINGS)
+    if result.lost_intervals:
+        warn(
+            "the new model gives no prediction intervals: they need 40 readings of each corrected "
+            "sex"
+        )
     console.print(f"written   {result.written}", markup=False)

@@ -84,7 +84,7 @@ def train(
         typer.Option(
             "--wandb",
             metavar="PROJECT",
-            help="Log to Weights & Biases too (pip install 'boneage\\[wandb]').",
+            help="Log to Weights & Biases too (pip install wandb).",
         ),
     ] = None,
 ) -> None:
@@ -111,6 +111,7 @@ def train(
       settings.toml       all settings, to train again with --config
       history.csv         losses, MAE and rate of each epoch
       validation/         figures, predictions and plots
+      result.json         the outcome: MAE with its interval, weights, time
       learning_curve.png, TensorBoard events, last.ckpt to resume from
 
     Settings may put stages before the training itself, as configs/rsna.toml

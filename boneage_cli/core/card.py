@@ -62,8 +62,11 @@ def _what(bundle: Bundle) -> Iterator[str]:
     copies = f", {share:.0%} of the radiographs as worse copies" if share else ""
     own = origin.get("blend", 1.0)
     blend = f"; {own:.0%} of the weights, the others of the stage before" if own < 1 else ""
+    teacher = f", {training.teacher_share:.0%} of the target the ages of stage {training.teacher}"
+    taught = teacher if training.teacher else ""
     begun = "".join(
         f"; before that {stage.training.epochs} with {describe_shapes(shapes_of(stage))} pixels"
+        + (f" ({stage.model.backbone})" if stage.model.backbone != model.backbone else "")
         for stage in reversed(earlier_stages(bundle.experiment))
     )
     rows = {
@@ -77,7 +80,7 @@ def _what(bundle: Bundle) -> Iterator[str]:
         "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
         f"{origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
         "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs{copies}"
-        f"{begun}{blend}; batches of {training.batch_size}, {training.loss} loss, "
+        f"{taught}{begun}{blend}; batches of {training.batch_size}, {training.loss} loss, "
         f"seed {training.seed}",
         "training": f"{_hours(origin.get('seconds'))} on {origin.get('hardware')}",
         "made": f"{str(origin.get('created'))[:10]}, {origin.get('software')}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -58,23 +59,34 @@ class ModelSettings(Section):
     normalisation: str = Field(
         "auto", description="of gray values: auto (the backbone's), zscore, half, imagenet, unit"
     )
-    pooling: str = Field("avg", description="avg, gem, attention, attention_deep or flatten")
+    pooling: str = Field(
+        "avg",
+        description="how positions become features: avg, gem (S3), attention, attention_deep (S2) "
+        "or flatten",
+    )
     branch_hidden: Widths | PerView = Field((), description="dense layers of each view")
     branch_activation: str | tuple[str, ...] = Field("relu", description="of those layers")
     branch_dropout: float | tuple[float, ...] = Field(0.0, description="before each of them")
     sex_fusion: str = Field(
         "embedding",
-        description="embedding, mlp, cross_attention, gated or cross_attention_gated",
+        description="how sex joins the image's features: embedding or mlp (beside them), gated "
+        "(scaling them), cross_attention (sex asks, positions answer) or cross_attention_gated",
     )
-    sex_features: int | Widths = Field(8, description="widths of the layers that make them")
+    sex_features: int | Widths = Field(
+        8,
+        description="how many features sex has, or the widths of the layers that make them",
+    )
     sex_norm: bool = Field(False, description="whether those layers are batch-normalised")
-    sex_dropout: float = Field(0.0, ge=0, lt=1, description="after them")
+    sex_dropout: float = Field(0.0, ge=0, lt=1, description="after those layers")
     attention_heads: int = Field(4, ge=1, description="of the cross-attention")
     hidden: Widths = Field((128,), description="dense layers before the head")
     activation: str | tuple[str, ...] = Field("relu", description="of the dense layers")
     dropout: float | tuple[float, ...] = Field(0.2, description="before each dense layer")
     norm: bool = Field(False, description="whether each dense layer begins with batch norm")
-    head: str = Field("linear", description="linear, sigmoid or distribution")
+    head: str = Field(
+        "linear",
+        description="linear, sigmoid (from 0 to max_age) or distribution (expectation over months)",
+    )
     max_age: float = Field(240, gt=0, description="largest age of a bounded head, months")
     targets: tuple[Literal["age", "sex"], ...] = Field(
         ("age",), min_length=1, description="what is predicted: age, sex, or both at once"
@@ -106,7 +118,7 @@ class DataSettings(Section):
     train_images: int = Field(
         0,
         ge=0,
-        description="train on so many radiographs, chosen alike by sex and age; 0 for all",
+        description="train on so many radiographs, stratified by sex and age; 0 for all",
     )
 
 
@@ -177,7 +189,9 @@ class TrainingSettings(Section):
 
     epochs: int = Field(20, ge=1, description="passes over the training radiographs")
     batch_size: int = Field(32, ge=1, description="radiographs per step and device")
-    optimiser: Literal["adam", "adamw", "sgd"] = Field("adamw", description="sgd with momentum")
+    optimiser: Literal["adam", "adamw", "sgd"] = Field(
+        "adamw", description="betas are those of adam and adamw; sgd has momentum"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="the largest of the schedule")
     weight_decay: float = Field(1e-2, ge=0, description="of kernels and matrices alone")
     betas: tuple[float, float] = Field(
@@ -196,7 +210,9 @@ class TrainingSettings(Section):
     plateau_factor: float = Field(0.2, gt=0, lt=1, description="by which plateau lowers the rate")
     plateau_patience: int = Field(3, ge=0, description="epochs without a better figure")
     plateau_monitor: Literal["mae", "loss"] = Field(
-        "mae", description="the validation figure that plateau watches; for sex always its errors"
+        "mae",
+        description="the validation figure that plateau watches; mae stands for the share of "
+        "errors where sex is the only target",
     )
     minimum_rate: float = Field(1e-6, ge=0, description="below which plateau does not go")
     loss: str = Field("mae", description="mae, mse, huber, smooth_l1, wing, l1_l2, mae_relative")
@@ -225,9 +241,14 @@ class TrainingSettings(Section):
     teacher: int = Field(
         0,
         ge=0,
-        description="the stage whose ages are part of the target, by its number; 0 for none",
+        description="the stage whose ages are a part of the target, by its number; 0 for none",
     )
     teacher_share: float = Field(0.5, gt=0, le=1, description="the teacher's part of the target")
+    anew: bool = Field(
+        False,
+        description="with a teacher: begin with model.weights, which may be of another backbone "
+        "than the stage before, and not with what that has learnt",
+    )
     mixup: float = Field(0, ge=0, description="alpha of mixup's Beta distribution; 0 for none")
     label_noise: float = Field(0, ge=0, description="standard deviation of label noise, months")
     precision: Literal["auto", "32", "bf16", "fp16"] = Field(
@@ -269,8 +290,8 @@ class Experiment(Section):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     stages: tuple[dict[str, Any], ...] = Field(
         (),
-        description="trainings that come before, each with the weights of the one before it if "
-        "that has the same backbone: of each what differs from the settings above",
+        description="trainings that come before, each with the weights of the one before it: of "
+        "each what differs from the settings above (but teacher and anew are each training's own)",
     )
 
 
@@ -351,8 +372,8 @@ def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Exp
     for number, changes in enumerate(experiment.stages, 1):
         values = experiment.model_dump(mode="json", exclude={"stages"})
         values["name"] = f"{experiment.name}-stage-{number}"
-        # That of the last training would often come after this stage.
-        values["training"]["teacher"] = 0
+        # The last training's teacher would often come after this stage.
+        values["training"] |= {"teacher": 0, "anew": False}
         for key, change in changes.items():
             # A section's settings one by one, and each as a whole, tables too.
             named = change if isinstance(change, Mapping) else {"": change}
@@ -364,12 +385,13 @@ def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Exp
                 f"{source}: stage {number}: training.seed, data.sex and whether sex matters cannot "
                 "differ: they decide which radiographs are held out"
             )
-        if stage.model.weights != experiment.model.weights:
-            raise BoneageError(
-                f"{source}: stage {number}: model.weights are those of the stage before; those of "
-                "the first stand in [model]"
-            )
         stages.append(stage)
+    for number, (before, stage) in enumerate(pairwise([*stages, experiment]), 1):
+        if stage.model.weights != before.model.weights and not stage.training.anew:
+            raise BoneageError(
+                f"{source}: stage {number} has other model.weights than what comes after it and "
+                "takes up what it has learnt; those of the first stand in [model]"
+            )
     return stages
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -129,6 +130,12 @@ def _kind(text: str) -> Kind:
         is_sex = text.lower() in MALE | FEMALE
         hint = "give the sex as --sex M or --sex F" if is_sex else "check the spelling"
         raise BoneageError(f"{text}: no such file or folder; {hint}")
+    if not path.is_file():
+        raise BoneageError(
+            f"{text}: a pipe or a device, not a file; send what it says to 'boneage predict -'"
+        )
+    if suffix == ".xlsx":
+        raise BoneageError(f"{text}: a workbook; save its sheet as CSV")
     if suffix in TABLE_SUFFIXES:
         return "table"
     try:
@@ -233,11 +240,12 @@ def _lines(text: str) -> Generator[str, None, None]:
 class _Header:
     names: dict[str, str]  # what a column means: what the table calls it
     delimiter: str
+    above: int  # blank lines
 
 
 def _read_header(text: str) -> _Header:
     with closing(_lines(text)) as lines:
-        line = next(lines, "")
+        above, line = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
     delimiter = max(",;\t", key=line.count)
     header = next(csv.reader([line], delimiter=delimiter), [])
     known = {re.sub(r"[\W_]+", "", name.lower()): name for name in header}
@@ -252,22 +260,24 @@ def _read_header(text: str) -> _Header:
             f"{text}: the first line must name a column path, filename, image or id (it has "
             f"{found}); name a plain list of paths .txt"
         )
-    return _Header(names, delimiter)
+    return _Header(names, delimiter, above)
 
 
 def _table_rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields each row's line number and its cells by what they mean."""
     header = _read_header(text)
-    reader = csv.DictReader(_lines(text), delimiter=header.delimiter)
+    lines = islice(_lines(text), header.above, None)
+    reader = csv.DictReader(lines, delimiter=header.delimiter)
     try:
         for row in reader:
             yield (
-                reader.line_num,
+                header.above + reader.line_num,
                 {meaning: (row[name] or "").strip() for meaning, name in header.names.items()},
             )
     except csv.Error as error:
+        line = header.above + reader.line_num
         raise BoneageError(
-            f"{text}, line {reader.line_num}: not a CSV file ({error}); save it again as CSV"
+            f"{text}, line {line}: not a CSV file ({error}); save it again as CSV"
         ) from None
 
 
@@ -275,7 +285,9 @@ def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
     table = Path(text)
     for number, row in _table_rows(text):
         where = f"{text}, line {number}"
-        name = row.get("image") or row.get("id")
+        # A column of ids that went through a spreadsheet or a data frame with gaps became decimals.
+        id = re.sub(r"^(\d+)\.0$", r"\1", row.get("id", ""))
+        name = row.get("image") or id
         if not name:
             raise BoneageError(f"{where}: neither a path nor an id; fill it in or delete the line")
         folder = row.get("folder")
@@ -288,7 +300,7 @@ def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
             path=_locate(name, folders, _ANY_SUFFIX) or str(Path(folder or "", name)),
             male=_sex(where, row, male),
             aspect=_aspect(where, row),
-            id=row.get("id") or None,
+            id=id or None,
             age=_age(where, row),
             known=PARSERS["boneage"](where, row["boneage"]) if "boneage" in row else None,
         )

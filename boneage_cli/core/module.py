@@ -182,14 +182,16 @@ class BoneAgeModule(pl.LightningModule):
         figures: dict[str, Tensor] = {}
         if "age" in outputs:
             months, age = outputs["age"].float(), batch["age"]
-            loss = loss + self.loss(months, batch["target"])
+            loss = loss + self.loss(months, batch["target"], weight)
             error = (months.detach() - age).abs()
             figures["MAE"] = error.mean()
             self._metric(f"{split}_mae").update(error, weight)
             self._metric(f"{split}_squared_error").update(error.square(), weight)
         if "sex" in outputs:
             logit, male = outputs["sex"].float(), batch["male"]
-            loss = loss + nn.functional.binary_cross_entropy_with_logits(logit, male)
+            losses = nn.functional.binary_cross_entropy_with_logits(logit, male, reduction="none")
+            # As that of ages: padding has no part in it.
+            loss = loss + (losses * weight).sum() / weight.sum().clamp_min(1e-30)
             wrong = ((logit.detach() > 0) != (male > 0.5)).float()
             self._metric(f"{split}_sex_error").update(wrong, weight)
         self._metric(f"{split}_loss").update(loss.detach(), weight.sum())

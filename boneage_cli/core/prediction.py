@@ -235,8 +235,9 @@ class Predictor:
                 bundle.calibration.check(level)
             else:
                 raise BoneageError(
-                    f"{bundle.path}: this model has no calibration for --interval; models get one "
-                    f"when they are trained with {LEAST} or more validation radiographs"
+                    f"{bundle.path}: this model has no calibration for --interval, which takes "
+                    f"{LEAST} radiographs: of the validation split when it is trained, or of each "
+                    "sex that recalibrate corrects"
                 )
 
     def interval(self, months: float, male: bool | None, level: int) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from boneage_cli.core.evaluation import Estimate, mean_interval
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
+from boneage_cli.datasets.findings import OLDEST
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
 from boneage_cli.progress import track
@@ -46,6 +47,8 @@ class Recalibration:
         gain: Before − after, paired, with its 95 % interval, months. A sex whose own gain may be
             chance has no line and counts as 0.
         skipped: Why radiographs were left out.
+        lost_intervals: Whether the model has prediction intervals and the new one has none, since
+            a corrected sex has too few readings for them.
         written: The new bundle; None where the correction does not help.
     """
 
@@ -55,6 +58,7 @@ class Recalibration:
     after: Estimate
     gain: Estimate
     skipped: list[str]
+    lost_intervals: bool
     written: Path | None
 
 
@@ -93,6 +97,10 @@ def recalibrate(
             skipped.append(f"{case.path}: {prediction.error}")
         elif case.known is None or male is None:
             skipped.append(f"{case.path}: {'no known age' if case.known is None else 'no sex'}")
+        elif not 0 < case.known <= OLDEST:
+            skipped.append(
+                f"{case.path}: {case.known:g} months is no bone age (0 to {OLDEST:g}); mend it"
+            )
         else:
             rows.append(("M" if male else "F", prediction.months, case.known))
     table = pd.DataFrame(rows, columns=["sex", "predicted", "true"])
@@ -116,6 +124,7 @@ def recalibrate(
     helped = table["sex"].isin(sexes)
     corrected = table.assign(predicted=held_out.where(helped, table["predicted"]))
     correction = fit_lines(table, sexes)
+    calibration = _calibration(bundle, corrected, sexes)
     result = Recalibration(
         correction=correction,
         images=len(table),
@@ -123,6 +132,7 @@ def recalibrate(
         after=mean_interval((corrected["predicted"] - corrected["true"]).abs().to_numpy()),
         gain=mean_interval(gains.where(helped, 0.0).to_numpy()),
         skipped=skipped,
+        lost_intervals=bundle.calibration is not None and calibration is None,
         written=None,
     )
     if not correction:
@@ -137,7 +147,7 @@ def recalibrate(
             replace(
                 bundle,
                 correction=correction,
-                calibration=_calibration(bundle, corrected, sexes),
+                calibration=calibration,
                 metrics=bundle.metrics | {"recalibration": figures},
             ),
             output,

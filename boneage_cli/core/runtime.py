@@ -1,6 +1,6 @@
 """Running trained networks: in OpenVINO on CPUs, in torch on GPUs and where OpenVINO is missing.
 
-OpenVINO runs these networks two to four times as fast as torch does on the same cores, gives the
+OpenVINO runs these networks 1.4 to 2.4 times as fast as torch does on the same cores, gives the
 same months to a thousandth, and starts without torch, which takes seconds to import. A network is
 converted once; what comes of it is kept in the user's cache folder under a digest of all that it
 was made of.

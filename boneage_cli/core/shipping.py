@@ -23,6 +23,7 @@ from boneage_cli.core.runs import BUNDLE, RECORD, RESULT, SETTINGS, SHIPPED_MODE
 from boneage_cli.core.runtime import ship_graphs
 from boneage_cli.core.training import calibration_of, data_of, learn_likeness
 from boneage_cli.datasets.source import read_source
+from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
 WEAKNESSES = (
@@ -104,7 +105,13 @@ def ship(
 
 
 def blended(before: Bundle, after: Bundle, share: float) -> Bundle:
-    """The second model with weights that are ``share`` its own, the rest those of the first."""
+    """The second model with weights that are ``share`` its own, the rest those of the first.
+
+    Raises:
+        BoneageError: They are not of the same network.
+    """
+    if before.weights.keys() != after.weights.keys():
+        raise BoneageError("--blend: the stage before has another network; leave --blend out")
     weights = {
         name: before.weights[name].float().lerp(value.float(), share)
         if value.is_floating_point()

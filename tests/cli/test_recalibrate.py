@@ -103,6 +103,29 @@ def test_rows_without_an_age_are_told_and_left_out(recalibrate, hands: pd.DataFr
     assert load_bundle(Path("site.safetensors")).metrics["recalibration"]["images"] == 79
 
 
+@pytest.mark.parametrize("age", ["-1", "9999", "inf"])
+def test_ages_that_are_none_are_told_and_left_out(
+    age: str, recalibrate, hands: pd.DataFrame
+) -> None:
+    site = read_by_a_site(hands, noise=1)
+    site["boneage"] = site["boneage"].astype(object)
+    site.loc[3, "boneage"] = age
+    result = recalibrate(site)
+    assert f"{float(age):g} months is no bone age (0 to 240); mend it" in " ".join(
+        result.stderr.split()
+    )
+    assert load_bundle(Path("site.safetensors")).metrics["recalibration"]["images"] == 79
+
+
+def test_the_readings_are_never_overwritten(recalibrate, hands: pd.DataFrame) -> None:
+    recalibrate(read_by_a_site(hands, noise=1))
+    readings = Path("site.csv").read_bytes()
+    result = CliRunner().invoke(app, ["recalibrate", "site.csv", "--output", "site.csv"])
+    assert result.exit_code == 2
+    assert "site.csv: is an input as well" in result.stderr
+    assert Path("site.csv").read_bytes() == readings
+
+
 def test_a_corrected_model_is_not_corrected_again(recalibrate, hands: pd.DataFrame) -> None:
     site = read_by_a_site(hands, noise=1)
     recalibrate(site)
@@ -137,12 +160,16 @@ def test_the_intervals_of_an_uncorrected_sex_stay_as_they_were(
     assert "all" not in new.widths
 
 
-def test_a_site_too_small_for_intervals_leaves_none_that_would_be_wrong(
-    recalibrate, hands: pd.DataFrame
+def test_a_site_too_small_for_intervals_leaves_none_that_would_be_wrong_and_says_so(
+    recalibrate, hands: pd.DataFrame, demo_bundle: Path
 ) -> None:
+    known = hands.assign(true=hands["boneage"], sex=np.where(hands["male"], "M", "F"))
+    calibrated = replace(load_bundle(demo_bundle), calibration=calibrate(known, "drawn"))
+    save_bundle(calibrated, Path("calibrated.safetensors"))
     site = read_by_a_site(hands, noise=1)
-    recalibrate(site.groupby("male").head(15 + 5))
+    result = recalibrate(site.groupby("male").head(15 + 5), model=Path("calibrated.safetensors"))
     assert load_bundle(Path("site.safetensors")).calibration is None
+    assert "gives no prediction intervals: they need 40 readings" in " ".join(result.stderr.split())
 
 
 def test_the_model_itself_is_never_overwritten(recalibrate, hands: pd.DataFrame, demo_bundle: Path):

@@ -168,6 +168,32 @@ def test_a_manifest_of_a_data_set_is_a_table(folder):
     assert (case.path, case.male, case.aspect, case.id) == ("scans/old/c.jpg", False, 0.5, "1")
 
 
+def test_ids_that_a_spreadsheet_made_decimals_find_their_files(folder):
+    Path("scans/1377.png").write_bytes(b"\x89PNG\0")
+    Path("scans.csv").write_text("id\n1377.0\n")
+    assert [(case.path, case.id) for case in cases(["scans.csv"])] == [("scans/1377.png", "1377")]
+
+
+def test_blank_lines_above_a_table_are_passed_over(folder):
+    Path("children.csv").write_text("\n \npath,sex\nscans/a.png,M\n")
+    assert paths("children.csv") == ["scans/a.png"]
+    Path("children.csv").write_text("\n\npath,sex\nscans/a.png,X\n")
+    with pytest.raises(BoneageError, match="line 4"):
+        paths("children.csv")
+
+
+def test_a_pipe_is_sent_to_standard_input_instead(folder):
+    os.mkfifo("pipe")
+    with pytest.raises(BoneageError, match=r"pipe: a pipe .* 'boneage predict -'"):
+        cases(["pipe"])
+
+
+def test_a_workbook_is_not_taken_for_an_image(folder):
+    Path("labels.xlsx").write_bytes(b"PK\3\4\0")
+    with pytest.raises(BoneageError, match=r"labels.xlsx: a workbook; save its sheet as CSV"):
+        cases(["labels.xlsx"])
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

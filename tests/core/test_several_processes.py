@@ -12,6 +12,7 @@ import pytest
 
 from boneage_cli.core.config import Experiment, parse_experiment, write_experiment
 from boneage_cli.core.training import Run, train
+from boneage_cli.datasets.drawings import fetch_demo
 
 COMMAND = ["-m", "boneage_cli"]
 TORCHRUN = "-m torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint"
@@ -36,17 +37,25 @@ def experiment(batch_size: int) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def alone(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return train(experiment(16), demo_data, runs=tmp_path_factory.mktemp("runs"))
+def odd_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn hands of which two processes cannot validate as many each."""
+    folder = tmp_path_factory.mktemp("data") / "odd"
+    fetch_demo(folder, train=64, validation=15, test=2, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(odd_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(experiment(16), odd_data, runs=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_processes_end_where_one_ends(
-    launcher: str, alone: Run, demo_data: Path, tmp_path: Path
+    launcher: str, alone: Run, odd_data: Path, tmp_path: Path
 ) -> None:
     # Two batches of 8 are one of 16: the same images in the same steps.
     write_experiment(experiment(8), tmp_path / "settings.toml")
-    line = f"train -c settings.toml --data {demo_data} --devices 2 --runs runs"
+    line = f"train -c settings.toml --data {odd_data} --devices 2 --runs runs"
     done = subprocess.run(
         [*LAUNCHERS[launcher], *line.split()],
         cwd=tmp_path,

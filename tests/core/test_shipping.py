@@ -136,6 +136,25 @@ def test_weights_are_blended_with_those_of_the_stage_before(
     assert "25% of the weights, the others of the stage before" in card
 
 
+def test_a_teacher_is_on_the_card_and_not_blended_with(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    training = tiny.training.model_copy(update={"teacher": 1, "anew": True})
+    stage = {"model.backbone": "test_efficientnet", "training.epochs": 1}
+    experiment = tiny.model_copy(update={"training": training, "stages": (stage,)})
+    run = train(experiment, demo_data, runs=tmp_path / "runs")
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(BoneageError, match="the stage before has another network"):
+        ship(run.folder, path, blend=0.5)
+    assert not path.exists()
+    ship(run.folder, path)
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert (
+        "2 epochs, 50% of the target the ages of stage 1; "
+        "before that 1 with 64 × 56 pixels (test_efficientnet);" in card
+    )
+
+
 def test_a_model_without_figures_gets_no_card(demo_bundle: Path) -> None:
     bundle = load_bundle(demo_bundle)
     bundle.metrics.pop("validation")

