@@ -351,8 +351,8 @@ def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment])
     teacher = stage.training.teacher
     if teacher >= number:
         raise BoneageError(
-            f"{stage.name}: training.teacher = {teacher} is no stage before it; there "
-            f"{'is' if number == 2 else 'are'} {number - 1 or 'none'}"
+            f"{stage.name}: training.teacher = {teacher} is no stage before it, of which there "
+            f"{'is' if number == 2 else 'are'} {number - 1 or 'none'}; name one of them, or 0"
         )
     if teacher and not all("age" in each.model.targets for each in (stage, stages[teacher - 1])):
         raise BoneageError(f"{stage.name}: training.teacher is for ages; model.targets has none")
@@ -433,7 +433,9 @@ def _teach(
             sexes = shown.male[part].numpy()
             return predictor.predict_pixels(lambda rows: shown.pixels(part[rows]), sexes)
 
-        found = track(map(months_of, parts), description="the teacher's ages", total=len(parts))
+        found = track(
+            map(months_of, parts), description="ask the teacher", total=len(parts), unit="batch"
+        )
         months = np.concatenate(list(found))
         with whole_file(kept) as temporary:
             table = pd.DataFrame({"id": manifest["id"], "months": months})

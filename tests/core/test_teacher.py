@@ -147,14 +147,17 @@ def test_only_what_begins_anew_may_have_other_weights_than_the_stage_before(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stages": ()}, "tiny: training.teacher = 1 is no stage before it; there are none"),
+        (
+            {"stages": ()},
+            "tiny: training.teacher = 1 is no stage before it, of which there are none",
+        ),
         (
             {"stages": ({"training.teacher": 1},)},
-            "tiny-stage-1: training.teacher = 1 is no stage before it; there are none",
+            "tiny-stage-1: training.teacher = 1 is no stage before it, of which there are none",
         ),
         (
             {"stages": ({}, {"training.teacher": 2})},
-            "tiny-stage-2: training.teacher = 2 is no stage before it; there is 1",
+            "tiny-stage-2: training.teacher = 2 is no stage before it, of which there is 1",
         ),
         (
             {"training": TrainingSettings(anew=True), "stages": ({},)},
@@ -172,5 +175,5 @@ def test_a_teacher_that_cannot_be_is_refused_before_anything_is_trained(
 ) -> None:
     with pytest.raises(BoneageError) as caught:
         train(taught(tiny).model_copy(update=changes), demo_data, runs=tmp_path)
-    assert str(caught.value) == message
+    assert message in str(caught.value)
     assert not list(tmp_path.iterdir())
