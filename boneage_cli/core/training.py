@@ -57,7 +57,7 @@ from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
 from boneage_cli.files import whole_file
 from boneage_cli.models.network import Network
-from boneage_cli.models.pretrained import load_pretrained, take_from_network
+from boneage_cli.models.pretrained import PretrainedError, load_pretrained, take_from_network
 from boneage_cli.progress import track
 
 Report = Callable[[EpochRow], None]
@@ -344,7 +344,13 @@ def _check_stages(experiment: Experiment, teacher: Path | None) -> None:
             load_pretrained(network, stage.model.weights)
         else:
             learnt = build_network(before, 0, 1).state_dict()
-            _warn_of_new_parts(stage, take_from_network(network, learnt, f"stage {number}"))
+            try:
+                taken = take_from_network(network, learnt, f"stage {number}")
+            except PretrainedError as error:
+                raise PretrainedError(
+                    f"{error}; another one begins with training.anew = true, and a teacher"
+                ) from None
+            _warn_of_new_parts(stage, taken)
 
 
 def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment]) -> None:
