@@ -358,7 +358,8 @@ def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment])
     if teacher >= number:
         raise BoneageError(
             f"{stage.name}: training.teacher = {teacher} is no stage before it, of which there "
-            f"{'is' if number == 2 else 'are'} {number - 1 or 'none'}; name one of them, or 0"
+            f"{'is' if number == 2 else 'are'} {number - 1 or 'none'}; "
+            f"{'name one of them, or 0' if number > 1 else 'set it to 0'}"
         )
     if teacher and not all("age" in each.model.targets for each in (stage, stages[teacher - 1])):
         raise BoneageError(f"{stage.name}: training.teacher is for ages; model.targets has none")
