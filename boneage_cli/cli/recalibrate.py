@@ -40,9 +40,9 @@ def recalibrate(
     A straight line per sex is fitted from predicted to known age and stored in a
     new bundle, which predict and evaluate then use like any other. A sex with
     fewer than 20 radiographs keeps its ages; with fewer than 40 of a corrected
-    sex the new bundle has no prediction intervals. Errors before and after are measured
-    by ten-fold cross-validation; where the gain is not beyond chance, nothing is
-    written.
+    sex the new bundle has no prediction intervals. Errors before and after are
+    measured by ten-fold cross-validation; where the gain is not beyond chance,
+    nothing is written.
 
     [bold]Examples[/bold]
 
