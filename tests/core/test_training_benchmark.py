@@ -60,6 +60,7 @@ def test_synthetic_tensors_are_like_the_real_ones() -> None:
         "hand": torch.zeros(3, 1, 64, 48, dtype=torch.uint8),
         "male": torch.zeros(3),
         "age": torch.zeros(3),
+        "target": torch.zeros(3),
         "weight": torch.ones(3),
         "row": torch.zeros(3, dtype=torch.long),
     }
