@@ -55,6 +55,7 @@ def recalibrate(
     does not help, 2 when the table or the model makes no sense.
     """
     from boneage_cli.core.inputs import cases, check_output
+    from boneage_cli.core.intervals import LEAST
     from boneage_cli.core.recalibration import recalibrate as fit
 
     check_output(output, [str(table)])
@@ -77,7 +78,7 @@ def recalibrate(
         raise typer.Exit(EXIT_FINDINGS)
     if result.lost_intervals:
         warn(
-            "the new model gives no prediction intervals: they need 40 readings of each corrected "
-            "sex"
+            f"the new model gives no prediction intervals: they need {LEAST} readings of each "
+            "corrected sex"
         )
     console.print(f"written   {result.written}", markup=False)

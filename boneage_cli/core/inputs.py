@@ -21,7 +21,7 @@ from typing import Literal, NoReturn
 
 from boneage_cli.core.ages import MONTHS_PER_YEAR
 from boneage_cli.core.cases import Case
-from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS
+from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS, whole_id
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError
 
@@ -285,8 +285,7 @@ def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
     table = Path(text)
     for number, row in _table_rows(text):
         where = f"{text}, line {number}"
-        # A column of ids that went through a spreadsheet or a data frame with gaps became decimals.
-        id = re.sub(r"^(\d+)\.0$", r"\1", row.get("id", ""))
+        id = whole_id(row.get("id", ""))
         name = row.get("image") or id
         if not name:
             raise BoneageError(f"{where}: neither a path nor an id; fill it in or delete the line")

@@ -23,7 +23,7 @@ from boneage_cli.core.optimisation import (
     rate_schedule,
     with_and_without_decay,
 )
-from boneage_cli.models.losses import build_loss
+from boneage_cli.models.losses import build_loss, weighted_mean
 from boneage_cli.models.network import (
     Network,
     encoder_parameters,
@@ -190,8 +190,7 @@ class BoneAgeModule(pl.LightningModule):
         if "sex" in outputs:
             logit, male = outputs["sex"].float(), batch["male"]
             losses = nn.functional.binary_cross_entropy_with_logits(logit, male, reduction="none")
-            # As that of ages: padding has no part in it.
-            loss = loss + (losses * weight).sum() / weight.sum().clamp_min(1e-30)
+            loss = loss + weighted_mean(losses, weight)
             wrong = ((logit.detach() > 0) != (male > 0.5)).float()
             self._metric(f"{split}_sex_error").update(wrong, weight)
         self._metric(f"{split}_loss").update(loss.detach(), weight.sum())

@@ -337,20 +337,21 @@ def _check_stages(experiment: Experiment, teacher: Path | None) -> None:
     if teacher is None:
         for number, stage in enumerate(stages, 1):
             _check_teacher(stage, number, stages)
-    for number, (before, stage) in enumerate(pairwise(stages), 1):
+    learnt: Network | None = None
+    for number, stage in enumerate(stages if experiment.stages else ()):
         # Ages change no shapes.
         network = build_network(stage, 0, 1)
         if stage.training.anew:
             load_pretrained(network, stage.model.weights)
-        else:
-            learnt = build_network(before, 0, 1).state_dict()
+        elif learnt is not None:
             try:
-                taken = take_from_network(network, learnt, f"stage {number}")
+                taken = take_from_network(network, learnt.state_dict(), f"stage {number}")
             except PretrainedError as error:
                 raise PretrainedError(
                     f"{error}; another one begins with training.anew = true, and a teacher"
                 ) from None
             _warn_of_new_parts(stage, taken)
+        learnt = network
 
 
 def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment]) -> None:

@@ -129,6 +129,11 @@ def image_stem(text: str) -> str:
     return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
 
 
+def whole_id(text: str) -> str:
+    """``1377`` of ``1377.0``: what a spreadsheet or a data frame with gaps makes of ids."""
+    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
+
+
 def _csv_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
     text = _decode(content)
     first = next((line for line in text.splitlines() if line.strip()), "")
@@ -235,10 +240,7 @@ def _record(
 
 
 def _parse_id(where: str, text: str) -> str | None:
-    stem = image_stem(text)
-    # A column of ids that went through a spreadsheet or a data frame with gaps became decimals.
-    if re.fullmatch(r"\d+\.0", stem):
-        stem = stem[:-2]
+    stem = whole_id(image_stem(text))
     if stem in (".", "..") or stem.startswith("."):
         raise BoneageError(f"{where}: {text!r} cannot name a radiograph")
     return stem or None

@@ -79,10 +79,13 @@ class AgeLoss:
             raise ValueError(f"ages {tuple(predicted.shape)} and {tuple(target.shape)} do not pair")
         predicted, target = predicted.float() / self.scale, target.float() / self.scale
         losses = LOSSES[self.name](predicted, target, **self.options)
-        if weight is None:
-            return losses.mean()
-        # A batch of padding alone has no loss, rather than none that is a number.
-        return (losses * weight).sum() / weight.sum().clamp_min(1e-30)
+        return losses.mean() if weight is None else weighted_mean(losses, weight)
+
+
+def weighted_mean(losses: Tensor, weight: Tensor) -> Tensor:
+    """The mean of losses by how much each example counts, both of shape (B,)."""
+    # A batch of padding alone has no loss, rather than none that is a number.
+    return (losses * weight).sum() / weight.sum().clamp_min(1e-30)
 
 
 def mae(predicted: Tensor, target: Tensor) -> Tensor:
