@@ -332,12 +332,13 @@ def warp(
     soft = np.array(pixels_of(radiograph, softness))
     # Strong reduction begins with halvings, which average areas and cost a tenth of the smoothing.
     while min(step_x, step_y) >= 4 and min(pixels.shape) >= 2:
-        rows, columns = pixels.shape
-        pixels = cv2.resize(pixels, (columns // 2, rows // 2), interpolation=cv2.INTER_AREA)
-        factors = np.array((columns / pixels.shape[1], rows / pixels.shape[0]))
-        shift, linear = shift + linear @ (0.5 * factors - 0.5), linear * factors
-        step_x, step_y = step_x / factors[0], step_y / factors[1]
-        soft = soft / factors
+        rows, columns = (side // 2 for side in pixels.shape)
+        # Without an odd last row or column: sides that halve evenly take a fortieth of the time.
+        pixels = cv2.resize(
+            pixels[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA
+        )
+        shift, linear = shift + linear @ (0.5, 0.5), 2 * linear
+        step_x, step_y, soft = step_x / 2, step_y / 2, soft / 2
     pixels = pixels.astype(np.float32)
     smoothing = [
         math.hypot(0.45 * math.sqrt(max(step**2 - 1, 0)), sigma)
