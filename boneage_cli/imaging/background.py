@@ -41,17 +41,18 @@ def hand_mask(pixels: np.ndarray, inside: Points, tips: Points) -> np.ndarray | 
     seeds = _indices(inside, pixels.shape)
     ends = _indices(tips, pixels.shape)
     reach = _disc(0.06 * height)
-    thin = _disc(_THIN * height)
+    near = [_window(row, column, reach, pixels.shape) for row, column in zip(*ends, strict=True)]
+    # Opening parts the wrist from the thin edges of cassette and field. That of all gray levels at
+    # once is that of each threshold.
+    opened = cv2.morphologyEx(smooth, cv2.MORPH_OPEN, _disc(_THIN * height))
     best, sharpest = None, 0.0
     brightest = float(np.median(smooth[seeds]))
     # Whole images go through OpenCV, which leaves the other threads the interpreter.
     for level in np.unique(np.quantile(smooth, _LEVELS)):
         if level >= brightest:
             break
-        # Opening parts the wrist from the thin edges of cassette and field.
-        _, bright = cv2.threshold(smooth, float(level), 1, cv2.THRESH_BINARY)
-        bright = cv2.morphologyEx(bright.astype(np.uint8), cv2.MORPH_OPEN, thin)
-        _, labels = cv2.connectedComponents(bright, connectivity=4)
+        _, bright = cv2.threshold(opened, float(level), 1, cv2.THRESH_BINARY)
+        _, labels = cv2.connectedComponents(bright.astype(np.uint8), connectivity=4)
         found = np.bincount(labels[seeds])
         found[0] = 0
         palm = int(found.argmax())
@@ -64,7 +65,7 @@ def hand_mask(pixels: np.ndarray, inside: Points, tips: Points) -> np.ndarray | 
         contour = max(contours, key=cv2.contourArea)
         if cv2.contourArea(contour) > _MOST_CONVEX * cv2.contourArea(cv2.convexHull(contour)):
             continue
-        reached = cv2.dilate(region, reach)[ends].mean()
+        reached = float(np.mean([(region[place] & disc).any() for place, disc in near]))
         outline = cv2.morphologyEx(region, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
         sharpness = cv2.mean(edges, outline)[0] * (0.25 + reached)
         if sharpness > sharpest:
@@ -81,6 +82,20 @@ def hand_mask(pixels: np.ndarray, inside: Points, tips: Points) -> np.ndarray | 
 def _disc(diameter: float) -> np.ndarray:
     side = 2 * round(diameter / 2) + 1
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def _window(
+    row: int, column: int, disc: np.ndarray, shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Where a disc round a pixel lies in an image, and the part of the disc that does."""
+    half = disc.shape[0] // 2
+    top, left = max(row - half, 0), max(column - half, 0)
+    place = slice(top, min(row + half + 1, shape[0])), slice(left, min(column + half + 1, shape[1]))
+    rows, columns = (
+        slice(each.start - middle + half, each.stop - middle + half)
+        for each, middle in zip(place, (row, column), strict=True)
+    )
+    return place, disc[rows, columns]
 
 
 def _indices(points: Points, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
