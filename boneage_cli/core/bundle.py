@@ -8,8 +8,8 @@ ages, calibration, metrics and provenance. Reading one runs no code.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from boneage_cli.core.acceptance import Likeness
 from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.core.intervals import Calibration
 from boneage_cli.core.runtime import Graph
-from boneage_cli.core.views import view_shapes
+from boneage_cli.core.views import view_settings, view_shapes
 from boneage_cli.core.weights_file import StoredWeights, read_weights, write_weights
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.families import FAMILIES
@@ -29,11 +29,33 @@ from boneage_cli.models.families import FAMILIES
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from boneage_cli.models.average import AverageNetwork
     from boneage_cli.models.network import Network
 
 FORMAT = "boneage-bundle-1"
 # Tensors of the file that are no weights of the network.
 _LIKENESS = "likeness."
+
+
+# How the names of a member's weights begin: its number follows, and a point.
+_MEMBER = "networks."
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of several networks whose ages a bundle averages.
+
+    Attributes:
+        experiment: The settings it was trained with.
+        age_mean: Mean bone age of its training radiographs, months.
+        age_std: Standard deviation of the same, months.
+        provenance: Its data set, software, hardware, date.
+    """
+
+    experiment: Experiment
+    age_mean: float
+    age_std: float
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,8 @@ class Bundle:
         likeness: What its features are like on radiographs; None where it takes any image.
         metrics: Figures measured when it was made, such as ``validation_mae`` in months.
         provenance: Data set, label version, software, date.
+        members: Where the age is the mean of several networks', all of them. They see the same
+            views; what else there is to say of the model is of the mean, or of the first of them.
         path: The file it was read from.
     """
 
@@ -63,6 +87,7 @@ class Bundle:
     likeness: Likeness | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    members: tuple[Member, ...] = ()
     path: Path | None = None
 
     @property
@@ -70,9 +95,9 @@ class Bundle:
         """Whether no age can be told without the child's sex."""
         return self.experiment.model.gender or bool(self.correction)
 
-    def network(self) -> Network:
+    def network(self) -> Network | AverageNetwork:
         """The network with its weights, ready to predict."""
-        network = build_network(self.experiment, self.age_mean, self.age_std)
+        network = self._untrained()
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:
@@ -82,6 +107,15 @@ class Bundle:
                 "train again with this version"
             ) from None
         return network.eval()
+
+    def _untrained(self) -> Network | AverageNetwork:
+        if not self.members:
+            return build_network(self.experiment, self.age_mean, self.age_std)
+        from boneage_cli.models.average import AverageNetwork
+
+        return AverageNetwork(
+            [build_network(each.experiment, each.age_mean, each.age_std) for each in self.members]
+        )
 
     def graph(self, *, with_features: bool = True) -> Graph:
         """The network as every runtime takes it, see ``AgeGraph``.
@@ -107,8 +141,58 @@ class Bundle:
         if isinstance(self.weights, StoredWeights):
             model, scale = experiment.model.model_dump_json(), (self.age_mean, self.age_std)
             made_of = [self.weights.digest, model, scale, shapes, self.correction, with_features]
+            made_of += [
+                (each.experiment.model.model_dump_json(), each.age_mean, each.age_std)
+                for each in self.members
+            ]
             key = json.dumps(made_of)
         return Graph(make, inputs, ("months", "features") if with_features else ("months",), key)
+
+
+def averaged(bundles: Sequence[Bundle]) -> Bundle:
+    """A bundle whose age is the mean of those of several models.
+
+    Figures, intervals and limits of what it answers are nobody's yet: they are to be measured.
+
+    Args:
+        bundles: The models; the first gives the name and what tells views and sexes.
+
+    Raises:
+        BoneageError: They do not see the same, or one of them predicts no age, has a correction or
+            is a mean itself.
+    """
+    first = bundles[0]
+    for bundle in bundles:
+        if bundle.members or bundle.correction:
+            raise BoneageError(f"{bundle.path}: is a mean or has a correction; name what it is of")
+        if "age" not in bundle.experiment.model.targets:
+            raise BoneageError(f"{bundle.path}: predicts no age; it cannot be averaged")
+        if _seen(bundle) != _seen(first):
+            raise BoneageError(
+                f"{bundle.path}: does not see what {first.path} sees (views, preprocessing, "
+                "regions, sex); such models are averaged by naming both with --model"
+            )
+    return replace(
+        first,
+        weights={
+            f"{_MEMBER}{number}.{name}": tensor
+            for number, bundle in enumerate(bundles)
+            for name, tensor in bundle.weights.items()
+        },
+        members=tuple(
+            Member(bundle.experiment, bundle.age_mean, bundle.age_std, bundle.provenance)
+            for bundle in bundles
+        ),
+        calibration=None,
+        likeness=None,
+        metrics={},
+        path=None,
+    )
+
+
+def _seen(bundle: Bundle) -> tuple[object, ...]:
+    experiment = bundle.experiment
+    return view_settings(experiment), experiment.model.gender, experiment.data.sex
 
 
 def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Network:
@@ -162,6 +246,15 @@ def save_bundle(bundle: Bundle, path: Path, *, half: bool = False) -> None:
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **bundle.provenance,
         },
+        "members": [
+            {
+                "experiment": each.experiment.model_dump(mode="json"),
+                "age_mean": each.age_mean,
+                "age_std": each.age_std,
+                "provenance": each.provenance,
+            }
+            for each in bundle.members
+        ],
     }
     tensors = dict(bundle.weights)
     if bundle.likeness:
@@ -198,5 +291,14 @@ def load_bundle(path: Path) -> Bundle:
         else None,
         metrics=header["metrics"],
         provenance=header["provenance"],
+        members=tuple(
+            Member(
+                parse_experiment(each["experiment"], str(path)),
+                each["age_mean"],
+                each["age_std"],
+                each["provenance"],
+            )
+            for each in header.get("members", ())
+        ),
         path=path,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.cases import REASONS
-from boneage_cli.core.config import earlier_stages
+from boneage_cli.core.config import Experiment, earlier_stages
 from boneage_cli.core.evaluation import TOLERANCES, Estimate
 from boneage_cli.core.views import describe_shapes, shapes_of
 from boneage_cli.errors import BoneageError
@@ -45,7 +45,6 @@ def model_card(bundle: Bundle, notes: Sequence[str] = ()) -> str:
 def _what(bundle: Bundle) -> Iterator[str]:
     assert bundle.path is not None
     model, origin = bundle.experiment.model, bundle.provenance
-    training = bundle.experiment.training
     weights = sum(weight.numel() for weight in bundle.network().parameters())
     content = bundle.path.read_bytes()
     yield f"# Model card: {bundle.experiment.name}"
@@ -57,8 +56,35 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    pixels = describe_shapes(shapes_of(bundle.experiment))
-    share = bundle.experiment.augmentation.share_degraded
+    members = [(each.experiment, each.provenance) for each in bundle.members]
+    members = members or [(bundle.experiment, origin)]
+    backbones = " and ".join(str(experiment.model.backbone) for experiment, _ in members)
+    rows = {
+        "file": f"`{bundle.path.name}`, {len(content) / 1e6:.1f} MB",
+        "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
+        "network": f"{model.family}, {backbones}{', whose ages are averaged' * bool(members[1:])}, "
+        f"{weights:,} weights, {'with' if model.gender else 'without'} sex; sees "
+        f"{describe_shapes(shapes_of(bundle.experiment))} pixels",
+        "hand": "registered by its key points"
+        if bundle.experiment.regions.registered_hand
+        else "as it lies in the radiograph",
+        "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
+        f"{origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
+    }
+    for experiment, made in members:
+        of_which = f" of {experiment.name}" if members[1:] else ""
+        rows |= {
+            f"recipe{of_which}": _recipe(experiment, made),
+            f"training{of_which}": f"{_hours(made.get('seconds'))} on {made.get('hardware')}",
+        }
+    rows["made"] = f"{str(origin.get('created'))[:10]}, {origin.get('software')}"
+    yield from (f"| {name} | {text} |" for name, text in rows.items())
+    yield ""
+
+
+def _recipe(experiment: Experiment, origin: Mapping[str, Any]) -> str:
+    training = experiment.training
+    share = experiment.augmentation.share_degraded
     copies = f", {share:.0%} of the radiographs as worse copies" if share else ""
     own = origin.get("blend", 1.0)
     blend = f"; {own:.0%} of the weights, the others of the stage before" if own < 1 else ""
@@ -66,27 +92,13 @@ def _what(bundle: Bundle) -> Iterator[str]:
     taught = teacher if training.teacher else ""
     begun = "".join(
         f"; before that {stage.training.epochs} with {describe_shapes(shapes_of(stage))} pixels"
-        + (f" ({stage.model.backbone})" if stage.model.backbone != model.backbone else "")
-        for stage in reversed(earlier_stages(bundle.experiment))
+        + (f" ({stage.model.backbone})" * (stage.model.backbone != experiment.model.backbone))
+        for stage in reversed(earlier_stages(experiment))
     )
-    rows = {
-        "file": f"`{bundle.path.name}`, {len(content) / 1e6:.1f} MB",
-        "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
-        "network": f"{model.family}, {model.backbone}, {weights:,} weights, "
-        f"{'with' if model.gender else 'without'} sex; sees {pixels} pixels",
-        "hand": "registered by its key points"
-        if bundle.experiment.regions.registered_hand
-        else "as it lies in the radiograph",
-        "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
-        f"{origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
-        "recipe": f"`configs/{bundle.experiment.name}.toml`; {training.epochs} epochs{copies}"
-        f"{taught}{begun}{blend}; batches of {training.batch_size}, {training.loss} loss, "
-        f"seed {training.seed}",
-        "training": f"{_hours(origin.get('seconds'))} on {origin.get('hardware')}",
-        "made": f"{str(origin.get('created'))[:10]}, {origin.get('software')}",
-    }
-    yield from (f"| {name} | {text} |" for name, text in rows.items())
-    yield ""
+    return (
+        f"`configs/{experiment.name}.toml`; {training.epochs} epochs{copies}{taught}{begun}{blend};"
+        f" batches of {training.batch_size}, {training.loss} loss, seed {training.seed}"
+    )
 
 
 def _figures(figures: Mapping[str, Any]) -> Iterator[str]:

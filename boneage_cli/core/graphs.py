@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from boneage_cli.models.landmark_network import LandmarkNetwork, peaks
-from boneage_cli.models.network import Network
 
 if TYPE_CHECKING:
     from boneage_cli.core.bundle import Bundle
@@ -25,7 +24,7 @@ class AgeGraph(nn.Module):
 
     def __init__(self, bundle: Bundle, *, with_features: bool = True) -> None:
         super().__init__()
-        self.network: Network = bundle.network()
+        self.network = bundle.network()
         self.correction = bundle.correction
         self.views = self.network.views
         self.takes_sex = bundle.experiment.model.gender

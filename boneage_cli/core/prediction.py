@@ -435,5 +435,7 @@ def _reason(of_key_points: str | None, score: float) -> str | None:
 def _described(bundle: Bundle) -> str:
     own, model = bundle.path == SHIPPED_MODEL, bundle.experiment.model
     name = f"the package's {SHIPPED_MODEL.name}" if own else str(bundle.path)
+    models = [each.experiment.model for each in bundle.members] or [model]
+    backbones = " and ".join(str(each.backbone) for each in models)
     sex = "with" if model.gender else "without"
-    return f"{name} ({model.family}, {model.backbone}, {sex} sex)"
+    return f"{name} ({model.family}, {backbones}, {sex} sex)"

@@ -27,6 +27,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Matrix, aspect_of
+from boneage_cli.models.average import AverageNetwork
 from boneage_cli.models.network import Network
 
 # Side of the squares, as a part of the radiograph's shorter side (HDA_Project's value).
@@ -71,7 +72,7 @@ class SalientRegions:
 
 
 def grad_cam(
-    network: Network, views: Mapping[str, Tensor], male: Tensor | None
+    network: Network | AverageNetwork, views: Mapping[str, Tensor], male: Tensor | None
 ) -> dict[str, NDArray[np.float32]]:
     """What each place of each view adds to the predicted age, or takes from it.
 

@@ -1,7 +1,8 @@
 """The model that the package carries, and how it is made of a training.
 
 ``python -m boneage_cli.core.shipping RUN`` makes it of the run folder of ``configs/rsna.toml``, and
-converts it and the key-point network for OpenVINO; without RUN it only converts.
+converts it and the key-point network for OpenVINO; without RUN it only converts. With ``--beside
+BUNDLE`` it is the mean of that model and the run's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from boneage_cli.core.bundle import Bundle, load_bundle, save_bundle
+from boneage_cli.core.bundle import Bundle, averaged, load_bundle, save_bundle
 from boneage_cli.core.card import model_card
 from boneage_cli.core.config import load_experiment
 from boneage_cli.core.evaluation import evaluate
@@ -41,6 +42,7 @@ def ship(
     path: Path = SHIPPED_MODEL,
     data_name: str | None = None,
     blend: float = 1.0,
+    beside: Path | None = None,
 ) -> None:
     """Makes the package's model, and its card beside it, of a finished run.
 
@@ -53,6 +55,11 @@ def ship(
         data_name: What the card calls the data; None for what the run does.
         blend: How much of the weights is the run's; the rest is that of the last stage before it
             (Wortsman et al. 2022, arXiv:2109.01903: robust fine-tuning without loss on the old).
+        beside: Another model, of the same views and held-out radiographs, whose ages are averaged
+            with the run's.
+
+    Raises:
+        BoneageError: What is to be blended or averaged does not go together.
     """
     experiment = load_experiment(run / SETTINGS)
     data = data_of(read_json(run / RECORD), experiment)
@@ -69,7 +76,18 @@ def ship(
         weights = Path(experiment.model.weights).name
         model = experiment.model.model_copy(update={"weights": weights})
         experiment = experiment.model_copy(update={"model": model})
-        save_bundle(replace(trained, experiment=experiment), made, half=True)
+        about = {
+            "data": data_name or trained.provenance["data"],
+            "blend": blend,
+            "seconds": read_json(run / RESULT)["seconds"],
+            "validation": source.validation if source else None,
+            "terms": source.terms if source else None,
+            "citation": source.citation if source else None,
+        }
+        trained = replace(trained, experiment=experiment, provenance=trained.provenance | about)
+        if beside is not None:
+            trained = averaged([load_bundle(beside), trained])
+        save_bundle(trained, made, half=True)
         likeness = learn_likeness(made, data, experiment)
         save_bundle(replace(load_bundle(made), likeness=likeness), made, half=True)
         evaluation = evaluate(
@@ -85,15 +103,6 @@ def ship(
             metrics={
                 "validation": evaluation.to_dict(),
                 "coverage_90": coverage(evaluation.predictions, parts, 90),
-            },
-            provenance=bundle.provenance
-            | {
-                "data": data_name or bundle.provenance["data"],
-                "blend": blend,
-                "seconds": read_json(run / RESULT)["seconds"],
-                "validation": source.validation if source else None,
-                "terms": source.terms if source else None,
-                "citation": source.citation if source else None,
             },
         )
         save_bundle(measured, made, half=True)
@@ -126,7 +135,13 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path, nargs="?", help="none to convert what is there alone")
     parser.add_argument("--data-name")
     parser.add_argument("--blend", type=float, default=1.0, help="see ship")
+    parser.add_argument("--beside", type=Path, help="a model to average with the run's")
     arguments = parser.parse_args()
     if arguments.run is not None:
-        ship(arguments.run, data_name=arguments.data_name, blend=arguments.blend)
+        ship(
+            arguments.run,
+            data_name=arguments.data_name,
+            blend=arguments.blend,
+            beside=arguments.beside,
+        )
     ship_graphs([load_bundle(SHIPPED_MODEL).graph(), landmark_graph()[0]])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +216,15 @@ def _download(encoder: TimmEncoder) -> dict[str, Tensor]:
     return model.state_dict()
 
 
+def _networks(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """The weights of each network that a bundle averages, by its number from 1."""
+    networks: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if found := re.fullmatch(r"networks\.(\d+)\.(.+)", name):
+            networks.setdefault(int(found[1]) + 1, {})[found[2]] = tensor
+    return networks
+
+
 def _load_file(network: Network, path: Path) -> str:
     if path.suffix != ".safetensors":
         raise PretrainedError(
@@ -223,6 +235,15 @@ def _load_file(network: Network, path: Path) -> str:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise PretrainedError(f"{path}: not a readable .safetensors file ({error})") from None
+    averaged = _networks(tensors)
+    for number, own in averaged.items():
+        with suppress(PretrainedError):
+            return take_from_network(network, own, f"{path}, network {number} of {len(averaged)}")
+    if averaged:
+        raise PretrainedError(
+            f"{path}: averages {len(averaged)} networks, and none fits the views "
+            f"{', '.join(network.views)}; it must have the same family and backbone"
+        )
     if any(name.startswith("encoders.") for name in tensors):
         return take_from_network(network, tensors, str(path))
     for view, encoder in network.encoders.items():

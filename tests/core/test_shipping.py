@@ -12,7 +12,7 @@ from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.bundle import build_network, load_bundle
 from boneage_cli.core.card import model_card
 from boneage_cli.core.cases import REASONS, Case
 from boneage_cli.core.config import AugmentationSettings, Experiment
@@ -21,6 +21,7 @@ from boneage_cli.core.runs import SHIPPED_MODEL, read_json
 from boneage_cli.core.shipping import WEAKNESSES, ship
 from boneage_cli.core.training import Run, train
 from boneage_cli.errors import BoneageError
+from boneage_cli.models.pretrained import load_pretrained
 
 CARD = SHIPPED_MODEL.with_suffix(".md")
 
@@ -153,6 +154,88 @@ def test_a_teacher_is_on_the_card_and_not_blended_with(
         "2 epochs, 50% of the target the ages of stage 1; "
         "before that 1 with 64 × 56 pixels (test_efficientnet);" in card
     )
+
+
+@pytest.fixture(scope="module")
+def other_run(demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of an unlike network, which sees what the tiny one sees."""
+    model = tiny.model.model_copy(update={"channels": (4, 12)})
+    experiment = tiny.model_copy(update={"name": "other", "model": model})
+    return train(experiment, demo_data, runs=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def mean_model(demo_run: Run, other_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One model whose ages are the mean of those of two."""
+    path = tmp_path_factory.mktemp("mean") / "mean.safetensors"
+    ship(other_run.folder, path, beside=demo_run.bundle)
+    return path
+
+
+def test_a_mean_of_two_networks_is_one_model(
+    mean_model: Path, demo_run: Run, other_run: Run, demo_data: Path
+) -> None:
+    cases = [Case(str(path), male=True) for path in sorted((demo_data / "test").glob("*.png"))[:6]]
+
+    def ages(*models: Path) -> list[float | None]:
+        predictor = Predictor.load(models, device="cpu", precision="32")
+        return [found.months for found in predictor.predict_files(cases, force=True)]
+
+    both = ages(demo_run.bundle, other_run.bundle)
+    # 16-bit weights move the ages by next to nothing.
+    assert ages(mean_model) == pytest.approx(both, abs=0.1)
+    assert ages(demo_run.bundle) != pytest.approx(both, abs=0.5)
+    # Measured as one, though 16 radiographs are too few for intervals.
+    assert load_bundle(mean_model).metrics["validation"]["images"] == 16
+    assert load_bundle(mean_model).calibration is None
+
+
+def test_the_card_of_a_mean_names_both(mean_model: Path) -> None:
+    card = mean_model.with_suffix(".md").read_text(encoding="utf-8")
+    assert "small_cnn and small_cnn, whose ages are averaged" in card
+    assert "| recipe of tiny | `configs/tiny.toml`" in card
+    assert "| recipe of other | `configs/other.toml`" in card
+
+
+def test_a_mean_is_explained_and_exported_like_any_model(
+    mean_model: Path, demo_data: Path, tmp_path: Path
+) -> None:
+    image = str(sorted((demo_data / "test").glob("*.png"))[0])
+    line = ["predict", image, "--sex", "M", "--force", "--model", str(mean_model)]
+    result = CliRunner().invoke(app, [*line, "--explain", str(tmp_path / "pictures")])
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 1
+    exported = tmp_path / "mean.xml"
+    line = ["export", "--model", str(mean_model), "--format", "openvino", "-o", str(exported)]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0, result.output
+    assert exported.exists()
+
+
+def test_a_training_can_begin_with_either_network_of_a_mean(
+    mean_model: Path, other_run: Run
+) -> None:
+    bundle = load_bundle(other_run.bundle)
+    network = build_network(bundle.experiment, 100, 40)
+    said = load_pretrained(network, str(mean_model))
+    assert "network 2 of 2" in said
+    for name, value in network.state_dict().items():
+        assert torch.allclose(value.float(), bundle.weights[name].float(), rtol=2e-3, atol=1e-3), (
+            name
+        )
+
+
+def test_only_models_that_see_the_same_are_averaged_as_one(
+    demo_data: Path, demo_run: Run, mean_model: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    seen = tiny.preprocessing.model_copy(update={"height": 48})
+    run = train(tiny.model_copy(update={"preprocessing": seen}), demo_data, runs=tmp_path / "runs")
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(BoneageError, match="does not see what"):
+        ship(run.folder, path, beside=demo_run.bundle)
+    with pytest.raises(BoneageError, match="is a mean"):
+        ship(demo_run.folder, path, beside=mean_model)
+    assert not path.exists()
 
 
 def test_a_model_without_figures_gets_no_card(demo_bundle: Path) -> None:

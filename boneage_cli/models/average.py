@@ -1,0 +1,84 @@
+"""Several networks as one, whose age is the mean of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from boneage_cli.models.network import Network
+
+
+class AverageNetwork(nn.Module):
+    """Networks that see the same views, run one after the other; each age is the mean of theirs.
+
+    What unlike networks get wrong differs in part, and averages out.
+
+    Args:
+        networks: Those networks, all of which predict age; their last feature maps are of one
+            size.
+
+    Attributes:
+        views: Names of the views, in order.
+
+    Raises:
+        ValueError: They see different views.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        super().__init__()
+        if len({network.views for network in networks}) != 1:
+            raise ValueError("networks of different views cannot be averaged as one")
+        self.views = networks[0].views
+        self.networks = nn.ModuleList(networks)
+        # Of each view the channels of every network's last feature maps.
+        self.channels: dict[str, list[int]] = {
+            view: [_channels(network, view) for network in networks] for view in self.views
+        }
+
+    def forward(self, views: dict[str, Tensor], male: Tensor | None = None) -> dict[str, Tensor]:
+        """Predicts a batch of hands; see ``Network.forward``.
+
+        Args:
+            views: Per view gray values 0…255, (B, 1, H, W).
+            male: 1 for boys, 0 for girls, (B,); None only where no network takes the sex.
+
+        Returns:
+            ``age``: months, (B,).
+        """
+        return self.decide(self.encode(views), male)
+
+    def encode(self, views: dict[str, Tensor]) -> list[Tensor]:
+        """The last feature maps of each view, all networks' channels side by side, (B, C, h, w).
+
+        Args:
+            views: As ``forward`` takes them.
+        """
+        maps = [cast(Network, network).encode(views) for network in self.networks]
+        return [torch.cat(of_view, 1) for of_view in zip(*maps, strict=True)]
+
+    def decide(self, maps: Sequence[Tensor], male: Tensor | None = None) -> dict[str, Tensor]:
+        """What follows from feature maps.
+
+        Args:
+            maps: As ``encode`` gives them.
+            male: As ``forward`` takes it.
+
+        Returns:
+            What ``forward`` gives.
+        """
+        parts = [
+            torch.split(of_view, self.channels[view], 1)
+            for view, of_view in zip(self.views, maps, strict=True)
+        ]
+        ages = [
+            cast(Network, network).decide(own, male)["age"].float()
+            for network, *own in zip(self.networks, *parts, strict=True)
+        ]
+        return {"age": torch.stack(ages).mean(0)}
+
+
+def _channels(network: Network, view: str) -> int:
+    return cast(int, network.encoders[view].channels)
