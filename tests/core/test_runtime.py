@@ -207,12 +207,12 @@ def test_networks_of_every_make_run_alike(backend: str, variant: str, tiny: Expe
 
 def test_threads_that_all_begin_at_once_do_not_wait_for_each_other_for_ever() -> None:
     program = (
-        "import threading, numpy as np\n"
+        "import sys, threading, numpy as np\n"
         "from boneage_cli.core.landmarks import LandmarkLocator\n"
         "from boneage_cli.imaging.radiograph import Radiograph\n"
         "locator, start = LandmarkLocator.load(device='cpu'), threading.Barrier(8)\n"
         "image = Radiograph(np.random.default_rng(0).integers(0, 255, (300, 250), np.uint8))\n"
-        "def work(): start.wait(); locator.locate([image]); print('done')\n"
+        "def work(): start.wait(); locator.locate([image]); sys.stdout.write('done ')\n"
         "threads = [threading.Thread(target=work) for _ in range(8)]\n"
         "for thread in threads: thread.start()"
     )
