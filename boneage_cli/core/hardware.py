@@ -11,7 +11,7 @@ import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.threads import usable_threads
@@ -19,7 +19,7 @@ from boneage_cli.threads import usable_threads
 if TYPE_CHECKING:
     import torch
 
-Precision = Literal["32", "bf16", "fp16"]
+Precision = Literal["32", "mixed", "bf16", "fp16"]
 # Of NVIDIA's driver, on Linux and on Windows, and of AMD's, whose GPUs torch calls cuda as well.
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 
@@ -59,16 +59,19 @@ def choose_precision(name: str, device: str | torch.device, *, training: bool = 
     To train, ``auto`` takes bf16 on GPUs and CPUs that have it in hardware, fp16 (with loss
     scaling) on older GPUs, and fp32 elsewhere: emulated bf16 is slower than fp32. To predict it
     takes fp16 on GPUs, and fp32 on CPUs: bf16 keeps so few digits that it moved the ages of 150
-    radiographs by 0.29 months on average and up to 1.7, fp16 by 0.03 and up to 0.12.
+    radiographs by 0.29 months on average and up to 1.7, fp16 by 0.03 and up to 0.12. ``mixed`` is
+    bf16 for most of a network and fp32 where digits count, see ``core.mixed_precision``.
 
     Raises:
-        BoneageError: The precision is unknown, or fp16 is asked of a CPU.
+        BoneageError: The precision is unknown, or the device does not have it.
     """
-    if name not in ("auto", "32", "bf16", "fp16"):
-        raise BoneageError(f"--precision {name}: unknown; take auto, 32, bf16 or fp16")
+    if name not in ("auto", *get_args(Precision)):
+        raise BoneageError(f"--precision {name}: unknown; take auto, 32, mixed, bf16 or fp16")
     kind = device_type(device)
     if name == "fp16" and kind == "cpu":
         raise BoneageError("--precision fp16: CPUs train and predict in 32 or bf16")
+    if name == "mixed" and not (kind == "cpu" and cpu_has_bf16()):
+        raise BoneageError("--precision mixed: is for CPUs with bf16; add --precision 32")
     if name != "auto":
         return name  # type: ignore[return-value]
     if not training:
@@ -82,7 +85,7 @@ def choose_precision(name: str, device: str | torch.device, *, training: bool = 
 
 def autocast(precision: Precision, device: str | torch.device) -> AbstractContextManager[object]:
     """The context in which torch runs a network at this precision."""
-    if precision == "32":
+    if precision in ("32", "mixed"):
         return nullcontext()
     import torch
 

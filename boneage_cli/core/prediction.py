@@ -15,11 +15,12 @@ import numpy as np
 from boneage_cli.core.acceptance import reason_of_key_points
 from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.cases import REASONS, Case, Prediction
-from boneage_cli.core.hardware import choose_device, choose_precision
+from boneage_cli.core.hardware import choose_device, choose_precision, cpu_has_bf16
 from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.landmarks import Located
+from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
-from boneage_cli.core.runtime import run_graph
+from boneage_cli.core.runtime import choose_backend, run_graph
 from boneage_cli.core.tta import AS_IT_IS, tta_views, turned
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
@@ -67,6 +68,13 @@ class Predictor:
         self.bundles = list(bundles)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
+        if (
+            precision == "auto"
+            and all(MIXED_PRECISION in bundle.metrics for bundle in bundles)
+            and cpu_has_bf16()
+            and choose_backend(backend, self.device, "32") == "openvino"
+        ):
+            self.precision = "mixed"
         self.runners = [
             run_graph(bundle.graph(), backend, self.device, self.precision) for bundle in bundles
         ]
@@ -97,7 +105,8 @@ class Predictor:
         Args:
             bundles: Which; the one that the package carries by default.
             device: ``auto``, ``cpu`` or ``cuda``.
-            precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+            precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``. On CPUs with bf16, auto
+                takes mixed for models whose ages were found to stay what they are.
             backend: What runs the networks, see ``choose_backend``.
 
         Raises:

@@ -28,12 +28,14 @@ import numpy as np
 import platformdirs
 
 from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_type
+from boneage_cli.core.mixed_precision import COARSE, PartsRequest, parts
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 from boneage_cli.threads import usable_threads
 
 if TYPE_CHECKING:
+    from openvino import InferRequest
     from torch import nn
 
 Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
@@ -109,6 +111,8 @@ def choose_backend(name: str, device: str, precision: Precision) -> Backend:
         raise BoneageError("--backend openvino: this CPU has no bf16; add --precision 32")
     if name == "onnxruntime" and precision != "32":
         raise BoneageError("--backend onnxruntime: runs in full precision; add --precision 32")
+    if name in ("torch", "compiled") and precision == "mixed":
+        raise BoneageError(f"--backend {name}: --precision mixed is OpenVINO's; take 32 or bf16")
     return name  # type: ignore[return-value]
 
 
@@ -277,10 +281,11 @@ class _OpenVino:
             # Threads that read and preprocess need the cores as well.
             "ENABLE_CPU_PINNING": False,
         }
-        self.model = self._compiled(openvino.Core(), graph, settings)
+        self.mixed = precision == "mixed"
+        new_request = self._compiled(openvino.Core(), graph, settings)
         self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
-            self.requests.put(self.model.create_infer_request())
+            self.requests.put(new_request())
         self.outputs = len(graph.outputs)
         self.pool = ThreadPoolExecutor(streams, thread_name_prefix="network")
         # Its bindings set themselves up at the first inference, and two threads that come first
@@ -306,8 +311,10 @@ class _OpenVino:
         finally:
             self.requests.put(request)
 
-    @staticmethod
-    def _compiled(core: Any, graph: Graph, settings: dict[str, Any]) -> Any:
+    def _compiled(
+        self, core: Any, graph: Graph, settings: dict[str, Any]
+    ) -> Callable[[], InferRequest | PartsRequest]:
+        """What makes requests of the network, one for each thread that runs it."""
         kept = _kept(graph)
         if kept is not None:
             # What is compiled for this processor is kept beside it, if there is a place.
@@ -316,9 +323,9 @@ class _OpenVino:
                 for beside in ({"CACHE_DIR": str(compiled)}, {}):
                     # What is damaged is made anew; OpenVINO raises RuntimeError for it.
                     with suppress(Exception):
-                        model = core.compile_model(path, "CPU", settings | beside)
+                        new_request = self._requests(core, path, settings | beside)
                         _mark_as_used(kept)
-                        return model
+                        return new_request
                     shutil.rmtree(compiled, ignore_errors=True)
         # Some systems do not remove files that are still mapped into memory.
         with TemporaryDirectory(prefix="boneage-", ignore_cleanup_errors=True) as folder:
@@ -327,7 +334,21 @@ class _OpenVino:
                 _save(graph, made)
             if kept is not None:
                 _keep(made, kept)
-            return core.compile_model(made, "CPU", settings)
+            return self._requests(core, made, settings)
+
+    def _requests(
+        self, core: Any, path: Path, settings: dict[str, Any]
+    ) -> Callable[[], InferRequest | PartsRequest]:
+        found = parts(core.read_model(path)) if self.mixed else []
+        if not found:
+            return core.compile_model(path, "CPU", settings).create_infer_request
+        coarse = settings | {"INFERENCE_PRECISION_HINT": "bf16"}
+        compiled = [
+            core.compile_model(part.model, "CPU", coarse if number == COARSE else settings)
+            for number, part in enumerate(found)
+        ]
+        takes = [part.takes for part in found]
+        return lambda: PartsRequest(compiled, takes)
 
 
 def shipped_graph(graph: Graph, folder: Path = SHIPPED_GRAPHS) -> Path:
