@@ -152,10 +152,10 @@ class Bundle:
 def averaged(bundles: Sequence[Bundle]) -> Bundle:
     """A bundle whose age is the mean of those of several models.
 
-    Figures, intervals and limits of what it answers are nobody's yet: they are to be measured.
+    Figures and intervals are nobody's yet: they are to be measured.
 
     Args:
-        bundles: The models; the first gives the name and what tells views and sexes.
+        bundles: The models; the first gives the name, the views, and what is refused.
 
     Raises:
         BoneageError: They do not see the same, or one of them predicts no age, has a correction or
@@ -184,8 +184,13 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
             for bundle in bundles
         ),
         calibration=None,
-        likeness=None,
         metrics={},
+        # When and by what it was made is told when it is written.
+        provenance={
+            name: value
+            for name, value in first.provenance.items()
+            if name not in ("created", "software")
+        },
         path=None,
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from boneage_cli.models.average import AverageNetwork
 from boneage_cli.models.landmark_network import LandmarkNetwork, peaks
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class AgeGraph(nn.Module):
 
         Returns:
             Months, float32 (B,), and the mean of each feature map, float32 (B, F), F the channels
-            of all views.
+            of all views; of several networks the first's.
         """
         views = dict(zip(self.views, inputs, strict=False))
         # Of the batch's length without naming it, which would fix it in what is traced.
@@ -51,6 +52,9 @@ class AgeGraph(nn.Module):
         months = corrected(months, self.correction, male)
         if not self.with_features:
             return months
+        if isinstance(self.network, AverageNetwork):
+            # Its limits of what it answers are those of its first network.
+            maps = self.network.of_first(maps)
         return months, torch.cat([each.float().mean((2, 3)) for each in maps], 1)
 
 

@@ -65,7 +65,7 @@ def ship(
         blend: How much of the weights is the run's; the rest is that of the last stage before it
             (Wortsman et al. 2022, arXiv:2109.01903: robust fine-tuning without loss on the old).
         beside: Another model, of the same views and held-out radiographs, whose ages are averaged
-            with the run's.
+            with the run's; what is refused is what it refuses.
 
     Raises:
         BoneageError: What is to be blended or averaged does not go together.
@@ -97,8 +97,9 @@ def ship(
         if beside is not None:
             trained = averaged([load_bundle(beside), trained])
         save_bundle(trained, made, half=True)
-        likeness = learn_likeness(made, data, experiment)
-        save_bundle(replace(load_bundle(made), likeness=likeness), made, half=True)
+        if beside is None:
+            likeness = learn_likeness(made, data, experiment)
+            save_bundle(replace(load_bundle(made), likeness=likeness), made, half=True)
         evaluation = evaluate(
             Predictor.load([made], precision="32"),
             data.validation_manifest,

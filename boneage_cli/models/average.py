@@ -59,6 +59,13 @@ class AverageNetwork(nn.Module):
         maps = [cast(Network, network).encode(views) for network in self.networks]
         return [torch.cat(of_view, 1) for of_view in zip(*maps, strict=True)]
 
+    def of_first(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The first network's part of what ``encode`` gives."""
+        return [
+            of_view[:, : self.channels[view][0]]
+            for view, of_view in zip(self.views, maps, strict=True)
+        ]
+
     def decide(self, maps: Sequence[Tensor], male: Tensor | None = None) -> dict[str, Tensor]:
         """What follows from feature maps.
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydicom.data import get_testdata_file
@@ -188,6 +189,21 @@ def test_a_mean_of_two_networks_is_one_model(
     # Measured as one, though 16 radiographs are too few for intervals.
     assert load_bundle(mean_model).metrics["validation"]["images"] == 16
     assert load_bundle(mean_model).calibration is None
+
+
+def test_what_a_mean_refuses_is_what_its_first_network_refuses(
+    mean_model: Path, demo_run: Run
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 64, 56), np.uint8)
+    features = [
+        Predictor.load(model, device="cpu", precision="32").runners[0](pixels, np.ones(3))[1]
+        for model in (mean_model, demo_run.bundle)
+    ]
+    assert features[0] == pytest.approx(features[1], abs=0.02)
+    ours, first = load_bundle(mean_model).likeness, load_bundle(demo_run.bundle).likeness
+    assert (ours is None) == (first is None)
+    if ours is not None and first is not None:
+        assert ours.score(features[0]) == pytest.approx(first.score(features[1]), rel=0.05)
 
 
 def test_the_card_of_a_mean_names_both(mean_model: Path) -> None:
