@@ -156,6 +156,7 @@ def _room(matrix: np.ndarray, start: Points, direction: Points) -> float:
 def _distances(features: Floats, mean: Floats, axes: Floats, deviations: Floats) -> Floats:
     """Mahalanobis distance along the axes, and distance off them, (B, 2)."""
     centred = features - mean
-    along = centred @ axes.T
-    beside = centred - along @ axes
+    # Not by BLAS, whose threads stay awake for 30 ms after a product and take the network's cores.
+    along = np.einsum("bf,kf->bk", centred, axes)
+    beside = centred - np.einsum("bk,kf->bf", along, axes)
     return np.stack([np.linalg.norm(each, axis=1) for each in (along / deviations, beside)], 1)

@@ -161,13 +161,12 @@ class PartsRequest:
     """Runs the parts one after the other, as one inference request does.
 
     Args:
-        compiled: The compiled parts.
+        requests: An ``openvino.InferRequest`` of each part, compiled.
         takes: Of each, see ``Part``.
     """
 
-    def __init__(self, compiled: Sequence[Any], takes: Sequence[Sequence[tuple[int, int]]]) -> None:
-        self.requests = [each.create_infer_request() for each in compiled]
-        self.takes = takes
+    def __init__(self, requests: Sequence[Any], takes: Sequence[Sequence[tuple[int, int]]]) -> None:
+        self.requests, self.takes = requests, takes
         for request, sources in zip(self.requests, takes, strict=True):
             for place, (part, number) in enumerate(sources):
                 if part >= 0:
@@ -176,12 +175,11 @@ class PartsRequest:
 
     def infer(self, inputs: Sequence[np.ndarray]) -> None:
         """Runs the network; its outputs are those of ``get_output_tensor``."""
-        import openvino
-
         for request, sources in zip(self.requests, self.takes, strict=True):
             for place, (part, number) in enumerate(sources):
                 if part < 0:
-                    request.set_input_tensor(place, openvino.Tensor(inputs[number]))
+                    # Another tensor each time would be set up each time.
+                    request.get_input_tensor(place).data[:] = inputs[number]
             request.infer()
 
     def get_output_tensor(self, number: int) -> Any:

@@ -27,8 +27,10 @@ def test_the_parts_of_the_package_s_network_give_what_the_whole_gives() -> None:
     whole = core.compile_model(path, "CPU", settings).create_infer_request()
     found = parts(core.read_model(path))
     assert len(found) == 3
-    compiled = [core.compile_model(part.model, "CPU", settings) for part in found]
-    request = PartsRequest(compiled, [part.takes for part in found])
+    requests = [
+        core.compile_model(part.model, "CPU", settings).create_infer_request() for part in found
+    ]
+    request = PartsRequest(requests, [part.takes for part in found])
     random = np.random.default_rng(0)
     for male in (0.0, 1.0):
         pixels = random.integers(0, 256, whole.get_input_tensor(0).shape, np.uint8)
