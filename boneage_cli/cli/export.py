@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import console, error_console
-from boneage_cli.cli.options import one_bundle
 
 
 class Format(str, Enum):
@@ -26,7 +25,8 @@ def export(
             "--model",
             "-m",
             metavar="BUNDLE",
-            help="A .safetensors bundle or a run folder. Default: the package's own.",
+            help="A .safetensors bundle or a run folder; of a cross-validation the mean of its "
+            "models is written. Default: the package's own.",
             show_default=False,
         ),
     ] = None,
@@ -81,12 +81,13 @@ def export(
     """
     from itertools import islice
 
-    from boneage_cli.core.bundle import load_bundle
+    from boneage_cli.core.bundle import load_as_one
     from boneage_cli.core.exporting import SUFFIXES, export_model
     from boneage_cli.core.inputs import cases
+    from boneage_cli.core.runs import SHIPPED_MODEL
 
-    path = one_bundle(model)
-    bundle = load_bundle(path)
+    path = model or SHIPPED_MODEL
+    bundle = load_as_one(path)
     target = output or Path(bundle.experiment.name + SUFFIXES[format.value])
     chosen = list(islice(cases([str(image) for image in images]), 32)) if images else []
     error_console.print(f"exporting {path}: takes up to a minute", markup=False)

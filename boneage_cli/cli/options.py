@@ -133,21 +133,6 @@ def model_paths(names: list[str] | None) -> list[Path]:
     return paths
 
 
-def one_bundle(name: Path | None) -> Path:
-    """The one bundle that ``--model`` names, or else the package's model.
-
-    Raises:
-        BoneageError: It names several.
-    """
-    from boneage_cli.core.runs import bundles_at
-
-    (path,) = model_paths(None if name is None else [str(name)])
-    bundles = bundles_at(path)
-    if len(bundles) > 1:
-        raise BoneageError(f"{path}: holds {len(bundles)} models; name one of them with --model")
-    return bundles[0]
-
-
 def refuse_beside(context: typer.Context, beside: str, options: Mapping[str, str]) -> None:
     """Refuses options that mean nothing beside another, and says what to do instead.
 

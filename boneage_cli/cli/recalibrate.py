@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table, warn
-from boneage_cli.cli.options import Device, DeviceOption, one_bundle
+from boneage_cli.cli.options import Device, DeviceOption
 
 
 def recalibrate(
@@ -26,7 +26,8 @@ def recalibrate(
             "--model",
             "-m",
             metavar="BUNDLE",
-            help="The model to fit. Default: the one that the package carries.",
+            help="The model to fit; of a cross-validation the mean of its models. Default: the one "
+            "that the package carries.",
             show_default=False,
         ),
     ] = None,
@@ -57,9 +58,10 @@ def recalibrate(
     from boneage_cli.core.inputs import cases, check_output
     from boneage_cli.core.intervals import LEAST
     from boneage_cli.core.recalibration import recalibrate as fit
+    from boneage_cli.core.runs import SHIPPED_MODEL
 
     check_output(output, [str(table)])
-    result = fit(one_bundle(model), list(cases([str(table)])), output, device=device.value)
+    result = fit(model or SHIPPED_MODEL, list(cases([str(table)])), output, device=device.value)
     for reason in result.skipped:
         warn(f"left out: {reason}")
     rows = [

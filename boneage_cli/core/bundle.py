@@ -20,6 +20,7 @@ from boneage_cli import __version__
 from boneage_cli.core.acceptance import Likeness
 from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.core.intervals import Calibration
+from boneage_cli.core.runs import bundles_at
 from boneage_cli.core.runtime import Graph
 from boneage_cli.core.views import view_settings, view_shapes
 from boneage_cli.core.weights_file import StoredWeights, read_weights, write_weights
@@ -149,10 +150,24 @@ class Bundle:
         return Graph(make, inputs, ("months", "features") if with_features else ("months",), key)
 
 
+def load_as_one(path: Path) -> Bundle:
+    """Reads what a path names as one model: of a cross-validation the mean of its models.
+
+    Args:
+        path: A bundle, a run's folder, or that of a cross-validation.
+
+    Raises:
+        BoneageError: A bundle cannot be read, or they do not go together.
+    """
+    bundles = [load_bundle(file) for file in bundles_at(path)]
+    return bundles[0] if len(bundles) == 1 else averaged(bundles)
+
+
 def averaged(bundles: Sequence[Bundle]) -> Bundle:
     """A bundle whose age is the mean of those of several models.
 
-    Figures and intervals are nobody's yet: they are to be measured.
+    Figures are nobody's yet: they are to be measured. Intervals, too, but where all have the same,
+    as those of a cross-validation do.
 
     Args:
         bundles: The models; the first gives the name, the views, and what is refused.
@@ -183,7 +198,9 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
             Member(bundle.experiment, bundle.age_mean, bundle.age_std, bundle.provenance)
             for bundle in bundles
         ),
-        calibration=None,
+        calibration=first.calibration
+        if all(bundle.calibration == first.calibration for bundle in bundles)
+        else None,
         metrics={},
         # When and by what it was made is told when it is written.
         provenance={

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.bundle import Bundle, load_bundle, save_bundle
+from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.evaluation import Estimate, mean_interval
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
@@ -68,7 +68,7 @@ def recalibrate(
     """Fits a line per sex and writes a new bundle with it, if it helps beyond chance.
 
     Args:
-        model: The bundle.
+        model: The bundle, or a run's folder; see ``load_as_one``.
         cases: The site's radiographs with ``known`` ages in months.
         output: The new bundle.
         device: Where the network runs.
@@ -78,7 +78,7 @@ def recalibrate(
         BoneageError: There are too few radiographs of known age and sex, or their ages look like
             years, or the bundle has a correction already.
     """
-    bundle = load_bundle(model)
+    bundle = load_as_one(model)
     if bundle.correction:
         raise BoneageError(f"{model}: has a correction already; start from the bundle without it")
     if output.exists() and output.samefile(model):

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.bundle import load_as_one, load_bundle, save_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, write_experiment
 from boneage_cli.core.folds import CrossValidation, cross_validate, resume_cross_validation
@@ -104,6 +104,31 @@ def test_the_folder_names_the_ensemble_of_all_folds(
     ]
     assert len(set(members)) == 3
     assert ensemble.months == pytest.approx(np.mean(members), abs=1e-3)
+
+
+def test_the_ensemble_can_be_one_file(
+    validation: CrossValidation, demo_data: Path, tmp_path: Path
+) -> None:
+    row = read_manifest(demo_data, "test").iloc[0]
+    case = Case(row["path"], bool(row["male"]))
+    path = tmp_path / "one.safetensors"
+    save_bundle(load_as_one(validation.folder), path)
+    one, several = (
+        next(Predictor.load(model).predict_files([case], interval=80))
+        for model in (path, validation.folder)
+    )
+    assert one.months == pytest.approx(several.months, abs=1e-2)
+    assert one.interval == pytest.approx(several.interval, abs=1e-2)
+
+
+def test_the_ensemble_is_exported_as_one_network(
+    validation: CrossValidation, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    line = ["export", "--model", str(validation.folder), "--format", "openvino"]
+    result = CliRunner().invoke(app, [*line, "--output", str(tmp_path / "mean.xml")])
+    assert result.exit_code == 0, result.output
+    assert "as girls and as boys: at most 0.0" in result.stdout
 
 
 def test_every_model_has_intervals_calibrated_out_of_fold(validation: CrossValidation) -> None:
