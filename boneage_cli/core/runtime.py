@@ -282,10 +282,9 @@ class _OpenVino:
             "ENABLE_CPU_PINNING": False,
         }
         self.mixed = precision == "mixed"
-        new_request = self._compiled(openvino.Core(), graph, settings)
-        self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(streams):
-            self.requests.put(new_request())
+        self.requests: queue.SimpleQueue[InferRequest | PartsRequest] = queue.SimpleQueue()
+        for request in self._compiled(openvino.Core(), graph, settings):
+            self.requests.put(request)
         self.outputs = len(graph.outputs)
         self.pool = ThreadPoolExecutor(streams, thread_name_prefix="network")
         # Its bindings set themselves up at the first inference, and two threads that come first
@@ -313,8 +312,8 @@ class _OpenVino:
 
     def _compiled(
         self, core: Any, graph: Graph, settings: dict[str, Any]
-    ) -> Callable[[], InferRequest | PartsRequest]:
-        """What makes requests of the network, one for each thread that runs it."""
+    ) -> Sequence[InferRequest | PartsRequest]:
+        """Requests of the network, one for each thread that runs it."""
         kept = _kept(graph)
         if kept is not None:
             # What is compiled for this processor is kept beside it, if there is a place.
@@ -323,9 +322,9 @@ class _OpenVino:
                 for beside in ({"CACHE_DIR": str(compiled)}, {}):
                     # What is damaged is made anew; OpenVINO raises RuntimeError for it.
                     with suppress(Exception):
-                        new_request = self._requests(core, path, settings | beside)
+                        requests = self._requests(core, path, settings | beside)
                         _mark_as_used(kept)
-                        return new_request
+                        return requests
                     shutil.rmtree(compiled, ignore_errors=True)
         # Some systems do not remove files that are still mapped into memory.
         with TemporaryDirectory(prefix="boneage-", ignore_cleanup_errors=True) as folder:
@@ -338,23 +337,22 @@ class _OpenVino:
 
     def _requests(
         self, core: Any, path: Path, settings: dict[str, Any]
-    ) -> Callable[[], InferRequest | PartsRequest]:
+    ) -> Sequence[InferRequest | PartsRequest]:
+        streams = range(settings["NUM_STREAMS"])
         found = parts(core.read_model(path)) if self.mixed else []
         if not found:
-            return core.compile_model(path, "CPU", settings).create_infer_request
+            model = core.compile_model(path, "CPU", settings)
+            return [model.create_infer_request() for _ in streams]
         takes = [part.takes for part in found]
         # Parts that threads share run a third slower than each thread's own.
         alone = settings | {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
         coarse = alone | {"INFERENCE_PRECISION_HINT": "bf16"}
 
-        def new_request() -> PartsRequest:
-            compiled = [
-                core.compile_model(part.model, "CPU", coarse if number == COARSE else alone)
-                for number, part in enumerate(found)
-            ]
-            return PartsRequest([each.create_infer_request() for each in compiled], takes)
+        def request(number: int) -> InferRequest:
+            chosen = coarse if number == COARSE else alone
+            return core.compile_model(found[number].model, "CPU", chosen).create_infer_request()
 
-        return new_request
+        return [PartsRequest(list(map(request, range(len(found)))), takes) for _ in streams]
 
 
 def shipped_graph(graph: Graph, folder: Path = SHIPPED_GRAPHS) -> Path:

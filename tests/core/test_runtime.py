@@ -156,7 +156,10 @@ def test_what_was_compiled_for_this_processor_is_used_from_then_on(
     starts = [
         run_graph(load_bundle(demo_bundle).graph(), "openvino", "cpu", "32") for _ in range(4)
     ]
-    compiled_before = [start.model.get_property("LOADED_FROM_CACHE") for start in starts]
+    compiled_before = [
+        start.requests.get().get_compiled_model().get_property("LOADED_FROM_CACHE")
+        for start in starts
+    ]
     assert compiled_before == [False, False, True, True]
 
 
