@@ -70,6 +70,8 @@ def choose_precision(name: str, device: str | torch.device, *, training: bool = 
     kind = device_type(device)
     if name == "fp16" and kind == "cpu":
         raise BoneageError("--precision fp16: CPUs train and predict in 32 or bf16")
+    if name == "mixed" and training:
+        raise BoneageError("--precision mixed: is for predicting; networks train in 32 or bf16")
     if name == "mixed" and not (kind == "cpu" and cpu_has_bf16()):
         raise BoneageError("--precision mixed: is for CPUs with bf16; add --precision 32")
     if name != "auto":

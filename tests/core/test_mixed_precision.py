@@ -67,3 +67,9 @@ def test_only_a_model_that_bears_it_takes_it_by_itself(demo_bundle: Path, tmp_pa
     assert Predictor.load(borne, device="cpu", precision="32").precision == "32"
     assert Predictor.load(borne, device="cpu", backend="torch").precision == "32"
     assert Predictor.load([borne, demo_bundle], device="cpu").precision == "32"
+
+
+def test_networks_are_not_trained_in_it() -> None:
+    result = CliRunner().invoke(app, ["bench", "--train", "--precision", "mixed"])
+    assert result.exit_code == 2
+    assert "error: --precision mixed: is for predicting" in result.stderr
