@@ -65,7 +65,10 @@ def export(
     file's metadata.
 
     Before it is kept, the file is run and held against torch, each image as a
-    girl and as a boy; a difference of more than 0.01 month is refused.
+    girl and as a boy; a difference of more than 0.01 month is refused. Have
+    OpenVINO run it as it was checked, with INFERENCE_PRECISION_HINT set to f32:
+    on CPUs with bf16 it takes that by itself, which moves ages by tenths of a
+    month.
 
     Needs the packages of: pip install '.\\[export]'
 
@@ -102,3 +105,5 @@ def export(
     )
     names = ", ".join(str(file) for file in found.files)
     console.print(f"{'written':10}{names}", markup=False)
+    if format is Format.openvino:
+        console.print(f"{'run it':10}with INFERENCE_PRECISION_HINT set to f32, as it was checked")

@@ -48,7 +48,8 @@ def months_of(runtime: str, file: Path, arrays: dict[str, np.ndarray]) -> np.nda
         return session.run(["months"], arrays)[0]
     import openvino
 
-    return openvino.Core().compile_model(file, "CPU")(arrays)["months"]
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.Core().compile_model(file, "CPU", precise)(arrays)["months"]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -60,6 +61,7 @@ def test_an_exported_model_gives_the_months_of_predict_in_batches_of_any_size(
     result = export(f"--format {runtime} --output model{ending}", model=corrected)
     assert "hand: uint8 (batch, 1, 64, 56)" in result.stdout
     assert "8 drawn hands, as girls and as boys: at most 0.0000" in result.stdout
+    assert ("INFERENCE_PRECISION_HINT set to f32" in result.stdout) == (runtime == "openvino")
     predictor = Predictor.load([corrected], device="cpu", precision="32")
     hands = [read_radiograph(path) for path in read_manifest(demo_data, "test")["path"][:5]]
     pixels = np.stack([next(iter(predictor.render(hand).values()))["hand"] for hand in hands])
