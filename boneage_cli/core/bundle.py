@@ -38,10 +38,6 @@ FORMAT = "boneage-bundle-1"
 _LIKENESS = "likeness."
 
 
-# How the names of a member's weights begin: its number follows, and a point.
-_MEMBER = "networks."
-
-
 @dataclass(frozen=True)
 class Member:
     """One of several networks whose ages a bundle averages.
@@ -176,6 +172,8 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
         BoneageError: They do not see the same, or one of them predicts no age, has a correction or
             is a mean itself.
     """
+    from boneage_cli.models.average import weights_of_all
+
     first = bundles[0]
     for bundle in bundles:
         if bundle.members or bundle.correction:
@@ -189,11 +187,7 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
             )
     return replace(
         first,
-        weights={
-            f"{_MEMBER}{number}.{name}": tensor
-            for number, bundle in enumerate(bundles)
-            for name, tensor in bundle.weights.items()
-        },
+        weights=weights_of_all([bundle.weights for bundle in bundles]),
         members=tuple(
             Member(bundle.experiment, bundle.age_mean, bundle.age_std, bundle.provenance)
             for bundle in bundles

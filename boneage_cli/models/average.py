@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -85,6 +86,24 @@ class AverageNetwork(nn.Module):
             for network, *own in zip(self.networks, *parts, strict=True)
         ]
         return {"age": torch.stack(ages).mean(0)}
+
+
+def weights_of_all(networks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The state of an ``AverageNetwork`` of these networks' states."""
+    return {
+        f"networks.{number}.{name}": tensor
+        for number, weights in enumerate(networks)
+        for name, tensor in weights.items()
+    }
+
+
+def weights_of_each(weights: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """What ``weights_of_all`` was given, by number from 1; empty for the state of one network."""
+    networks: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in weights.items():
+        if found := re.fullmatch(r"networks\.(\d+)\.(.+)", name):
+            networks.setdefault(int(found[1]) + 1, {})[found[2]] = tensor
+    return networks
 
 
 def _channels(network: Network, view: str) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from boneage_cli.errors import BoneageError
+from boneage_cli.models.average import weights_of_each
 from boneage_cli.models.encoders import TimmEncoder, create_backbone
 from boneage_cli.models.network import Network
 
@@ -216,15 +215,6 @@ def _download(encoder: TimmEncoder) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def _networks(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """The weights of each network that a bundle averages, by its number from 1."""
-    networks: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if found := re.fullmatch(r"networks\.(\d+)\.(.+)", name):
-            networks.setdefault(int(found[1]) + 1, {})[found[2]] = tensor
-    return networks
-
-
 def _load_file(network: Network, path: Path) -> str:
     if path.suffix != ".safetensors":
         raise PretrainedError(
@@ -235,7 +225,7 @@ def _load_file(network: Network, path: Path) -> str:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise PretrainedError(f"{path}: not a readable .safetensors file ({error})") from None
-    averaged = _networks(tensors)
+    averaged = weights_of_each(tensors)
     for number, own in averaged.items():
         with suppress(PretrainedError):
             return take_from_network(network, own, f"{path}, network {number} of {len(averaged)}")
