@@ -85,10 +85,12 @@ class Augmentation(nn.Module):
         shape = first.shape
         draw = self._draw(self.steps, shape)
         changed: dict[str, Tensor] = {}
-        for name, pixels in views.items():
-            params = [_for_size(item, shape, pixels.shape) for item in draw]
-            seen = self.steps(pixels.float().div_(255), params=params).mul_(255)
-            changed[name] = self._noisy(seen, strength)
+        # In bf16 and fp16 matrices are rounded so that hands come to lie up to a pixel beside.
+        with torch.autocast(first.device.type, enabled=False):
+            for name, pixels in views.items():
+                params = [_for_size(item, shape, pixels.shape) for item in draw]
+                seen = self.steps(pixels.float().div_(255), params=params).mul_(255)
+                changed[name] = self._noisy(seen, strength)
         return changed
 
     def _noisy(self, pixels: Tensor, strength: Tensor | None) -> Tensor:

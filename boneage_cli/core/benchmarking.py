@@ -48,6 +48,7 @@ from boneage_cli.core.views import Rendered, describe_shapes, shapes_of
 from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
+from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
@@ -549,8 +550,12 @@ class _Stopwatch(Predictor):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.marks: dict[str, float] = {}
+        # Only while one radiograph is timed: each mark waits for the GPU.
+        self.running = False
 
     def _mark(self, name: str) -> None:
+        if not self.running:
+            return
         if device_type(self.device) == "cuda":
             torch.cuda.synchronize(self.device)
         self.marks[name] = time.perf_counter()
@@ -576,9 +581,11 @@ class _Stopwatch(Predictor):
 
     def time_one(self, case: Case) -> dict[str, float]:
         """Milliseconds of ``PARTS`` for one radiograph."""
+        self.running = True
         self._mark("begun")
         _checked(self.predict_files([case], batch_size=1, workers=1, force=True))
         self._mark("ended")
+        self.running = False
         return split(self.marks)
 
 
@@ -647,13 +654,15 @@ def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> 
             total += network(views, sex)["age"].item()
         return total / len(networks)
 
-    for case in islice(cycle(chosen), _WARM_UP):
-        months(case)
-    count, begun = 0, time.perf_counter()
-    while count < len(chosen) or time.perf_counter() < begun + seconds:
-        months(chosen[count % len(chosen)])
-        count += 1
-    return _rate(count, time.perf_counter() - begun)
+    # Convolutions on GPUs would else keep ten bits.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for case in islice(cycle(chosen), _WARM_UP):
+            months(case)
+        count, begun = 0, time.perf_counter()
+        while count < len(chosen) or time.perf_counter() < begun + seconds:
+            months(chosen[count % len(chosen)])
+            count += 1
+        return _rate(count, time.perf_counter() - begun)
 
 
 def _passes(predictor: Predictor, batch_size: int, seconds: float) -> list[float]:
@@ -757,8 +766,7 @@ def draw_radiographs(folder: Path, male: bool) -> list[Path]:
         drawn = draw_hand(months, male, np.random.default_rng(number), size=_DRAWN_SIZE).pixels
         pixels = cv2.resize(drawn, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC)
         paths.append(folder / f"drawn-{number + 1}.png")
-        with whole_file(paths[-1]) as temporary:
-            cv2.imwrite(str(temporary), pixels)
+        write_png(paths[-1], pixels)
     return paths
 
 

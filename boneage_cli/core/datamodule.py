@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from boneage_cli.core.config import DataSettings, Experiment
 from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
-from boneage_cli.datasets.cache import cached_pixels
+from boneage_cli.datasets.cache import DIGESTS, cached_pixels, content_digests
 from boneage_cli.datasets.manifest import read_manifest, true_aspects
 from boneage_cli.datasets.splits import assign_folds, choose
 from boneage_cli.errors import BoneageError
+from boneage_cli.files import writing
 from boneage_cli.imaging.degradation import degrade
 from boneage_cli.imaging.reading import read_radiograph
 
@@ -252,6 +254,22 @@ class BoneAgeData(pl.LightningDataModule):
         self.validation_manifest = validation.reset_index(drop=True)
         self.batches: dict[str, RadiographBatches] = {}
         self._moved: dict[int, Tensor] = {}
+
+    def digest(self) -> str:
+        """Of all that is learnt from and measured against: labels, proportions, files' contents.
+
+        Raises:
+            BoneageError: An image is missing, or the cache's folder cannot be written.
+        """
+        tables = (self.train_manifest, self.validation_manifest)
+        columns = ["id", "boneage", "male", "width", "height"]
+        labels = [
+            table[table.columns.intersection(columns)].to_csv(index=False) for table in tables
+        ]
+        paths = [path for table in tables for path in table["path"]]
+        with writing(self.cache, "place with --cache"):
+            contents = content_digests(paths, self.cache / DIGESTS)
+        return hashlib.sha256("".join(labels + contents).encode()).hexdigest()
 
     def prepare_data(self) -> None:
         """Fills the caches, in one process of each machine; that process keeps what it mapped."""

@@ -22,13 +22,14 @@ on. The folder of a cross-validation holds a run folder per fold, ``fold-1`` and
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from boneage_cli.core.config import Experiment, flatten
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 
 RUNS = Path("runs")
@@ -101,7 +102,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:
     """Adds one run to ``summary.csv``: S1's columns, then one ``cfg.`` column per setting.
 
-    A run that is already in the table, by its folder, is replaced.
+    A run that is already in the table, by its folder, is replaced. A table that cannot be read, or
+    is none of runs, stays as it is, with a warning: the run itself is whole.
     """
     import pandas as pd
 
@@ -109,8 +111,18 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
     settings = {f"cfg.{key}": value for key, value in flatten(experiment.model_dump(mode="json"))}
     line = pd.DataFrame([{column: row.get(column) for column in SUMMARY_COLUMNS} | settings])
     if path.exists():
-        earlier = pd.read_csv(path, dtype=object)
-        earlier = earlier[earlier["save_dir"] != str(row["save_dir"])]
+        try:
+            earlier = pd.read_csv(path, dtype=object)
+            folders = earlier["save_dir"].map(lambda folder: Path(str(folder)).absolute())
+        except (OSError, ValueError, KeyError):
+            warnings.warn(
+                f"{path}: cannot be read as a table of runs, so this run is not added to it; move "
+                "the file away",
+                BoneageWarning,
+                stacklevel=2,
+            )
+            return
+        earlier = earlier[folders != Path(row["save_dir"]).absolute()]
         line = pd.concat([earlier, line.astype(object)], ignore_index=True)
     with whole_file(path) as temporary:
         line.to_csv(temporary, index=False)

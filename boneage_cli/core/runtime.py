@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import numpy as np
 import platformdirs
 
+from boneage_cli.code_digest import code_digest
 from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_type
 from boneage_cli.core.mixed_precision import COARSE, PartsRequest, parts
 from boneage_cli.errors import BoneageError, BoneageWarning
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 _PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 CACHE_VARIABLE = "BONEAGE_CACHE"
-# What turns settings and weights into a graph: whoever edits it must not meet old graphs.
-_SOURCES = (
+# What turns settings and weights into a graph: whoever edits it must not meet old graphs (but for
+# the package's own, which shipping converts).
+_CODE = (
     *(Path(__file__).with_name(name) for name in ("bundle.py", "graphs.py", "landmarks.py")),
     *(Path(__file__), Path(__file__).parents[1] / "models"),
 )
@@ -384,11 +386,9 @@ def _kept(graph: Graph) -> Path | None:
     if graph.key is None:
         return None
     # Later versions may build, read or convert otherwise.
-    made_of = hashlib.sha256(f"{openvino.__version__} {version('timm')} {graph.key}".encode())
-    for source in _SOURCES:
-        for file in sorted(source.glob("*.py")) if source.is_dir() else [source]:
-            made_of.update(file.read_bytes())
-    return cache_folder() / "openvino" / f"{made_of.hexdigest()[:24]}.xml"
+    made_of = f"{openvino.__version__} {version('timm')} {graph.key} {code_digest(*_CODE)}"
+    digest = hashlib.sha256(made_of.encode()).hexdigest()
+    return cache_folder() / "openvino" / f"{digest[:24]}.xml"
 
 
 def _save(graph: Graph, path: Path) -> None:

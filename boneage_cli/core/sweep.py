@@ -158,47 +158,51 @@ def sweep(
     outcomes: list[Outcome] = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for number, combination in enumerate(combinations, 1):
-            begin(number, combination)
-            experiment = combination.experiment
-            place = folder / experiment.name
-            try:
-                if folds is None:
-                    result = train_into(
-                        place,
-                        experiment,
-                        data,
-                        config_file=combination.config_file,
-                        resources=resources,
-                        begin=begin_stage,
-                        report=report,
-                    )
-                else:
-                    cross_validate(
-                        experiment,
-                        data,
-                        folds,
-                        folder=place,
-                        config_file=combination.config_file,
-                        resources=resources,
-                        begin_stage=begin_stage,
-                        report=report,
-                    )
-                    result = read_json(place / RESULT)
-                against = folder / combinations[0].experiment.name
-                outcomes.append(
-                    Outcome(combination, result, difference=_difference(place, against))
+    for number, combination in enumerate(combinations, 1):
+        begin(number, combination)
+        experiment = combination.experiment
+        place = folder / experiment.name
+        try:
+            if folds is None:
+                result = train_into(
+                    place,
+                    experiment,
+                    data,
+                    config_file=combination.config_file,
+                    resources=resources,
+                    begin=begin_stage,
+                    report=report,
                 )
-            except BoneageError as error:
-                outcomes.append(Outcome(combination, None, str(error)))
-            except torch.OutOfMemoryError:
-                message = "out of memory; lower training.batch_size or the image size"
-                outcomes.append(Outcome(combination, None, message))
-            except Interrupted:
-                raise Interrupted(
-                    f"interrupted in {number} of {len(combinations)}, {experiment.name}; "
-                    "run the same command again to go on"
-                ) from None
+            else:
+                cross_validate(
+                    experiment,
+                    data,
+                    folds,
+                    folder=place,
+                    config_file=combination.config_file,
+                    resources=resources,
+                    begin_stage=begin_stage,
+                    report=report,
+                )
+                result = read_json(place / RESULT)
+            # Where the first was refused a run of other settings may lie.
+            trained = bool(outcomes) and outcomes[0].result is not None
+            first = folder / combinations[0].experiment.name if trained else place
+            outcomes.append(Outcome(combination, result, difference=_difference(place, first)))
+        except BoneageError as error:
+            outcomes.append(Outcome(combination, None, str(error)))
+        except OSError as error:
+            reason = f"{error.filename or place}: {error.strerror or error}"
+            outcomes.append(Outcome(combination, None, reason))
+        except torch.OutOfMemoryError:
+            message = "out of memory; lower training.batch_size or the image size"
+            outcomes.append(Outcome(combination, None, message))
+        except Interrupted:
+            raise Interrupted(
+                f"interrupted in {number} of {len(combinations)}, {experiment.name}; "
+                "run the same command again to go on"
+            ) from None
+        with writing(folder):
             _write_tables(outcomes, folder)
     return ranked(outcomes)
 

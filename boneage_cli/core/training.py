@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import shlex
@@ -180,7 +179,7 @@ def train(
         "data": str(data.absolute()),
         "cache": str(cache.absolute()) if cache else None,
         "fold": [fold.number, fold.count] if fold else None,
-        "data_digest": _digest(datamodule),
+        "data_digest": datamodule.digest(),
         "config_file": str(config_file) if config_file else None,
         "command": shlex.join(sys.argv),
         "devices": resources.devices,
@@ -308,7 +307,7 @@ def resources_of(record: Mapping[str, Any]) -> Resources:
 
 
 def _check_data(folder: Path, record: dict[str, Any], datamodule: BoneAgeData) -> None:
-    if _digest(datamodule) != record["data_digest"]:
+    if datamodule.digest() != record["data_digest"]:
         raise BoneageError(
             f"{record['data']}: the labels or images changed since {folder.name} began; "
             "start a new run"
@@ -694,16 +693,10 @@ def _provenance(datamodule: BoneAgeData, record: Mapping[str, Any]) -> dict[str,
         "label_version": source.label_version if source else None,
         "train_images": len(datamodule.train_manifest),
         "validation_images": len(datamodule.validation_manifest),
-        "data_digest": _digest(datamodule),
+        "data_digest": record["data_digest"],
         "torch": torch.__version__,
         "hardware": describe_hardware(_device(record["devices"])),
     }
-
-
-def _digest(datamodule: BoneAgeData) -> str:
-    tables = (datamodule.train_manifest, datamodule.validation_manifest)
-    text = "".join(table[["id", "boneage", "male"]].to_csv(index=False) for table in tables)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _accelerator(devices: str) -> tuple[str, int]:

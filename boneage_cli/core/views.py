@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from boneage_cli.code_digest import code_digest
 from boneage_cli.core.config import Experiment, RegionSettings, Section
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator, Located
 from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess, softness
@@ -24,6 +26,8 @@ from boneage_cli.imaging.registration import (
     render_region,
 )
 from boneage_cli.models.families import FAMILIES
+
+_CODE = tuple(Path(__file__).with_name(name) for name in ("views.py", "landmarks.py"))
 
 # For each view, uint8 (H, W).
 Rendered = dict[str, np.ndarray]
@@ -60,9 +64,12 @@ class ViewRenderer:
 
     @property
     def key(self) -> str:
-        """Text that is equal only where the same radiograph gives the same pixels."""
+        """Text that is equal only where the same radiograph gives the same pixels.
+
+        The code in ``imaging`` apart, which ``cached_pixels`` sees to.
+        """
         locator = hashlib.sha256(SHIPPED.read_bytes()).hexdigest() if self.locator else ""
-        return self.settings.model_dump_json() + locator
+        return self.settings.model_dump_json() + locator + code_digest(*_CODE)
 
     def __call__(self, radiograph: Radiograph) -> Rendered:
         """The views of a radiograph, each uint8 of its shape."""

@@ -1,8 +1,8 @@
 """Decoded images on disk: each radiograph is read and preprocessed once, then mapped into memory.
 
 A cache is ``n × height × width`` bytes in one ``.npy`` file per view. Its name is a digest of the
-contents of the image files, in order, and of the settings that rendered them, so a file or setting
-that changed leads to another cache, and an old one is never taken for a new one.
+contents of the image files, in order, and of the settings and the code that rendered them, so what
+changed leads to another cache, and an old one is never taken for a new one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
-# Raised when rendering changes in a way that the settings do not tell.
-FORMAT = 4
+# Which file had which content when.
+DIGESTS = "digests.csv"
 
 
 def cached_pixels(
@@ -54,8 +55,8 @@ def cached_pixels(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        digests = content_digests(paths, folder / "digests.csv", workers)
-        identity = json.dumps([FORMAT, key, shapes, digests]).encode()
+        digests = content_digests(paths, folder / DIGESTS, workers)
+        identity = json.dumps([code_digest(IMAGING), key, shapes, digests]).encode()
         stem = f"pixels-{hashlib.sha256(identity).hexdigest()[:20]}"
         files = {view: folder / f"{stem}-{view}.npy" for view in shapes}
         if not all(file.exists() for file in files.values()):
@@ -82,7 +83,9 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
     known: dict[tuple[str, int, int], str] = {}
     if memo.exists():
         try:
-            table = pd.read_csv(memo, dtype={"path": str, "digest": str})
+            table = pd.read_csv(
+                memo, dtype={"path": str, "digest": str}, encoding_errors="surrogateescape"
+            )
             known = {
                 (path, size, changed): digest
                 for path, size, changed, digest in table.itertuples(index=False)
@@ -106,9 +109,9 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
         known.update(entries)
         rows = [(*stamp, digest) for stamp, digest in known.items()]
         with whole_file(memo) as temporary:
-            pd.DataFrame(rows, columns=["path", "size", "changed", "digest"]).to_csv(
-                temporary, index=False
-            )
+            table = pd.DataFrame(rows, columns=["path", "size", "changed", "digest"])
+            # File names may hold bytes that are no UTF-8; they stay what they are.
+            table.to_csv(temporary, index=False, errors="surrogateescape")
     return [digest for _, digest in entries]
 
 

@@ -20,6 +20,7 @@ from boneage_cli.datasets import skeleton
 from boneage_cli.datasets.manifest import SPLITS, write_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
+from boneage_cli.imaging.png import write_png
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
@@ -177,8 +178,7 @@ def write_demo(
     def draw_and_write(row: int) -> DrawnHand:
         case = manifest.iloc[row]
         drawn = draw_hand(case["boneage"], case["male"], np.random.default_rng(seeds[row]))
-        with whole_file(folder / case["path"]) as temporary:
-            cv2.imwrite(str(temporary), drawn.pixels)
+        write_png(folder / case["path"], drawn.pixels)
         return drawn
 
     with worker_threads() as pool:

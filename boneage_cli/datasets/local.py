@@ -159,8 +159,12 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
     for _ in track(_place_all(work, copy), description="placing radiographs", total=len(work)):
         pass
     if len(arrangement.unmatched):
-        with whole_file(folder / UNMATCHED_FILE) as temporary:
-            arrangement.unmatched.to_csv(temporary, index=False)
+        # Splits may come one by one, and the list is of all of them.
+        file = folder / UNMATCHED_FILE
+        listed = [pd.read_csv(file, dtype=str)] if file.exists() else []
+        unmatched = pd.concat([*listed, arrangement.unmatched.astype(str)]).drop_duplicates()
+        with whole_file(file) as temporary:
+            unmatched.to_csv(temporary, index=False)
     extra = [name for name in ("patient", "width", "height") if name in table]
     # Whole numbers are written as such: 120, not 120.0.
     write_manifest(table[[*COLUMNS, *extra]].convert_dtypes(), folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.clahe import apply_clahe
+from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.reading import ReadError, read_radiograph
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
@@ -150,7 +152,7 @@ def _copy(
     todo = {
         folder / target: source
         for target, source in sources.items()
-        if not _is_copy(folder / target, source)
+        if not has_note(folder / target, _version_of(source))
     }
     # Threads suffice: decoding, CLAHE and encoding run outside the interpreter's lock.
     with worker_threads(workers) as executor:
@@ -184,16 +186,19 @@ def _prepare(folder: Path, settings: dict[str, float]) -> None:
         temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_copy(target: Path, source: Path) -> bool:
-    """Whether the copy was made from this version of the file: it carries the file's own time."""
+def _version_of(source: Path) -> str:
+    """What a copy carries to tell which version of which file it is of, made by which code."""
     try:
-        return target.stat().st_mtime_ns == source.stat().st_mtime_ns
+        status = source.stat()
     except OSError:
-        return False
+        return "no file"
+    identity = f"{source.absolute()} {status.st_size} {status.st_mtime_ns} {code_digest(IMAGING)}"
+    return f"boneage clahe {hashlib.sha256(os.fsencode(identity)).hexdigest()}"
 
 
 def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> str | None:
     """Makes one copy; gives back what is wrong with the radiograph, if anything is."""
+    version = _version_of(source)
     try:
         radiograph = read_radiograph(source)
     except ReadError as error:
@@ -204,10 +209,7 @@ def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> s
     if pixels.dtype == np.uint16:
         pixels = np.rint(pixels * np.float32(65535 / radiograph.maximum)).astype(np.uint16)
     try:
-        with whole_file(target) as temporary:
-            temporary.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-        time = source.stat().st_mtime_ns
-        os.utime(target, ns=(time, time))
+        write_png(target, pixels, note=version)
     except OSError as error:
         raise BoneageError(f"{target}: cannot be written ({error.strerror})") from None
     return None

@@ -195,7 +195,8 @@ def remove_dataset(folder: Path) -> None:
                 images.unlink()
             elif images.is_dir():
                 shutil.rmtree(images)
-        (folder / f"{split}.csv").unlink(missing_ok=True)
+        for table in (f"{split}.csv", f"{split}_CLAHE.csv"):
+            (folder / table).unlink(missing_ok=True)
     for name in (SOURCE_FILE, UNMATCHED_FILE, "landmarks.csv", "regions.csv"):
         (folder / name).unlink(missing_ok=True)
 

@@ -18,6 +18,7 @@ from functools import partial
 import cv2
 import numpy as np
 
+from boneage_cli.imaging.png import encode_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.reading import read_radiograph_bytes
 from boneage_cli.imaging.registration import aspect_of, pixels_of
@@ -183,12 +184,12 @@ def add_text_box(radiograph: Radiograph) -> Radiograph:
 
 def as_negative_png(radiograph: Radiograph) -> Radiograph:
     """Reads it from a PNG with black bone on white, which no PNG says of itself."""
-    return _read_again(radiograph, _png(negative(radiograph).pixels))
+    return _read_again(radiograph, encode_png(negative(radiograph).pixels, quickly=True))
 
 
 def as_16_bit_png(radiograph: Radiograph) -> Radiograph:
     """Reads it from a PNG of 16 bits that spans their whole range."""
-    return _read_again(radiograph, _png(_at_depth(radiograph, np.uint16)))
+    return _read_again(radiograph, encode_png(_at_depth(radiograph, np.uint16), quickly=True))
 
 
 def as_jpeg(radiograph: Radiograph, quality: int) -> Radiograph:
@@ -490,11 +491,6 @@ def _at_depth(radiograph: Radiograph, kind: type[np.uint8] | type[np.uint16]) ->
     white = int(np.iinfo(kind).max)
     # In 64 bits, so that 8-bit values become exact multiples of 257.
     return np.rint(radiograph.pixels * (white / radiograph.maximum)).clip(0, white).astype(kind)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    # The file is read again at once: speed matters, size does not.
-    return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def _read_again(radiograph: Radiograph, data: bytes) -> Radiograph:

@@ -97,6 +97,8 @@ def take_from_network(network: Network, tensors: dict[str, Tensor], source: str)
         name: tensor
         for name, tensor in tensors.items()
         if name in state and state[name].shape == tensor.shape
+        # How gray values become the encoder's is a setting, and nothing that was learnt.
+        if not name.startswith("normalise.")
     }
     known, fresh = [], []
     for view in network.views:
@@ -116,8 +118,12 @@ def take_from_network(network: Network, tensors: dict[str, Tensor], source: str)
             f"{source}: it fits none of the views {', '.join(network.views)}; "
             "it must have the same family and backbone"
         )
-    rest = [name for name in state if not name.startswith("encoders.")]
-    whole = all(name in fits for name in rest)
+    own, other = (
+        {name for name in names if not name.startswith(("encoders.", "normalise."))}
+        for names in (state, tensors)
+    )
+    # One of another kind may hold all of its names, and more.
+    whole = own == other and own <= set(fits)
     if not whole:
         # Half a head is no head: its layers were trained together.
         fits = {name: tensor for name, tensor in fits.items() if name.startswith("encoders.")}

@@ -113,6 +113,18 @@ def test_a_split_with_nothing_to_copy_is_refused(folder):
     assert "no test.csv" in result.stderr
 
 
+def test_copies_of_other_files_of_the_same_name_and_time_are_not_taken(folder):
+    for name, level in (("first", 50), ("second", 200)):
+        Path(name).mkdir()
+        pixels = np.random.default_rng(level).integers(0, 256, (40, 40), np.uint8)
+        cv2.imwrite(f"{name}/hand.png", pixels)
+        os.utime(f"{name}/hand.png", (1, 1))
+    run("--input", "first", "--output", "copies")
+    before = read_radiograph("copies/hand.png").pixels
+    assert "1 made, 0 already there" in run("--input", "second", "--output", "copies").stdout
+    assert not np.array_equal(read_radiograph("copies/hand.png").pixels, before)
+
+
 def test_any_folder_is_copied_with_its_structure(tmp_path, monkeypatch, folder):
     deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     (tmp_path / "scans" / "a").mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import Result
@@ -113,6 +114,22 @@ def test_other_settings_do_not_overwrite_an_earlier_sweep(sweep) -> None:
     result = sweep("-b small_cnn --set training.seed=7 -o out", status=1)
     assert "holds a run of other settings" in result.stderr
     assert load_experiment(Path("out/tiny-small_cnn/settings.toml")).training.seed == 42
+
+
+def test_nothing_is_compared_with_an_earlier_run_of_other_settings(sweep) -> None:
+    sweep("--vary training.loss=mae,huber -o out")
+    changed = load_experiment(Path("out/tiny-mae/settings.toml"))
+    changed = changed.model_copy(update={"name": "tiny-mae"})
+    (Path("out/tiny-mae/settings.toml")).unlink()
+    write_experiment(
+        changed.model_copy(update={"training": changed.training.model_copy(update={"seed": 7})}),
+        Path("out/tiny-mae/settings.toml"),
+    )
+    sweep("--vary training.loss=mae,huber -o out", status=1)
+    table = pd.read_csv("out/table.csv").set_index("run")
+    assert "holds a run of other settings" in table.loc["tiny-mae", "error"]
+    assert table.loc["tiny-huber", "validation_mae"] > 0
+    assert np.isnan(table.loc["tiny-huber", "against_first"])
 
 
 def test_a_cross_validation_and_single_runs_do_not_share_a_folder(sweep) -> None:

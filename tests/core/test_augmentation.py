@@ -72,6 +72,18 @@ def test_gray_values_stay_between_black_and_white() -> None:
     assert float(changed.max()) <= 255
 
 
+def test_the_precision_of_the_training_changes_no_image() -> None:
+    augmentation = Augmentation(AugmentationSettings(noise=0, blur=1))
+    pixels = torch.randint(256, (8, 1, 128, 128), dtype=torch.uint8)
+    changed = []
+    for enabled in (False, True):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            changed.append(augmentation({"hand": pixels})["hand"])
+    assert changed[1].dtype == torch.float32
+    assert torch.equal(*changed)
+
+
 def square(side: int) -> torch.Tensor:
     """A white square in the middle of black, (32, 1, side, side); it fills a quarter."""
     image = torch.zeros(32, 1, side, side, dtype=torch.uint8)

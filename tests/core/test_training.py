@@ -24,7 +24,7 @@ from boneage_cli.core.evaluation import evaluate
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.training import Resources, Run, resume, train
 from boneage_cli.datasets.manifest import read_manifest
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -162,6 +162,33 @@ def test_a_run_whose_labels_changed_is_not_resumed(
     (folder / "settings.toml").write_text((demo_run.folder / "settings.toml").read_text())
     with pytest.raises(BoneageError, match="changed since"):
         resume(folder)
+
+
+@pytest.mark.parametrize("change", ["an image", "its proportions"])
+def test_a_run_whose_images_changed_is_not_resumed(
+    change: str, demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
+    run = train(tiny, data, runs=tmp_path / "runs")
+    if change == "an image":
+        one, other, *_ = sorted((data / "train").iterdir())
+        shutil.copyfile(one, other)
+    else:
+        table = pd.read_csv(data / "train.csv").assign(width=100, height=200)
+        table.to_csv(data / "train.csv", index=False)
+    with pytest.raises(BoneageError, match="labels or images changed since"):
+        resume(run.folder)
+
+
+def test_a_foreign_table_of_runs_stays_and_the_run_is_whole(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    (tmp_path / "summary.csv").write_text("someone,else\n1,2\n")
+    with pytest.warns(BoneageWarning, match=r"summary.csv: cannot be read as a table of runs"):
+        run = train(tiny, demo_data, runs=tmp_path)
+    assert (run.folder / "result.json").exists()
+    assert (tmp_path / "summary.csv").read_text() == "someone,else\n1,2\n"
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

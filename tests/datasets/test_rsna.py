@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import openpyxl
+import pandas as pd
 import pytest
 
 from boneage_cli.datasets.manifest import read_manifest
@@ -61,8 +62,7 @@ def contents(png) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture
-def archives(contents) -> list[Archive]:
+def listed(contents) -> list[Archive]:
     """What RSNA's list says, for the tiny archives; as there, one digest is not known."""
     return [
         replace(
@@ -72,6 +72,11 @@ def archives(contents) -> list[Archive]:
         )
         for archive in ARCHIVES
     ]
+
+
+@pytest.fixture
+def archives(contents) -> list[Archive]:
+    return listed(contents)
 
 
 @pytest.fixture
@@ -159,6 +164,24 @@ def test_archives_stay_unless_told_otherwise(fetch, tmp_path):
     fetch(splits=["train"], keep_archives=False)
     assert [file.name for file in (tmp_path / "rsna" / "archives").iterdir()] == [
         "Bone+Age+Test+Set.zip"
+    ]
+
+
+def test_what_fits_nothing_is_listed_of_all_splits(fetch, contents, png, tmp_path):
+    contents["Bone+Age+Training+Set+Annotations.zip"] = zipped(
+        {"train.csv": "id,boneage,male\n1377,180,False\n1378,12,False\n1379,94,False\n"}
+    )
+    contents["Bone+Age+Test+Set.zip"] = zipped(
+        {
+            "Bone Age Test Set/test.csv": "id,boneage,male\n4360,168,True\n9999,12,True\n",
+            "Bone Age Test Set/Test Set Images/4360.png": png(4360),
+        }
+    )
+    fetch(archives=listed(contents))
+    table = pd.read_csv(tmp_path / "rsna" / "unmatched.csv")
+    assert sorted(zip(table["id"], table["problem"], strict=True)) == [
+        (1380, "image without a bone age"),
+        (9999, "label without an image"),
     ]
 
 

@@ -121,6 +121,30 @@ def test_a_network_with_another_head_lends_its_encoder_only(tmp_path: Path) -> N
     assert torch.equal(fresh.heads["age"].linear.weight, head)
 
 
+def test_a_head_of_another_kind_is_not_taken(tmp_path: Path) -> None:
+    linear = Network(("hand",), backbone="small_cnn", channels=(4, 8), head="linear")
+    sigmoid = Network(("hand",), backbone="small_cnn", channels=(4, 8), head="sigmoid")
+    save_file(linear.state_dict(), tmp_path / "linear.safetensors")
+    assert load_pretrained(sigmoid, str(tmp_path / "linear.safetensors")).endswith(
+        "; the head starts anew"
+    )
+
+
+def test_gray_values_are_normalised_as_the_settings_say_whatever_weights_are_taken(
+    tmp_path: Path,
+) -> None:
+    trained = Network(("hand",), backbone="small_cnn", channels=(4, 8), normalisation="imagenet")
+    fresh = Network(("hand",), backbone="small_cnn", channels=(4, 8), normalisation="unit")
+    own = {name: value.clone() for name, value in fresh.normalise.state_dict().items()}
+    save_file(trained.state_dict(), tmp_path / "best.safetensors")
+    assert "anew" not in load_pretrained(fresh, str(tmp_path / "best.safetensors"))
+    assert same_encoder(fresh, trained)
+    kept = fresh.normalise.state_dict()
+    assert own
+    assert all(torch.equal(value, kept[name]) for name, value in own.items())
+    assert not torch.equal(*(net.normalise["hand"].mean for net in (trained, fresh)))
+
+
 def test_a_network_of_one_view_lends_its_encoder_to_that_view(tmp_path: Path) -> None:
     trained, fresh = network("hand"), network("hand", "carpal")
     save_file(trained.state_dict(), tmp_path / "global.safetensors")

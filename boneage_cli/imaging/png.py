@@ -1,0 +1,56 @@
+"""Pixels as PNG files, whole or not at all."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from boneage_cli.files import whole_file
+
+# Signature and header (PNG specification, section 5), which every other chunk comes after.
+_HEADER = 33
+
+
+def encode_png(pixels: np.ndarray, *, quickly: bool = False) -> bytes:
+    """A PNG file's content.
+
+    Args:
+        pixels: Gray (H, W), or blue, green and red (H, W, 3), uint8 or uint16.
+        quickly: For one that is read again at once: speed matters, size does not.
+    """
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if quickly else []
+    return cv2.imencode(".png", pixels, options)[1].tobytes()
+
+
+def write_png(path: Path, pixels: np.ndarray, note: str | None = None) -> None:
+    """Writes a PNG file; OpenCV's own writer leaves a part of one where the disk is full.
+
+    Args:
+        path: The file.
+        pixels: As in ``encode_png``.
+        note: A line that the file carries, see ``has_note``.
+    """
+    content = encode_png(pixels)
+    chunk = b"" if note is None else _chunk(note)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content[:_HEADER] + chunk + content[_HEADER:])
+
+
+def has_note(path: Path, note: str) -> bool:
+    """Whether there is a PNG file that was written with this note."""
+    chunk = _chunk(note)
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEADER + len(chunk))[_HEADER:] == chunk
+    except OSError:
+        return False
+
+
+def _chunk(note: str) -> bytes:
+    # Section 11.3.3.2: a keyword, a zero byte, and the text.
+    body = b"tEXtComment\0" + note.encode("latin-1")
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
