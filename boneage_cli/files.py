@@ -43,7 +43,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Args:
         path: The file to write; its folder is made where it is missing.
     """
-    target = Path(path)
+    # What a link leads to is written, and the link stays.
+    target = Path(path).resolve()
     if target.exists() and not target.is_file():
         # A pipe or /dev/null is written to; renaming a file over it would destroy it.
         yield target

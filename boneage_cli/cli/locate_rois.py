@@ -182,7 +182,7 @@ def locate_rois(
     read (each is named, the others are cropped), 2 when the command line or
     the data make no sense.
     """
-    from boneage_cli.core.inputs import cases
+    from boneage_cli.core.inputs import cases, check_pictures
     from boneage_cli.core.rois import RoiSettings, locate_dataset_rois, locate_rois
     from boneage_cli.datasets.manifest import find_dataset
 
@@ -204,7 +204,9 @@ def locate_rois(
         model=model,
     )
     if inputs and output is not None:
-        found = cases([str(path) for path in inputs])
+        names = [str(path) for path in inputs]
+        check_pictures(output, names, "place with --output")
+        found = cases(names)
         results = [
             locate_rois(
                 found,

@@ -23,6 +23,7 @@ from boneage_cli.cli.options import (
     WorkersOption,
     model_paths,
 )
+from boneage_cli.errors import BoneageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -198,18 +199,17 @@ def predict(
     import sys
     from contextlib import closing
 
-    from boneage_cli.core.ages import parse_age
+    from boneage_cli.core.ages import parse_childs_age
     from boneage_cli.core.inputs import cases, check_output, count_cases, may_state_sex
     from boneage_cli.core.output import write_predictions
     from boneage_cli.core.prediction import Predictor
-    from boneage_cli.errors import BoneageError
     from boneage_cli.progress import track
 
     names = [str(path) for path in inputs]
     if output is not None:
         check_output(output, names)
     male = None if sex is None else sex in (Sex.M, Sex.male)
-    unrolled = cases(names, male, None if age is None else parse_age(age))
+    unrolled = cases(names, male, None if age is None else parse_childs_age(age))
     predictor = Predictor.load(model_paths(model), device.value, precision.value, backend.value)
     if not model:
         error_console.print(f"model: {predictor.description}", markup=False)
@@ -289,6 +289,10 @@ def _letter(male: bool) -> str:
 
 def _style_by_ending(output: Path | None) -> str:
     ending = output.suffix.lower().lstrip(".") if output else ""
+    if ending in ("jsonl", "ndjson", "tsv", "xls", "xlsx", "xml", "yaml", "parquet", "html", "pdf"):
+        raise BoneageError(
+            f"--output {output}: ages are written as text, csv or json; name it .txt, .csv or .json"
+        )
     return ending if ending in ("csv", "json") else "text"
 
 

@@ -60,7 +60,7 @@ def recalibrate(
     from boneage_cli.core.recalibration import recalibrate as fit
     from boneage_cli.core.runs import SHIPPED_MODEL
 
-    check_output(output, [str(table)])
+    check_output(output, [str(table)], text=False)
     result = fit(model or SHIPPED_MODEL, list(cases([str(table)])), output, device=device.value)
     for reason in result.skipped:
         warn(f"left out: {reason}")

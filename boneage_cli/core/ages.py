@@ -7,6 +7,8 @@ import re
 from boneage_cli.errors import BoneageError
 
 MONTHS_PER_YEAR = 12
+# No patient is older, months.
+_OLDEST = 1500
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _AGE = re.compile(
@@ -44,3 +46,15 @@ def parse_age(text: str) -> float:
         )
     months = float(match["years"] or 0) * MONTHS_PER_YEAR + float(match["months"] or 0)
     return -months if match["sign"] else months
+
+
+def parse_childs_age(text: str) -> float:
+    """Reads how old a child is, in months, see ``parse_age``.
+
+    Raises:
+        BoneageError: The text is no age, or nobody is as old.
+    """
+    months = parse_age(text)
+    if not 0 <= months <= _OLDEST:
+        raise BoneageError(f"--age {text}: nobody is {months:g} months old; write 10y 6m, or 126")
+    return months

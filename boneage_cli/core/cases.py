@@ -24,6 +24,7 @@ class Case:
         id: The image's name in a table, where it has one.
         age: The child's chronological age in months; None to take what the file says.
         known: The bone age that somebody read, in months, where a table tells it.
+        error: What is wrong with what was said of it; it is answered with that alone.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Case:
     id: str | None = None
     age: float | None = None
     known: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ give the same figures.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,8 +23,9 @@ from boneage_cli.core.cases import Case
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import OUT_OF_FOLD, write_json
+from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
 from boneage_cli.datasets.manifest import true_aspects
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file, writing
 from boneage_cli.progress import track
 
@@ -236,6 +238,13 @@ def evaluate_predictions(
         )
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
     age = float(true.mean()) if yardstick is None else yardstick
+    if look_like_years(true, predicted):
+        warnings.warn(
+            f"known ages from {true.min():g} to {true.max():g} look like years, and would have to "
+            "be months: the errors are no errors",
+            BoneageWarning,
+            stacklevel=2,
+        )
 
     def grouped(groups: Iterable[tuple[str, np.ndarray]]) -> dict[str, Metrics]:
         return {
@@ -258,6 +267,16 @@ def evaluate_predictions(
         refused=None if refused is None else dict(refused),
         about=dict(about or {}),
     )
+
+
+def look_like_years(known: np.ndarray, predicted: np.ndarray) -> bool:
+    """Whether known ages are as small as if they were years, and predicted ones are not.
+
+    Args:
+        known: Months, as somebody says, (n,), n at least 1.
+        predicted: Months, (n,). Of infants they are small as well.
+    """
+    return bool(known.max() <= YEARS_AT_MOST and predicted.mean() > 4 * known.mean())
 
 
 def compute_metrics(true: np.ndarray, predicted: np.ndarray) -> Metrics:

@@ -18,12 +18,15 @@ import torch
 
 from boneage_cli.core.ages import years_and_months
 from boneage_cli.core.cases import Prediction
+from boneage_cli.core.inputs import check_pictures
 from boneage_cli.core.overlay import HeatMap, overlay
 from boneage_cli.core.prediction import SEX_UNKNOWN, Predictor
 from boneage_cli.core.saliency import grad_cam, onto_radiograph, scaled
+from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import Landmarks, Points
+from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import Matrix
@@ -176,12 +179,7 @@ class Explanations:
         self.pictures = 0
         self.errors: list[str] = []
         self._names: Counter[str] = Counter()
-        for name in inputs:
-            if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
-                raise BoneageError(
-                    f"{folder}: lies in {name}, so that its pictures would be predicted as well; "
-                    "choose another place with --explain"
-                )
+        check_pictures(folder, inputs, _OPTION)
         with writing(folder, _OPTION):
             # A radiograph of the same name must never be replaced by its picture.
             if folder.is_dir() and any(folder.iterdir()) and not self._is_ours():
@@ -210,7 +208,7 @@ class Explanations:
                 self.errors.append(str(error))
                 continue
             picture = self.explainer.draw(radiograph, prediction.months, prediction.male)
-            self._write(picture, Path(prediction.case.path).stem)
+            self._write(picture, image_stem(prediction.case.path))
 
     def _write(self, picture: np.ndarray, stem: str) -> None:
         name = stem
@@ -218,12 +216,8 @@ class Explanations:
             self._names[stem] += 1
             name = f"{stem}-{self._names[stem]}"
         self._names[name] += 1
-        _, encoded = cv2.imencode(".png", picture)
-        with (
-            writing(self.folder, _OPTION),
-            whole_file(self.folder / f"{name}.png") as temporary,
-        ):
-            temporary.write_bytes(encoded.tobytes())
+        with writing(self.folder, _OPTION):
+            write_png(self.folder / f"{name}.png", picture)
         self.pictures += 1
 
     def _is_ours(self) -> bool:

@@ -2,7 +2,8 @@
 
 Everything is read as it is needed, so a list of a million paths takes no more memory than a short
 one. Text lists are the ones of S3, one path a line; blank lines and lines that start with ``#`` are
-left out. Tables are CSV files with a header in any of the dialects in use for RSNA's data.
+left out. Tables are CSV files with a header in any of the dialects in use for RSNA's data. Both may
+be UTF-8, UTF-16 or Windows-1252.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +25,7 @@ from boneage_cli.core.ages import MONTHS_PER_YEAR
 from boneage_cli.core.cases import Case
 from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS, whole_id
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 
 STANDARD_INPUT = "-"
 TABLE_SUFFIXES = (".csv", ".tsv")
@@ -35,7 +37,13 @@ _OWN_HEADINGS = {
     "folder": ("dir", "folder", "directory"),
     "age_months": ("agemonths",),
     "age_years": ("ageyears",),
+    "age": ("age",),
 }
+# Which months or years the child's age is told in, by the columns that do.
+_AGES = {"age_months": 1, "age_years": MONTHS_PER_YEAR}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# Pictures that nobody here reads; a folder's are told of.
+_OTHER_PICTURES = (".bmp", ".gif", ".jp2", ".j2k", ".jpf", ".heic", ".heif", ".avif", ".jxl")
 
 
 def cases(
@@ -53,16 +61,23 @@ def cases(
 
     Returns:
         An iterator over cases. A named file that does not exist is a case like any other: reading
-        it fails, and says so.
+        it fails, and says so. A row whose cells make no sense is a case with an ``error``.
 
     Raises:
         BoneageError: At once if an input does not exist or a table lacks a needed column; while
-            iterating if a table's cell makes no sense, or an input turns out to be empty.
+            iterating if an input turns out to be empty, or is no CSV table.
     """
     sources = [(text, _kind(text)) for text in inputs]
     for text, kind in sources:
         if kind == "table":
-            _read_header(text)
+            columns = _read_header(text).columns
+            if "age" in columns and not columns.keys() & _AGES.keys():
+                warnings.warn(
+                    f"{text}: its column age is left alone, as it could be months or years; call "
+                    "it age_months or age_years",
+                    BoneageWarning,
+                    stacklevel=2,
+                )
     found = _unroll(sources, male)
     return found if age is None else _of_age(found, age)
 
@@ -93,7 +108,7 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
     for text in inputs:
         kind = _kind(text)
         if kind == "stdin" or (
-            kind == "table" and {"male", "female"} & _read_header(text).names.keys()
+            kind == "table" and {"male", "female"} & _read_header(text).columns.keys()
         ):
             return True
         with closing(_unroll([(text, kind)], None)) as found:
@@ -102,8 +117,13 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
     return False
 
 
-def check_output(output: Path, inputs: Sequence[str]) -> None:
-    """Refuses to write over what is read: an input, or what its name says is an image.
+def check_output(output: Path, inputs: Sequence[str], *, text: bool = True) -> None:
+    """Refuses to write over what is read: an input, an image, or whatever else is no text.
+
+    Args:
+        output: The file that is to be written.
+        inputs: What is read.
+        text: Whether text will be written, which replaces nothing but text.
 
     Raises:
         BoneageError: The output is one of these.
@@ -111,9 +131,35 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
     if output.suffix.lower() in IMAGE_SUFFIXES:
         raise BoneageError(f"--output {output}: is named like an image; name a file for the ages")
     if output.exists() and any(
-        Path(text).exists() and output.samefile(text) for text in inputs if text != STANDARD_INPUT
+        Path(name).exists() and output.samefile(name) for name in inputs if name != STANDARD_INPUT
     ):
         raise BoneageError(f"--output {output}: is an input as well; choose another name")
+    if text and output.is_file():
+        with suppress(OSError), output.open("rb") as file:
+            if b"\0" in file.read(4096):
+                raise BoneageError(
+                    f"--output {output}: is there already and holds no text, but an image or a "
+                    "model maybe; choose another name"
+                )
+
+
+def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
+    """Refuses to put pictures into a folder of radiographs, whose part they would be taken for.
+
+    Args:
+        folder: Where the pictures go.
+        inputs: Where the radiographs come from.
+        option: The option that chose the folder.
+
+    Raises:
+        BoneageError: The folder is one of the inputs, or lies in one.
+    """
+    for name in inputs:
+        if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
+            raise BoneageError(
+                f"{folder}: lies in {name}, so that its pictures would be taken for radiographs; "
+                f"choose another {option}"
+            )
 
 
 def _kind(text: str) -> Kind:
@@ -143,7 +189,7 @@ def _kind(text: str) -> Kind:
             start = file.read(4096)
     except OSError as error:
         _cannot_read(text, error)
-    return "image" if b"\0" in start else "list"
+    return "image" if b"\0" in start and not start.startswith(_UTF_16) else "list"
 
 
 def _unroll(sources: Sequence[tuple[str, Kind]], male: bool | None) -> Generator[Case, None, None]:
@@ -167,8 +213,7 @@ def _read(text: str, kind: Kind, male: bool | None) -> Iterator[Case]:
     if kind == "image":
         yield Case(path=text, male=male)
     elif kind == "folder":
-        for path in _folder_files(text):
-            yield Case(path=path, male=male)
+        yield from (Case(path=path, male=male, error=error) for path, error in _folder_files(text))
     elif kind == "table":
         yield from _table_cases(text, male)
     else:
@@ -177,13 +222,13 @@ def _read(text: str, kind: Kind, male: bool | None) -> Iterator[Case]:
             yield Case(path=_locate(entry, folders) or entry, male=male)
 
 
-def _folder_files(folder: str) -> Iterator[str]:
-    def refuse(error: OSError) -> NoReturn:
-        _cannot_read(str(error.filename), error)
-
+def _folder_files(folder: str) -> Iterator[tuple[str, str | None]]:
+    """Yields the radiographs of a folder, and at last what in it cannot be opened and why."""
+    closed: list[OSError] = []
+    others: list[str] = []
     # Links to folders are followed, each folder once, so that a link to a parent ends.
     seen = {Path(folder).resolve()}
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=closed.append):
         inner = []
         for name in sorted(folders):
             real = Path(root, name).resolve()
@@ -193,27 +238,48 @@ def _folder_files(folder: str) -> Iterator[str]:
         folders[:] = inner
         for name in sorted(files):
             path = Path(root, name)
-            if not name.startswith(".") and _is_radiograph(path):
-                yield str(path)
+            if name.startswith("."):
+                continue
+            if _is_radiograph(path):
+                yield str(path), None
+            elif path.suffix.lower() in _OTHER_PICTURES:
+                others.append(str(path))
+    for error in closed:
+        yield str(error.filename), f"cannot be read ({error.strerror}); check its permissions"
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        warnings.warn(
+            f"{folder}: left out {others[0]}{more}, of a kind that is not read; save as PNG",
+            BoneageWarning,
+            stacklevel=2,
+        )
 
 
 def _is_radiograph(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     # DICOMDIR, the index of an archive, carries DICOM's mark as well, but no pixels.
-    if not _may_be_dicom(path) or path.name.upper() == "DICOMDIR":
+    if path.name.upper() == "DICOMDIR":
         return False
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError as error:
-        _cannot_read(str(path), error)
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(132)[128:] == b"DICM"
+        # A link to a file that is gone fails by itself; a pipe would be waited for.
+        return path.is_symlink() and _is_named_as_in_archives(path)
+    except OSError:
+        return _is_named_as_in_archives(path)
+
+
+def _is_named_as_in_archives(path: Path) -> bool:
+    # DICOM files are IM000001, or named by their UID, which ends in a number.
+    suffix = path.suffix.lower()
+    return suffix in ("", ".ima") or suffix[1:].isdigit()
 
 
 def _may_be_dicom(path: Path) -> bool:
-    # Archives name DICOM files IM000001 or by their UID, which ends in a number.
     suffix = path.suffix.lower()
-    return suffix in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit()
+    return suffix in (".dcm", ".dicom") or suffix not in IMAGE_SUFFIXES
 
 
 def _list_entries(text: str) -> Iterator[str]:
@@ -229,51 +295,65 @@ def _lines(text: str) -> Generator[str, None, None]:
         for raw in sys.stdin.buffer:
             yield raw.decode("utf-8-sig", errors="surrogateescape")
         return
+    path = Path(text)
     try:
-        with Path(text).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield from file
+        with path.open("rb") as file:
+            wide = file.read(2) in _UTF_16
+        encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+        with path.open(encoding=encoding, errors=errors, newline="") as lines:
+            yield from lines
     except OSError as error:
         _cannot_read(text, error)
 
 
 @dataclass(frozen=True)
 class _Header:
-    names: dict[str, str]  # what a column means: what the table calls it
+    columns: dict[str, list[int]]  # where the columns of each meaning are
+    width: int
     delimiter: str
-    above: int  # blank lines
+    above: int  # lines
 
 
 def _read_header(text: str) -> _Header:
+    above, line, stated = 0, "", ""
     with closing(_lines(text)) as lines:
-        above, line = next(((n, line) for n, line in enumerate(lines) if line.strip()), (0, ""))
-    delimiter = max(",;\t", key=line.count)
+        for line in lines:
+            # What Excel writes to itself.
+            if mark := re.fullmatch(r"sep=(.)\s*", line):
+                stated = mark[1]
+            elif line.strip():
+                break
+            above += 1
+        else:
+            line = ""
+    delimiter = stated or max(",;\t", key=line.count)
     header = next(csv.reader([line], delimiter=delimiter), [])
-    known = {re.sub(r"[\W_]+", "", name.lower()): name for name in header}
-    names = {
-        meaning: next(known[word] for word in words if word in known)
-        for meaning, words in (HEADINGS | _OWN_HEADINGS).items()
-        if any(word in known for word in words)
+    meanings = {
+        word: meaning for meaning, words in (HEADINGS | _OWN_HEADINGS).items() for word in words
     }
-    if "image" not in names and "id" not in names:
+    columns: dict[str, list[int]] = {}
+    for place, name in enumerate(header):
+        if meaning := meanings.get(re.sub(r"[\W_]+", "", name.lower())):
+            columns.setdefault(meaning, []).append(place)
+    if "image" not in columns and "id" not in columns:
         found = ", ".join(name.strip() for name in header) or "nothing"
         raise BoneageError(
             f"{text}: the first line must name a column path, filename, image or id (it has "
             f"{found}); name a plain list of paths .txt"
         )
-    return _Header(names, delimiter, above)
+    return _Header(columns, len(header), delimiter, above)
 
 
-def _table_rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields each row's line number and its cells by what they mean."""
+def _table_rows(text: str) -> Iterator[tuple[int, list[str], _Header]]:
+    """Yields each row's line number and cells; rows without any are left out."""
     header = _read_header(text)
-    lines = islice(_lines(text), header.above, None)
-    reader = csv.DictReader(lines, delimiter=header.delimiter)
+    reader = csv.reader(islice(_lines(text), header.above, None), delimiter=header.delimiter)
     try:
+        next(reader)
         for row in reader:
-            yield (
-                header.above + reader.line_num,
-                {meaning: (row[name] or "").strip() for meaning, name in header.names.items()},
-            )
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield header.above + reader.line_num, cells, header
     except csv.Error as error:
         line = header.above + reader.line_num
         raise BoneageError(
@@ -283,50 +363,73 @@ def _table_rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
     table = Path(text)
-    for number, row in _table_rows(text):
+    for number, cells, header in _table_rows(text):
         where = f"{text}, line {number}"
-        id = whole_id(row.get("id", ""))
-        name = row.get("image") or id
+        row = {
+            meaning: [cells[place] for place in places if place < len(cells) and cells[place]]
+            for meaning, places in header.columns.items()
+        }
+        id = whole_id(_first(row, "id"))
+        name = _first(row, "image") or id
         if not name:
-            raise BoneageError(f"{where}: neither a path nor an id; fill it in or delete the line")
-        folder = row.get("folder")
+            problem = f"{where}: neither a path nor an id; fill it in or delete the line"
+            yield Case(path=where, error=problem)
+            continue
+        folder = _first(row, "folder")
         folders: list[Path | None] = (
             [Path(folder), table.parent / folder]
             if folder
             else [None, table.parent, table.with_suffix("")]
         )
-        yield Case(
-            path=_locate(name, folders, _ANY_SUFFIX) or str(Path(folder or "", name)),
-            male=_sex(where, row, male),
-            aspect=_aspect(where, row),
-            id=id or None,
-            age=_age(where, row),
-            known=PARSERS["boneage"](where, row["boneage"]) if "boneage" in row else None,
-        )
+        path = _locate(name, folders, _ANY_SUFFIX) or str(Path(folder, name))
+        case = Case(path=path, male=male, id=id or None)
+        try:
+            if any(cells[header.width :]):
+                raise BoneageError(
+                    f"{where}: {len(cells)} cells under {header.width} headings; put cells that "
+                    "hold a comma in quotes"
+                )
+            yield replace(
+                case,
+                male=_sex(where, row, male),
+                aspect=_aspect(where, row),
+                age=_age(where, row),
+                known=PARSERS["boneage"](where, _first(row, "boneage")),
+            )
+        except BoneageError as error:
+            # The others are answered all the same.
+            yield replace(case, error=str(error))
 
 
-def _sex(where: str, row: dict[str, str], default: bool | None) -> bool | None:
-    stated = [PARSERS[name](where, row[name]) for name in ("male", "female") if name in row]
-    return next((male for male in stated if male is not None), default)
+def _first(row: Mapping[str, Sequence[str]], meaning: str) -> str:
+    return next(iter(row.get(meaning, ())), "")
 
 
-def _age(where: str, row: dict[str, str]) -> float | None:
-    for name, months in (("age_months", 1), ("age_years", MONTHS_PER_YEAR)):
-        if text := row.get(name):
-            try:
-                age = float(text) * months
-            except ValueError:
-                age = math.nan
-            if not 0 <= age < math.inf:
-                raise BoneageError(f"{where}: {name} '{text}' is no age; mend it or leave it empty")
-            return age
+def _sex(where: str, row: Mapping[str, Sequence[str]], default: bool | None) -> bool | None:
+    stated = {
+        PARSERS[name](where, text) for name in ("male", "female") for text in row.get(name, ())
+    } - {None}
+    if len(stated) > 1:
+        raise BoneageError(f"{where}: two columns contradict each other on the sex; mend one")
+    return next(iter(stated), default)
+
+
+def _age(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
+    for name, months in _AGES.items():
+        text = _first(row, name)
+        try:
+            number = PARSERS["boneage"](where, text)
+        except BoneageError:
+            number = math.nan
+        if number is not None and not 0 <= number < math.inf:
+            raise BoneageError(f"{where}: {name} '{text}' is no age; mend it or leave it empty")
+        if number is not None:
+            return float(number * months)
     return None
 
 
-def _aspect(where: str, row: dict[str, str]) -> float | None:
-    width, height = (
-        PARSERS[name](where, row[name]) if name in row else None for name in ("width", "height")
-    )
+def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
+    width, height = (PARSERS[name](where, _first(row, name)) for name in ("width", "height"))
     if width is None or height is None:
         return None
     if not (0 < width < math.inf and 0 < height < math.inf):
@@ -343,13 +446,23 @@ def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] =
     A name found in the current folder (None) is given back as it was written.
     """
     endings = [""] if name.lower().endswith(IMAGE_SUFFIXES) else ["", *suffixes]
-    for folder in folders:
-        for ending in endings:
-            # pathlib takes several times as long, which tells in a list of a million.
-            path = os.path.join(folder or "", name + ending)  # noqa: PTH118
-            if os.path.isfile(path):  # noqa: PTH113
-                return path
+    for spelling in _spellings(name):
+        for folder in folders:
+            for ending in endings:
+                # pathlib takes several times as long, which tells in a list of a million.
+                path = os.path.join(folder or "", spelling + ending)  # noqa: PTH118
+                if os.path.isfile(path):  # noqa: PTH113
+                    return path
     return None
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as its bytes are, and as Windows-1252 reads them if they are no UTF-8."""
+    yield name
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        yield os.fsencode(name).decode("cp1252", errors="replace")
 
 
 def _cannot_read(path: str, error: OSError) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import Any
 from boneage_cli.core.ages import years_and_months
 from boneage_cli.core.cases import REASONS, Prediction
 from boneage_cli.core.growth import REFERENCE, deviation_score
+from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 
 COLUMNS = (
@@ -36,7 +37,8 @@ def write_predictions(
         output: The file, which appears when all is written; None for standard output.
 
     Raises:
-        BoneageError: The file cannot be written.
+        BoneageError: The file or standard output cannot be written.
+        BrokenPipeError: Whoever read standard output reads no more.
     """
     chunks = FORMATS[style](predictions)
     if output is None:
@@ -130,10 +132,19 @@ FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {
 
 
 def _write_stream(chunks: Iterable[str]) -> None:
+    if sys.stdout is None:
+        raise BoneageError("standard output is closed; name a file with --output")
     # File names may hold bytes that are no UTF-8; they leave as they came.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     for chunk in chunks:
-        sys.stdout.write(chunk)
-        # A reader at the other end of a pipe gets each line when it is known.
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(chunk)
+            # A reader at the other end of a pipe gets each line when it is known.
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise BoneageError(
+                f"standard output cannot be written ({error.strerror}); name a file with --output"
+            ) from None

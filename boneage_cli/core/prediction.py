@@ -326,6 +326,8 @@ class Predictor:
         return None
 
     def _prepare(self, case: Case) -> _Prepared:
+        if case.error is not None:
+            return _Prepared(case, None, None, case.error)
         try:
             radiograph = read_radiograph(case.path, aspect=case.aspect)
             male = radiograph.male if case.male is None else case.male

@@ -16,10 +16,10 @@ import pandas as pd
 
 from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
 from boneage_cli.core.cases import Case
-from boneage_cli.core.evaluation import Estimate, mean_interval
+from boneage_cli.core.evaluation import Estimate, look_like_years, mean_interval
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
+from boneage_cli.core.runs import bundles_at
 from boneage_cli.datasets.findings import OLDEST
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
@@ -81,13 +81,14 @@ def recalibrate(
     bundle = load_as_one(model)
     if bundle.correction:
         raise BoneageError(f"{model}: has a correction already; start from the bundle without it")
-    if output.exists() and output.samefile(model):
+    if output.exists() and any(map(output.samefile, bundles_at(model))):
         raise BoneageError(f"--output {output}: is the model itself; choose another name")
+    once = _once(cases)
     found = list(
         track(
-            Predictor([bundle], device).predict_files(cases),
+            Predictor([bundle], device).predict_files(once),
             description="predict",
-            total=len(cases),
+            total=len(once),
         )
     )
     skipped, rows = [], []
@@ -105,8 +106,7 @@ def recalibrate(
             rows.append(("M" if male else "F", prediction.months, case.known))
     table = pd.DataFrame(rows, columns=["sex", "predicted", "true"])
     ages = table["true"]
-    # Infants are as young as that, but then the model finds them young as well.
-    if ages.max() <= YEARS_AT_MOST and table["predicted"].mean() > 4 * ages.mean():
+    if len(table) and look_like_years(ages.to_numpy(), table["predicted"].to_numpy()):
         raise BoneageError(
             f"known ages from {ages.min():g} to {ages.max():g} look like years; give months"
         )
@@ -153,6 +153,19 @@ def recalibrate(
             output,
         )
     return replace(result, written=output)
+
+
+def _once(cases: Sequence[Case]) -> list[Case]:
+    """Each radiograph once, with the mean of its readings, so that no two parts have it."""
+    listed: dict[tuple[Path, bool | None], list[Case]] = {}
+    for case in cases:
+        listed.setdefault((Path(case.path).resolve(), case.male), []).append(case)
+    merged = []
+    for first, *others in listed.values():
+        readings = [each.known for each in (first, *others) if each.known is not None]
+        known = sum(readings) / len(readings) if readings else None
+        merged.append(replace(first, known=known) if others else first)
+    return merged
 
 
 def _calibration(bundle: Bundle, site: pd.DataFrame, sexes: Sequence[str]) -> Calibration | None:

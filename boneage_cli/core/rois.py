@@ -9,8 +9,9 @@ A folder of crops holds::
     digests.csv                         which file had which content when
 
 A row's ``key`` is a digest of all that decides its crops: the settings, the network that places the
-regions, and the image. A crop without a row, or whose row has another key, is made anew; rows go
-before their crops change and come after them, so that nothing half-made is ever taken for whole.
+regions, the code, and the image. A crop without a row, or whose row has another key, is made anew;
+rows go before their crops change and come after them, so that nothing half-made is ever taken for
+whole.
 """
 
 from __future__ import annotations
@@ -28,22 +29,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import cv2
 import numpy as np
 import pandas as pd
 
+from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.cases import Case
 from boneage_cli.core.evaluation import manifest_cases
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator
 from boneage_cli.core.overlay import HeatMap, overlay
-from boneage_cli.core.prediction import Case
 from boneage_cli.core.runs import BUNDLE, write_json
 from boneage_cli.core.saliency import THRESHOLD, AgeSaliency, place_regions
-from boneage_cli.datasets.cache import content_digests
+from boneage_cli.datasets.cache import DIGESTS, content_digests
+from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
+from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import (
@@ -75,8 +78,10 @@ COLUMNS = (
     "error",
     "key",
 )
-# Raised when crops change in a way that neither settings nor networks tell.
-FORMAT = 3
+_CODE = (
+    IMAGING,
+    *(Path(__file__).with_name(name) for name in ("rois.py", "landmarks.py", "saliency.py")),
+)
 # The table is written at least so often, so that a killed run loses little, seconds.
 _SAVE_EVERY = 5.0
 # Each look at the files' contents, so that it shows progress.
@@ -140,7 +145,7 @@ class RoiSettings:
             else {"heatmap_threshold": self.heatmap_threshold}
         )
         return {
-            "format": FORMAT,
+            "code_sha256": code_digest(*_CODE),
             "method": self.method,
             "size": self.size,
             **own,
@@ -308,7 +313,7 @@ def locate_rois(
     named = _named(cases)
     with writing(folder, "place with --output"):
         _claim(folder)
-        keys = _keys(named, described, folder / "digests.csv", workers)
+        keys = _keys(named, described, folder / DIGESTS, workers)
         earlier = _read_table(folder)
         paths = {identity: _path(case, relative_to) for identity, case in named.items()}
         rows = {
@@ -410,6 +415,8 @@ class _Job:
         rows: dict[str, Row] = {}
         for identity, case in batch.items():
             try:
+                if case.error is not None:
+                    raise BoneageError(case.error)
                 radiographs[identity] = read_radiograph(case.path, aspect=case.aspect)
             except BoneageError as error:
                 rows[identity] = self._row(identity) | {"error": str(error)}
@@ -418,10 +425,10 @@ class _Job:
         found = self.locator.locate(list(radiographs.values()))
         for (identity, radiograph), regions in zip(radiographs.items(), found, strict=True):
             for region, pixels in self._cut(radiograph, regions).items():
-                _write_png(_file(self.folder, region, identity), pixels)
+                write_png(_file(self.folder, region, identity), pixels)
             picture = _file(self.folder, HEAT_MAPS, identity)
             if self.save_heatmaps:
-                _write_png(picture, draw_regions(radiograph, regions))
+                write_png(picture, draw_regions(radiograph, regions))
             else:
                 # One of earlier settings would be wrong now.
                 picture.unlink(missing_ok=True)
@@ -495,7 +502,7 @@ def _named(cases: Iterable[Case]) -> dict[str, Case]:
     """The radiographs by the names of their crops, which are different and name no folder."""
     named: dict[str, Case] = {}
     for case in cases:
-        stem = re.sub(r"[/\\\0]", "_", case.id or Path(case.path).stem)
+        stem = re.sub(r"[/\\\0]", "_", case.id or image_stem(case.path))
         name, number = stem, 2
         while name in named:
             name, number = f"{stem}-{number}", number + 1
@@ -580,9 +587,3 @@ def _files(folder: Path, identity: str, with_picture: bool) -> list[Path]:
 
 def _file(folder: Path, name: str, identity: str) -> Path:
     return folder / name / f"{identity}.png"
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    _, encoded = cv2.imencode(".png", pixels)
-    with whole_file(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())

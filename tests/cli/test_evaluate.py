@@ -77,6 +77,12 @@ def test_the_validation_split_is_taken_where_the_test_split_has_no_ages(evaluate
     assert "known bone age" in evaluate(f"--data {data} --split test", status=2).stderr
 
 
+def test_ages_in_years_are_told_of(evaluate, data):
+    table = pd.read_csv(data / "test.csv")
+    (table.assign(boneage=table["boneage"] / 12)).to_csv(data / "test.csv", index=False)
+    assert "look like years" in evaluate(f"--data {data} --split test").stderr
+
+
 def test_a_radiograph_that_failed_is_named_counted_and_written(evaluate, data):
     table = pd.read_csv(data / "test.csv")
     (data / table["path"][0]).write_bytes(b"not an image")

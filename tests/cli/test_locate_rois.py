@@ -64,6 +64,14 @@ def test_a_split_of_a_data_set_is_cropped_beside_it(app: typer.Typer, demo_data:
     assert str(folder) in again.output
 
 
+@pytest.mark.parametrize("place", [".", "crops"])
+def test_crops_do_not_go_among_the_radiographs(app: typer.Typer, hands: Path, place: str):
+    result = run(app, hands, "--output", hands / place)
+    assert result.exit_code == 2
+    assert "would be taken for radiographs" in " ".join(result.stderr.split())
+    assert len(list(hands.iterdir())) == 2
+
+
 def test_any_images_are_cropped_by_an_age_model(
     app: typer.Typer, hands: Path, tiny: Experiment, tmp_path: Path
 ):

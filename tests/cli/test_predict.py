@@ -171,6 +171,70 @@ def test_nothing_that_is_read_is_written_over(predict, line):
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("line", ["arch -o arch/IM0001", "list.txt -o arch/IM0001"])
+def test_a_radiograph_that_an_input_leads_to_is_not_written_over(predict, hands, line):
+    Path("arch").mkdir()
+    as_dicom(hands / "hands" / "a.png", Path("arch/IM0001"), "F")
+    Path("list.txt").write_text("arch/IM0001\n")
+    before = Path("arch/IM0001").read_bytes()
+    assert "holds no text" in predict(line, status=2).stderr
+    assert Path("arch/IM0001").read_bytes() == before
+
+
+def test_an_output_that_is_a_link_leads_to_the_ages(predict):
+    Path("kept").mkdir()
+    Path("ages.csv").symlink_to("kept/ages.csv")
+    predict("hands --sex M -o ages.csv")
+    assert Path("ages.csv").is_symlink()
+    assert len(rows(Path("kept/ages.csv").read_text())) == 3
+
+
+@pytest.mark.parametrize("name", ["ages.jsonl", "ages.xlsx", "ages.tsv"])
+def test_an_ending_that_promises_another_format_is_refused(predict, name):
+    assert "name it .txt, .csv or .json" in predict(f"hands --sex M -o {name}", status=2).stderr
+    assert not Path(name).exists()
+    predict(f"hands --sex M -o {name} --format csv")
+
+
+def test_a_bad_row_of_a_table_is_an_error_row_and_the_others_are_predicted(predict):
+    Path("list.csv").write_text("path,sex\nhands/a.png,M\nhands/b.png,X\nhands/c.png,F\n,\n")
+    result = predict("list.csv --format csv", status=1)
+    first, bad, last = rows(result.stdout)
+    assert first["months"]
+    assert last["months"]
+    assert (bad["path"], bad["months"]) == ("hands/b.png", "")
+    assert "list.csv, line 3: sex 'X' is not understood" in bad["error"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_at_the_other_end_is_told_in_one_line(hands, demo_bundle):
+    command = [sys.executable, "-m", "boneage_cli", "predict", "hands/a.png", "--sex", "M"]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [*command, "--model", str(demo_bundle), "--device", "cpu"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 2
+    assert "standard output cannot be written (No space left on device)" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_command_that_is_told_to_end_leaves_nothing_half_written(hands, demo_bundle):
+    Path("list.txt").write_text("hands/a.png\n" * 20_000)
+    command = [sys.executable, "-m", "boneage_cli", "predict", "list.txt", "--sex", "M"]
+    process = subprocess.Popen(
+        [*command, "--model", str(demo_bundle), "--device", "cpu", "-o", "out/ages.csv"]
+    )
+    while not (Path("out").is_dir() and any(Path("out").iterdir())):
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait() == 143
+    assert not list(Path("out").iterdir())
+
+
 def test_several_models_are_averaged(predict, demo_bundle):
     Path("copy.safetensors").write_bytes(demo_bundle.read_bytes())
     one = predict("hands/a.png --sex M --format csv")
@@ -284,6 +348,11 @@ def test_an_age_that_makes_no_sense_is_refused(predict):
     assert "'ten' is no age" in predict("hands/a.png -s F --age ten", status=2).stderr
 
 
+@pytest.mark.parametrize("age", ["-5", "2000y"])
+def test_an_age_that_nobody_has_is_refused(predict, age):
+    assert "nobody is" in predict(f"hands/a.png -s F --age={age}", status=2).stderr
+
+
 def pictures(folder: str) -> dict[str, np.ndarray]:
     return {path.stem: cv2.imread(str(path)) for path in sorted(Path(folder).glob("*.png"))}
 
@@ -332,6 +401,16 @@ def test_pictures_of_one_name_do_not_replace_each_other_but_those_of_an_earlier_
         found = pictures("why")
         assert sorted(found) == ["a", "a-2", "a-2-2"]
         assert len({picture.tobytes() for picture in found.values()}) == 3
+
+
+def test_pictures_of_files_named_by_their_uids_are_told_apart(predict, hands):
+    for number in (7, 8):
+        as_dicom(hands / "hands" / "a.png", Path(f"1.2.840.5.{number}"), "F")
+    predict("1.2.840.5.7 1.2.840.5.8 --explain why")
+    assert {path.name for path in Path("why").glob("*.png")} == {
+        "1.2.840.5.7.png",
+        "1.2.840.5.8.png",
+    }
 
 
 def test_a_folder_that_pictures_must_not_go_to_is_refused_in_one_line(predict):

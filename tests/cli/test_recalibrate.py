@@ -15,6 +15,7 @@ from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.intervals import calibrate
 from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.training import Run
 from boneage_cli.datasets.manifest import read_manifest
 
 
@@ -172,9 +173,35 @@ def test_a_site_too_small_for_intervals_leaves_none_that_would_be_wrong_and_says
     assert "gives no prediction intervals: they need 40 readings" in " ".join(result.stderr.split())
 
 
+def test_a_radiograph_that_is_listed_again_counts_once(recalibrate, hands: pd.DataFrame) -> None:
+    few = read_by_a_site(hands, noise=1).groupby("male").head(15)
+    assert "30 radiographs of known age and sex; a correction needs 20 of a sex" in " ".join(
+        recalibrate(pd.concat([few, few]), status=2).stderr.split()
+    )
+
+
+def test_the_readings_of_one_radiograph_are_averaged(recalibrate, hands: pd.DataFrame) -> None:
+    site = read_by_a_site(hands, noise=1)
+    recalibrate(site)
+    alone = load_bundle(Path("site.safetensors")).correction
+    recalibrate(pd.concat([site.assign(boneage=site["boneage"] + d) for d in (-3, 3)]))
+    twice = load_bundle(Path("site.safetensors")).correction
+    for sex, line in alone.items():
+        assert twice[sex] == pytest.approx(line, abs=1e-3)
+
+
 def test_the_model_itself_is_never_overwritten(recalibrate, hands: pd.DataFrame, demo_bundle: Path):
     Path("site.safetensors").write_bytes(demo_bundle.read_bytes())
     site = read_by_a_site(hands, noise=1)
     result = recalibrate(site, status=2, model=Path("site.safetensors"))
     assert "is the model itself" in result.stderr
     assert Path("site.safetensors").read_bytes() == demo_bundle.read_bytes()
+
+
+def test_the_model_of_a_run_is_never_overwritten(recalibrate, hands: pd.DataFrame, demo_run: Run):
+    # The fixture writes to site.safetensors, which is here the run's own model by another name.
+    before = demo_run.bundle.read_bytes()
+    Path("site.safetensors").symlink_to(demo_run.bundle)
+    result = recalibrate(read_by_a_site(hands, noise=1), status=2, model=demo_run.folder)
+    assert "is the model itself" in result.stderr
+    assert demo_run.bundle.read_bytes() == before

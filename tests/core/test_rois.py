@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +161,15 @@ def test_a_second_call_changes_nothing(cases: list[Case], crops: Path):
     result = locate_rois(cases, crops, KEY_POINTS)
     assert (result.made, result.kept) == (0, 3)
     assert stamps(crops) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' file names are text")
+def test_a_file_name_that_is_no_text_is_as_good_as_any(cases: list[Case], crops: Path):
+    odd = os.fsdecode(os.fsencode(Path(cases[0].path).parent) + b"/r\xf6ntgen.png")
+    Path(cases[0].path).rename(odd)
+    for made, kept in ((1, 0), (0, 1)):
+        result = locate_rois([Case(odd)], crops, KEY_POINTS)
+        assert (result.made, result.kept) == (made, kept)
 
 
 def test_an_image_that_changed_is_cropped_again_and_no_other(cases: list[Case], crops: Path):
