@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table
-from boneage_cli.cli.options import Split, WorkersOption
+from boneage_cli.cli.options import DataOption, Split, WorkersOption
 
 if TYPE_CHECKING:
     from boneage_cli.datasets.audit import Audit
@@ -19,17 +19,7 @@ _MARKS = {"error": "[red]✘[/red]", "warning": "[yellow]![/yellow]", "note": "[
 
 
 def check_data(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            "-d",
-            metavar="DIR",
-            help="The data set: a folder with train.csv, or the name of one below data/. Default: "
-            "the only one there.",
-            show_default=False,
-        ),
-    ] = None,
+    data: DataOption = None,
     split: Annotated[
         Split | None,
         typer.Option(

@@ -8,22 +8,12 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, warn
-from boneage_cli.cli.options import Split, WorkersOption
+from boneage_cli.cli.options import DataOption, Split, WorkersOption
 from boneage_cli.errors import BoneageError
 
 
 def clahe(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            "-d",
-            metavar="DIR",
-            help="The data set: a folder with train.csv, or the name of one below data/. Default: "
-            "the only one there.",
-            show_default=False,
-        ),
-    ] = None,
+    data: DataOption = None,
     split: Annotated[
         list[Split] | None,
         typer.Option(

@@ -40,7 +40,8 @@ def print_table(
         show_header=any(columns),
     )
     for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left")
+        # Names run on in the next line: cut off, two could not be told apart.
+        table.add_column(column, justify="right" if position else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console.print(table)

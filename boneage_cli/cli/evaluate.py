@@ -92,9 +92,9 @@ def evaluate(
     bootstrap intervals, median error, root mean square error (RMSE) and the share
     of errors of at most 6, 12 and 24 months: over all, by sex, and by bands of
     known age (0–5 means below 5 years). Beside them stands the MAE of predicting
-    the training set's mean age for everyone. On 200 radiographs the interval of
-    an MAE is about half a month to each side: smaller differences between models
-    mean little.
+    the mean age of the data set's train split for everyone, or without one that
+    of what is measured. On 200 radiographs the interval of an MAE is about half a
+    month to each side: smaller differences between models mean little.
 
     On a test split the version of the labels is named. Two versions of RSNA's
     circulate, 2.8 months apart on average; do not compare figures on one with
@@ -152,10 +152,11 @@ def evaluate(
         "label_version": version,
         "tta": tta,
     }
+    mean = _mean_training_age(folder)
     evaluation = measure(
         predictor,
         manifest,
-        yardstick=_mean_training_age(folder),
+        yardstick=mean,
         batch_size=batch_size,
         workers=workers,
         tta=tta,
@@ -163,7 +164,8 @@ def evaluate(
     )
     target = output or _default_output(bundles, part if sample is None else f"{part}-{sample}")
     files = write_evaluation(evaluation, target, f"{folder.name}, {part}")
-    _print_evaluation(evaluation, f"{folder}, {part}", version)
+    whose = "their own mean age" if mean is None else "the mean age of its train split"
+    _print_evaluation(evaluation, f"{folder}, {part}", version, whose)
     for name, error in _failures(evaluation.predictions):
         fail(error if name in error else f"{name}: {error}")
     failed = evaluation.failed
@@ -211,7 +213,7 @@ def _default_output(bundles: list[Path], split: str) -> Path:
     return run / name if len(bundles) == 1 and (run / "run.json").is_file() else Path(name)
 
 
-def _print_evaluation(evaluation: Evaluation, title: str, version: str | None) -> None:
+def _print_evaluation(evaluation: Evaluation, title: str, version: str | None, whose: str) -> None:
     from boneage_cli.core.evaluation import TOLERANCES
 
     groups = {"all": evaluation.overall, **evaluation.by_sex, **evaluation.by_age}
@@ -235,7 +237,7 @@ def _print_evaluation(evaluation: Evaluation, title: str, version: str | None) -
     lines = {
         "MAE": f"{evaluation.mae} months",
         "yardstick": f"{evaluation.yardstick_mae:.2f} months, by predicting "
-        f"{evaluation.yardstick:.1f} for everyone",
+        f"{evaluation.yardstick:.1f}, {whose}, for everyone",
     }
     if evaluation.overall.correlation is not None:
         lines["Pearson r"] = f"{evaluation.overall.correlation:.4f}"

@@ -9,16 +9,15 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_table
-from boneage_cli.cli.options import BatchSizeOption, Device, DeviceOption, WorkersOption
+from boneage_cli.cli.options import (
+    BatchSizeOption,
+    DataOption,
+    Device,
+    DeviceOption,
+    Split,
+    WorkersOption,
+)
 from boneage_cli.errors import BoneageError
-
-
-class Split(str, Enum):
-    """A part of a data set."""
-
-    train = "train"
-    validation = "validation"
-    test = "test"
 
 
 class Method(str, Enum):
@@ -45,15 +44,7 @@ def locate_rois(
             show_default=False,
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            "-d",
-            help="A fetched data set's folder, or its name below data/. Default: the only one.",
-            show_default=False,
-        ),
-    ] = None,
+    data: DataOption = None,
     split: Annotated[
         list[Split] | None,
         typer.Option(

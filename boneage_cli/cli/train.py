@@ -145,10 +145,9 @@ def train(
     from boneage_cli.datasets.manifest import find_dataset
 
     if resume is not None:
-        others = context.params.keys() - {"resume"}
-        refuse_beside(
-            context, "--resume", dict.fromkeys(sorted(others), "a run goes on as it was begun")
-        )
+        others = sorted(context.params.keys() - {"resume"})
+        instead = "a run goes on as it was begun; leave it out"
+        refuse_beside(context, "--resume", dict.fromkeys(others, instead))
     if resume is not None and is_cross_validation(resume):
         validation = resume_cross_validation(
             resume, begin=_print_fold, begin_stage=print_stage, report=print_epoch
@@ -220,17 +219,36 @@ def print_epoch(row: dict[str, float]) -> None:
 
 
 def _print_run(run: Run) -> None:
+    from boneage_cli.core.runs import RESULT, read_json
+
     rows = [("best epoch", f"{run.best_epoch} of {run.epochs}")]
+    plots = "learning_curve.png"
     if run.evaluation is not None:
+        plots += ", validation/scatter.png"
         rows += [
             ("validation MAE, months", str(run.evaluation.mae)),
             ("the same, predicting the mean age", f"{run.evaluation.yardstick_mae:.2f}"),
         ]
+    errors = read_json(run.folder / RESULT)["validation_sex_error"]
+    if errors is not None:
+        rows.append(("validation sex errors", f"{errors:.1%}"))
     rows += [("weights", f"{run.parameters:,}"), ("time of training", f"{run.seconds:.0f} s")]
     print_table("Run", ("", ""), rows)
-    console.print(f"model     {run.bundle}")
-    console.print(f"plots     {run.folder}/learning_curve.png, validation/scatter.png")
-    console.print(f"next      boneage predict INPUT --sex M --model {run.bundle}")
+    console.print(f"model     {run.bundle}", markup=False)
+    console.print(f"plots     {run.folder}: {plots}", markup=False)
+    _print_next(run.folder, run.bundle)
+
+
+def _print_next(folder: Path, model: Path) -> None:
+    """Prints how to predict with what was trained, if it predicts ages."""
+    from boneage_cli.core.config import load_experiment
+    from boneage_cli.core.runs import SETTINGS
+
+    experiment = load_experiment(folder / SETTINGS)
+    if "age" in experiment.model.targets:
+        sex = "F" if experiment.data.sex == "F" else "M"
+        option = f" --sex {sex}" if experiment.model.gender else ""
+        console.print(f"next      boneage predict INPUT{option} --model {model}", markup=False)
 
 
 def _print_fold(fold: Fold) -> None:
@@ -267,6 +285,4 @@ def _print_cross_validation(validation: CrossValidation) -> None:
             f"The same, predicting the mean age: {validation.evaluation.yardstick_mae:.2f} months"
         )
     console.print(f"models    {validation.folder}", markup=False)
-    console.print(
-        f"next      boneage predict INPUT --sex M --model {validation.folder}", markup=False
-    )
+    _print_next(validation.folder, validation.folder)

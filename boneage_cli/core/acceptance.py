@@ -108,7 +108,7 @@ def fit_likeness(trained: np.ndarray, others: np.ndarray, source: str) -> Likene
     mean = features.mean(0)
     _, spread, axes = np.linalg.svd(features - mean, full_matrices=False)
     kept = max(1, min(_AXES, len(features) // _PER_AXIS, int((spread > 1e-6 * spread[0]).sum())))
-    deviations = np.maximum(spread[:kept] / (len(features) - 1) ** 0.5, 1e-6)
+    deviations = np.maximum(spread[:kept] / max(len(features) - 1, 1) ** 0.5, 1e-6)
     found = _distances(np.asarray(others, np.float64), mean, axes[:kept], deviations)
     slack = 1 + _SLACK / len(others) ** 0.5
     # Where the axes hold all there is, what is left beside them is rounding alone.

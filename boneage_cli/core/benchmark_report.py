@@ -148,7 +148,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    way_out = "give folders or CSV files that 'boneage bench' wrote"
+    way_out = "give folders or CSV files that 'boneage bench' wrote (without --train)"
     try:
         table = pd.read_csv(file)
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -16,6 +17,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -32,12 +34,25 @@ else:
     import tomli as tomllib
 
 
+_TYPE = re.compile(r"constrained-|function-|.*\[.*\]")
+
+
 class Section(BaseModel):
     """A table of a settings file: it refuses keys that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_answer(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python takes true for 1.
+        answers = cls.model_fields[str(info.field_name)].annotation is bool
+        if isinstance(value, bool) and not answers:
+            raise ValueError(f"{str(value).lower()} is no value of it")
+        return value
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
 # A setting of each view: one value for all, or a table with one per view.
 Widths = tuple[int, ...]
 PerView = dict[str, Widths]
@@ -194,7 +209,7 @@ class TrainingSettings(Section):
     )
     learning_rate: float = Field(1e-3, gt=0, description="the largest of the schedule")
     weight_decay: float = Field(1e-2, ge=0, description="of kernels and matrices alone")
-    betas: tuple[float, float] = Field(
+    betas: tuple[Share, Share] = Field(
         (0.9, 0.999), description="of Adam; the first is sgd's momentum"
     )
     schedule: Literal["constant", "plateau", "cosine", "triangular", "triangular2", "exp_range"] = (
@@ -448,7 +463,8 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
         schema: The schema; each of its fields has a default.
     """
     for item in error.errors():
-        location = [str(part) for part in item["loc"]]
+        # A choice of types adds their names, which are pydantic's.
+        location = [str(part) for part in item["loc"] if not _TYPE.match(str(part))]
         key = ".".join(location)
         if item["type"] == "extra_forbidden":
             known = _known_keys(schema, location[:-1])
@@ -462,7 +478,7 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
         elif item["type"] in ("model_type", "model_attributes_type"):
             yield f"{key or 'settings'}: must be a section of settings, not {item['input']!r}"
         else:
-            reason = item["msg"].removeprefix("Value error, ")
+            reason = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
             given = item["input"]
             shown = "" if isinstance(given, Mapping | BaseModel) else f" (given {given!r})"
             yield f"{key or 'settings'}: {reason}{shown}"

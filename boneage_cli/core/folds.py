@@ -160,12 +160,12 @@ def _cross_validate(
     report: Report,
 ) -> CrossValidation:
     data, count = Path(record["data"]), record["folds"]
-    results = []
-    for fold in (Fold(number, count) for number in range(1, count + 1)):
-        place = folder / f"fold-{fold.number}"
-        if not (place / RESULT).exists():
-            begin(fold)
-        try:
+    results: list[dict[str, Any]] = []
+    try:
+        for fold in (Fold(number, count) for number in range(1, count + 1)):
+            place = folder / f"fold-{fold.number}"
+            if not (place / RESULT).exists():
+                begin(fold)
             results.append(
                 train_into(
                     place,
@@ -178,15 +178,15 @@ def _cross_validate(
                     report=report,
                 )
             )
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted in fold {fold.number} of {count}; go on with: "
-                f"boneage train --resume {folder}"
-            ) from None
-    evaluation = None
-    if "age" in experiment.model.targets:
-        evaluation = _out_of_fold(folder, data, count)
-        _calibrate_bundles(folder, evaluation, count)
+        evaluation = None
+        if "age" in experiment.model.targets:
+            evaluation = _out_of_fold(folder, data, count)
+            _calibrate_bundles(folder, evaluation, count)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted in fold {min(len(results) + 1, count)} of {count}; go on with: "
+            f"boneage train --resume {folder}"
+        ) from None
     result = _summary(results, evaluation)
     write_json(result, folder / RESULT)
     return CrossValidation(folder, evaluation, results, result)
@@ -232,7 +232,8 @@ def _summary(results: list[dict[str, Any]], evaluation: Evaluation | None) -> di
     errors = [result["validation_sex_error"] for result in results]
     return results[-1] | {
         "folds": len(results),
-        "train_images": images,
+        # Of each model; folds differ by a few.
+        "train_images": max(result["train_images"] for result in results),
         "validation_images": images,
         "validation_mae": asdict(evaluation.mae) if evaluation else None,
         "validation_sex_error": None

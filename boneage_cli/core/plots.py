@@ -46,7 +46,10 @@ def learning_curve(history: pd.DataFrame, path: Path) -> None:
         for axes, name in zip(panels, names, strict=True):
             _curves(axes, history, name)
         _mark_best(panels[0], history, f"val_{names[0]}")
-        panels[0].legend(loc="upper right", frameon=False)
+        # Above the curves, which fill the panel of a run that hardly learns.
+        panels[0].legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, borderpad=0.2
+        )
         rate.plot(history["epoch"], history["learning_rate"], color=GREY, marker="o", markersize=3)
         rate.set_ylabel("learning rate")
         if history["learning_rate"].max() > 3 * history["learning_rate"].min() > 0:

@@ -82,10 +82,10 @@ class RunRecorder(pl.Callback):
         assert isinstance(module, BoneAgeModule)
         row = self._row(trainer, module)
         if not math.isfinite(row["train_loss"]) or not math.isfinite(row[module.monitor]):
+            kept = f"; the best model so far stays in {BUNDLE}" if self.best_epoch else ""
             raise BoneageError(
                 f"{self.folder}: the loss is no longer a number in epoch {int(row['epoch'])}; "
-                "lower training.learning_rate or set training.gradient_clip; "
-                f"the best model so far stays in {BUNDLE}"
+                f"lower training.learning_rate or set training.gradient_clip{kept}"
             )
         self.history.append(row)
         if improved := row[module.monitor] < self.best:

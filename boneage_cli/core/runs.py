@@ -76,8 +76,21 @@ def new_run_folder(runs: Path, name: str) -> Path:
 
 
 def bundles_at(path: Path) -> list[Path]:
-    """The bundles that a path names: a bundle, a run's folder, or one with a run per fold."""
+    """The bundles that a path names: a bundle, a run's folder, or one with a run per fold.
+
+    A cross-validation that is not finished is warned of: its folds so far stand for all.
+    """
     folds = sorted(path.glob(f"fold-*/{BUNDLE}")) if path.is_dir() else []
+    if folds and (path / RECORD).exists():
+        wanted = read_json(path / RECORD).get("folds", len(folds))
+        finished = sum((file.parent / RESULT).exists() for file in folds)
+        if finished < wanted:
+            warnings.warn(
+                f"{path}: {finished} of {wanted} folds are finished, and what is there answers for "
+                f"all; go on with: boneage train --resume {path}",
+                BoneageWarning,
+                stacklevel=2,
+            )
     return folds or [path / BUNDLE if path.is_dir() else path]
 
 

@@ -7,7 +7,8 @@ import math
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -195,8 +196,9 @@ def train(
         folder = new_run_folder(runs, experiment.name) if folder is None else folder
         write_experiment(experiment, folder / SETTINGS)
         write_json(record, folder / RECORD)
-    _take_up(folder, record, network, experiment, begin, report)
-    return _fit(folder, record, datamodule, network, experiment, report, resume=False)
+    with _resumable(folder):
+        _take_up(folder, record, network, experiment, begin, report)
+        return _fit(folder, record, datamodule, network, experiment, report, resume=False)
 
 
 def train_into(
@@ -288,9 +290,21 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
     _check_data(folder, record, datamodule)
     network = _new_network(experiment, datamodule)
     started = (folder / CHECKPOINT).exists()
-    if not started:
-        _take_up(folder, record, network, experiment, begin, report)
-    return _fit(folder, record, datamodule, network, experiment, report, resume=started)
+    with _resumable(folder):
+        if not started:
+            _take_up(folder, record, network, experiment, begin, report)
+        return _fit(folder, record, datamodule, network, experiment, report, resume=started)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Has an interrupt say how to go on with a run, wherever in it the user stops it."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; go on with: boneage train --resume {folder}") from None
 
 
 def data_of(record: Mapping[str, Any], experiment: Experiment) -> BoneAgeData:
@@ -540,10 +554,9 @@ def _fit(
             weights_only=True,
         )
         return _finish(folder, record, datamodule, module, recorder, trainer)
-    except (SystemExit, KeyboardInterrupt):
+    except SystemExit:
         # Lightning turns an interrupt into an exit; ours says how to go on.
-        place = recorder.folder
-        raise Interrupted(f"interrupted; go on with: boneage train --resume {place}") from None
+        raise KeyboardInterrupt from None
     finally:
         datamodule.release()
         close_loggers(record["wandb"])

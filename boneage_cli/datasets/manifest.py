@@ -133,8 +133,8 @@ def find_dataset(data: Path | None = None) -> Path:
             if _is_dataset(folder):
                 return folder
         raise BoneageError(
-            f"--data {data}: no data set here (a folder with train.csv); 'boneage fetch --help' "
-            "tells how to get one"
+            f"--data {data}: no data set here (a folder with train.csv, validation.csv or "
+            "test.csv); 'boneage fetch --help' tells how to get one"
         )
     if _is_dataset(base):
         return base

@@ -118,9 +118,10 @@ def take_from_network(network: Network, tensors: dict[str, Tensor], source: str)
             f"{source}: it fits none of the views {', '.join(network.views)}; "
             "it must have the same family and backbone"
         )
+    # A bundle holds more than its network.
+    parts = {name.partition(".")[0] for name in state} - {"encoders", "normalise"}
     own, other = (
-        {name for name in names if not name.startswith(("encoders.", "normalise."))}
-        for names in (state, tensors)
+        {name for name in names if name.partition(".")[0] in parts} for names in (state, tensors)
     )
     # One of another kind may hold all of its names, and more.
     whole = own == other and own <= set(fits)

@@ -64,6 +64,15 @@ def test_every_combination_is_trained_and_ranked_by_its_mae(sweep) -> None:
     assert all(line.count("|") == lines[0].count("|") for line in lines)
 
 
+def test_long_names_can_be_told_apart_in_a_narrow_terminal(sweep, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = sweep("--vary training.loss=mae,huber --vary training.label_noise=0.25 -o out")
+    rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
+    names = "".join(line.split("│")[2].strip() for line in rows)
+    for loss in ("mae", "huber"):
+        assert f"tiny-{loss}-label_noise-0.25" in names
+
+
 def test_a_second_time_nothing_is_trained_again_and_new_values_join(sweep) -> None:
     sweep("--vary training.loss=mae,huber -o out")
     made = {path: path.stat().st_mtime_ns for path in Path("out").glob("*/best.safetensors")}

@@ -16,11 +16,12 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_as_one, load_bundle, save_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.datamodule import Fold
 from boneage_cli.core.folds import CrossValidation, cross_validate, resume_cross_validation
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import read_json
 from boneage_cli.datasets.manifest import read_manifest
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -176,6 +177,32 @@ def test_a_killed_cross_validation_goes_on_and_trains_no_fold_twice(
         predictions(whole.folder / "out-of-fold")["predicted"],
         atol=1e-2,
     )
+
+
+def test_an_interrupt_between_two_folds_says_how_to_go_on_and_what_is_there_warns(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    def stop_at_the_second(fold: Fold) -> None:
+        if fold.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=r"in fold 2 of 2; go on with: .* --resume .*cv$"):
+        cross_validate(tiny, demo_data, 2, folder=tmp_path / "cv", begin=stop_at_the_second)
+    with pytest.warns(BoneageWarning, match=r"cv: 1 of 2 folds are finished"):
+        Predictor.load(tmp_path / "cv")
+
+
+def test_the_radiographs_that_each_model_was_trained_on_are_told(
+    validation: CrossValidation, demo_data: Path
+) -> None:
+    pooled = len(pd.read_csv(demo_data / "train.csv")) + len(
+        pd.read_csv(demo_data / "validation.csv")
+    )
+    assert validation.result["validation_images"] == pooled
+    assert validation.result["train_images"] == max(
+        result["train_images"] for result in validation.folds
+    )
+    assert validation.result["train_images"] < pooled
 
 
 def test_the_command_prints_each_fold_and_the_whole(

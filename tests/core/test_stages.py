@@ -21,8 +21,8 @@ from boneage_cli.core.config import (
     write_experiment,
 )
 from boneage_cli.core.runs import read_json
-from boneage_cli.core.training import Resources, Run, train
-from boneage_cli.errors import BoneageError
+from boneage_cli.core.training import Resources, Run, resume, train
+from boneage_cli.errors import BoneageError, Interrupted
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -179,6 +179,20 @@ def test_a_training_that_was_killed_goes_on_and_trains_no_stage_twice(
     expected = kernels(run.folder)
     for name, weight in kernels(folder).items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_interrupt_between_two_stages_says_how_to_go_on(
+    staged: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    def stop_at_the_last(stage: Experiment) -> None:
+        if stage.name == staged.name:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=r"go on with: boneage train --resume .*run$"):
+        train(staged, demo_data, folder=tmp_path / "run", begin=stop_at_the_last)
+    finished = (tmp_path / "run" / "stage-2" / "history.csv").stat().st_mtime_ns
+    assert resume(tmp_path / "run").evaluation
+    assert (tmp_path / "run" / "stage-2" / "history.csv").stat().st_mtime_ns == finished
 
 
 def test_stages_and_several_devices_exclude_each_other(

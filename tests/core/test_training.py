@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case
-from boneage_cli.core.config import Experiment, load_experiment
+from boneage_cli.core.config import Experiment, load_experiment, write_experiment
 from boneage_cli.core.evaluation import evaluate
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.training import Resources, Run, resume, train
@@ -189,6 +189,43 @@ def test_a_foreign_table_of_runs_stays_and_the_run_is_whole(
         run = train(tiny, demo_data, runs=tmp_path)
     assert (run.folder / "result.json").exists()
     assert (tmp_path / "summary.csv").read_text() == "someone,else\n1,2\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "following"),
+    [
+        (["--set", "data.sex=F"], "boneage predict INPUT --sex F --model"),
+        (["--no-gender"], "boneage predict INPUT --model"),
+        (["--no-gender", "--set", "model.targets=['sex']"], None),
+    ],
+)
+def test_what_a_training_says_at_its_end_is_true(
+    options: list[str],
+    following: str | None,
+    demo_data: Path,
+    tiny: Experiment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    write_experiment(tiny, tmp_path / "tiny.toml")
+    line = ["train", "--config", str(tmp_path / "tiny.toml"), "--data", str(demo_data)]
+    result = CliRunner().invoke(app, [*line, "--runs", str(tmp_path / "[runs]"), *options])
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "[runs]").glob("*-tiny")
+    place, names = next(
+        line.removeprefix("plots").strip().split(": ")
+        for line in result.stdout.splitlines()
+        if line.startswith("plots")
+    )
+    assert Path(place) == folder
+    assert all((folder / name).is_file() for name in names.split(", "))
+    said = [text for text in result.stdout.splitlines() if text.startswith("next")]
+    if following is None:
+        assert not said
+        assert "validation sex errors" in result.stdout
+    else:
+        assert f"{following} {folder}" in said[0]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
