@@ -253,6 +253,7 @@ def bench(
         benchmark_model,
         benchmark_networks,
         busy,
+        experiments,
         parse_backends,
         parse_batch_sizes,
         trained,
@@ -288,7 +289,7 @@ def bench(
         measured = benchmark_networks(
             [
                 *(trained(model_paths(model)) if model else []),
-                *untrained(config or [], backbones, tell=warn),
+                *untrained(experiments(config or [], backbones, tell=warn)),
             ],
             batch_sizes=sizes,
             seconds=seconds,
@@ -359,11 +360,10 @@ def report(
 def _bench_training(
     configs: list[Path], backbones: str | None, data: Path | None, folder: Path, **options: Any
 ) -> None:
-    from boneage_cli.core.benchmarking import busy
+    from boneage_cli.core.benchmarking import busy, experiments
     from boneage_cli.core.training_benchmark import (
         benchmark_training,
         earlier_measurements,
-        experiments,
         write_measurements,
     )
     from boneage_cli.datasets.manifest import find_dataset

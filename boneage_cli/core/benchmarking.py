@@ -73,6 +73,8 @@ _WARM_UP, _LEAST = 2, 3
 # More radiographs than this would come from the disk instead of the memory of files, and be timed
 # with it.
 MOST_IMAGES = 32
+AGES = (127.3, 41.2)
+"""Mean and deviation of RSNA's, months, for networks that are not trained: they change no time."""
 # Drawn hands have the size of RSNA's radiographs, and so does their file: 0.9 MB.
 _DRAWN, _DRAWN_SIZE, _ENLARGED = 8, (320, 256), 6
 
@@ -255,12 +257,12 @@ def trained(paths: Sequence[Path]) -> list[Network]:
     ]
 
 
-def untrained(
+def experiments(
     configs: Sequence[Path],
     backbones: str | None = None,
     tell: Callable[[str], None] = lambda note: None,
-) -> list[Network]:
-    """The networks that settings describe, with random weights: speed does not depend on them.
+) -> dict[str, Experiment]:
+    """The settings to measure, by the names of their networks, without pretrained weights.
 
     Args:
         configs: Settings files; none for the defaults.
@@ -268,19 +270,34 @@ def untrained(
         tell: As in ``load_experiment``.
 
     Raises:
-        BoneageError: At once, if one of them cannot be made or predicts no age.
+        BoneageError: At once, if one of the networks cannot be made.
     """
     # What trains networks takes seconds to import, and nothing else here needs it.
     from boneage_cli.core.sweep import combinations
 
     vary = [f"model.backbone={backbones}"] if backbones else []
-    networks = []
-    for found in combinations(configs, vary, ["model.weights=none"], tell):
+    found = {}
+    for each in combinations(configs, vary, ["model.weights=none"], tell):
         # Better a mistake now than after minutes of measuring the others.
-        _untrained(found.experiment)
-        name = found.experiment.name if configs else str(found.experiment.model.backbone)
-        networks.append(Network(name, partial(_untrained, found.experiment)))
-    return networks
+        build_network(each.experiment, *AGES)
+        name = each.experiment.name if configs else str(each.experiment.model.backbone)
+        found[name] = each.experiment
+    return found
+
+
+def untrained(chosen: Mapping[str, Experiment]) -> list[Network]:
+    """Networks with random weights: speed does not depend on them.
+
+    Args:
+        chosen: The settings of each, by its name.
+
+    Raises:
+        BoneageError: One of them predicts no age.
+    """
+    for experiment in chosen.values():
+        if "age" not in experiment.model.targets:
+            raise BoneageError(f"{experiment.name}: predicts sex, not bone age; leave it out")
+    return [Network(name, partial(_untrained, each)) for name, each in chosen.items()]
 
 
 def benchmark_model(
@@ -310,7 +327,7 @@ def benchmark_model(
         batch_size: Of prediction from files.
         workers: Threads that read; None for one per core.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
         backend: What runs the networks, see ``choose_backend``.
 
     Raises:
@@ -386,7 +403,7 @@ def benchmark_networks(
         batch_sizes: Images per pass.
         seconds: About how long to measure, shared by all; few passes are made whatever this says.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
         backend: What runs the networks, see ``choose_backend``.
 
     Raises:
@@ -436,7 +453,7 @@ def benchmark_backends(
         batch_sizes: Of the passes of the network.
         seconds: About how long to measure, shared by all.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
 
     Raises:
         BoneageError: There are several models, one or a radiograph cannot be read, or a backend is
@@ -738,12 +755,8 @@ def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]
 
 
 def _untrained(experiment: Experiment) -> Bundle:
-    if "age" not in experiment.model.targets:
-        raise BoneageError(f"{experiment.name}: predicts sex, not bone age; leave it out")
-    # RSNA's ages; they change no time.
-    mean, spread = 127.3, 41.2
-    weights = build_network(experiment, mean, spread).state_dict()
-    return Bundle(experiment, mean, spread, weights, path=Path(experiment.name))
+    weights = build_network(experiment, *AGES).state_dict()
+    return Bundle(experiment, *AGES, weights, path=Path(experiment.name))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.core.intervals import Calibration
 from boneage_cli.core.runs import bundles_at
 from boneage_cli.core.runtime import Graph
-from boneage_cli.core.views import view_settings, view_shapes
+from boneage_cli.core.views import shapes_of, view_settings
 from boneage_cli.core.weights_file import StoredWeights, read_weights, write_weights
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.families import FAMILIES
@@ -128,7 +128,7 @@ class Bundle:
 
         experiment = self.experiment
         names = FAMILIES[experiment.model.family]
-        shapes = view_shapes(names, experiment.preprocessing, experiment.regions)
+        shapes = shapes_of(experiment)
         inputs: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
             name: ((1, *shapes[name]), np.uint8) for name in names
         }
@@ -230,7 +230,7 @@ def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Ne
     try:
         return Network(
             views,
-            input_size=view_shapes(views, experiment.preprocessing, experiment.regions),
+            input_size=shapes_of(experiment),
             sex_fusion=model.sex_fusion if model.gender else "none",
             age_mean=age_mean,
             age_std=age_std,

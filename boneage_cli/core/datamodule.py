@@ -141,7 +141,6 @@ class RadiographBatches(Dataset[Batch]):
             "age": self.age[child],
             "target": self.target[child],
             "weight": weight,
-            "row": child,
         }
 
 
@@ -149,7 +148,7 @@ class EpochBatches(Sampler[list[int]]):
     """Row numbers of each batch of an epoch; shuffling depends on seed and epoch alone.
 
     Batches are as equal in size as can be, so that none is left with a single image, which batch
-    normalisation could not train on. Each process of several takes every n-th batch; ranks that
+    normalisation could not train on. Each process of several takes every n-th row; ranks that
     come short are padded, with rows again in training and with −1 in validation.
 
     Args:

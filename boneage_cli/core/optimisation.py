@@ -39,7 +39,7 @@ def with_and_without_decay(
     Args:
         parameters: The weights of one part of a network.
         learning_rate: Theirs.
-        part: The part's name, which the groups carry: ``encoder`` or ``head``.
+        part: The part's name, which the groups carry, such as ``encoder`` or ``head``.
     """
     parameters = list(parameters)
     kernels = [p for p in parameters if p.ndim > 1]

@@ -51,7 +51,7 @@ class Predictor:
     Args:
         bundles: The models.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
         backend: What runs the networks, see ``choose_backend``.
     """
 

@@ -17,6 +17,9 @@ A run folder holds::
 Where the settings have stages, each that came before has such a folder inside: ``stage-1`` and so
 on. The folder of a cross-validation holds a run folder per fold, ``fold-1`` and so on, and in
 ``out-of-fold/`` the figures of all radiographs, each predicted by the model that did not see it.
+
+``summary.csv`` lies beside run folders, one row for each: also beside folds, stages, and the runs
+of a sweep, in the folder that holds them.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ CHECKPOINT = "last.ckpt"
 TEACHER = "teacher.csv"
 OUT_OF_FOLD = "out-of-fold"
 STAGE = "stage-"
+FOLD = "fold-"
 # The model that the package carries; its card lies beside it.
 SHIPPED_MODEL = Path(__file__).parents[1] / "weights" / "rsna.safetensors"
 SUMMARY_COLUMNS = (
@@ -80,7 +84,7 @@ def bundles_at(path: Path) -> list[Path]:
 
     A cross-validation that is not finished is warned of: its folds so far stand for all.
     """
-    folds = sorted(path.glob(f"fold-*/{BUNDLE}")) if path.is_dir() else []
+    folds = sorted(path.glob(f"{FOLD}*/{BUNDLE}")) if path.is_dir() else []
     if folds and (path / RECORD).exists():
         wanted = read_json(path / RECORD).get("folds", len(folds))
         finished = sum((file.parent / RESULT).exists() for file in folds)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,14 +27,13 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
-from boneage_cli.core.benchmarking import busy, where_and_when
+from boneage_cli.core.benchmarking import AGES, busy, where_and_when
 from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.datamodule import Batch, BoneAgeData, mean_and_deviation
 from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.runs import read_json, write_json
-from boneage_cli.core.sweep import combinations
 from boneage_cli.core.training import make_module, make_trainer
 from boneage_cli.core.views import describe_shapes
 from boneage_cli.datasets.demo import write_demo
@@ -67,8 +66,6 @@ _DRAWN_BATCHES = 2
 _MATRICES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 _PEAK_SECONDS, _PEAK_LEAST = 0.3, 3
 _DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# RSNA's ages; they change no time.
-_MEAN, _SPREAD = 127.3, 41.2
 
 
 @dataclass(frozen=True)
@@ -98,31 +95,6 @@ class TrainingBenchmark:
             "networks": self.networks,
             "notes": self.notes,
         }
-
-
-def experiments(
-    configs: Sequence[Path],
-    backbones: str | None = None,
-    tell: Callable[[str], None] = lambda note: None,
-) -> dict[str, Experiment]:
-    """The settings to train with, by the names of their networks, without pretrained weights.
-
-    Args:
-        configs: Settings files; none for the defaults.
-        backbones: With commas between them, to make each network with each of them.
-        tell: As in ``load_experiment``.
-
-    Raises:
-        BoneageError: At once, if one of the networks cannot be made.
-    """
-    vary = [f"model.backbone={backbones}"] if backbones else []
-    found = {}
-    for each in combinations(configs, vary, ["model.weights=none"], tell):
-        # Better a mistake now than after minutes of measuring the others.
-        build_network(each.experiment, _MEAN, _SPREAD)
-        name = each.experiment.name if configs else str(each.experiment.model.backbone)
-        found[name] = each.experiment
-    return found
 
 
 def benchmark_training(
@@ -286,8 +258,8 @@ def synthetic_batch(like: Batch, device: torch.device) -> Batch:
     """Random numbers in the shapes and types of a batch.
 
     Args:
-        like: The batch: views, uint8 (B, 1, H, W), and ``male``, ``age``, ``target``, ``weight``
-            and ``row``, (B,) each.
+        like: The batch: views, uint8 (B, 1, H, W), and ``male``, ``age``, ``target`` and
+            ``weight``, (B,) each.
         device: Where the tensors are made.
     """
     batch = {
@@ -296,13 +268,12 @@ def synthetic_batch(like: Batch, device: torch.device) -> Batch:
         if value.dtype == torch.uint8
     }
     count = len(like["age"])
-    age = _MEAN + _SPREAD * torch.randn(count, device=device)
+    age = AGES[0] + AGES[1] * torch.randn(count, device=device)
     return batch | {
         "male": torch.randint(0, 2, (count,), device=device).float(),
         "age": age,
         "target": age,
         "weight": torch.ones(count, device=device),
-        "row": torch.arange(count, device=device),
     }
 
 

@@ -1,1 +1,1 @@
-"""Networks in plain torch: they know no files and no settings file."""
+"""Networks in plain torch: they know no settings file, and of files only weights to begin with."""

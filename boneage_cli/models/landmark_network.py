@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BACKBONE = "tf_efficientnet_lite0"
-# Pixels of the input per cell of a heat map.
-STRIDE = 8
 # Half the side of the window of cells round a peak that the point is averaged over.
 WINDOW = 2
 

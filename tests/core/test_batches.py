@@ -82,7 +82,6 @@ def test_a_worse_copy_has_the_sex_and_age_of_its_radiograph(on_the_device: bool)
     assert batch["hand"][:, 0, 0, 0].tolist() == [2, 5, 3]
     assert batch["age"].tolist() == [10, 10, 20]
     assert batch["male"].tolist() == [1, 1, 0]
-    assert batch["row"].tolist() == [0, 0, 1]
 
 
 def test_sex_and_age_travel_with_their_image() -> None:

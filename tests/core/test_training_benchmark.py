@@ -62,7 +62,6 @@ def test_synthetic_tensors_are_like_the_real_ones() -> None:
         "age": torch.zeros(3),
         "target": torch.zeros(3),
         "weight": torch.ones(3),
-        "row": torch.zeros(3, dtype=torch.long),
     }
     made = synthetic_batch(real, torch.device("cpu"))
     assert {name: (value.shape, value.dtype) for name, value in made.items()} == {
