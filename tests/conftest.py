@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from boneage_cli.core.config import Experiment
-    from boneage_cli.core.training import Run
+    from boneage_cli.core.outcome import Run
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from boneage_cli.core.config import Experiment
     from boneage_cli.core.datamodule import Fold
     from boneage_cli.core.folds import CrossValidation
-    from boneage_cli.core.training import Run
+    from boneage_cli.core.outcome import Run
 
 
 def train(

@@ -22,10 +22,11 @@ from boneage_cli.core.hardware import cpu_has_bf16
 from boneage_cli.core.intervals import coverage, random_parts
 from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
+from boneage_cli.core.outcome import calibration_of, learn_likeness
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import BUNDLE, RECORD, RESULT, SETTINGS, SHIPPED_MODEL, read_json
 from boneage_cli.core.runtime import ship_graphs
-from boneage_cli.core.training import calibration_of, data_of, learn_likeness
+from boneage_cli.core.training import data_of
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError

@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import shlex
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from boneage_cli.core import plots
-from boneage_cli.core.acceptance import Likeness, fit_likeness
-from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
-from boneage_cli.core.config import (
-    Experiment,
-    TrainingSettings,
-    earlier_stages,
-    load_experiment,
-    write_experiment,
-)
+from boneage_cli.core.bundle import Bundle, build_network
+from boneage_cli.core.config import Experiment, earlier_stages, load_experiment, write_experiment
 from boneage_cli.core.datamodule import BoneAgeData, Fold, mean_and_deviation
-from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
-from boneage_cli.core.hardware import choose_precision, describe_hardware, keep_freed_memory
-from boneage_cli.core.intervals import COVERAGE, LEAST, Calibration, calibrate, write_coverage
+from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.logs import check_loggers, close_loggers, run_loggers
-from boneage_cli.core.module import BoneAgeModule
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.outcome import Run, finish
 from boneage_cli.core.recorder import EpochRow, RunRecorder, TrainingProgress
 from boneage_cli.core.runs import (
     BUNDLE,
@@ -48,23 +30,20 @@ from boneage_cli.core.runs import (
     SETTINGS,
     STAGE,
     TEACHER,
-    add_to_summary,
     new_run_folder,
     read_json,
     write_json,
 )
+from boneage_cli.core.stages import check_stages, warn_of_new_parts
+from boneage_cli.core.teacher import teach
+from boneage_cli.core.trainer import accelerator_of, device_of, make_module, make_trainer
 from boneage_cli.datasets.source import read_source
-from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
-from boneage_cli.files import whole_file
-from boneage_cli.models.depthwise import quicken_depthwise
+from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.models.network import Network
-from boneage_cli.models.pretrained import PretrainedError, load_pretrained, take_from_network
-from boneage_cli.progress import track
+from boneage_cli.models.pretrained import load_pretrained
 
 Report = Callable[[EpochRow], None]
 Begin = Callable[[Experiment], None]
-
-LIGHTNING_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def silent(news: Any) -> None:
@@ -101,35 +80,6 @@ class Resources:
                 f"{asked}: trains on one device; start it without --devices and --nodes"
             )
         return replace(self, devices="1") if self.devices == "auto" else self
-
-
-# Training radiographs whose features are learnt, for the refusal of images that are unlike them.
-LIKENESS_IMAGES = 4000
-
-_TAUGHT_AT_A_TIME = 256
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training.
-
-    Attributes:
-        folder: The run folder.
-        bundle: The best epoch's model.
-        evaluation: Its figures on the validation split.
-        epochs: Epochs trained.
-        best_epoch: The epoch that the bundle holds, from 1.
-        parameters: Number of the network's weights.
-        seconds: Time of training, that of earlier stages included, before and after interruptions.
-    """
-
-    folder: Path
-    bundle: Path
-    evaluation: Evaluation | None
-    epochs: int
-    best_epoch: int
-    parameters: int
-    seconds: float
 
 
 def train(
@@ -171,11 +121,11 @@ def train(
         resources = resources.on_one_device("stages")
     check_loggers(resources.wandb)
     # Before there is a run folder.
-    _accelerator(resources.devices)
+    accelerator_of(resources.devices)
     cache = resources.cache
     datamodule = BoneAgeData(data, experiment, cache, fold)
     network = _new_network(experiment, datamodule)
-    _check_stages(experiment, teacher)
+    check_stages(experiment, teacher)
     record = {
         "data": str(data.absolute()),
         "cache": str(cache.absolute()) if cache else None,
@@ -331,58 +281,8 @@ def _check_data(folder: Path, record: dict[str, Any], datamodule: BoneAgeData) -
 def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
     torch.manual_seed(experiment.training.seed)
     network = build_network(experiment, *mean_and_deviation(datamodule.train_manifest["boneage"]))
-    _warn_of_new_parts(experiment, load_pretrained(network, experiment.model.weights))
+    warn_of_new_parts(experiment, load_pretrained(network, experiment.model.weights))
     return network
-
-
-def _warn_of_new_parts(experiment: Experiment, taken: str) -> None:
-    # Nothing in the figures of the epochs says that a head was not taken along.
-    if "anew" in taken:
-        warnings.warn(f"{experiment.name}: {taken}", BoneageWarning, stacklevel=3)
-
-
-def _check_stages(experiment: Experiment, teacher: Path | None) -> None:
-    """Finds out, before any is trained, what each stage can take of those before.
-
-    Raises:
-        BoneageError: An encoder does not fit, or a teacher comes too late or knows no ages.
-    """
-    stages = [*earlier_stages(experiment), experiment]
-    if teacher is None:
-        for number, stage in enumerate(stages, 1):
-            _check_teacher(stage, number, stages)
-    learnt: Network | None = None
-    for number, stage in enumerate(stages if experiment.stages else ()):
-        # Ages change no shapes.
-        network = build_network(stage, 0, 1)
-        if stage.training.anew:
-            load_pretrained(network, stage.model.weights)
-        elif learnt is not None:
-            try:
-                taken = take_from_network(network, learnt.state_dict(), f"stage {number}")
-            except PretrainedError as error:
-                raise PretrainedError(
-                    f"{error}; another one begins with training.anew = true, and a teacher"
-                ) from None
-            _warn_of_new_parts(stage, taken)
-        learnt = network
-
-
-def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment]) -> None:
-    teacher = stage.training.teacher
-    if teacher >= number:
-        raise BoneageError(
-            f"{stage.name}: training.teacher = {teacher} is no stage before it, of which there "
-            f"{'is' if number == 2 else 'are'} {number - 1 or 'none'}; "
-            f"{'name one of them, or 0' if number > 1 else 'set it to 0'}"
-        )
-    if teacher and not all("age" in each.model.targets for each in (stage, stages[teacher - 1])):
-        raise BoneageError(f"{stage.name}: training.teacher is for ages; model.targets has none")
-    if stage.training.anew and not teacher:
-        raise BoneageError(
-            f"{stage.name}: training.anew without a teacher leaves nothing of the stages before; "
-            "name one in training.teacher, or train it by itself"
-        )
 
 
 def _take_up(
@@ -431,99 +331,6 @@ def _bundle_of_teacher(folder: Path, stage: Experiment) -> Path | None:
     return folder / f"{STAGE}{number}" / BUNDLE if number else None
 
 
-def _teach(
-    folder: Path, record: Mapping[str, Any], datamodule: BoneAgeData, experiment: Experiment
-) -> None:
-    """Makes the teacher's ages a part of what is learnt (Hinton et al. 2015, arXiv:1503.02531).
-
-    Readers' ages differ from each other by half a year; a teacher's, of the same radiographs as
-    they are, have less chance in them. They are kept in the run folder: a resumed run has the same.
-    """
-    bundle = Path(record["teacher"]) if record.get("teacher") else None
-    bundle = bundle or _bundle_of_teacher(folder, experiment)
-    if bundle is None:
-        return
-    datamodule.prepare_data()
-    manifest = datamodule.train_manifest
-    kept = folder / TEACHER
-    if not kept.exists():
-        shown = datamodule.train_batches_of(load_bundle(bundle).experiment)
-        predictor = Predictor.load([bundle], _device(record["devices"]))
-        parts = np.array_split(np.arange(len(shown)), math.ceil(len(shown) / _TAUGHT_AT_A_TIME))
-
-        def months_of(part: np.ndarray) -> np.ndarray:
-            sexes = shown.male[part].numpy()
-            return predictor.predict_pixels(lambda rows: shown.pixels(part[rows]), sexes)
-
-        found = track(
-            map(months_of, parts), description="ask the teacher", total=len(parts), unit="batch"
-        )
-        months = np.concatenate(list(found))
-        with whole_file(kept) as temporary:
-            table = pd.DataFrame({"id": manifest["id"], "months": months})
-            table.to_csv(temporary, index=False)
-    months = np.array(pd.read_csv(kept)["months"], dtype=float)
-    datamodule.batches["train"].teach(months, experiment.training.teacher_share)
-
-
-def make_module(network: Network, experiment: Experiment) -> BoneAgeModule:
-    """The training steps of a network, in the memory format that is fastest, compiled on request.
-
-    Args:
-        network: The network; it is changed in place.
-        experiment: The settings.
-    """
-    # Convolutions run a quarter faster so on CPUs, and on the tensor cores of GPUs.
-    network.to(memory_format=torch.channels_last)
-    quicken_depthwise(network)
-    module = BoneAgeModule(network, experiment)
-    if experiment.training.compile:
-        network.compile()
-    return module
-
-
-def make_trainer(
-    settings: TrainingSettings, *, devices: str = "auto", nodes: int = 1, **options: Any
-) -> pl.Trainer:
-    """The Lightning trainer that every training of months or sex runs in.
-
-    Args:
-        settings: Epochs, precision, clipping and the like.
-        devices: ``auto``, ``cpu``, or a number of GPUs or processes.
-        nodes: The number of machines.
-        options: Logger, callbacks and whatever else differs, as Lightning takes them.
-
-    Raises:
-        BoneageError: ``devices`` makes no sense, or the device cannot run at this precision.
-    """
-    _quiet_lightning()
-    accelerator, count = _accelerator(devices)
-    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-    if accelerator == "cpu":
-        keep_freed_memory()
-    # A frozen encoder gets no gradients, which the processes must expect and look for.
-    parallel = "ddp_find_unused_parameters_true" if settings.frozen_epochs else "ddp"
-    return pl.Trainer(
-        accelerator=accelerator,
-        devices=count,
-        num_nodes=nodes,
-        strategy=parallel if nodes * count > 1 else "auto",
-        precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device, training=True)],
-        max_epochs=settings.epochs,
-        gradient_clip_val=settings.gradient_clip or None,
-        accumulate_grad_batches=settings.accumulate,
-        deterministic=settings.deterministic or None,
-        # Batches have one or two shapes, so trying cuDNN's algorithms on the first pays.
-        benchmark=accelerator == "gpu" and not settings.deterministic,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        **options,
-    )
-
-
 def _fit(
     folder: Path,
     record: dict[str, Any],
@@ -546,157 +353,24 @@ def _fit(
         callbacks=[recorder, TrainingProgress()],
     )
     try:
-        _teach(folder, record, datamodule, experiment)
+        bundle = Path(record["teacher"]) if record.get("teacher") else None
+        bundle = bundle or _bundle_of_teacher(folder, experiment)
+        if bundle is not None:
+            share, device = experiment.training.teacher_share, device_of(record["devices"])
+            teach(datamodule, bundle, share, folder / TEACHER, device)
         trainer.fit(
             module,
             datamodule=datamodule,
             ckpt_path=folder / CHECKPOINT if resume else None,
             weights_only=True,
         )
-        return _finish(folder, record, datamodule, module, recorder, trainer)
+        return finish(folder, record, datamodule, module, recorder, trainer)
     except SystemExit:
         # Lightning turns an interrupt into an exit; ours says how to go on.
         raise KeyboardInterrupt from None
     finally:
         datamodule.release()
         close_loggers(record["wandb"])
-
-
-def _finish(
-    folder: Path,
-    record: dict[str, Any],
-    datamodule: BoneAgeData,
-    module: BoneAgeModule,
-    recorder: RunRecorder,
-    trainer: pl.Trainer,
-) -> Run:
-    experiment, device = module.experiment, _device(record["devices"])
-    history = pd.DataFrame(recorder.history)
-    evaluation = None
-    if trainer.is_global_zero:
-        plots.learning_curve(history, folder / "learning_curve.png")
-        if "age" in experiment.model.targets:
-            evaluation = _evaluate(folder, datamodule, device)
-            write_evaluation(evaluation, folder / "validation", f"{folder.name}, validation")
-            write_coverage(evaluation.predictions, folder / "validation" / COVERAGE)
-            bundle = load_bundle(folder / BUNDLE)
-            metrics = bundle.metrics | {"validation": evaluation.to_dict()}
-            save_bundle(
-                replace(
-                    bundle,
-                    metrics=metrics,
-                    calibration=calibration_of(evaluation),
-                    likeness=learn_likeness(folder / BUNDLE, datamodule, experiment, device),
-                ),
-                folder / BUNDLE,
-            )
-    run = Run(
-        folder=folder,
-        bundle=folder / BUNDLE,
-        evaluation=evaluation,
-        epochs=len(history),
-        best_epoch=recorder.best_epoch,
-        parameters=sum(p.numel() for p in module.network.parameters()),
-        seconds=float(history["seconds"].sum()) + _seconds_of_stages(folder),
-    )
-    if trainer.is_global_zero:
-        best = history.iloc[recorder.best_epoch - 1]
-        write_json(_result(run, experiment, datamodule, best, device), folder / RESULT)
-        add_to_summary(
-            folder.parent,
-            {
-                "model_name": experiment.model.family + ("+sex" if experiment.model.gender else ""),
-                "num_params": run.parameters,
-                "total_training_time_s": round(run.seconds, 1),
-                "train_mae": best.get("train_mae"),
-                "train_rmse": best.get("train_rmse"),
-                "val_mae": evaluation.mae.value if evaluation else None,
-                "val_rmse": evaluation.rmse if evaluation else None,
-                "stopped_epoch": run.epochs,
-                "best_epoch": run.best_epoch,
-                "config_file": record["config_file"],
-                "save_dir": str(folder),
-            },
-            experiment,
-        )
-    return run
-
-
-def _seconds_of_stages(folder: Path) -> float:
-    return sum(read_json(stage)["seconds"] for stage in folder.glob(f"{STAGE}*/{RESULT}"))
-
-
-def _result(
-    run: Run, experiment: Experiment, datamodule: BoneAgeData, best: pd.Series, device: str
-) -> dict[str, Any]:
-    return {
-        "name": experiment.name,
-        "date": f"{datetime.now():%Y-%m-%d}",
-        "backbone": experiment.model.backbone,
-        "train_images": len(datamodule.train_manifest),
-        "validation_images": len(datamodule.validation_manifest),
-        "validation_mae": asdict(run.evaluation.mae) if run.evaluation else None,
-        "validation_sex_error": best.get("val_sex_error"),
-        "yardstick_mae": run.evaluation.yardstick_mae if run.evaluation else None,
-        "epochs": run.epochs,
-        "best_epoch": run.best_epoch,
-        "parameters": run.parameters,
-        "seconds": round(run.seconds, 1),
-        "hardware": describe_hardware(device),
-        "command": shlex.join(sys.argv),
-    }
-
-
-def _device(devices: str) -> str:
-    return "cuda" if _accelerator(devices)[0] == "gpu" else "cpu"
-
-
-def _evaluate(folder: Path, datamodule: BoneAgeData, device: str) -> Evaluation:
-    # Measured once more along the path that predict takes, not taken from the log.
-    predictor = Predictor.load([folder / BUNDLE], device)
-    manifest = datamodule.validation_manifest
-    batches = datamodule.batches["validation"]
-    months = predictor.predict_pixels(batches.pixels, batches.male.cpu().numpy())
-    return evaluate_predictions(
-        manifest,
-        months,
-        yardstick=float(datamodule.train_manifest["boneage"].mean()),
-        about={
-            "model": str(folder / BUNDLE),
-            "data": str(datamodule.folder),
-            "split": "validation",
-        },
-    )
-
-
-def learn_likeness(
-    path: Path, datamodule: BoneAgeData, experiment: Experiment, device: str = "auto"
-) -> Likeness:
-    """Learns what the features of a bundle are like, on what it was and was not trained on.
-
-    Args:
-        path: The bundle.
-        datamodule: The radiographs of its training, set up.
-        experiment: Its settings.
-        device: ``auto``, ``cpu`` or ``cuda``.
-    """
-    predictor = Predictor.load([path], device)
-    train, validation = (datamodule.batches[split] for split in ("train", "validation"))
-    chance = np.random.default_rng(experiment.training.seed)
-    some = np.sort(chance.permutation(len(train))[:LIKENESS_IMAGES])
-    return fit_likeness(
-        predictor.features(train.pixels, some),
-        predictor.features(validation.pixels, np.arange(len(validation))),
-        f"{len(some)} training and {len(validation)} validation radiographs",
-    )
-
-
-def calibration_of(evaluation: Evaluation) -> Calibration | None:
-    """Prediction intervals from errors on the validation split; None of too few radiographs."""
-    if evaluation.overall.images < LEAST:
-        return None
-    source = f"{evaluation.overall.images} radiographs of the validation split"
-    return calibrate(evaluation.predictions, source)
 
 
 def _provenance(datamodule: BoneAgeData, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -708,25 +382,5 @@ def _provenance(datamodule: BoneAgeData, record: Mapping[str, Any]) -> dict[str,
         "validation_images": len(datamodule.validation_manifest),
         "data_digest": record["data_digest"],
         "torch": torch.__version__,
-        "hardware": describe_hardware(_device(record["devices"])),
+        "hardware": describe_hardware(device_of(record["devices"])),
     }
-
-
-def _accelerator(devices: str) -> tuple[str, int]:
-    gpu = torch.cuda.is_available()
-    if devices == "auto":
-        return ("gpu", torch.cuda.device_count()) if gpu else ("cpu", 1)
-    if devices == "cpu":
-        return "cpu", 1
-    if not devices.isdigit() or int(devices) < 1:
-        raise BoneageError(f"--devices {devices}: take auto, cpu or a number of devices")
-    if gpu and int(devices) > torch.cuda.device_count():
-        raise BoneageError(f"--devices {devices}: there are {torch.cuda.device_count()} GPUs here")
-    return "gpu" if gpu else "cpu", int(devices)
-
-
-def _quiet_lightning() -> None:
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # It advises loader processes, which cached bytes do not need, and logging at every step.
-    warnings.filterwarnings("ignore", module=r"lightning\.")

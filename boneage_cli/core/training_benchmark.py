@@ -34,7 +34,7 @@ from boneage_cli.core.datamodule import Batch, BoneAgeData, mean_and_deviation
 from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.runs import read_json, write_json
-from boneage_cli.core.training import make_module, make_trainer
+from boneage_cli.core.trainer import make_module, make_trainer
 from boneage_cli.core.views import describe_shapes
 from boneage_cli.datasets.demo import write_demo
 from boneage_cli.errors import BoneageError, Interrupted

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from boneage_cli.core.config import Experiment, parse_experiment
-from boneage_cli.core.training import Run, train
+from boneage_cli.core.outcome import Run
+from boneage_cli.core.training import train
 from boneage_cli.datasets.drawings import fetch_demo
 
 

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from boneage_cli.core.config import Experiment, write_experiment
 from boneage_cli.core.logs import run_name
-from boneage_cli.core.training import Run
+from boneage_cli.core.outcome import Run
 
 HIDDEN = "import sys; sys.modules['wandb'] = None; from boneage_cli.__main__ import main; main()"
 

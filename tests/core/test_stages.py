@@ -20,8 +20,9 @@ from boneage_cli.core.config import (
     load_experiment,
     write_experiment,
 )
+from boneage_cli.core.outcome import Run
 from boneage_cli.core.runs import read_json
-from boneage_cli.core.training import Resources, Run, resume, train
+from boneage_cli.core.training import Resources, resume, train
 from boneage_cli.errors import BoneageError, Interrupted
 
 Start = Callable[..., subprocess.Popen[str]]

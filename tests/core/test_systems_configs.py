@@ -16,8 +16,9 @@ from boneage_cli.core.bundle import build_network, load_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, load_experiment
 from boneage_cli.core.datamodule import view_pixels
+from boneage_cli.core.outcome import Run
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.training import Run, train
+from boneage_cli.core.training import train
 from boneage_cli.core.views import ViewRenderer, view_settings
 from boneage_cli.datasets.drawings import fetch_demo
 from boneage_cli.datasets.manifest import read_manifest

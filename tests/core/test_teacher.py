@@ -12,9 +12,10 @@ import torch
 from boneage_cli.core.bundle import build_network, load_bundle
 from boneage_cli.core.config import Experiment, TrainingSettings, parse_experiment
 from boneage_cli.core.datamodule import BoneAgeData
+from boneage_cli.core.outcome import Run
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import BUNDLE, CHECKPOINT, TEACHER, read_json
-from boneage_cli.core.training import Run, resume, train
+from boneage_cli.core.training import resume, train
 from boneage_cli.datasets.manifest import read_manifest, true_aspects
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph

@@ -21,8 +21,9 @@ from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
 from boneage_cli.core.evaluation import evaluate
+from boneage_cli.core.outcome import Run
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.training import Resources, Run, resume, train
+from boneage_cli.core.training import Resources, resume, train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError, BoneageWarning
 

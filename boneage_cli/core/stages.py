@@ -1,0 +1,64 @@
+"""Trainings that come before a training, each with the weights of the one before it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from boneage_cli.core.bundle import build_network
+from boneage_cli.core.config import Experiment, earlier_stages
+from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.models.network import Network
+from boneage_cli.models.pretrained import PretrainedError, load_pretrained, take_from_network
+
+
+def check_stages(experiment: Experiment, teacher: Path | None) -> None:
+    """Finds out, before any is trained, what each stage can take of those before.
+
+    Raises:
+        BoneageError: An encoder does not fit, or a teacher comes too late or knows no ages.
+    """
+    stages = [*earlier_stages(experiment), experiment]
+    if teacher is None:
+        for number, stage in enumerate(stages, 1):
+            _check_teacher(stage, number, stages)
+    learnt: Network | None = None
+    for number, stage in enumerate(stages if experiment.stages else ()):
+        # Ages change no shapes.
+        network = build_network(stage, 0, 1)
+        if stage.training.anew:
+            load_pretrained(network, stage.model.weights)
+        elif learnt is not None:
+            try:
+                taken = take_from_network(network, learnt.state_dict(), f"stage {number}")
+            except PretrainedError as error:
+                raise PretrainedError(
+                    f"{error}; another one begins with training.anew = true, and a teacher"
+                ) from None
+            warn_of_new_parts(stage, taken)
+        learnt = network
+
+
+def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment]) -> None:
+    teacher = stage.training.teacher
+    if teacher >= number:
+        raise BoneageError(
+            f"{stage.name}: training.teacher = {teacher} is no stage before it, of which there "
+            f"{'is' if number == 2 else 'are'} {number - 1 or 'none'}; "
+            f"{'name one of them, or 0' if number > 1 else 'set it to 0'}"
+        )
+    if teacher and not all("age" in each.model.targets for each in (stage, stages[teacher - 1])):
+        raise BoneageError(f"{stage.name}: training.teacher is for ages; model.targets has none")
+    if stage.training.anew and not teacher:
+        raise BoneageError(
+            f"{stage.name}: training.anew without a teacher leaves nothing of the stages before; "
+            "name one in training.teacher, or train it by itself"
+        )
+
+
+def warn_of_new_parts(experiment: Experiment, taken: str) -> None:
+    """Warns of what starts anew, by what taking weights up said."""
+    # Nothing in the figures of the epochs says that a head was not taken along.
+    if "anew" in taken:
+        warnings.warn(f"{experiment.name}: {taken}", BoneageWarning, stacklevel=3)
