@@ -116,7 +116,7 @@ def train_landmarks(
     from boneage_cli.core.landmark_training import LandmarkRecipe, measure_bundle
     from boneage_cli.core.landmark_training import train_landmarks as train
     from boneage_cli.core.landmarks import SHIPPED, load_landmark_bundle
-    from boneage_cli.core.rois import SalientPeaks
+    from boneage_cli.core.region_locators import SalientPeaks
     from boneage_cli.core.saliency import AgeSaliency
     from boneage_cli.datasets.manifest import find_dataset
 

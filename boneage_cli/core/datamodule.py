@@ -1,10 +1,8 @@
-"""Batches of cached radiographs with their sex and age."""
+"""A data set's radiographs for a training, from the cache."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
+from boneage_cli.core.batches import Batch, EpochBatches, RadiographBatches
 from boneage_cli.core.config import DataSettings, Experiment
 from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
 from boneage_cli.datasets.cache import DIGESTS, cached_pixels, content_digests
@@ -24,8 +23,6 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
 from boneage_cli.imaging.degradation import degrade
 from boneage_cli.imaging.reading import read_radiograph
-
-Batch = dict[str, Tensor]
 
 # Of the GPU's free memory, how much may hold radiographs; the rest is for the network.
 _SHARE_OF_GPU = 0.4
@@ -42,161 +39,6 @@ class Fold:
 
     number: int
     count: int
-
-
-class RadiographBatches(Dataset[Batch]):
-    """Rows of a manifest as batches: indexing with a list of rows gives a batch.
-
-    Sex and age are taken by the same row numbers as the pixels, so they cannot part.
-
-    Args:
-        views: For each view, uint8 (N, H, W).
-        manifest: The n rows, with ``boneage`` in months and ``male``.
-        places: Where each row's pixels stand in the views, (n,); None where they stand in order.
-    """
-
-    def __init__(
-        self, views: Rendered, manifest: pd.DataFrame, places: np.ndarray | None = None
-    ) -> None:
-        self.views = views
-        # Worse copies of the same radiographs, in the same places: row n + i shows that of row i.
-        self.copies: Rendered = {}
-        # The views on the device that trains, where they fit; see ``move_to``.
-        self.resident: dict[str, Tensor] = {}
-        self.resident_copies: dict[str, Tensor] = {}
-        self.resident_places = torch.empty(0, dtype=torch.long)
-        self.places = np.arange(len(manifest)) if places is None else places
-        self.age = torch.tensor(manifest["boneage"].to_numpy(float), dtype=torch.float32)
-        # What is learnt: the age, unless a teacher has a part in it; see ``teach``.
-        self.target = self.age
-        male = manifest["male"].astype("Float32").to_numpy(dtype=float, na_value=math.nan)
-        self.male = torch.tensor(male, dtype=torch.float32)
-
-    def __len__(self) -> int:
-        """The number of radiographs."""
-        return len(self.age)
-
-    def teach(self, months: np.ndarray, share: float) -> None:
-        """Makes a teacher's ages a part of what is learnt.
-
-        Args:
-            months: The teacher's, (n,).
-            share: Their part of the target; the rest is the age of the manifest.
-        """
-        self.target = self.age.lerp(torch.from_numpy(months).to(self.age), share)
-
-    def pixels(self, rows: np.ndarray) -> Rendered:
-        """The views of some rows, uint8 (len(rows), H, W) each, copied."""
-        places, worse = self.places[rows % len(self)], rows >= len(self)
-        shown = {name: pixels[places] for name, pixels in self.views.items()}
-        for name, pixels in self.copies.items():
-            shown[name][worse] = pixels[places[worse]]
-        return shown
-
-    def move_to(self, device: torch.device, moved: dict[int, Tensor]) -> None:
-        """Keeps everything on a device from now on, so that no batch has to travel there.
-
-        Args:
-            device: Where.
-            moved: Views that are there already, by the identity of their arrays: the parts of a
-                fold share them.
-        """
-        for pixels in (*self.views.values(), *self.copies.values()):
-            if id(pixels) not in moved:
-                moved[id(pixels)] = _moved(pixels, device)
-        self.resident = {name: moved[id(pixels)] for name, pixels in self.views.items()}
-        self.resident_copies = {name: moved[id(pixels)] for name, pixels in self.copies.items()}
-        self.resident_places = torch.from_numpy(self.places).to(device)
-        self._move_labels(device)
-
-    def move_back(self) -> None:
-        """Keeps nothing on a device any more."""
-        self.resident, self.resident_copies = {}, {}
-        self.resident_places = self.resident_places.cpu()
-        self._move_labels(torch.device("cpu"))
-
-    def _move_labels(self, device: torch.device) -> None:
-        self.age, self.male = self.age.to(device), self.male.to(device)
-        self.target = self.target.to(device)
-
-    def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """The batch of these rows, copies too; a negative row is padding, with weight 0."""
-        index = torch.tensor(rows, dtype=torch.long, device=self.age.device)
-        weight = (index >= 0).float()
-        index = index.clamp(min=0)
-        child = index % len(self)
-        if self.resident:
-            places = self.resident_places[child]
-            batch = {name: pixels[places].unsqueeze(1) for name, pixels in self.resident.items()}
-            worse = (index >= len(self)).view(-1, 1, 1, 1)
-            for name, pixels in self.resident_copies.items():
-                batch[name] = torch.where(worse, pixels[places].unsqueeze(1), batch[name])
-        else:
-            batch = {
-                name: torch.from_numpy(pixels).unsqueeze(1)
-                for name, pixels in self.pixels(index.numpy()).items()
-            }
-        return batch | {
-            "male": self.male[child],
-            "age": self.age[child],
-            "target": self.target[child],
-            "weight": weight,
-        }
-
-
-class EpochBatches(Sampler[list[int]]):
-    """Row numbers of each batch of an epoch; shuffling depends on seed and epoch alone.
-
-    Batches are as equal in size as can be, so that none is left with a single image, which batch
-    normalisation could not train on. Each process of several takes every n-th row; ranks that
-    come short are padded, with rows again in training and with −1 in validation.
-
-    Args:
-        size: The number of rows.
-        batch_size: The largest batch per process.
-        shuffle: Whether rows are permuted, anew in each epoch.
-        seed: Decides the permutations, and which rows are shown as their worse copies.
-        degraded: Share of rows whose worse copies are shown, size + row, see ``RadiographBatches``.
-        rank: This process.
-        world_size: The number of processes.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        seed: int,
-        degraded: float = 0.0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.size, self.shuffle, self.seed, self.degraded = size, shuffle, seed, degraded
-        self.rank, self.world_size = rank, world_size
-        self.batches = max(1, math.ceil(size / (batch_size * world_size)))
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next; the trainer calls it."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """The number of batches of one process."""
-        return self.batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yields the row numbers of each batch of this process."""
-        rows = np.arange(self.size)
-        if self.shuffle:
-            chance = np.random.default_rng([self.seed, self.epoch])
-            rows = chance.permutation(self.size)
-            rows += self.size * (chance.random(self.size) < self.degraded)
-        short = -self.size % self.world_size
-        padding = np.resize(rows, short) if self.shuffle else np.full(short, -1)
-        mine = np.concatenate([rows, padding])[self.rank :: self.world_size]
-        for batch in np.array_split(mine, self.batches):
-            yield batch.tolist()
 
 
 class BoneAgeData(pl.LightningDataModule):
@@ -344,15 +186,6 @@ class BoneAgeData(pl.LightningDataModule):
 
     def _views(self, manifest: pd.DataFrame, degraded: int | None = None) -> Rendered:
         return view_pixels(manifest, self.renderer, self.cache, degraded)
-
-
-def _moved(pixels: np.ndarray, device: torch.device) -> Tensor:
-    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-    # Piece by piece: all at once would be held in memory beside.
-    for start in range(0, len(pixels), 256):
-        piece = slice(start, start + 256)
-        there[piece] = torch.from_numpy(np.array(pixels[piece]))
-    return there
 
 
 def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.DataFrame:

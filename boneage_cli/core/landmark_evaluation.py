@@ -10,10 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from boneage_cli.core.landmarks import LandmarkLocator
-from boneage_cli.core.rois import SalientPeaks
+from boneage_cli.core.region_locators import KeyPointRegions, SalientPeaks
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import aspect_of, region_corners
+from boneage_cli.imaging.registration import Region, aspect_of
 from boneage_cli.progress import track
 
 # Quarter turns counter-clockwise, and whether left and right are exchanged first.
@@ -25,10 +25,10 @@ POSES = {
     "mirrored": (0, True),
 }
 # The region that a hand-drawn box belongs to.
-BOX_REGIONS = {"Wrist": "carpal", "MCP": "metaph"}
+BOX_REGIONS: dict[str, Region] = {"Wrist": "carpal", "MCP": "metaph"}
 
 # From radiographs to the corners of their regions by name, (4, 2) fractions of the image each.
-RegionFinder = Callable[[Sequence[Radiograph]], Sequence[Mapping[str, Points]]]
+RegionFinder = Callable[[Sequence[Radiograph]], Sequence[Mapping[Region, Points]]]
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,9 @@ def measure_regions(
 
 
 def key_point_regions(locator: LandmarkLocator) -> RegionFinder:
-    """The regions as the key points place them."""
-
-    def find(radiographs: Sequence[Radiograph]) -> list[Mapping[str, Points]]:
-        return [
-            {
-                region: region_corners(found.landmarks, aspect_of(radiograph), region)
-                for region in ("hand", "carpal", "metaph")
-            }
-            for radiograph, found in zip(radiographs, locator.locate(radiographs), strict=True)
-        ]
-
-    return find
+    """The regions as the key points place them, square as crops are."""
+    regions = KeyPointRegions(locator)
+    return lambda radiographs: [found.corners for found in regions.locate(radiographs)]
 
 
 def inside(corners: Points, points: Points) -> NDArray[np.bool_]:
@@ -220,9 +211,9 @@ def measure_salient_peaks(
     for pose in track(POSES, description="measuring", unit="pose"):
         fallbacks = 0
 
-        def find(images: Sequence[Radiograph]) -> list[Mapping[str, Points]]:
+        def find(images: Sequence[Radiograph]) -> list[Mapping[Region, Points]]:
             nonlocal fallbacks
-            corners: list[Mapping[str, Points]] = []
+            corners: list[Mapping[Region, Points]] = []
             # Gradients of all images at once would not fit into memory.
             for start in range(0, len(images), 16):
                 found = peaks.locate(images[start : start + 16])

@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from boneage_cli.core.augmentation import Augmentation
+from boneage_cli.core.batches import Batch
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.datamodule import Batch
 from boneage_cli.core.norm_statistics import measure_norms
 from boneage_cli.core.optimisation import (
     build_optimiser,

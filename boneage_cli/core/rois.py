@@ -27,7 +27,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -37,23 +37,28 @@ from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.evaluation import manifest_cases
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator
-from boneage_cli.core.overlay import HeatMap, overlay
+from boneage_cli.core.overlay import overlay
+from boneage_cli.core.region_locators import (
+    CROPPED,
+    KeyPointRegions,
+    LocatedRegions,
+    RegionLocator,
+    SalientPeaks,
+)
 from boneage_cli.core.runs import BUNDLE, write_json
-from boneage_cli.core.saliency import THRESHOLD, AgeSaliency, place_regions
+from boneage_cli.core.saliency import THRESHOLD, AgeSaliency
 from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
-from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
+from boneage_cli.imaging.landmarks import LANDMARK_NAMES
 from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import (
     REGIONS,
     Region,
-    aspect_of,
-    region_corners,
     registered_mask,
     render_region,
     warp,
@@ -63,7 +68,6 @@ from boneage_cli.threads import usable_threads, worker_threads
 
 Method = Literal["keypoints", "gradcam"]
 
-CROPPED: tuple[Region, ...] = ("carpal", "metaph")
 HEAT_MAPS = "heatmaps"
 TABLE = "rois.csv"
 SETTINGS = "rois.json"
@@ -80,7 +84,10 @@ COLUMNS = (
 )
 _CODE = (
     IMAGING,
-    *(Path(__file__).with_name(name) for name in ("rois.py", "landmarks.py", "saliency.py")),
+    *(
+        Path(__file__).with_name(name)
+        for name in ("rois.py", "region_locators.py", "landmarks.py", "saliency.py")
+    ),
 )
 # The table is written at least so often, so that a killed run loses little, seconds.
 _SAVE_EVERY = 5.0
@@ -151,92 +158,6 @@ class RoiSettings:
             **own,
             "model_sha256": digest,
         }
-
-
-@dataclass(frozen=True)
-class LocatedRegions:
-    """The regions of one radiograph.
-
-    Attributes:
-        corners: Of each of ``CROPPED``, (4, 2) fractions of the radiograph's width and height: what
-            becomes top left, top right, bottom right and bottom left of the crop. They may lie
-            outside the radiograph.
-        confidence: 0 to 1: of the least sure key point, or the heat of the cooler peak.
-        fallback: Whether any region is a guess.
-        landmarks: The key points, where the method finds them.
-        heat: The heat map, where the method makes one.
-        inverted: Whether the crops show the radiograph's negative, see ``Located``.
-    """
-
-    corners: Mapping[Region, Points]
-    confidence: float
-    fallback: bool
-    landmarks: Landmarks | None = None
-    heat: HeatMap | None = None
-    inverted: bool = False
-
-
-class RegionLocator(Protocol):
-    """What finds the regions of radiographs; from several threads at a time."""
-
-    def locate(self, radiographs: Sequence[Radiograph]) -> list[LocatedRegions]:
-        """The regions of each radiograph."""
-        ...
-
-
-class KeyPointRegions:
-    """Regions as the key points place them.
-
-    Args:
-        locator: What finds the key points.
-    """
-
-    def __init__(self, locator: LandmarkLocator) -> None:
-        self.locator = locator
-
-    def locate(self, radiographs: Sequence[Radiograph]) -> list[LocatedRegions]:
-        """The regions of each radiograph."""
-        return [
-            LocatedRegions(
-                corners={
-                    region: region_corners(found.landmarks, aspect_of(radiograph), region, shape=1)
-                    for region in CROPPED
-                },
-                confidence=found.confidence,
-                fallback=found.fallback,
-                landmarks=found.landmarks,
-                inverted=found.inverted,
-            )
-            for radiograph, found in zip(radiographs, self.locator.locate(radiographs), strict=True)
-        ]
-
-
-class SalientPeaks:
-    """Regions at the peaks of an age model's saliency.
-
-    Args:
-        saliency: What makes the heat maps.
-        threshold: Least heat of a peak.
-    """
-
-    def __init__(self, saliency: AgeSaliency, threshold: float = THRESHOLD) -> None:
-        self.saliency = saliency
-        self.threshold = threshold
-
-    def locate(self, radiographs: Sequence[Radiograph]) -> list[LocatedRegions]:
-        """The regions of each radiograph."""
-        results = []
-        for heat in self.saliency.heat_maps(radiographs):
-            found = place_regions(heat, self.threshold)
-            results.append(
-                LocatedRegions(
-                    corners={"carpal": found.carpal, "metaph": found.metaph},
-                    confidence=found.heat,
-                    fallback=bool(found.guessed),
-                    heat=heat,
-                )
-            )
-        return results
 
 
 def region_locator(settings: RoiSettings, device: str = "auto") -> RegionLocator:

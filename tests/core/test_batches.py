@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.core.datamodule import EpochBatches, RadiographBatches
+from boneage_cli.core.batches import EpochBatches, RadiographBatches
 
 SIZES = st.integers(2, 300)
 BATCHES = st.integers(3, 64)

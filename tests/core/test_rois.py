@@ -18,7 +18,8 @@ from boneage_cli.core.bundle import Bundle, build_network, save_bundle
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.landmarks import FALLBACK
 from boneage_cli.core.prediction import Case
-from boneage_cli.core.rois import CROPPED, RoiSettings, locate_rois
+from boneage_cli.core.region_locators import CROPPED
+from boneage_cli.core.rois import RoiSettings, locate_rois
 from boneage_cli.datasets.demo import NO_NUISANCES, draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
