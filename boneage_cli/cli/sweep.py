@@ -9,7 +9,7 @@ import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_table, warn
 from boneage_cli.cli.options import CacheOption, DataOption
-from boneage_cli.cli.train import print_epoch, print_stage
+from boneage_cli.cli.training_lines import print_epoch, print_stage
 
 
 def sweep(

@@ -9,9 +9,9 @@ import typer
 
 from boneage_cli.cli.console import console, print_table, warn
 from boneage_cli.cli.options import CacheOption, DataOption, refuse_beside
+from boneage_cli.cli.training_lines import print_epoch, print_stage
 
 if TYPE_CHECKING:
-    from boneage_cli.core.config import Experiment
     from boneage_cli.core.datamodule import Fold
     from boneage_cli.core.folds import CrossValidation
     from boneage_cli.core.outcome import Run
@@ -192,30 +192,6 @@ def train(
     if training.is_main_process():
         _print_run(run)
     return None
-
-
-def print_stage(experiment: Experiment) -> None:
-    """Prints the name of a stage whose training begins, and what it sees."""
-    from boneage_cli.core.views import describe_shapes, shapes_of
-
-    epochs = experiment.training.epochs
-    console.print(
-        f"{experiment.name}: {describe_shapes(shapes_of(experiment))} pixels, "
-        f"{epochs} epoch{'s' if epochs > 1 else ''}",
-        markup=False,
-    )
-
-
-def print_epoch(row: dict[str, float]) -> None:
-    """Prints the figures of an epoch on one line."""
-    figures = [f"epoch {row['epoch']:3.0f}", f"train loss {row['train_loss']:7.3f}"]
-    if "val_mae" in row:
-        figures.append(f"train MAE {row['train_mae']:6.2f}")
-        figures.append(f"validation MAE {row['val_mae']:6.2f} months")
-    if "val_sex_error" in row:
-        figures.append(f"validation sex errors {row['val_sex_error']:.1%}")
-    figures.append(f"{row['images_per_second']:.0f} images/s")
-    console.print("  ".join(figures))
 
 
 def _print_run(run: Run) -> None:
