@@ -164,7 +164,7 @@ def evaluate(
     )
     target = output or _default_output(bundles, part if sample is None else f"{part}-{sample}")
     files = write_evaluation(evaluation, target, f"{folder.name}, {part}")
-    whose = "their own mean age" if mean is None else "the mean age of its train split"
+    whose = "their own mean" if mean is None else "the train split's mean"
     _print_evaluation(evaluation, f"{folder}, {part}", version, whose)
     for name, error in _failures(evaluation.predictions):
         fail(error if name in error else f"{name}: {error}")
@@ -236,8 +236,8 @@ def _print_evaluation(evaluation: Evaluation, title: str, version: str | None, w
     )
     lines = {
         "MAE": f"{evaluation.mae} months",
-        "yardstick": f"{evaluation.yardstick_mae:.2f} months, by predicting "
-        f"{evaluation.yardstick:.1f}, {whose}, for everyone",
+        "yardstick": f"{evaluation.yardstick_mae:.2f} months, by predicting {whose} "
+        f"{evaluation.yardstick:.1f} for everyone",
     }
     if evaluation.overall.correlation is not None:
         lines["Pearson r"] = f"{evaluation.overall.correlation:.4f}"

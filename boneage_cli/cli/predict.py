@@ -173,8 +173,9 @@ def predict(
 
     CSV and JSON (one array) have path, id, sex, months, years_months, low, high,
     age, sds, reference, reason and error; ages are in months. A radiograph that
-    cannot be predicted is told on standard error and, in CSV and JSON, gets a row
-    with its error; the others are predicted all the same.
+    cannot be predicted, or whose row of a table makes no sense, is told on
+    standard error and, in CSV and JSON, gets a row with its error; the others are
+    predicted all the same.
 
     [bold]Refusals[/bold]
 
