@@ -26,6 +26,7 @@ from boneage_cli.core.cases import Case
 from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS, whole_id
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.imaging.containers import is_dicom
 
 STANDARD_INPUT = "-"
 TABLE_SUFFIXES = (".csv", ".tsv")
@@ -258,21 +259,11 @@ def _folder_files(folder: str) -> Iterator[tuple[str, str | None]]:
 def _is_radiograph(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    # DICOMDIR, the index of an archive, carries DICOM's mark as well, but no pixels.
-    if path.name.upper() == "DICOMDIR":
-        return False
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(132)[128:] == b"DICM"
-        # A link to a file that is gone fails by itself; a pipe would be waited for.
-        return path.is_symlink() and _is_named_as_in_archives(path)
-    except OSError:
-        return _is_named_as_in_archives(path)
-
-
-def _is_named_as_in_archives(path: Path) -> bool:
-    # DICOM files are IM000001, or named by their UID, which ends in a number.
+    with suppress(OSError):
+        if path.exists():
+            return is_dicom(path)
+    # What cannot be opened fails by itself if it is named as archives name DICOM files: IM000001,
+    # or by their UID, which ends in a number.
     suffix = path.suffix.lower()
     return suffix in ("", ".ima") or suffix[1:].isdigit()
 

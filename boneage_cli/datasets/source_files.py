@@ -13,6 +13,7 @@ from boneage_cli.datasets.archives import extract_member, open_archive, read_mem
 from boneage_cli.datasets.dialects import TABLE_SUFFIXES, named_split
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.containers import is_dicom
 
 # Copies that tools of this field prepare beside the radiographs.
 PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "mask", "masks"}
@@ -92,7 +93,13 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
         elif path.suffix.lower() == ".zip":
             _search_zip(path, (name,), staging, findings)
         elif not _sort_in(
-            SourceFile((name,), path, size=path.stat().st_size, given=True), findings
+            SourceFile(
+                (_called(path, name),),
+                path,
+                size=path.stat().st_size,
+                given=True,
+            ),
+            findings,
         ):
             raise BoneageError(
                 f"{path}: neither a folder, a zip, a table ({', '.join(TABLE_SUFFIXES)}) nor an "
@@ -116,11 +123,11 @@ def _search_folder(
         parts = (name, *here.relative_to(top).parts)
         files = sorted(entry for entry in files if not _is_hidden(entry))
         for entry in files:
-            if entry.lower().endswith((*TABLE_SUFFIXES, *IMAGE_SUFFIXES)):
-                file = here / entry
+            file, called = here / entry, _called(here / entry, entry)
+            if called.lower().endswith((*TABLE_SUFFIXES, *IMAGE_SUFFIXES)):
                 if not file.exists():
                     raise BoneageError(f"{file}: a link to nothing; mend or delete it")
-                _sort_in(SourceFile((*parts, entry), file, size=file.stat().st_size), findings)
+                _sort_in(SourceFile((*parts, called), file, size=file.stat().st_size), findings)
         # Loose files come first: they can be linked, and a zip beside them is often their origin.
         for entry in files:
             if entry.lower().endswith(".zip"):
@@ -146,6 +153,16 @@ def _search_zip(
                 _sort_in(
                     SourceFile((*parts, *inner), path, position, size=member.file_size), findings
                 )
+
+
+def _called(file: Path, name: str) -> str:
+    """What a loose file is called in a data set, whose readers go by suffixes."""
+    known = (*TABLE_SUFFIXES, *IMAGE_SUFFIXES, ".zip")
+    try:
+        dicom = not name.lower().endswith(known) and is_dicom(file)
+    except OSError as error:
+        raise BoneageError(f"{file}: cannot be opened ({error.strerror})") from None
+    return f"{name}.dcm" if dicom else name
 
 
 def _is_hidden(name: str) -> bool:

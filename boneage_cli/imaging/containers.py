@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -36,6 +37,18 @@ class Container:
     width: int
     height: int
     data: bytes
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file bears DICOM's mark, whatever it is called; an archive's index does not count.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    if path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def open_container(data: bytes) -> Container:

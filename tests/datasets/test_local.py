@@ -281,6 +281,18 @@ def test_both_label_versions_together_are_refused(layouts, tmp_path):
         fetch_local([tmp_path / "mine"], tmp_path / "data")
 
 
+def test_dicom_files_of_an_archive_are_known_by_their_mark(tmp_path):
+    mark = bytes(128) + b"DICM" + bytes(8)
+    names = ("IM0001", "1.2.840.5.7", "hand.ct")
+    lay(tmp_path / "archive", {**dict.fromkeys(names, mark), "DICOMDIR": mark, "notes": b"text"})
+    table = "id,boneage,sex,split\n" + "".join(f"{n},120,F,test\n" for n in ("IM0001", names[1]))
+    (tmp_path / "readings.csv").write_text(table + "hand.ct,100,M,test\n")
+    fetched = fetch_local([tmp_path / "archive", tmp_path / "readings.csv"], tmp_path / "data")
+    assert sorted(fetched.manifest["id"]) == sorted(names)
+    assert {Path(path).name for path in fetched.manifest["path"]} == {f"{n}.dcm" for n in names}
+    assert all(Path(path).read_bytes() == mark for path in fetched.manifest["path"])
+
+
 def test_what_matches_nothing_is_counted_and_listed(images, tmp_path):
     lay(tmp_path / "mine", images("train/{}.png", [*TRAIN, 5000, 5001]))
     (tmp_path / "mine" / "train.csv").write_text(kaggle_labels([*TRAIN, 6000]) + "5001,,True\n")
