@@ -79,7 +79,7 @@ def cases(
                     BoneageWarning,
                     stacklevel=2,
                 )
-    found = _unroll(sources, male)
+    found = _unroll(sources, male, tell=True)
     return found if age is None else _of_age(found, age)
 
 
@@ -193,10 +193,12 @@ def _kind(text: str) -> Kind:
     return "image" if b"\0" in start and not start.startswith(_UTF_16) else "list"
 
 
-def _unroll(sources: Sequence[tuple[str, Kind]], male: bool | None) -> Generator[Case, None, None]:
+def _unroll(
+    sources: Sequence[tuple[str, Kind]], male: bool | None, *, tell: bool = False
+) -> Generator[Case, None, None]:
     for text, kind in sources:
         empty = True
-        for case in _read(text, kind, male):
+        for case in _read(text, kind, male, tell):
             empty = False
             yield case
         if empty:
@@ -210,11 +212,12 @@ def _of_age(cases: Iterator[Case], age: float) -> Iterator[Case]:
         yield case if case.age is not None else replace(case, age=age)
 
 
-def _read(text: str, kind: Kind, male: bool | None) -> Iterator[Case]:
+def _read(text: str, kind: Kind, male: bool | None, tell: bool) -> Iterator[Case]:
     if kind == "image":
         yield Case(path=text, male=male)
     elif kind == "folder":
-        yield from (Case(path=path, male=male, error=error) for path, error in _folder_files(text))
+        for path, error in _folder_files(text, tell):
+            yield Case(path=path, male=male, error=error)
     elif kind == "table":
         yield from _table_cases(text, male)
     else:
@@ -223,8 +226,13 @@ def _read(text: str, kind: Kind, male: bool | None) -> Iterator[Case]:
             yield Case(path=_locate(entry, folders) or entry, male=male)
 
 
-def _folder_files(folder: str) -> Iterator[tuple[str, str | None]]:
-    """Yields the radiographs of a folder, and at last what in it cannot be opened and why."""
+def _folder_files(folder: str, tell: bool = False) -> Iterator[tuple[str, str | None]]:
+    """Yields the radiographs of a folder, and at last what in it cannot be opened and why.
+
+    Args:
+        folder: The folder.
+        tell: Whether to warn of pictures that are left out.
+    """
     closed: list[OSError] = []
     others: list[str] = []
     # Links to folders are followed, each folder once, so that a link to a parent ends.
@@ -247,7 +255,7 @@ def _folder_files(folder: str) -> Iterator[tuple[str, str | None]]:
                 others.append(str(path))
     for error in closed:
         yield str(error.filename), f"cannot be read ({error.strerror}); check its permissions"
-    if others:
+    if others and tell:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         warnings.warn(
             f"{folder}: left out {others[0]}{more}, of a kind that is not read; save as PNG",

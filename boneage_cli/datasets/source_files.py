@@ -93,12 +93,7 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
         elif path.suffix.lower() == ".zip":
             _search_zip(path, (name,), staging, findings)
         elif not _sort_in(
-            SourceFile(
-                (_called(path, name),),
-                path,
-                size=path.stat().st_size,
-                given=True,
-            ),
+            SourceFile((_called(path, name),), path, size=path.stat().st_size, given=True),
             findings,
         ):
             raise BoneageError(
