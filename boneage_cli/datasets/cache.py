@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -93,26 +94,38 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
         except (ValueError, OSError):
             known = {}
 
-    def digest(path: str) -> tuple[tuple[str, int, int], str]:
-        try:
-            status = Path(path).stat()
-            stamp = (path, status.st_size, status.st_mtime_ns)
-            return stamp, known.get(stamp) or hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        except OSError as error:
-            raise BoneageError(
-                f"{path}: {error.strerror}; 'boneage check-data' lists every such image"
-            ) from None
+    def stamp(path: str) -> tuple[str, int, int]:
+        with _told(path):
+            status = os.stat(path)  # noqa: PTH116
+            return path, status.st_size, status.st_mtime_ns
 
-    with worker_threads(workers) as pool:
-        entries = list(pool.map(digest, paths, chunksize=64))
-    if any(stamp not in known for stamp, _ in entries):
-        known.update(entries)
-        rows = [(*stamp, digest) for stamp, digest in known.items()]
+    def digest(path: str) -> str:
+        with _told(path):
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+    # Threads are for files that have to be read: to look at all takes them longer than one alone.
+    stamps = list(map(stamp, paths))
+    new = [each for each in dict.fromkeys(stamps) if each not in known]
+    if new:
+        with worker_threads(workers) as pool:
+            found = pool.map(digest, [path for path, _, _ in new], chunksize=64)
+            known.update(zip(new, found, strict=True))
+        rows = [(*each, digest) for each, digest in known.items()]
         with whole_file(memo) as temporary:
             table = pd.DataFrame(rows, columns=["path", "size", "changed", "digest"])
             # File names may hold bytes that are no UTF-8; they stay what they are.
             table.to_csv(temporary, index=False, errors="surrogateescape")
-    return [digest for _, digest in entries]
+    return [known[each] for each in stamps]
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BoneageError(
+            f"{path}: {error.strerror}; 'boneage check-data' lists every such image"
+        ) from None
 
 
 def _build(
