@@ -44,9 +44,6 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: The file to write; its folder is made where it is missing.
     """
     target = Path(path)
-    if target.is_symlink():
-        # What it leads to is written, and the link stays.
-        target = target.resolve()
     if target.exists() and not target.is_file():
         # A pipe or /dev/null is written to; renaming a file over it would destroy it.
         yield target

@@ -209,6 +209,7 @@ def predict(
     names = [str(path) for path in inputs]
     if output is not None:
         check_output(output, names)
+    style = format.value if format else _style_by_ending(output)
     male = None if sex is None else sex in (Sex.M, Sex.male)
     unrolled = cases(names, male, None if age is None else parse_childs_age(age))
     predictor = Predictor.load(model_paths(model), device.value, precision.value, backend.value)
@@ -226,7 +227,6 @@ def predict(
         from boneage_cli.core.explanation import Explainer, Explanations
 
         explanations = Explanations(Explainer(predictor), explain, names)
-    style = format.value if format else _style_by_ending(output)
     found: Any = predictor.predict_files(
         unrolled, batch_size=batch_size, workers=workers, tta=tta, interval=interval, force=force
     )

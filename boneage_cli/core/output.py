@@ -44,6 +44,9 @@ def write_predictions(
     if output is None:
         _write_stream(chunks)
         return
+    if output.is_symlink() and (output.is_file() or not output.exists()):
+        # The file that it leads to is written, and the link stays; /dev/stdout leads to none.
+        output = output.resolve()
     with (
         writing(output),
         whole_file(output) as path,

@@ -189,6 +189,18 @@ def test_an_output_that_is_a_link_leads_to_the_ages(predict):
     assert len(rows(Path("kept/ages.csv").read_text())) == 3
 
 
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+def test_standard_output_can_be_named_as_a_file(hands, demo_bundle):
+    command = [sys.executable, "-m", "boneage_cli", "predict", "hands/a.png", "--sex", "M"]
+    result = subprocess.run(
+        [*command, "--model", str(demo_bundle), "--device", "cpu", "-o", "/dev/stdout"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert LINE.match(result.stdout.rstrip("\n"))
+
+
 @pytest.mark.parametrize("name", ["ages.jsonl", "ages.xlsx", "ages.tsv"])
 def test_an_ending_that_promises_another_format_is_refused(predict, name):
     assert "name it .txt, .csv or .json" in predict(f"hands --sex M -o {name}", status=2).stderr
