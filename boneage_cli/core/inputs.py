@@ -23,7 +23,15 @@ from typing import Literal, NoReturn
 
 from boneage_cli.core.ages import MONTHS_PER_YEAR
 from boneage_cli.core.cases import Case
-from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS, whole_id
+from boneage_cli.datasets.dialects import (
+    FEMALE,
+    HEADINGS,
+    MALE,
+    PARSERS,
+    check_width,
+    columns_of,
+    whole_id,
+)
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.imaging.containers import is_dicom
@@ -327,13 +335,7 @@ def _read_header(text: str) -> _Header:
             line = ""
     delimiter = stated or max(",;\t", key=line.count)
     header = next(csv.reader([line], delimiter=delimiter), [])
-    meanings = {
-        word: meaning for meaning, words in (HEADINGS | _OWN_HEADINGS).items() for word in words
-    }
-    columns: dict[str, list[int]] = {}
-    for place, name in enumerate(header):
-        if meaning := meanings.get(re.sub(r"[\W_]+", "", name.lower())):
-            columns.setdefault(meaning, []).append(place)
+    columns = columns_of(header, HEADINGS | _OWN_HEADINGS)
     if "image" not in columns and "id" not in columns:
         found = ", ".join(name.strip() for name in header) or "nothing"
         raise BoneageError(
@@ -383,11 +385,7 @@ def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
         path = _locate(name, folders, _ANY_SUFFIX) or str(Path(folder, name))
         case = Case(path=path, male=male, id=id or None)
         try:
-            if any(cells[header.width :]):
-                raise BoneageError(
-                    f"{where}: {len(cells)} cells under {header.width} headings; put cells that "
-                    "hold a comma in quotes"
-                )
+            check_width(where, cells, header.width)
             yield replace(
                 case,
                 male=_sex(where, row, male),

@@ -253,7 +253,8 @@ def _resumable(folder: Path) -> Iterator[None]:
         yield
     except Interrupted:
         raise
-    except KeyboardInterrupt:
+    except (SystemExit, KeyboardInterrupt):
+        # Lightning turns an interrupt into an exit.
         raise Interrupted(f"interrupted; go on with: boneage train --resume {folder}") from None
 
 
@@ -365,9 +366,6 @@ def _fit(
             weights_only=True,
         )
         return finish(folder, record, datamodule, module, recorder, trainer)
-    except SystemExit:
-        # Lightning turns an interrupt into an exit; ours says how to go on.
-        raise KeyboardInterrupt from None
     finally:
         datamodule.release()
         close_loggers(record["wandb"])

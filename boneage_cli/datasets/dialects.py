@@ -10,7 +10,7 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -91,11 +91,7 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
             header = cells
             columns = _recognise(name, header)
             continue
-        if any(cells[len(header) :]):
-            raise BoneageError(
-                f"{name}, line {line}: {len(cells)} cells under {len(header)} headings; "
-                "put cells that hold a comma in quotes"
-            )
+        check_width(f"{name}, line {line}", cells, len(header))
         cells += [""] * (len(header) - len(cells))
         records.append(_record(f"{name}, line {line}", header, columns, cells))
     if not header:
@@ -106,6 +102,41 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
     for column in {"boneage", "width", "height"} & set(table.columns):
         table[column] = table[column].astype(float)
     return table
+
+
+def columns_of(
+    header: Sequence[str], headings: Mapping[str, Sequence[str]]
+) -> dict[str, list[int]]:
+    """The positions of the columns of each meaning, of those that the header has.
+
+    Args:
+        header: What the columns are called.
+        headings: The spellings of each meaning, without case, blanks and punctuation.
+    """
+    meanings = {heading: meaning for meaning, spelt in headings.items() for heading in spelt}
+    columns: dict[str, list[int]] = {}
+    for position, heading in enumerate(header):
+        if meaning := meanings.get(re.sub(r"[\W_]+", "", heading.lower())):
+            columns.setdefault(meaning, []).append(position)
+    return columns
+
+
+def check_width(where: str, cells: Sequence[str], width: int) -> None:
+    """Refuses a row that has cells beyond the headings, as an unquoted comma makes them.
+
+    Args:
+        where: The table and line, for the message.
+        cells: The row's.
+        width: The number of headings.
+
+    Raises:
+        BoneageError: It has.
+    """
+    if any(cells[width:]):
+        raise BoneageError(
+            f"{where}: {len(cells)} cells under {width} headings; put cells that hold a comma in "
+            "quotes"
+        )
 
 
 def named_split(name: str) -> str | None:
@@ -188,12 +219,7 @@ def _cell_text(value: Any) -> str:
 
 def _recognise(name: str, header: list[str]) -> dict[str, list[int]]:
     """Gives the positions of the columns of each meaning."""
-    meanings = {heading: meaning for meaning, spelt in HEADINGS.items() for heading in spelt}
-    columns: dict[str, list[int]] = {}
-    for position, heading in enumerate(header):
-        meaning = meanings.get(re.sub(r"[\W_]+", "", heading.lower()))
-        if meaning:
-            columns.setdefault(meaning, []).append(position)
+    columns = columns_of(header, HEADINGS)
     is_named = columns.keys() & {"id", "image"}
     is_labelled = columns.keys() & {"boneage", "male", "female"}
     is_measured = {"width", "height"} <= columns.keys()
