@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from boneage_cli.errors import BoneageError
-
-# It can only be read by setting it, which no thread may see.
-_UMASK = os.umask(0)
-os.umask(_UMASK)
 
 
 @contextmanager
@@ -49,16 +45,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield target
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays the same, since image and table writers choose the format by it.
-    handle, name = tempfile.mkstemp(
-        prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
-    )
-    os.close(handle)
-    temporary = Path(name)
+    # The suffix stays the same, since image and table writers choose the format by it. The name
+    # is known before the file is made, so that an interrupt in between leaves none.
+    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(8)}{target.suffix}")
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
-        # mkstemp makes files for their owner alone; a new file follows the user's umask.
-        temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ import pytest
 from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.output import COLUMNS, csv_lines, json_lines, text_lines, write_predictions
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
 
 FOUND = [
     Prediction(Case("data/test_imgs/1234.png", id="1234"), 126.5, True),
@@ -129,13 +128,3 @@ def test_a_file_name_that_is_no_utf8_leaves_as_it_came(tmp_path, style):
     found = [Prediction(Case(os.fsdecode(b"caf\xe9.png")), 12.0)]
     write_predictions(found, style, tmp_path / "ages")
     assert b"caf\xe9.png" in (tmp_path / "ages").read_bytes()
-
-
-def test_a_file_that_takes_the_place_of_a_link_leaves_alone_what_it_led_to(tmp_path):
-    # A data set links to radiographs, whose files are their owner's.
-    (tmp_path / "original").write_text("kept")
-    (tmp_path / "link").symlink_to(tmp_path / "original")
-    with whole_file(tmp_path / "link") as temporary:
-        temporary.write_text("new")
-    assert (tmp_path / "original").read_text() == "kept"
-    assert (tmp_path / "link").read_text() == "new"
