@@ -20,13 +20,11 @@ from boneage_cli.cli.options import (
     WorkersOption,
     model_paths,
 )
-from boneage_cli.errors import BoneageError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from boneage_cli.core.evaluation import Evaluation
     from boneage_cli.core.stress import Stress
+    from boneage_cli.datasets.labelled_split import LabelledSplit
 
 
 def evaluate(
@@ -121,105 +119,70 @@ def evaluate(
     were not, 2 when the command line or the data make no sense.
     """
     from boneage_cli.core.evaluation import evaluate as measure
-    from boneage_cli.core.evaluation import trained_on_by_folds, write_evaluation
+    from boneage_cli.core.evaluation import (
+        evaluation_folder,
+        trained_on_by_folds,
+        write_evaluation,
+    )
     from boneage_cli.core.prediction import Predictor
     from boneage_cli.core.runs import OUT_OF_FOLD
     from boneage_cli.core.stress import stress as measure_stress
     from boneage_cli.core.stress import write_stress
-    from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
+    from boneage_cli.datasets.labelled_split import labelled_split
 
-    folder = find_dataset(data)
-    part = split or _labelled_split(folder)
-    manifest = read_manifest(folder, part)
-    version = label_version(manifest) if part.startswith("test") else None
-    labelled = int(manifest["boneage"].notna().sum())
-    if sample is not None and labelled:
-        manifest = _chosen(manifest, sample)
+    chosen = labelled_split(data, split, sample)
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
     for path in bundles:
-        if seen := trained_on_by_folds(path, manifest):
+        if seen := trained_on_by_folds(path, chosen.manifest):
             warn(
                 f"{path}: {seen:,} of these radiographs were trained on in its cross-validation, "
                 f"so the figures flatter it; {OUT_OF_FOLD}/ of the cross-validation has fair ones"
             )
     about = {
         "model": [str(path) for path in bundles],
-        "data": str(folder),
-        "split": part,
-        "chosen_of": None if sample is None else labelled,
-        "label_version": version,
+        "data": str(chosen.folder),
+        "split": chosen.split,
+        "chosen_of": chosen.chosen_of,
+        "label_version": chosen.label_version,
         "tta": tta,
     }
-    mean = _mean_training_age(folder)
     evaluation = measure(
         predictor,
-        manifest,
-        yardstick=mean,
+        chosen.manifest,
+        yardstick=chosen.mean_training_age,
         batch_size=batch_size,
         workers=workers,
         tta=tta,
         about=about,
     )
-    target = output or _default_output(bundles, part if sample is None else f"{part}-{sample}")
-    files = write_evaluation(evaluation, target, f"{folder.name}, {part}")
-    whose = "their own mean" if mean is None else "the train split's mean"
-    _print_evaluation(evaluation, f"{folder}, {part}", version, whose)
-    for name, error in _failures(evaluation.predictions):
+    target = output or evaluation_folder(bundles, chosen.name)
+    files = write_evaluation(evaluation, target, chosen.title)
+    _print_evaluation(evaluation, chosen)
+    for name, error in evaluation.failures:
         fail(error if name in error else f"{name}: {error}")
     failed = evaluation.failed
     if stress:
         stressed = measure_stress(
-            predictor, manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
+            predictor, chosen.manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
         )
-        files += write_stress(stressed, target, f"{folder.name}, {part}")
-        _print_stress(stressed, f"{folder}, {part}")
+        files += write_stress(stressed, target, chosen.title)
+        _print_stress(stressed, f"{chosen.folder}, {chosen.split}")
         failed += sum(stressed.failed.values())
     console.print(f"{'written':11}{target}: {', '.join(file.name for file in files)}", markup=False)
     if failed:
         raise typer.Exit(EXIT_FINDINGS)
 
 
-def _labelled_split(folder: Path) -> str:
-    from boneage_cli.datasets.manifest import read_manifest
-
-    if (folder / "test.csv").is_file() and read_manifest(folder, "test")["boneage"].notna().any():
-        return "test"
-    return "validation"
-
-
-def _mean_training_age(folder: Path) -> float | None:
-    from boneage_cli.datasets.manifest import read_manifest
-
-    if not (folder / "train.csv").is_file():
-        return None
-    return float(read_manifest(folder, "train")["boneage"].mean())
-
-
-def _chosen(manifest: pd.DataFrame, count: int) -> pd.DataFrame:
-    from boneage_cli.datasets.splits import choose
-
-    labelled = manifest[manifest["boneage"].notna()]
-    if count > len(labelled):
-        raise BoneageError(f"--sample {count}: the split has {len(labelled)} with a known age")
-    return choose(labelled, count, seed=0)
-
-
-def _default_output(bundles: list[Path], split: str) -> Path:
-    name = f"evaluation-{split}"
-    run = bundles[0] if bundles[0].is_dir() else bundles[0].parent
-    # Several models have no run folder in common.
-    return run / name if len(bundles) == 1 and (run / "run.json").is_file() else Path(name)
-
-
-def _print_evaluation(evaluation: Evaluation, title: str, version: str | None, whose: str) -> None:
-    from boneage_cli.core.evaluation import TOLERANCES
+def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
+    from boneage_cli.core.metrics import TOLERANCES
 
     groups = {"all": evaluation.overall, **evaluation.by_sex, **evaluation.by_age}
     # Two tables, each of which fits a terminal of 80 columns.
     print_table(
-        f"Errors in months: {title}{f', labels: {version}' if version else ''}",
+        f"Errors in months: {chosen.folder}, {chosen.split}"
+        + (f", labels: {chosen.label_version}" if chosen.label_version else ""),
         ("", "images", "MAE (95 %)", "median", "RMSE"),
         [
             (name, m.images, m.mae, f"{m.median_absolute_error:.2f}", f"{m.rmse:.2f}")
@@ -234,6 +197,7 @@ def _print_evaluation(evaluation: Evaluation, title: str, version: str | None, w
             for name, m in groups.items()
         ],
     )
+    whose = "their own mean" if chosen.mean_training_age is None else "the train split's mean"
     lines = {
         "MAE": f"{evaluation.mae} months",
         "yardstick": f"{evaluation.yardstick_mae:.2f} months, by predicting {whose} "
@@ -282,8 +246,3 @@ def _print_stress(stress: Stress, title: str) -> None:
             console.print(f"{'as it was':11}{row.unchanged} of {row.images} images: {row.name}")
     for name, count in stress.failed.items():
         fail(f"{name}: {count} of the radiographs failed; the first: {stress.errors[name]}")
-
-
-def _failures(predictions: pd.DataFrame) -> list[tuple[str, str]]:
-    failed = predictions[predictions["error"].notna()]
-    return list(zip(failed["image_id"].astype(str), failed["error"], strict=True))

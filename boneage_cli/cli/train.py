@@ -232,7 +232,7 @@ def _print_fold(fold: Fold) -> None:
 
 
 def _print_cross_validation(validation: CrossValidation) -> None:
-    from boneage_cli.core.evaluation import figure
+    from boneage_cli.core.metrics import figure
 
     rows = [
         (

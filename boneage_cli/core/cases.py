@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from boneage_cli.datasets.manifest import true_aspects
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REASONS = {
     "no-hand": "no hand was found",
@@ -66,3 +73,11 @@ class Prediction:
         """The child's sex, whether the model uses it or not; None where nobody tells it."""
         told = (self.male, self.case.male, self.stated)
         return next((male for male in told if male is not None), None)
+
+
+def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:
+    """Yields the rows of a manifest as cases: sex, and the true aspect where the size is known."""
+    males = manifest["male"].astype(object).where(manifest["male"].notna(), None)
+    rows = zip(manifest["id"], manifest["path"], males, true_aspects(manifest), strict=True)
+    for identity, path, male, aspect in rows:
+        yield Case(path=path, male=None if male is None else bool(male), aspect=aspect, id=identity)

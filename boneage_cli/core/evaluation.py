@@ -1,9 +1,4 @@
-"""How far a model's ages are from the known ones, with intervals that say how sure that is.
-
-All intervals are 95 % percentile bootstrap intervals over radiographs (Efron & Tibshirani, An
-Introduction to the Bootstrap, 1993, chapter 13) with a fixed seed, so the same predictions always
-give the same figures.
-"""
+"""A model's ages of radiographs whose ages are known: all of them, by sex and by age."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,75 +14,20 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.ages import MONTHS_PER_YEAR
-from boneage_cli.core.cases import Case
+from boneage_cli.core.cases import manifest_cases
+from boneage_cli.core.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.runs import OUT_OF_FOLD, write_json
+from boneage_cli.core.runs import OUT_OF_FOLD, RECORD, write_json
 from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
-from boneage_cli.datasets.manifest import true_aspects
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file, writing
 from boneage_cli.progress import track
-
-RESAMPLES = 10_000
-LEVEL = 0.95
-INTERVAL = f"{LEVEL:.0%} percentile bootstrap, {RESAMPLES} resamples of radiographs"
-"""How files that hold intervals name them."""
-
-TOLERANCES = (6, 12, 24)
-"""Errors in months whose share is reported."""
 
 AGE_BANDS = ((0, 5), (5, 10), (10, 15), (15, 19))
 """Bands of known bone age in years, without their upper end; the last holds all that is older."""
 
 PREDICTION_COLUMNS = ("image_id", "true", "predicted", "absolute_error", "sex", "error")
-
-# Indices that one step of the bootstrap draws at once: 8 MB, whatever the number of radiographs.
-_INDICES_AT_ONCE = 1_000_000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with the ends of its 95 % interval; as text ``4.16 (3.70 to 4.65)``."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """The figure and its interval, to two decimals."""
-        # Adding zero turns -0.0 into 0.0.
-        value, low, high = (round(end, 2) + 0.0 for end in (self.value, self.low, self.high))
-        return f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """The errors of one group of radiographs, in months where nothing else is said.
-
-    Attributes:
-        images: How many radiographs were compared.
-        mae: Mean absolute error.
-        median_absolute_error: Half of the errors are smaller.
-        rmse: Root of the mean square error.
-        bias: Mean of predicted − known age: above zero the model takes children for older.
-        within: Share (0–1) of errors of at most so many months, for each of ``TOLERANCES``.
-        correlation: Pearson's; None where one side does not vary.
-    """
-
-    images: int
-    mae: Estimate
-    median_absolute_error: float
-    rmse: float
-    bias: Estimate
-    within: dict[int, float]
-    correlation: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as JSON types, with keys such as ``within_6_months``."""
-        values = asdict(self)
-        within = values.pop("within")
-        return values | {f"within_{months}_months": share for months, share in within.items()}
 
 
 @dataclass(frozen=True)
@@ -132,6 +72,12 @@ class Evaluation:
     def failed(self) -> int:
         """Radiographs that could not be predicted, and are in none of the figures."""
         return int(self.predictions["predicted"].isna().sum())
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """Their ids, and what went wrong."""
+        failed = self.predictions[self.predictions["error"].notna()]
+        return list(zip(failed["image_id"].astype(str), failed["error"], strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as metrics.json holds them, ages in months: ``about`` first."""
@@ -279,81 +225,6 @@ def look_like_years(known: np.ndarray, predicted: np.ndarray) -> bool:
     return bool(known.max() <= YEARS_AT_MOST and predicted.mean() > 4 * known.mean())
 
 
-def compute_metrics(true: np.ndarray, predicted: np.ndarray) -> Metrics:
-    """The errors of predicted ages.
-
-    Args:
-        true: Known ages in months, shape (n,), n ≥ 1.
-        predicted: Predicted ages in months, shape (n,).
-    """
-    errors = np.asarray(predicted, float) - np.asarray(true, float)
-    absolute = np.abs(errors)
-    varies = np.ptp(true) > 0 and np.ptp(predicted) > 0
-    return Metrics(
-        images=len(errors),
-        mae=mean_absolute_error_interval(true, predicted),
-        median_absolute_error=float(np.median(absolute)),
-        rmse=float(np.sqrt((errors**2).mean())),
-        bias=bias_interval(true, predicted),
-        within={months: float((absolute <= months).mean()) for months in TOLERANCES},
-        correlation=float(np.corrcoef(true, predicted)[0, 1]) if varies else None,
-    )
-
-
-def mean_absolute_error_interval(true: np.ndarray, predicted: np.ndarray) -> Estimate:
-    """Mean absolute error in months of ages (n,), with its interval."""
-    return mean_interval(np.abs(np.asarray(predicted, float) - np.asarray(true, float)))
-
-
-def bias_interval(true: np.ndarray, predicted: np.ndarray) -> Estimate:
-    """Mean of predicted − known age in months of ages (n,), with its interval."""
-    return mean_interval(np.asarray(predicted, float) - np.asarray(true, float))
-
-
-def mean_interval(
-    values: np.ndarray, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
-    """The mean with its percentile bootstrap interval.
-
-    Args:
-        values: One per radiograph, shape (n,), n ≥ 1.
-        level: Share of intervals that hold the truth.
-        resamples: How often the radiographs are drawn anew, with replacement.
-        seed: Fixes the draws.
-    """
-    values = np.asarray(values, float)
-    random = np.random.default_rng(seed)
-    step = max(1, _INDICES_AT_ONCE // len(values))
-    means = np.concatenate(
-        [
-            values[
-                random.integers(len(values), size=(min(step, resamples - done), len(values)))
-            ].mean(axis=1)
-            for done in range(0, resamples, step)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(values.mean()), float(low), float(high))
-
-
-def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:
-    """Yields the rows of a manifest as cases: sex, and the true aspect where the size is known."""
-    rows = zip(
-        manifest["id"], manifest["path"], manifest["male"], true_aspects(manifest), strict=True
-    )
-    for identity, path, male, aspect in rows:
-        yield Case(
-            path=path, male=None if pd.isna(male) else bool(male), aspect=aspect, id=identity
-        )
-
-
-def figure(result: Mapping[str, Any]) -> str:
-    """The figure that a model is judged by, as text: MAE with its interval, or errors in sex."""
-    if result["validation_mae"] is not None:
-        return str(Estimate(**result["validation_mae"]))
-    return f"{result['validation_sex_error']:.1%} of sexes wrong"
-
-
 def read_prediction_table(path: Path) -> pd.DataFrame:
     """Reads a table that ``write_prediction_table`` wrote."""
     return pd.read_csv(path, dtype={"image_id": str, "sex": str, "error": str})
@@ -382,6 +253,18 @@ def _measured(folder: Path) -> pd.Series:
         return read_prediction_table(folder / "predictions.csv").set_index("image_id")["true"]
     except (OSError, KeyError, ValueError):
         return pd.Series(dtype=float)
+
+
+def evaluation_folder(bundles: Sequence[Path], name: str) -> Path:
+    """Where a model's figures go by default: its run's folder, or the current one.
+
+    Args:
+        bundles: Bundles or run folders; several have no folder in common.
+        name: What the radiographs are called.
+    """
+    run = bundles[0] if bundles[0].is_dir() else bundles[0].parent
+    own = len(bundles) == 1 and (run / RECORD).is_file()
+    return (run if own else Path()) / f"evaluation-{name}"
 
 
 def write_prediction_table(predictions: pd.DataFrame, path: Path) -> None:

@@ -16,8 +16,9 @@ import pandas as pd
 
 from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
 from boneage_cli.core.cases import Case
-from boneage_cli.core.evaluation import Estimate, look_like_years, mean_interval
+from boneage_cli.core.evaluation import look_like_years
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
+from boneage_cli.core.metrics import Estimate, mean_interval
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import bundles_at
 from boneage_cli.datasets.findings import OLDEST

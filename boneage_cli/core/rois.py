@@ -34,8 +34,7 @@ import pandas as pd
 
 from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.core.bundle import load_bundle
-from boneage_cli.core.cases import Case
-from boneage_cli.core.evaluation import manifest_cases
+from boneage_cli.core.cases import Case, manifest_cases
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator
 from boneage_cli.core.overlay import overlay
 from boneage_cli.core.region_locators import (

@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.cases import Case
-from boneage_cli.core.evaluation import (
-    INTERVAL,
-    Estimate,
-    labelled_rows,
-    manifest_cases,
-    mean_interval,
-)
+from boneage_cli.core.cases import Case, manifest_cases
+from boneage_cli.core.evaluation import labelled_rows
+from boneage_cli.core.metrics import INTERVAL, Estimate, mean_interval
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import write_json

@@ -18,13 +18,9 @@ import pandas as pd
 import torch
 
 from boneage_cli.core.config import Experiment, load_experiment
-from boneage_cli.core.evaluation import (
-    Estimate,
-    figure,
-    mean_interval,
-    read_prediction_table,
-)
+from boneage_cli.core.evaluation import read_prediction_table
 from boneage_cli.core.folds import cross_validate
+from boneage_cli.core.metrics import Estimate, figure, mean_interval
 from boneage_cli.core.runs import OUT_OF_FOLD, RESULT, read_json
 from boneage_cli.core.training import Begin, Report, Resources, silent, train_into
 from boneage_cli.errors import BoneageError, Interrupted

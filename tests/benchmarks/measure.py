@@ -298,7 +298,7 @@ def _clahe(given: Given, folder: Path, workers: int) -> None:
 
 
 def _locate_rois(given: Given, folder: Path, workers: int) -> None:
-    from boneage_cli.core.evaluation import manifest_cases
+    from boneage_cli.core.cases import manifest_cases
     from boneage_cli.core.rois import RoiSettings, locate_rois
     from boneage_cli.datasets.manifest import read_manifest
 

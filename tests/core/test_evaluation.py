@@ -8,16 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from boneage_cli.core.cases import manifest_cases
 from boneage_cli.core.evaluation import (
     PREDICTION_COLUMNS,
-    bias_interval,
-    compute_metrics,
     evaluate,
     evaluate_predictions,
-    manifest_cases,
+    write_evaluation,
+)
+from boneage_cli.core.metrics import (
+    bias_interval,
+    compute_metrics,
     mean_absolute_error_interval,
     mean_interval,
-    write_evaluation,
 )
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.datasets.manifest import read_manifest

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage_cli.core.evaluation import evaluate, mean_interval
+from boneage_cli.core.evaluation import evaluate
+from boneage_cli.core.metrics import mean_interval
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.stress import Stress, StressRow, stress, write_stress
 from boneage_cli.datasets.manifest import read_manifest

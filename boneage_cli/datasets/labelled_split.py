@@ -1,0 +1,89 @@
+"""The radiographs of known age that a model is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
+from boneage_cli.datasets.splits import choose
+from boneage_cli.errors import BoneageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LabelledSplit:
+    """A split of a data set, or a sample of it.
+
+    Attributes:
+        folder: The data set's.
+        split: The split's name.
+        manifest: Its rows; of a sample, the chosen ones.
+        label_version: Of a test split, see ``manifest.label_version``; else None.
+        chosen_of: How many rows with a known age a sample was chosen of; None without one.
+        mean_training_age: Mean known age of the data set's train split in months; None where it
+            has none.
+    """
+
+    folder: Path
+    split: str
+    manifest: pd.DataFrame
+    label_version: str | None
+    chosen_of: int | None
+    mean_training_age: float | None
+
+    @property
+    def title(self) -> str:
+        """The data set and the split, as plots are headed."""
+        return f"{self.folder.name}, {self.split}"
+
+    @property
+    def name(self) -> str:
+        """Names folders of figures: the split, with the size of a sample."""
+        return self.split if self.chosen_of is None else f"{self.split}-{len(self.manifest)}"
+
+
+def labelled_split(
+    data: Path | None = None, split: str | None = None, sample: int | None = None
+) -> LabelledSplit:
+    """Finds the radiographs to measure a model on.
+
+    Args:
+        data: A data set's folder or name, see ``find_dataset``.
+        split: The split's name; None for test where that has known ages, else validation.
+        sample: How many of its radiographs with a known age to choose, evenly by sex and age, the
+            same each time; None for all.
+
+    Raises:
+        BoneageError: There is no such data set or split, or it has fewer known ages than that.
+    """
+    folder = find_dataset(data)
+    split = split or _with_ages(folder)
+    manifest = read_manifest(folder, split)
+    # Of the whole split: a sample may lack the radiograph that tells the versions apart.
+    version = label_version(manifest) if split.startswith("test") else None
+    labelled = manifest[manifest["boneage"].notna()]
+    if sample is not None:
+        if sample > len(labelled):
+            raise BoneageError(f"--sample {sample}: the split has {len(labelled)} with a known age")
+        manifest = choose(labelled, sample, seed=0)
+    mean = None
+    if (folder / "train.csv").is_file():
+        mean = float(read_manifest(folder, "train")["boneage"].mean())
+    return LabelledSplit(
+        folder=folder,
+        split=split,
+        manifest=manifest,
+        label_version=version,
+        chosen_of=None if sample is None else len(labelled),
+        mean_training_age=mean,
+    )
+
+
+def _with_ages(folder: Path) -> str:
+    if (folder / "test.csv").is_file() and read_manifest(folder, "test")["boneage"].notna().any():
+        return "test"
+    return "validation"
