@@ -252,7 +252,6 @@ def bench(
         benchmark_backends,
         benchmark_model,
         benchmark_networks,
-        busy,
         experiments,
         parse_backends,
         parse_batch_sizes,
@@ -260,6 +259,7 @@ def bench(
         untrained,
         write_benchmark,
     )
+    from boneage_cli.core.provenance import busy
 
     sizes = parse_batch_sizes(batch_sizes)
     _warn_if_busy(busy())
@@ -360,7 +360,8 @@ def report(
 def _bench_training(
     configs: list[Path], backbones: str | None, data: Path | None, folder: Path, **options: Any
 ) -> None:
-    from boneage_cli.core.benchmarking import busy, experiments
+    from boneage_cli.core.benchmarking import experiments
+    from boneage_cli.core.provenance import busy
     from boneage_cli.core.training_benchmark import (
         benchmark_training,
         earlier_measurements,

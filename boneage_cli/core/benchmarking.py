@@ -7,76 +7,63 @@ through ``Predictor``, as it does in predict; the naive loop alone goes its own 
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast, get_args
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from boneage_cli import __version__
+from boneage_cli.core.benchmark_images import radiographs
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
-from boneage_cli.core.cases import Case, Prediction
+from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.hardware import (
     choose_device,
     choose_precision,
-    describe_hardware,
     device_type,
 )
-from boneage_cli.core.inputs import cases
+from boneage_cli.core.naive_loop import naive_loop
 from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.provenance import PACKAGES, busy, where_and_when
 from boneage_cli.core.runs import bundles_at, write_json
 from boneage_cli.core.runtime import Backend, choose_backend
+from boneage_cli.core.timing import (
+    TIMES,
+    WARM_UP,
+    Latency,
+    Stopwatch,
+    count_answered,
+    measure_latency,
+    rate_of,
+    repetitions,
+    throughput_figures,
+)
 from boneage_cli.core.views import Rendered, describe_shapes, shapes_of
-from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
-from boneage_cli.imaging.png import write_png
-from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
 from boneage_cli.threads import usable_threads
 
 TABLE, RECORD = "bench.csv", "bench.json"
-TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
-# What may run networks beside torch, where it is installed.
-PACKAGES = ("openvino", "onnxruntime")
 COLUMNS = (
     *("model", "batch_size", "passes", *TIMES, "ms_per_image", "images_per_s"),
     *("parameters", "pixels", "device", "backend", "precision", "hardware"),
     *("python", "torch", *PACKAGES, "boneage", "date"),
 )
-PARTS = ("read", "preprocess", "network", "rest")
-PERCENTILES = (50, 95, 99)
-
 # How the time is shared out; what is left goes to the network's passes.
 _LATENCY, _FILES, _REFERENCE = 0.25, 0.25, 0.15
-# Whatever the time: so many repetitions are not counted, and so many are.
-_WARM_UP, _LEAST = 2, 3
-# More radiographs than this would come from the disk instead of the memory of files, and be timed
-# with it.
-MOST_IMAGES = 32
 AGES = (127.3, 41.2)
 """Mean and deviation of RSNA's, months, for networks that are not trained: they change no time."""
-# Drawn hands have the size of RSNA's radiographs, and so does their file: 0.9 MB.
-_DRAWN, _DRAWN_SIZE, _ENLARGED = 8, (320, 256), 6
 
 
 @dataclass(frozen=True)
@@ -90,38 +77,6 @@ class Network:
 
     name: str
     load: Callable[[], Bundle]
-
-
-@dataclass(frozen=True)
-class Latency:
-    """How long single radiographs took from file to months, one at a time.
-
-    Attributes:
-        parts: Milliseconds of each of ``PARTS``, (repetitions,) each.
-    """
-
-    parts: dict[str, np.ndarray]
-
-    @property
-    def total(self) -> np.ndarray:
-        """Milliseconds from file to months, (repetitions,)."""
-        return np.sum(list(self.parts.values()), axis=0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Repetitions, and of each part and the total ``mean_ms``, ``share`` and percentiles.
-
-        The means of the parts add up to that of the total; percentiles do not.
-        """
-        whole = float(self.total.mean())
-        rows = {
-            name: {
-                "mean_ms": float(times.mean()),
-                "share": float(times.mean()) / whole,
-                **percentiles(times),
-            }
-            for name, times in [*self.parts.items(), ("total", self.total)]
-        }
-        return {"repetitions": len(self.total), "parts": rows}
 
 
 @dataclass(frozen=True)
@@ -166,53 +121,6 @@ class Benchmark:
             "differences": self.differences,
             "notes": self.notes,
         }
-
-
-def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
-    """Mean, standard deviation (of a sample; 0 of one), minimum, maximum and median: ``TIMES``."""
-    spread = statistics.stdev(milliseconds) if len(milliseconds) > 1 else 0.0
-    values = (
-        *(statistics.fmean(milliseconds), spread),
-        *(min(milliseconds), max(milliseconds), statistics.median(milliseconds)),
-    )
-    return dict(zip(TIMES, values, strict=True))
-
-
-def throughput_figures(milliseconds: Sequence[float], batch_size: int) -> dict[str, float]:
-    """What passes over a batch come to: ``TIMES``, and by the mean the time per image and images/s.
-
-    Args:
-        milliseconds: Of each pass.
-        batch_size: Images per pass.
-    """
-    times = summarise(milliseconds)
-    per_image = times["mean_ms"] / batch_size
-    return {**times, "ms_per_image": per_image, "images_per_s": 1000 / per_image}
-
-
-def percentiles(milliseconds: np.ndarray) -> dict[str, float]:
-    """``p50_ms`` and so on, linear between neighbours."""
-    found = np.percentile(milliseconds, PERCENTILES)
-    return {f"p{rank}_ms": float(value) for rank, value in zip(PERCENTILES, found, strict=True)}
-
-
-def split(marks: Mapping[str, float]) -> dict[str, float]:
-    """Shares one radiograph's time out among ``PARTS``.
-
-    Args:
-        marks: Seconds at which ``begun``, ``reading``, ``read``, ``rendered``, ``passing``,
-            ``passed`` and ``ended`` were reached.
-
-    Returns:
-        Milliseconds; together the time from begun to ended.
-    """
-    parts = {
-        "read": marks["read"] - marks["reading"],
-        "preprocess": marks["rendered"] - marks["read"],
-        "network": marks["passed"] - marks["passing"],
-    }
-    parts["rest"] = marks["ended"] - marks["begun"] - sum(parts.values())
-    return {name: 1000 * seconds for name, seconds in parts.items()}
 
 
 def parse_batch_sizes(text: str) -> list[int]:
@@ -337,7 +245,7 @@ def benchmark_model(
     if reference:
         shares["reference"] = _REFERENCE
     begun = time.perf_counter()
-    predictor = cast(_Stopwatch, _Stopwatch.load(models, device, precision, backend))
+    predictor = cast(Stopwatch, Stopwatch.load(models, device, precision, backend))
     about = _about(predictor, seconds) | {
         "models": [str(path) for path in models],
         "load_s": time.perf_counter() - begun,
@@ -346,12 +254,12 @@ def benchmark_model(
     if device_type(predictor.device) == "cuda":
         torch.cuda.reset_peak_memory_stats(predictor.device)
     bar: tqdm[Any] = track(total=len(shares), description="bench", unit="part")
-    with bar, _radiographs(images, male) as (chosen, described):
+    with bar, radiographs(images, male) as (chosen, described):
         # Warms everything up, files included, and finds those that cannot be read.
-        _checked(
+        count_answered(
             predictor.predict_files(chosen, batch_size=batch_size, workers=workers, force=True)
         )
-        latency = _latency(predictor, chosen, shares["latency"] * seconds)
+        latency = measure_latency(predictor, chosen, shares["latency"] * seconds)
         bar.update()
         files = _from_files(predictor, chosen, shares["files"] * seconds, batch_size, workers)
         bar.update()
@@ -481,7 +389,7 @@ def benchmark_backends(
     bundle = network.load()
     eager = Predictor([bundle], device, "32", "torch")
     (settings,) = eager.view_settings
-    with _radiographs(images, male, most=None) as (chosen, described):
+    with radiographs(images, male, most=None) as (chosen, described):
         rendered = [
             eager.render(read_radiograph(case.path, aspect=case.aspect))[settings]
             for case in track(chosen, description="render", unit="radiograph")
@@ -553,65 +461,6 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
     return [folder / TABLE, folder / RECORD]
 
 
-def busy() -> float | None:
-    """Programs that compete for the processor's cores, per core; None where nobody counts them."""
-    try:
-        return os.getloadavg()[0] / (os.cpu_count() or 1)
-    except OSError:
-        return None
-
-
-class _Stopwatch(Predictor):
-    """A predictor that notes when the steps of the latest radiograph were reached, in seconds."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.marks: dict[str, float] = {}
-        # Only while one radiograph is timed: each mark waits for the GPU.
-        self.running = False
-
-    def _mark(self, name: str) -> None:
-        if not self.running:
-            return
-        if device_type(self.device) == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.marks[name] = time.perf_counter()
-
-    def _prepare(self, case: Case) -> Any:
-        self._mark("reading")
-        return super()._prepare(case)
-
-    def locate(self, radiograph: Radiograph) -> Any:
-        self._mark("read")
-        return super().locate(radiograph)
-
-    def _render(self, *arguments: Any) -> Any:
-        pixels = super()._render(*arguments)
-        self._mark("rendered")
-        return pixels
-
-    def _forward(self, *arguments: Any, **options: Any) -> Any:
-        self._mark("passing")
-        answer = super()._forward(*arguments, **options)
-        self._mark("passed")
-        return answer
-
-    def time_one(self, case: Case) -> dict[str, float]:
-        """Milliseconds of ``PARTS`` for one radiograph."""
-        self.running = True
-        self._mark("begun")
-        _checked(self.predict_files([case], batch_size=1, workers=1, force=True))
-        self._mark("ended")
-        self.running = False
-        return split(self.marks)
-
-
-def _latency(predictor: _Stopwatch, chosen: Sequence[Case], seconds: float) -> Latency:
-    source = cycle(chosen)
-    parts = [predictor.time_one(next(source)) for _ in _repetitions(seconds)][_WARM_UP:]
-    return Latency({name: np.array([each[name] for each in parts]) for name in PARTS})
-
-
 def _from_files(
     predictor: Predictor,
     chosen: Sequence[Case],
@@ -630,56 +479,8 @@ def _from_files(
     found = predictor.predict_files(
         until_time_is_up(), batch_size=batch_size, workers=workers, force=True
     )
-    figures = _rate(_checked(found), time.perf_counter() - begun)
+    figures = rate_of(count_answered(found), time.perf_counter() - begun)
     return figures | {"batch_size": batch_size, "workers": workers or usable_threads()}
-
-
-@torch.no_grad()
-def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> dict[str, Any]:
-    """What a script does that somebody writes in ten minutes: image by image, in full precision.
-
-    Args:
-        predictor: Its networks are run, in eager torch on its device.
-        chosen: The radiographs, again and again.
-        seconds: How long; every radiograph is read once whatever this says.
-
-    Returns:
-        ``images``, ``seconds`` and ``images_per_s``.
-
-    Raises:
-        BoneageError: OpenCV cannot read a file.
-    """
-    networks = [bundle.network().to(predictor.device) for bundle in predictor.bundles]
-    shapes = [shapes_of(bundle.experiment) for bundle in predictor.bundles]
-
-    def months(case: Case) -> float:
-        image = cv2.imread(case.path, cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise BoneageError(
-                f"{case.path}: --reference reads with OpenCV alone; give it PNG, JPEG or TIFF files"
-            )
-        male = torch.tensor([1.0 if case.male else 0.0], device=predictor.device)
-        total = 0.0
-        for bundle, network, sizes in zip(predictor.bundles, networks, shapes, strict=True):
-            views = {
-                name: torch.from_numpy(cv2.resize(image, (width, height)))[None, None].to(
-                    predictor.device
-                )
-                for name, (height, width) in sizes.items()
-            }
-            sex = male if bundle.experiment.model.gender else None
-            total += network(views, sex)["age"].item()
-        return total / len(networks)
-
-    # Convolutions on GPUs would else keep ten bits.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for case in islice(cycle(chosen), _WARM_UP):
-            months(case)
-        count, begun = 0, time.perf_counter()
-        while count < len(chosen) or time.perf_counter() < begun + seconds:
-            months(chosen[count % len(chosen)])
-            count += 1
-        return _rate(count, time.perf_counter() - begun)
 
 
 def _passes(predictor: Predictor, batch_size: int, seconds: float) -> list[float]:
@@ -691,21 +492,12 @@ def _passes(predictor: Predictor, batch_size: int, seconds: float) -> list[float
     }
     male = random.integers(0, 2, batch_size).astype(np.float32)
     times = []
-    for _ in _repetitions(seconds):
+    for _ in repetitions(seconds):
         begun = time.perf_counter()
         # Ends with the months on the CPU, so nothing is left to wait for on a GPU.
         predictor.predict_pixels(lambda rows: pixels, male, batch_size=batch_size)
         times.append(1000 * (time.perf_counter() - begun))
-    return times[_WARM_UP:]
-
-
-def _repetitions(seconds: float) -> Iterator[None]:
-    """Goes on until the time is up, but for at least the warm-up and a few more."""
-    end = time.perf_counter() + seconds
-    count = 0
-    while count < _WARM_UP + _LEAST or time.perf_counter() < end:
-        yield
-        count += 1
+    return times[WARM_UP:]
 
 
 def _row(
@@ -724,27 +516,6 @@ def _row(
     }
 
 
-def where_and_when(device: str | torch.device) -> dict[str, Any]:
-    """Device, hardware, versions and date, which every figure carries."""
-    return {
-        "device": device_type(device),
-        "hardware": describe_hardware(device),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **_versions(),
-        "boneage": __version__,
-        "date": datetime.now().isoformat(timespec="seconds"),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
     return {
         **where_and_when(predictor.device),
@@ -757,54 +528,6 @@ def _about(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]
 def _untrained(experiment: Experiment) -> Bundle:
     weights = build_network(experiment, *AGES).state_dict()
     return Bundle(experiment, *AGES, weights, path=Path(experiment.name))
-
-
-@contextmanager
-def _radiographs(
-    names: Sequence[str], male: bool, most: int | None = MOST_IMAGES
-) -> Iterator[tuple[list[Case], str]]:
-    if names:
-        chosen = list(islice(cases(names, male), most))
-        yield chosen, _described(chosen, "radiograph")
-        return
-    with TemporaryDirectory(prefix="boneage-bench-") as folder:
-        chosen = [Case(str(path), male) for path in draw_radiographs(Path(folder), male)]
-        yield chosen, _described(chosen, "drawn hand")
-
-
-def draw_radiographs(folder: Path, male: bool) -> list[Path]:
-    """Draws a few hands of 2 to 16 years as PNG files of a radiograph's size."""
-    paths = []
-    for number, months in enumerate(np.linspace(24, 192, _DRAWN)):
-        drawn = draw_hand(months, male, np.random.default_rng(number), size=_DRAWN_SIZE).pixels
-        pixels = cv2.resize(drawn, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC)
-        paths.append(folder / f"drawn-{number + 1}.png")
-        write_png(paths[-1], pixels)
-    return paths
-
-
-def _described(chosen: Sequence[Case], what: str) -> str:
-    sizes = np.array([read_radiograph(case.path).pixels.shape for case in chosen])
-    height, width = np.median(sizes, axis=0).astype(int)
-    several = "s" if len(chosen) > 1 else ""
-    about = "" if (sizes == sizes[0]).all() else "about "
-    return f"{len(chosen)} {what}{several} of {about}{width} × {height} pixels"
-
-
-def _checked(predictions: Iterator[Prediction]) -> int:
-    """How many there were; one without an age ends the measurement, which it would distort."""
-    count = 0
-    for prediction in predictions:
-        if prediction.error is not None:
-            path = prediction.case.path
-            named = str(Path(path)) in prediction.error
-            raise BoneageError(prediction.error if named else f"{path}: {prediction.error}")
-        count += 1
-    return count
-
-
-def _rate(images: int, seconds: float) -> dict[str, Any]:
-    return {"images": images, "seconds": seconds, "images_per_s": images / seconds}
 
 
 def _peak_memory() -> float:

@@ -28,12 +28,13 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
 from boneage_cli.core.batches import Batch
-from boneage_cli.core.benchmarking import AGES, busy, where_and_when
+from boneage_cli.core.benchmarking import AGES
 from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.datamodule import BoneAgeData, mean_and_deviation
 from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.module import BoneAgeModule
+from boneage_cli.core.provenance import busy, where_and_when
 from boneage_cli.core.runs import read_json, write_json
 from boneage_cli.core.trainer import make_module, make_trainer
 from boneage_cli.core.views import describe_shapes

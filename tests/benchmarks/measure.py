@@ -109,7 +109,7 @@ def of_predict(given: Given) -> list[Figure]:
     """Radiographs from files beside each of its parts alone, and beside the naive loop."""
     import numpy as np
 
-    from boneage_cli.core.benchmarking import naive_loop
+    from boneage_cli.core.naive_loop import naive_loop
     from boneage_cli.core.prediction import Predictor
     from boneage_cli.core.runs import SHIPPED_MODEL
     from boneage_cli.imaging.reading import read_radiograph

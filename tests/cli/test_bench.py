@@ -12,9 +12,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.benchmarking import COLUMNS, PARTS
+from boneage_cli.core.benchmarking import COLUMNS
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.timing import PARTS
 from boneage_cli.core.training_benchmark import COLUMNS as TRAINING_COLUMNS
 from boneage_cli.core.training_benchmark import PARTS as TRAINING_PARTS
 

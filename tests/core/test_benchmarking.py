@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boneage_cli.core.benchmark_images import draw_radiographs
 from boneage_cli.core.benchmark_report import by, named, ranking
-from boneage_cli.core.benchmarking import (
-    COLUMNS,
+from boneage_cli.core.benchmarking import COLUMNS, parse_batch_sizes
+from boneage_cli.core.timing import (
     PARTS,
     Latency,
-    draw_radiographs,
-    parse_batch_sizes,
     percentiles,
     split,
     summarise,

@@ -1,0 +1,64 @@
+"""The radiographs that a benchmark reads, drawn where nobody names any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+
+from boneage_cli.core.cases import Case
+from boneage_cli.core.inputs import cases
+from boneage_cli.datasets.demo import draw_hand
+from boneage_cli.imaging.png import write_png
+from boneage_cli.imaging.reading import read_radiograph
+
+# More radiographs than this would come from the disk instead of the memory of files, and be timed
+# with it.
+MOST_IMAGES = 32
+# Drawn hands have the size of RSNA's radiographs, and so does their file: 0.9 MB.
+_DRAWN, _DRAWN_SIZE, _ENLARGED = 8, (320, 256), 6
+
+
+@contextmanager
+def radiographs(
+    names: Sequence[str], male: bool, most: int | None = MOST_IMAGES
+) -> Iterator[tuple[list[Case], str]]:
+    """Yields the radiographs to read, and one line that says what they are.
+
+    Args:
+        names: Radiographs, folders, lists or tables; none for drawn hands, which are files while
+            the block runs.
+        male: The sex of the children that no table names.
+        most: So many of them at most; None for all.
+    """
+    if names:
+        chosen = list(islice(cases(names, male), most))
+        yield chosen, _described(chosen, "radiograph")
+        return
+    with TemporaryDirectory(prefix="boneage-bench-") as folder:
+        chosen = [Case(str(path), male) for path in draw_radiographs(Path(folder), male)]
+        yield chosen, _described(chosen, "drawn hand")
+
+
+def draw_radiographs(folder: Path, male: bool) -> list[Path]:
+    """Draws a few hands of 2 to 16 years as PNG files of a radiograph's size."""
+    paths = []
+    for number, months in enumerate(np.linspace(24, 192, _DRAWN)):
+        drawn = draw_hand(months, male, np.random.default_rng(number), size=_DRAWN_SIZE).pixels
+        pixels = cv2.resize(drawn, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC)
+        paths.append(folder / f"drawn-{number + 1}.png")
+        write_png(paths[-1], pixels)
+    return paths
+
+
+def _described(chosen: Sequence[Case], what: str) -> str:
+    sizes = np.array([read_radiograph(case.path).pixels.shape for case in chosen])
+    height, width = np.median(sizes, axis=0).astype(int)
+    several = "s" if len(chosen) > 1 else ""
+    about = "" if (sizes == sizes[0]).all() else "about "
+    return f"{len(chosen)} {what}{several} of {about}{width} × {height} pixels"

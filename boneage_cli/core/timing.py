@@ -1,0 +1,185 @@
+"""What times come to, and where the time from a file to its months goes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from boneage_cli.core.cases import Case, Prediction
+from boneage_cli.core.hardware import device_type
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.radiograph import Radiograph
+
+TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
+PARTS = ("read", "preprocess", "network", "rest")
+PERCENTILES = (50, 95, 99)
+
+# Whatever the time: so many repetitions are not counted, and so many are.
+WARM_UP, _LEAST = 2, 3
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long single radiographs took from file to months, one at a time.
+
+    Attributes:
+        parts: Milliseconds of each of ``PARTS``, (repetitions,) each.
+    """
+
+    parts: dict[str, np.ndarray]
+
+    @property
+    def total(self) -> np.ndarray:
+        """Milliseconds from file to months, (repetitions,)."""
+        return np.sum(list(self.parts.values()), axis=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Repetitions, and of each part and the total ``mean_ms``, ``share`` and percentiles.
+
+        The means of the parts add up to that of the total; percentiles do not.
+        """
+        whole = float(self.total.mean())
+        rows = {
+            name: {
+                "mean_ms": float(times.mean()),
+                "share": float(times.mean()) / whole,
+                **percentiles(times),
+            }
+            for name, times in [*self.parts.items(), ("total", self.total)]
+        }
+        return {"repetitions": len(self.total), "parts": rows}
+
+
+def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
+    """Mean, standard deviation (of a sample; 0 of one), minimum, maximum and median: ``TIMES``."""
+    spread = statistics.stdev(milliseconds) if len(milliseconds) > 1 else 0.0
+    values = (
+        *(statistics.fmean(milliseconds), spread),
+        *(min(milliseconds), max(milliseconds), statistics.median(milliseconds)),
+    )
+    return dict(zip(TIMES, values, strict=True))
+
+
+def throughput_figures(milliseconds: Sequence[float], batch_size: int) -> dict[str, float]:
+    """What passes over a batch come to: ``TIMES``, and by the mean the time per image and images/s.
+
+    Args:
+        milliseconds: Of each pass.
+        batch_size: Images per pass.
+    """
+    times = summarise(milliseconds)
+    per_image = times["mean_ms"] / batch_size
+    return {**times, "ms_per_image": per_image, "images_per_s": 1000 / per_image}
+
+
+def percentiles(milliseconds: np.ndarray) -> dict[str, float]:
+    """``p50_ms`` and so on, linear between neighbours."""
+    found = np.percentile(milliseconds, PERCENTILES)
+    return {f"p{rank}_ms": float(value) for rank, value in zip(PERCENTILES, found, strict=True)}
+
+
+def split(marks: Mapping[str, float]) -> dict[str, float]:
+    """Shares one radiograph's time out among ``PARTS``.
+
+    Args:
+        marks: Seconds at which ``begun``, ``reading``, ``read``, ``rendered``, ``passing``,
+            ``passed`` and ``ended`` were reached.
+
+    Returns:
+        Milliseconds; together the time from begun to ended.
+    """
+    parts = {
+        "read": marks["read"] - marks["reading"],
+        "preprocess": marks["rendered"] - marks["read"],
+        "network": marks["passed"] - marks["passing"],
+    }
+    parts["rest"] = marks["ended"] - marks["begun"] - sum(parts.values())
+    return {name: 1000 * seconds for name, seconds in parts.items()}
+
+
+class Stopwatch(Predictor):
+    """A predictor that notes when the steps of the latest radiograph were reached, in seconds."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.marks: dict[str, float] = {}
+        # Only while one radiograph is timed: each mark waits for the GPU.
+        self.running = False
+
+    def _mark(self, name: str) -> None:
+        if not self.running:
+            return
+        if device_type(self.device) == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.marks[name] = time.perf_counter()
+
+    def _prepare(self, case: Case) -> Any:
+        self._mark("reading")
+        return super()._prepare(case)
+
+    def locate(self, radiograph: Radiograph) -> Any:
+        """As the predictor does; what came before it was reading."""
+        self._mark("read")
+        return super().locate(radiograph)
+
+    def _render(self, *arguments: Any) -> Any:
+        pixels = super()._render(*arguments)
+        self._mark("rendered")
+        return pixels
+
+    def _forward(self, *arguments: Any, **options: Any) -> Any:
+        self._mark("passing")
+        answer = super()._forward(*arguments, **options)
+        self._mark("passed")
+        return answer
+
+    def time_one(self, case: Case) -> dict[str, float]:
+        """Milliseconds of ``PARTS`` for one radiograph."""
+        self.running = True
+        self._mark("begun")
+        count_answered(self.predict_files([case], batch_size=1, workers=1, force=True))
+        self._mark("ended")
+        self.running = False
+        return split(self.marks)
+
+
+def measure_latency(predictor: Stopwatch, chosen: Sequence[Case], seconds: float) -> Latency:
+    """Times radiographs one at a time, again and again, for about so many seconds."""
+    source = cycle(chosen)
+    parts = [predictor.time_one(next(source)) for _ in repetitions(seconds)][WARM_UP:]
+    return Latency({name: np.array([each[name] for each in parts]) for name in PARTS})
+
+
+def repetitions(seconds: float) -> Iterator[None]:
+    """Goes on until the time is up, but for at least the warm-up and a few more."""
+    end = time.perf_counter() + seconds
+    count = 0
+    while count < WARM_UP + _LEAST or time.perf_counter() < end:
+        yield
+        count += 1
+
+
+def count_answered(predictions: Iterator[Prediction]) -> int:
+    """How many there were; one without an age ends the measurement, which it would distort."""
+    count = 0
+    for prediction in predictions:
+        if prediction.error is not None:
+            path = prediction.case.path
+            named = str(Path(path)) in prediction.error
+            raise BoneageError(prediction.error if named else f"{path}: {prediction.error}")
+        count += 1
+    return count
+
+
+def rate_of(images: int, seconds: float) -> dict[str, Any]:
+    """``images``, ``seconds`` and ``images_per_s``."""
+    return {"images": images, "seconds": seconds, "images_per_s": images / seconds}
