@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "landmarks.safetensors"
 FORMAT = "boneage-landmarks-1"
+CODE = (
+    *(Path(__file__), Path(__file__).with_name("graphs.py")),
+    Path(__file__).parents[1] / "models" / "landmark_network.py",
+)
+"""What decides where key points are found, beside the weights and what turns files into pixels."""
 
 # The square of the canonical frame that the second look sees: the hand with room for an error of
 # the first, as (left, top, right, bottom).

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from boneage_cli.core.landmarks import LandmarkLocator
 from boneage_cli.core.overlay import HeatMap
-from boneage_cli.core.saliency import THRESHOLD, AgeSaliency, place_regions
+from boneage_cli.core.saliency import AgeSaliency
+from boneage_cli.core.salient_regions import THRESHOLD, place_regions
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Region, aspect_of, region_corners

@@ -35,6 +35,7 @@ import pandas as pd
 from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.cases import Case, manifest_cases
+from boneage_cli.core.landmarks import CODE as LOCATING
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator
 from boneage_cli.core.overlay import overlay
 from boneage_cli.core.region_locators import (
@@ -45,7 +46,8 @@ from boneage_cli.core.region_locators import (
     SalientPeaks,
 )
 from boneage_cli.core.runs import BUNDLE, write_json
-from boneage_cli.core.saliency import THRESHOLD, AgeSaliency
+from boneage_cli.core.saliency import AgeSaliency
+from boneage_cli.core.salient_regions import THRESHOLD
 from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.manifest import read_manifest
@@ -85,8 +87,9 @@ _CODE = (
     IMAGING,
     *(
         Path(__file__).with_name(name)
-        for name in ("rois.py", "region_locators.py", "landmarks.py", "saliency.py")
+        for name in ("rois.py", "region_locators.py", "saliency.py", "salient_regions.py")
     ),
+    *LOCATING,
 )
 # The table is written at least so often, so that a killed run loses little, seconds.
 _SAVE_EVERY = 5.0

@@ -20,7 +20,7 @@ from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import write_json
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
-from boneage_cli.imaging.perturbations import PERTURBATIONS, Perturbation
+from boneage_cli.imaging.perturbation_catalogue import PERTURBATIONS, Perturbation
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track

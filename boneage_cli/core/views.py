@@ -14,6 +14,7 @@ import numpy as np
 
 from boneage_cli.code_digest import code_digest
 from boneage_cli.core.config import Experiment, RegionSettings, Section
+from boneage_cli.core.landmarks import CODE as LOCATING
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator, Located
 from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess, softness
 from boneage_cli.imaging.radiograph import Radiograph, negative
@@ -27,7 +28,7 @@ from boneage_cli.imaging.registration import (
 )
 from boneage_cli.models.families import FAMILIES
 
-_CODE = tuple(Path(__file__).with_name(name) for name in ("views.py", "landmarks.py"))
+_CODE = (Path(__file__), *LOCATING)
 
 # For each view, uint8 (H, W).
 Rendered = dict[str, np.ndarray]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from boneage_cli.core.bundle import Bundle, build_network
 from boneage_cli.core.config import Experiment, parse_experiment
-from boneage_cli.core.saliency import SIDE, AgeSaliency, find_peaks, place_regions
+from boneage_cli.core.saliency import AgeSaliency
+from boneage_cli.core.salient_regions import SIDE, find_peaks, place_regions
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 

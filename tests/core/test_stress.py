@@ -16,7 +16,8 @@ from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.stress import Stress, StressRow, stress, write_stress
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.perturbations import PERTURBATIONS, Perturbation, brighten, mirror
+from boneage_cli.imaging.perturbation_catalogue import PERTURBATIONS, Perturbation
+from boneage_cli.imaging.perturbations import brighten, mirror
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import ReadError, read_radiograph
 

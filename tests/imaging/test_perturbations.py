@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boneage_cli.imaging.perturbation_catalogue import PERTURBATIONS, Perturbation
 from boneage_cli.imaging.perturbations import (
-    PERTURBATIONS,
-    Perturbation,
     add_frame,
     add_letter,
     add_noise,
