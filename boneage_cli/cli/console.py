@@ -61,6 +61,8 @@ def fail(message: str) -> None:
 def _warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning
+        # What is looked at twice is warned of once.
+        told: set[str] = set()
 
         def show_in_one_line(
             message: Warning | str,
@@ -71,7 +73,9 @@ def _warnings_in_one_line() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, BoneageWarning):
-                warn(str(message))
+                if str(message) not in told:
+                    told.add(str(message))
+                    warn(str(message))
             else:
                 show(message, category, filename, lineno, file, line)
 

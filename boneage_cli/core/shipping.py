@@ -155,7 +155,6 @@ def _moved_by_mixed_precision(
     coarse = evaluate(Predictor.load([bundle], device="cpu", precision="mixed"), manifest)
     moved = (coarse.predictions["predicted"] - evaluation.predictions["predicted"]).abs()
     figures = {"images": len(moved), "mean": float(moved.mean()), "max": float(moved.max())}
-    print(f"mixed precision moves ages by {figures['mean']:.3f}, at most {figures['max']:.3f}")
     little = figures["mean"] <= MEAN_MOVED and figures["max"] <= MOST_MOVED
     return {MIXED_PRECISION: figures} if little else {}
 
@@ -175,6 +174,14 @@ def blended(before: Bundle, after: Bundle, share: float) -> Bundle:
         for name, value in after.weights.items()
     }
     return replace(after, weights=weights)
+
+
+def _tell(path: Path) -> None:
+    moved = load_bundle(path).metrics.get(MIXED_PRECISION)
+    if moved is None:
+        print("mixed precision is not taken: it moves ages too far, or this CPU has no bf16")
+    else:
+        print(f"mixed precision moves ages by {moved['mean']:.3f}, at most {moved['max']:.3f}")
 
 
 if __name__ == "__main__":
@@ -199,5 +206,7 @@ if __name__ == "__main__":
         )
     if arguments.mixed_precision is not None:
         measure_mixed_precision(arguments.mixed_precision)
-    else:
+    if arguments.run is not None or arguments.mixed_precision is not None:
+        _tell(SHIPPED_MODEL)
+    if arguments.mixed_precision is None:
         ship_graphs([load_bundle(SHIPPED_MODEL).graph(), landmark_graph()[0]])

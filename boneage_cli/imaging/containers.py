@@ -14,6 +14,9 @@ from pathlib import Path
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+# A file without DICOM's mark begins with one of the lowest elements of its group: a length, a
+# version, a character set, the type of the image, a date, an identifier.
+_LAST_FIRST_ELEMENT, _LONGEST_FIRST = 0x60, 128
 _TRUNCATED = "the file is truncated; copy or download it again"
 _SEVERAL = "the file holds several pictures; save the one with the hand as a file of its own"
 
@@ -40,7 +43,7 @@ class Container:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file bears DICOM's mark, whatever it is called; an archive's index does not count.
+    """Whether a file begins as DICOM, whatever it is called; an archive's index does not count.
 
     Raises:
         OSError: It cannot be opened.
@@ -48,7 +51,27 @@ def is_dicom(path: Path) -> bool:
     if path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return begins_as_dicom(file.read(132))
+
+
+def begins_as_dicom(data: bytes) -> bool:
+    """Whether data bear DICOM's mark, or begin with a data element as files without it do.
+
+    DICOM PS3.10, 7.1: the mark stands after 128 bytes. Network captures and archives of before the
+    standard's part 10 have neither, and begin with a short element of group 2 or 8 at once.
+
+    Args:
+        data: The first 132 bytes at least, where there are so many.
+    """
+    if data[128:132] == b"DICM":
+        return True
+    if len(data) < 8:
+        return False
+    group, element, representation, short = struct.unpack_from("<HH2sH", data)
+    (long,) = struct.unpack_from("<I", data, 4)
+    explicit = representation.isalpha() and representation.isupper()
+    length = short if explicit else long
+    return group in (2, 8) and element <= _LAST_FIRST_ELEMENT and 0 < length <= _LONGEST_FIRST
 
 
 def open_container(data: bytes) -> Container:

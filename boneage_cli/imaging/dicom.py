@@ -15,7 +15,12 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from boneage_cli.imaging.containers import jpeg_frame
 from boneage_cli.imaging.depth import full_white
@@ -59,7 +64,7 @@ def read_dicom(data: bytes, source: str, *, max_pixels: int) -> Radiograph:
     if DeflatedExplicitVRLittleEndian.encode() in data[:1024]:
         raise DicomError("deflated DICOM is not supported; export it uncompressed or as JPEG 2000")
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data))
+        dataset = _dataset(data)
         _check(dataset, max_pixels)
         stored = pixel_array(dataset)
     except DicomError:
@@ -81,8 +86,20 @@ def read_dicom(data: bytes, source: str, *, max_pixels: int) -> Radiograph:
     )
 
 
+def _dataset(data: bytes) -> Dataset:
+    # Forced, since old archives leave out the preamble and what it says of the encoding.
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, _ = dataset.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
 def _check(dataset: Dataset, max_pixels: int) -> None:
     """Refuses what is no single gray or colour picture of a sensible size, before decoding it."""
+    if "DirectoryRecordSequence" in dataset:
+        raise DicomError("an archive's index (DICOMDIR) and no image; name the folder it lies in")
     rows, columns = dataset.get("Rows"), dataset.get("Columns")
     if not rows or not columns:
         # Of a file that ends inside its pixels nothing at all may be left.

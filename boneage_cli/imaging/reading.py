@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.containers import ContainerError, open_container
+from boneage_cli.imaging.containers import ContainerError, begins_as_dicom, open_container
 from boneage_cli.imaging.depth import full_white
 from boneage_cli.imaging.radiograph import Radiograph
 
@@ -75,7 +75,7 @@ def read_radiograph_bytes(data: bytes, source: str, *, max_pixels: int = MAX_PIX
     """
     if not data:
         raise ReadError(f"{source}: the file is empty")
-    if data[128:132] == b"DICM":
+    if begins_as_dicom(data[:132]):
         # pydicom takes a quarter of a second to import, which other formats need not wait for.
         from boneage_cli.imaging.dicom import DicomError, read_dicom
 

@@ -9,17 +9,21 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
 
+from boneage_cli.imaging.containers import is_dicom
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import ReadError, read_radiograph, read_radiograph_bytes
 
@@ -60,6 +64,38 @@ def test_dicom_is_recognised_by_its_content(tmp_path, hand_pixels, as_dicom):
     path = tmp_path / "IM000001"
     path.write_bytes(as_dicom(hand_pixels))
     np.testing.assert_array_equal(read_radiograph(path).pixels, hand_pixels)
+
+
+@pytest.mark.parametrize("with_meta", [True, False])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_files_of_archives_without_a_preamble_are_read(
+    tmp_path, hand_pixels, as_dicom, syntax, depth, with_meta
+):
+    pixels = hand_pixels.astype(depth)
+    data = as_dicom(pixels, syntax=syntax, PatientSex="F")[132:]
+    if not with_meta:
+        # The length of the file's meta information is its first element's value.
+        data = data[12 + int.from_bytes(data[8:12], "little") :]
+    path = tmp_path / "IM000001"
+    path.write_bytes(data)
+    assert is_dicom(path)
+    radiograph = read_radiograph(path)
+    np.testing.assert_array_equal(radiograph.pixels, pixels)
+    assert radiograph.male is False
+
+
+@pytest.mark.filterwarnings("ignore:Unknown encoding")
+@given(st.binary(max_size=200))
+def test_no_bytes_are_more_than_a_file_that_cannot_be_read(data):
+    for start in (b"", b"\x08\0\x05\0CS\x0a\0", b"\x02\0\0\0UL\x04\0", b"\x08\0\0\0\x04\0\0\0"):
+        with pytest.raises(ReadError, match=r"hand\.dcm: "):
+            read(start + data)
+
+
+def test_an_index_of_an_archive_is_refused_with_what_to_name_instead():
+    with pytest.raises(ReadError, match=r"index .*DICOMDIR.* name the folder"):
+        read(sample("DICOMDIR").read_bytes())
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
