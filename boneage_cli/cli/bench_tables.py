@@ -1,0 +1,235 @@
+"""What ``boneage bench`` prints of its measurements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from boneage_cli.cli.console import console, print_table, warn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from boneage_cli.core.benchmarking import Benchmark
+    from boneage_cli.core.training_benchmark import TrainingBenchmark
+
+
+# What the rankings' columns are called in tables.
+_FIGURES = {
+    "images_per_s": "images/s",
+    "single_ms": "ms",
+    "images_per_s_per_million": "per million",
+}
+
+
+def print_training(measured: TrainingBenchmark) -> None:
+    """Prints how fast networks trained, and where a step of each went."""
+    print_table(
+        "Training, from the second epoch on",
+        ("network", "data", "images/s", "of synthetic", "s per epoch", "of peak"),
+        [
+            (
+                row["model"],
+                row["data"],
+                _digits(row["images_per_s"]),
+                f"{row['share_of_synthetic']:.1%}",
+                _digits(row["epoch_s"]),
+                f"{row['share_of_peak']:.1%}",
+            )
+            for row in measured.rows
+        ],
+    )
+    for network in measured.networks:
+        real, synthetic = (row for row in measured.rows if row["model"] == network["model"])
+        _print_step(real, synthetic)
+        for name, text in _training_lines(network, real).items():
+            console.print(f"{name:11}{text}", markup=False)
+    about = measured.about
+    console.print(f"{'hardware':11}{about['hardware']}; {about['device']}", markup=False)
+    console.print(f"{'versions':11}{_versions(about)}", markup=False)
+    for note in measured.notes:
+        warn(note)
+
+
+def _print_step(real: dict[str, Any], synthetic: dict[str, Any]) -> None:
+    from boneage_cli.core.training_benchmark import PARTS
+
+    totals = [sum(row[f"{part}_ms"] for part in PARTS) for row in (real, synthetic)]
+    rows = [(part, real[f"{part}_ms"], synthetic[f"{part}_ms"]) for part in PARTS]
+    print_table(
+        f"A step of {real['model']}: {real['parameters']:,} parameters, {real['batch_size']} "
+        f"images of {real['pixels']} pixels, precision {real['precision']}, ms",
+        ("", "real", "share", "synthetic", "share"),
+        [
+            (name, _digits(a), f"{a / totals[0]:.1%}", _digits(b), f"{b / totals[1]:.1%}")
+            for name, a, b in [*rows, ("total", *totals)]
+        ],
+    )
+
+
+def _training_lines(network: dict[str, Any], real: dict[str, Any]) -> dict[str, str]:
+    shares = dict(network["shares"])
+    arithmetic = shares.pop("arithmetic")
+    pairs = network["share_of_synthetic"]
+    lost = sorted(shares.items(), key=lambda item: item[1], reverse=True)
+    called = {"network": "forward and backward beyond that"}
+    return {
+        "real data": f"{real['share_of_synthetic']:.1%} of synthetic, the median of {len(pairs)} "
+        f"pairs of epochs ({min(pairs):.1%} to {max(pairs):.1%})",
+        "arithmetic": f"{_digits(real['gflop_per_image'])} GFLOP per image, "
+        f"{_digits(real['gflop_per_s'])} of {_digits(real['peak_gflop_per_s'])} GFLOP/s, which a "
+        f"product of large matrices reaches: {real['share_of_peak']:.1%}",
+        "held back": f"at that peak the arithmetic would take {arithmetic:.1%} of a step; "
+        + ", ".join(f"{called.get(name, name)} {share:.1%}" for name, share in lost),
+        "operators": ", ".join(
+            f"{name} {share:.0%}" for name, share in network["operators"].items()
+        ),
+    }
+
+
+def print_benchmark(measured: Benchmark) -> None:
+    """Prints what was measured, part by part."""
+    if measured.latency is not None:
+        _print_latency(measured)
+    networks = {row["model"]: row for row in measured.throughput}
+    for name, row in networks.items():
+        print_table(
+            f"Passes of {name}: {row['parameters']:,} parameters, {row['pixels']} pixels, ms",
+            ("batch", "mean", "std", "min", "max", "median", "per image", "images/s", "passes"),
+            [
+                (
+                    each["batch_size"],
+                    *(
+                        _digits(each[key])
+                        for key in (
+                            *("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms"),
+                            *("ms_per_image", "images_per_s"),
+                        )
+                    ),
+                    each["passes"],
+                )
+                for each in measured.throughput
+                if each["model"] == name
+            ],
+        )
+    if measured.differences is not None:
+        _print_differences(measured)
+    elif len(networks) > 1:
+        print_rankings(_ranked(measured))
+    for name, text in _lines(measured).items():
+        console.print(f"{name:11}{text}", markup=False)
+    for note in measured.notes:
+        warn(note)
+
+
+def _print_differences(measured: Benchmark) -> None:
+    rates: dict[str, float] = {}
+    for row in measured.throughput:
+        rates[row["asked"]] = max(row["images_per_s"], rates.get(row["asked"], 0.0))
+    print_table(
+        f"Backends, by the months of {measured.images}",
+        ("backend", "precision", "mean difference", "largest", "load s", "best images/s"),
+        [
+            (
+                row["backend"],
+                row["precision"],
+                f"{row['mean_months']:.4f}",
+                f"{row['largest_months']:.4f}",
+                _digits(row["load_s"]),
+                _digits(rates[row["backend"]]) if row["backend"] in rates else "",
+            )
+            for row in measured.differences or ()
+        ],
+        note="months from torch in full precision",
+    )
+
+
+def _print_latency(measured: Benchmark) -> None:
+    assert measured.latency is not None
+    figures = measured.latency.to_dict()
+    print_table(
+        f"One radiograph from file to months, ms: {figures['repetitions']} of {measured.images}",
+        ("", "mean", "share", "p50", "p95", "p99"),
+        [
+            (
+                name,
+                _digits(row["mean_ms"]),
+                f"{row['share']:.0%}",
+                *(_digits(row[key]) for key in ("p50_ms", "p95_ms", "p99_ms")),
+            )
+            for name, row in figures["parts"].items()
+        ],
+    )
+
+
+def _lines(measured: Benchmark) -> dict[str, str]:
+    about, files, memory = measured.about, measured.files, measured.memory
+    lines = {}
+    if files is not None:
+        threads = "1 thread" if files["workers"] == 1 else f"{files['workers']} threads"
+        lines["from files"] = (
+            f"{_digits(files['images_per_s'])} images/s, {files['images']} radiographs in batches "
+            f"of {files['batch_size']}, {threads} reading"
+        )
+        lines["start"] = f"{about['load_s']:.2f} s to load the model"
+    if measured.reference is not None:
+        naive = measured.reference
+        lines["naive loop"] = (
+            f"{_digits(naive['images_per_s'])} images/s, {naive['images']} radiographs; from files "
+            f"is {naive['ratio']:.2f} times as fast"
+        )
+    if memory is not None:
+        gpu = f", {memory['gpu']:,.0f} MB of the GPU" if "gpu" in memory else ""
+        lines["memory"] = (
+            f"at most {memory['files']:,.0f} MB ({memory['loaded']:,.0f} MB once loaded){gpu}"
+        )
+    lines["hardware"] = f"{about['hardware']}; {about['device']}"
+    if measured.differences is None:
+        lines["hardware"] += f", {about['backend']}, precision {about['precision']}"
+    lines["versions"] = _versions(about)
+    return lines
+
+
+def _versions(about: dict[str, Any]) -> str:
+    packages = {"torch": "torch", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+    found = "".join(f", {name} {about[key]}" for key, name in packages.items() if key in about)
+    return f"boneage {about['boneage']}{found}, Python {about['python']}; {about['date']}"
+
+
+def _ranked(measured: Benchmark) -> pd.DataFrame:
+    import pandas as pd
+
+    from boneage_cli.core.benchmark_report import ranking
+
+    table = pd.DataFrame(measured.throughput)
+    return ranking(table.assign(network=table["model"]))
+
+
+def print_rankings(networks: pd.DataFrame) -> None:
+    """Prints networks by images/s, by the time of one image, and by images/s per parameter."""
+    from boneage_cli.core.benchmark_report import RANKINGS, by
+
+    for column, more_is_better, heading in RANKINGS:
+        ranked = by(networks, column, more_is_better)
+        if ranked.empty:
+            continue
+        left_out = len(networks) - len(ranked)
+        print_table(
+            f"Networks {heading}",
+            ("network", "rank", _FIGURES[column], "batch size", "parameters"),
+            [
+                (
+                    row["network"],
+                    rank,
+                    _digits(row[column]),
+                    1 if column == "single_ms" else row["best_batch"],
+                    f"{row['parameters']:,}",
+                )
+                for rank, row in enumerate(ranked.to_dict("records"), 1)
+            ],
+            note=f"{left_out} without a batch of one image" if left_out else "",
+        )
+
+
+def _digits(value: float) -> str:
+    """Three digits that tell something, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
