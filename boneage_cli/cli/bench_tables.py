@@ -51,7 +51,7 @@ def print_training(measured: TrainingBenchmark) -> None:
 
 
 def _print_step(real: dict[str, Any], synthetic: dict[str, Any]) -> None:
-    from boneage_cli.core.training_benchmark import PARTS
+    from boneage_cli.core.step_timing import PARTS
 
     totals = [sum(row[f"{part}_ms"] for part in PARTS) for row in (real, synthetic)]
     rows = [(part, real[f"{part}_ms"], synthetic[f"{part}_ms"]) for part in PARTS]

@@ -8,7 +8,6 @@ is measured in passes of their own, since waiting for a GPU at every part would 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,32 +20,32 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.profilers import Profiler
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from tqdm import tqdm
 
-from boneage_cli.core.batches import Batch
-from boneage_cli.core.benchmarking import AGES
+from boneage_cli.core.arithmetic import (
+    DTYPES,
+    MATRICES,
+    flops_of_step,
+    peak_arithmetic,
+    wait_for,
+)
 from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.datamodule import BoneAgeData, mean_and_deviation
+from boneage_cli.core.datamodule import mean_and_deviation
 from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.provenance import busy, where_and_when
 from boneage_cli.core.runs import read_json, write_json
+from boneage_cli.core.step_timing import AUGMENTATION, PARTS, Operators, StepSplit, time_shares
+from boneage_cli.core.synthetic_data import KINDS, AlternatingData, kind_of, synthetic_batch
 from boneage_cli.core.trainer import make_module, make_trainer
 from boneage_cli.core.views import describe_shapes
 from boneage_cli.datasets.demo import write_demo
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file, writing
-from boneage_cli.models.network import Network
 from boneage_cli.progress import track
 
 TABLE, RECORD = "train-bench.csv", "train-bench.json"
-KINDS = ("real", "synthetic")
-PARTS = ("loading", "augmentation", "forward", "backward", "optimiser", "rest")
 COLUMNS = (
     *("model", "data", "images_per_s", "share_of_synthetic", "epoch_s", "epochs", "steps"),
     *("ms_per_step", *(f"{part}_ms" for part in PARTS)),
@@ -61,13 +60,7 @@ _SPEED, _SPLIT = 0.7, 0.2
 # more steps, since many short ones beside each other tell more than a few long ones.
 _LEAST, _ENOUGH = 3, 16
 _TRIAL_STEPS = _OPERATOR_STEPS = 2
-# Operators that are told of; the others take little.
-_OPERATORS = 8
 _DRAWN_BATCHES = 2
-# Rows of the matrices whose products show the peak; more are no faster.
-_MATRICES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
-_PEAK_SECONDS, _PEAK_LEAST = 0.3, 3
-_DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -135,7 +128,7 @@ def benchmark_training(
         "models": [*prepared],
         "seconds": seconds,
         "load_per_core": busy(),
-        "peak": f"the fastest product of two square matrices of {_MATRICES[place.type]} rows",
+        "peak": f"the fastest product of two square matrices of {MATRICES[place.type]} rows",
         **where_and_when(place),
     }
     rows: list[dict[str, Any]] = []
@@ -144,7 +137,7 @@ def benchmark_training(
     with _data_set(data, prepared.values()) as folder:
         about["data"] = str(folder) if data else "drawn hands"
         peaks = {
-            each: _peak_arithmetic(place, _DTYPES[each]) for each in sorted({*precisions.values()})
+            each: peak_arithmetic(place, DTYPES[each]) for each in sorted({*precisions.values()})
         }
         bar: tqdm[Any] = track(total=4 * len(prepared), description="bench", unit="part")
         with bar:
@@ -209,185 +202,6 @@ def write_measurements(measurements: Sequence[Mapping[str, Any]], folder: Path) 
     return [folder / TABLE, folder / RECORD]
 
 
-def kind_of(epoch: int) -> str:
-    """Real or synthetic, for epochs from 0: pairs of both, of which every second is turned round.
-
-    Neither kind is thus always the first of a pair.
-    """
-    return KINDS[(epoch + epoch // 2) % 2]
-
-
-class AlternatingData(BoneAgeData):
-    """A data set whose epochs are real and synthetic in turns, as ``kind_of`` says.
-
-    The synthetic ones are as long as the real ones and made of one batch that is on the device.
-    """
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """The loader that training uses, or the synthetic one."""
-        assert self.trainer is not None
-        real = super().train_dataloader()
-        if kind_of(self.trainer.current_epoch) == "real":
-            return real
-        # The largest of the real batches: they differ by one image at most.
-        size = -(-len(self.batches["train"]) // len(real))
-        batch = synthetic_batch(
-            self.batches["train"][range(size)], self.trainer.strategy.root_device
-        )
-        return DataLoader(_Repeated(batch, len(real)), batch_size=None)
-
-    def read_once(self) -> None:
-        """Brings the training images' cache into memory, as the first epoch of a training does."""
-        for pixels in self.batches["train"].views.values():
-            for image in pixels:
-                image.max()
-
-
-class _Repeated(Dataset[Batch]):
-    """The same batch again and again."""
-
-    def __init__(self, batch: Batch, times: int) -> None:
-        self.batch, self.times = batch, times
-
-    def __len__(self) -> int:
-        return self.times
-
-    def __getitem__(self, position: int) -> Batch:
-        return self.batch
-
-
-def synthetic_batch(like: Batch, device: torch.device) -> Batch:
-    """Random numbers in the shapes and types of a batch.
-
-    Args:
-        like: The batch: views, uint8 (B, 1, H, W), and ``male``, ``age``, ``target`` and
-            ``weight``, (B,) each.
-        device: Where the tensors are made.
-    """
-    batch = {
-        name: torch.randint(0, 256, value.shape, dtype=torch.uint8, device=device)
-        for name, value in like.items()
-        if value.dtype == torch.uint8
-    }
-    count = len(like["age"])
-    age = AGES[0] + AGES[1] * torch.randn(count, device=device)
-    return batch | {
-        "male": torch.randint(0, 2, (count,), device=device).float(),
-        "age": age,
-        "target": age,
-        "weight": torch.ones(count, device=device),
-    }
-
-
-def flops_of_step(network: Network, views: Mapping[str, Tensor], male: Tensor | None) -> int:
-    """Floating-point operations of a forward and a backward pass.
-
-    Those of convolutions and products of matrices are counted, a multiplication and an addition as
-    two, as is usual; those of augmentation and the optimiser are not.
-
-    Args:
-        network: The network, in training mode; its gradients are lost.
-        views: Per view uint8, (B, 1, H, W).
-        male: 1 or 0, (B,); None where the network takes no sex.
-    """
-    backward = {torch.ops.aten.convolution_backward: _convolution_backward}
-    with FlopCounterMode(display=False, custom_mapping=backward) as counter:
-        outputs = network(dict(views), male)
-        torch.stack([outputs[name].float().sum() for name in network.heads]).sum().backward()
-    network.zero_grad()
-    return counter.get_total_flops()
-
-
-def _convolution_backward(
-    gradient: Any, pixels: Any, kernel: Any, *rest: Any, **options: Any
-) -> int:
-    # Each gradient takes as many operations as the convolution did. torch's own formula counts a
-    # depthwise convolution's as if every channel saw all others.
-    *_, transposed, _padding, _groups, wanted = rest
-    return sum(wanted[:2]) * conv_flop_count(pixels, kernel, gradient, transposed)
-
-
-def time_shares(split: Mapping[str, float], flops: float, peak: float) -> dict[str, float]:
-    """What the time of a step goes to, as fractions that add up to 1.
-
-    Args:
-        split: Milliseconds of each of ``PARTS``.
-        flops: Of the step.
-        peak: The device's, per second.
-
-    Returns:
-        ``arithmetic``: what the network's arithmetic would take at the peak; ``network``: what
-        forward and backward take beyond that; and the other parts.
-    """
-    whole = sum(split.values())
-    passes = split["forward"] + split["backward"]
-    arithmetic = min(1000 * flops / peak, passes)
-    others = {part: split[part] for part in PARTS if part not in ("forward", "backward")}
-    times = {"arithmetic": arithmetic, "network": passes - arithmetic, **others}
-    return {name: value / whole for name, value in times.items()}
-
-
-class StepSplit(Profiler):
-    """Shares the time of every epoch out among ``PARTS``: all of it, to the part that runs.
-
-    Args:
-        device: It is waited for wherever a part begins or ends.
-
-    Attributes:
-        epochs: Seconds of each part, for each epoch.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device = device
-        self.epochs: list[dict[str, float]] = []
-        self._running: list[str] = []
-        self._last = 0.0
-
-    def start(self, action_name: str) -> None:
-        """Begins a part, within another or not."""
-        part = _part(action_name)
-        if part is None:
-            return
-        if action_name == _EPOCH:
-            self.epochs.append(dict.fromkeys(PARTS, 0.0))
-        self._account()
-        self._running.append(part)
-
-    def stop(self, action_name: str) -> None:
-        """Ends a part; what it lies in goes on."""
-        if _part(action_name) is not None:
-            self._account()
-            self._running.pop()
-
-    def _account(self) -> None:
-        _wait_for(self.device)
-        now = time.perf_counter()
-        if self._running:
-            self.epochs[-1][self._running[-1]] += now - self._last
-        self._last = now
-
-
-_EPOCH, _AUGMENTATION = "run_training_epoch", "augmentation"
-# What Lightning calls the parts. Weights are averaged once the batch has ended.
-_ACTIONS = {
-    "train_dataloader_next": "loading",
-    "batch_to_device": "loading",
-    _AUGMENTATION: "augmentation",
-    "training_step": "forward",
-    "backward": "backward",
-    "optimizer_step": "optimiser",
-    "optimizer_zero_grad": "optimiser",
-    "lr_scheduler_step": "optimiser",
-    "on_train_batch_end": "optimiser",
-    _EPOCH: "rest",
-}
-
-
-def _part(action: str) -> str | None:
-    return None if action.startswith("[Callback]") else _ACTIONS.get(action.rpartition(".")[2])
-
-
 class _Epochs(pl.Callback):
     """Images and seconds of every epoch; a GPU is waited for at its ends alone."""
 
@@ -399,7 +213,7 @@ class _Epochs(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.images.append(0)
-        _wait_for(self.device)
+        wait_for(self.device)
         self._begun = time.perf_counter()
 
     def on_train_batch_end(
@@ -408,7 +222,7 @@ class _Epochs(pl.Callback):
         self.images[-1] += len(batch["age"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        _wait_for(self.device)
+        wait_for(self.device)
         self.seconds.append(time.perf_counter() - self._begun)
 
     def rates(self, kind: str) -> list[float]:
@@ -417,49 +231,6 @@ class _Epochs(pl.Callback):
         return [images / seconds for epoch, (images, seconds) in epochs if kind_of(epoch) == kind][
             1:
         ]
-
-
-class _Operators(pl.Callback):
-    """The time of torch's operators in the last epoch."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        # torch's profiler writes lines of its own to the terminal, errors where there is no GPU.
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self.profile = torch.autograd.profiler.profile(
-            use_device="cuda" if device.type == "cuda" else None, record_shapes=True
-        )
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.current_epoch == (trainer.max_epochs or 0) - 1:
-            self.profile.__enter__()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.current_epoch == (trainer.max_epochs or 0) - 1:
-            _wait_for(self.device)
-            self.profile.__exit__(None, None, None)
-
-    def shares(self) -> dict[str, float]:
-        """Fractions of the operators' time, the most first."""
-        own = "self_cpu_time_total" if self.device.type == "cpu" else "self_device_time_total"
-        times: dict[str, float] = {}
-        for event in self.profile.key_averages(group_by_input_shape=True):
-            if event.key.startswith("aten::"):
-                name = _operator(event.key.removeprefix("aten::"), event.input_shapes)
-                times[name] = times.get(name, 0.0) + float(getattr(event, own))
-        # A profiler that may not look into a GPU says that nothing took time.
-        whole = sum(times.values()) or 1.0
-        most = sorted(times.items(), key=lambda item: item[1], reverse=True)[:_OPERATORS]
-        return {name: spent / whole for name, spent in most if spent}
-
-
-def _operator(name: str, shapes: Sequence[Sequence[int]]) -> str:
-    # Depthwise and other grouped convolutions compute little for the memory that they move.
-    images = [shape for shape in shapes if len(shape) == 4]
-    if "convolution" in name and len(images) > 1:
-        pixels, kernel = images[-2:]
-        return f"grouped {name}" if pixels[1] > kernel[1] else name
-    return name
 
 
 class _Bench:
@@ -497,7 +268,7 @@ class _Bench:
         epochs = _Epochs(self.device)
         self._train(steps, epochs=len(KINDS) * (rounds + 1), callbacks=[epochs])
         split = self._split(max(1, int(_SPLIT * seconds / step / (2 * len(KINDS)))))
-        operators = _Operators(self.device)
+        operators = Operators(self.device)
         self._train(_OPERATOR_STEPS, epochs=len(KINDS), callbacks=[operators])
         rates = {kind: epochs.rates(kind) for kind in KINDS}
         rows = [self._row(kind, rates, split[kind], steps, peak) for kind in KINDS]
@@ -539,9 +310,9 @@ class _Bench:
         split = StepSplit(self.device)
         hooks = (
             self.module.augmentation.register_forward_pre_hook(
-                lambda *_: split.start(_AUGMENTATION)
+                lambda *_: split.start(AUGMENTATION)
             ),
-            self.module.augmentation.register_forward_hook(lambda *_: split.stop(_AUGMENTATION)),
+            self.module.augmentation.register_forward_hook(lambda *_: split.stop(AUGMENTATION)),
         )
         self._train(steps, epochs=2 * len(KINDS), profiler=split)
         for hook in hooks:
@@ -622,41 +393,3 @@ def _data_set(data: Path | None, chosen: Any) -> Iterator[Path]:
         largest = max(each.training.batch_size for each in chosen)
         write_demo(Path(folder), train=_DRAWN_BATCHES * largest, validation=2, test=0)
         yield Path(folder)
-
-
-def _peak_arithmetic(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of the fastest of many products of large matrices."""
-    peak = 0.0
-    with _fast_products(device):
-        for size in _MATRICES[device.type]:
-            left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-            times: list[float] = []
-            end = time.perf_counter() + _PEAK_SECONDS
-            while len(times) < _PEAK_LEAST or time.perf_counter() < end:
-                _wait_for(device)
-                begun = time.perf_counter()
-                torch.mm(left, right)
-                _wait_for(device)
-                times.append(time.perf_counter() - begun)
-            peak = max(peak, 2 * size**3 / min(times))
-            if min(times) > _PEAK_SECONDS:
-                # Emulated precisions: the next size would take eight times as long.
-                break
-    return peak
-
-
-@contextmanager
-def _fast_products(device: torch.device) -> Iterator[None]:
-    # cuDNN's convolutions take TF32 for 32 bits where they may; products of matrices do not.
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -11,18 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from boneage_cli.core.arithmetic import flops_of_step
+from boneage_cli.core.step_timing import PARTS, StepSplit, time_shares
+from boneage_cli.core.synthetic_data import KINDS, kind_of, synthetic_batch
 from boneage_cli.core.training_benchmark import (
-    KINDS,
-    PARTS,
     RECORD,
-    StepSplit,
     earlier_measurements,
-    flops_of_step,
-    kind_of,
     share_out,
     side_by_side,
-    synthetic_batch,
-    time_shares,
 )
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.network import Network
