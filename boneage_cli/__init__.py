@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor", "__version__", "read_radiograph"]
 __version__ = "0.1.0"
+
+# OpenVINO tells its maker each time that it is imported, with an id that it keeps of the user,
+# unless this package is missing: then it is silent.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def __getattr__(name: str) -> Any:

@@ -191,17 +191,12 @@ def convert_to_openvino(graph: Graph, batch: int = -1) -> Any:
     """
     import openvino
     import torch
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     example = tuple(torch.from_numpy(array) for array in graph.example().values())
     with warnings.catch_warnings():
         # Tracing warns of each check that it evaluates once.
         warnings.simplefilter("ignore")
-        # What openvino.convert_model does, but for its report to the maker of it over the network.
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        traced = TorchScriptPythonDecoder(graph.make(), example_input=example)
-        model = frontend.convert(frontend.load(traced))
+        model = openvino.convert_model(graph.make(), example_input=example)
     for port, (name, (shape, kind)) in zip(model.inputs, graph.inputs.items(), strict=True):
         port.get_tensor().set_names({name})
         port.get_node().set_partial_shape(openvino.PartialShape([batch, *shape]))
