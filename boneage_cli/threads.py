@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import cv2
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 def usable_threads() -> int:
-    """How many threads may compute at a time: the cores, or fewer if ``OMP_NUM_THREADS`` says."""
+    """How many threads may compute at a time.
+
+    The cores, or fewer if ``OMP_NUM_THREADS`` says, or the container's share of the machine.
+    """
     # Only Linux knows which cores this process may use.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores or 1, int(asked) if asked.isdecimal() else cores or 1))
+    limits = [cores or 1, int(asked) if asked.isdecimal() else None, container_cores()]
+    return max(1, min(limit for limit in limits if limit is not None))
+
+
+def container_cores(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """How many cores' time a container may spend, as ``docker run --cpus`` sets it, rounded up.
+
+    Args:
+        folder: The control groups, of version 2 or 1.
+
+    Returns:
+        None where there is no limit.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):
+            # "max" or -1 is no limit.
+            text = " ".join((folder / name).read_text(encoding="utf-8") for name in names)
+            time, period = map(int, text.split())
+            return max(1, math.ceil(time / period)) if time > 0 else None
+    return None
 
 
 # A thread that comes back from OpenCV, numpy or a network waits at most so long for its turn,
@@ -46,6 +76,32 @@ def worker_threads(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
     finally:
         executor.shutdown(cancel_futures=True)
         _count_pools(-1)
+
+
+def in_turn(
+    submit: Callable[[Item], Future[Result]], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Results of work that a pool does ahead, in order, drawing no more items than that takes.
+
+    Args:
+        submit: Hands an item to the pool.
+        items: What is to be done; drawn from lazily.
+        ahead: How many items are worked on, or done and waiting.
+    """
+    source = iter(items)
+    waiting: deque[Future[Result]] = deque()
+    while True:
+        waiting.extend(map(submit, islice(source, ahead - len(waiting))))
+        if not waiting:
+            return
+        yield waiting.popleft().result()
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """So many items at a time, the last time perhaps fewer."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
 
 
 def _count_pools(change: int) -> None:

@@ -164,8 +164,9 @@ def bench(
     predict runs them, for each of --batch-sizes; the device waited for.
 
     Radiographs from files: images/s of predict with --batch-size and --workers,
-    without the start, which is told apart. Peak memory: of the whole process, and
-    of the GPU.
+    without the start, which is told apart; in several processes, as predict does
+    hundreds, where there are 10 s for it (--seconds 40). Peak memory: of all
+    processes, and of the GPU.
 
     Nothing is refused here, whatever the images look like. Everything is run
     before it is timed, so files come from memory, not from the disk. Other

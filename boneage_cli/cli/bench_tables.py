@@ -166,9 +166,13 @@ def _lines(measured: Benchmark) -> dict[str, str]:
     lines = {}
     if files is not None:
         threads = "1 thread" if files["workers"] == 1 else f"{files['workers']} threads"
+        by = (
+            f"{files['processes']} processes"
+            if files["processes"]
+            else f"batches of {files['batch_size']}, {threads} reading"
+        )
         lines["from files"] = (
-            f"{_digits(files['images_per_s'])} images/s, {files['images']} radiographs in batches "
-            f"of {files['batch_size']}, {threads} reading"
+            f"{_digits(files['images_per_s'])} images/s, {files['images']} radiographs in {by}"
         )
         lines["start"] = f"{about['load_s']:.2f} s to load the model"
     if measured.reference is not None:

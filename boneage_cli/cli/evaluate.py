@@ -155,6 +155,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         tta=tta,
+        processes=True,
         about=about,
     )
     target = output or evaluation_folder(bundles, chosen.name)

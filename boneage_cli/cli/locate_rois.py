@@ -207,6 +207,7 @@ def locate_rois(
                 device=device.value,
                 batch_size=batch_size,
                 workers=workers,
+                processes=True,
             )
         ]
     else:
@@ -219,6 +220,7 @@ def locate_rois(
             device=device.value,
             batch_size=batch_size,
             workers=workers,
+            processes=True,
         )
     for result in results:
         for error in result.errors:

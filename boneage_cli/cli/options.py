@@ -107,7 +107,12 @@ BatchSizeOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Threads that read files. Default: one per core."),
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Threads that read files; predict, evaluate and locate-rois take processes for "
+        "hundreds of them (each 0.3 GB). Default: one per core.",
+    ),
 ]
 TtaOption = Annotated[
     bool,

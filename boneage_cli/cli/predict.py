@@ -201,7 +201,13 @@ def predict(
     from contextlib import closing
 
     from boneage_cli.core.ages import parse_childs_age
-    from boneage_cli.core.inputs import cases, check_output, count_cases, may_state_sex
+    from boneage_cli.core.inputs import (
+        STANDARD_INPUT,
+        cases,
+        check_output,
+        count_cases,
+        may_state_sex,
+    )
     from boneage_cli.core.output import write_predictions
     from boneage_cli.core.prediction import Predictor
     from boneage_cli.progress import track
@@ -228,7 +234,14 @@ def predict(
 
         explanations = Explanations(Explainer(predictor), explain, names)
     found: Any = predictor.predict_files(
-        unrolled, batch_size=batch_size, workers=workers, tta=tta, interval=interval, force=force
+        unrolled,
+        batch_size=batch_size,
+        workers=workers,
+        tta=tta,
+        interval=interval,
+        force=force,
+        # Paths that come one by one are answered as they come.
+        processes=STANDARD_INPUT not in names,
     )
     tally = _Tally()
     # Lines that run down a terminal are progress enough; a bar between them would tear them.

@@ -7,13 +7,16 @@ through ``Predictor``, as it does in predict; the naive loop alone goes its own 
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle
+from itertools import cycle, islice
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -62,6 +65,8 @@ COLUMNS = (
 )
 # How the time is shared out; what is left goes to the network's passes.
 _LATENCY, _FILES, _REFERENCE = 0.25, 0.25, 0.15
+# In less time, seconds, processes would hardly have begun; then threads are timed.
+_LEAST_FOR_PROCESSES = 10
 AGES = (127.3, 41.2)
 """Mean and deviation of RSNA's, months, for networks that are not trained: they change no time."""
 
@@ -261,9 +266,10 @@ def benchmark_model(
         )
         latency = measure_latency(predictor, chosen, shares["latency"] * seconds)
         bar.update()
-        files = _from_files(predictor, chosen, shares["files"] * seconds, batch_size, workers)
+        files, memory["files"] = _from_files(
+            predictor, chosen, shares["files"] * seconds, batch_size, workers
+        )
         bar.update()
-        memory["files"] = _peak_memory()
         if device_type(predictor.device) == "cuda":
             memory["gpu"] = torch.cuda.max_memory_allocated(predictor.device) / 1e6
         naive = None
@@ -467,20 +473,36 @@ def _from_files(
     seconds: float,
     batch_size: int,
     workers: int | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], float]:
+    """What it came to, and the most memory that this took, MB."""
+    workers = workers or usable_threads()
+    processes = predictor.processes(workers) if seconds >= _LEAST_FOR_PROCESSES else 0
+    memory = 0.0
     begun = time.perf_counter()
 
     def until_time_is_up() -> Iterator[Case]:
         for number, case in enumerate(cycle(chosen)):
             if number >= len(chosen) and time.perf_counter() >= begun + seconds:
+                nonlocal memory
+                memory = _peak_memory_of_children()
                 return
             yield case
 
     found = predictor.predict_files(
-        until_time_is_up(), batch_size=batch_size, workers=workers, force=True
+        until_time_is_up(),
+        batch_size=batch_size,
+        workers=workers,
+        force=True,
+        processes=bool(processes),
     )
-    figures = rate_of(count_answered(found), time.perf_counter() - begun)
-    return figures | {"batch_size": batch_size, "workers": workers or usable_threads()}
+    started = begun
+    if processes:
+        # That they begin takes a second, which an archive does not notice.
+        count_answered(islice(found, 1))
+        started = time.perf_counter()
+    figures = rate_of(count_answered(found), time.perf_counter() - started)
+    about = {"batch_size": batch_size, "workers": workers, "processes": processes}
+    return figures | about, _peak_memory() + memory
 
 
 def _passes(predictor: Predictor, batch_size: int, seconds: float) -> list[float]:
@@ -535,3 +557,15 @@ def _peak_memory() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Kilobytes on Linux, bytes on macOS.
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _peak_memory_of_children() -> float:
+    """The same of those that this one started and that run, MB in all; known of Linux alone."""
+    peak = 0.0
+    for child in active_children():
+        # What getrusage tells of children includes this process, which they were split off from.
+        with suppress(OSError):
+            status = Path(f"/proc/{child.pid}/status").read_text(encoding="utf-8")
+            found = re.search(r"VmHWM:\s+(\d+) kB", status)
+            peak += int(found[1]) * 1024 / 1e6 if found else 0.0
+    return peak

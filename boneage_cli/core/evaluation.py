@@ -103,6 +103,7 @@ def evaluate(
     batch_size: int = 32,
     workers: int | None = None,
     tta: bool = False,
+    processes: bool = False,
     about: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Predicts the labelled radiographs of a manifest and compares with their known ages.
@@ -112,8 +113,9 @@ def evaluate(
         manifest: Rows as ``read_manifest`` gives them.
         yardstick: Mean age of the training radiographs in months; None for that of the rows.
         batch_size: Radiographs per pass of the network.
-        workers: Threads that read; None for one per core.
+        workers: Threads that read, or processes; None for one per core.
         tta: Whether to average over several views of each radiograph.
+        processes: Whether several processes may share the work, see ``predict_files``.
         about: What names the model and the data, for ``Evaluation.about``.
 
     Raises:
@@ -121,7 +123,12 @@ def evaluate(
     """
     labelled = labelled_rows(manifest)
     found = predictor.predict_files(
-        manifest_cases(labelled), batch_size=batch_size, workers=workers, tta=tta, force=True
+        manifest_cases(labelled),
+        batch_size=batch_size,
+        workers=workers,
+        tta=tta,
+        force=True,
+        processes=processes,
     )
     results = list(track(found, description="predict", total=len(labelled)))
     return evaluate_predictions(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,13 @@ from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_se
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
-from boneage_cli.threads import usable_threads, worker_threads
+from boneage_cli.processes import ENOUGH, MOST, worker_processes
+from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
 
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
+
+# Radiographs that one of several processes is sent at a time.
+_SENT = 8
 
 # The views that each of the models' settings makes of one radiograph, or of several stacked.
 Pixels = dict[ViewSettings, Rendered]
@@ -79,6 +82,8 @@ class Predictor:
             run_graph(bundle.graph(), backend, self.device, self.precision) for bundle in bundles
         ]
         self.backend = self.runners[0].backend if self.runners else backend
+        # Where other processes find the same models; only ``load`` knows.
+        self.files: list[Path] = []
         self.needs_sex = any(bundle.needs_sex for bundle in bundles)
         # A model of girls alone knows nothing of boys.
         self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
@@ -117,7 +122,9 @@ class Predictor:
         if not bundles:
             raise BoneageError("--model: name at least one model bundle")
         files = [file for path in bundles for file in bundles_at(Path(path))]
-        return cls([load_bundle(file) for file in files], device, precision, backend)
+        predictor = cls([load_bundle(file) for file in files], device, precision, backend)
+        predictor.files = files
+        return predictor
 
     @property
     def description(self) -> str:
@@ -196,6 +203,7 @@ class Predictor:
         tta: bool = False,
         interval: int | None = None,
         force: bool = False,
+        processes: bool = False,
     ) -> Iterator[Prediction]:
         """The bone age of radiographs on disk, in order, one by one as they are known.
 
@@ -205,10 +213,14 @@ class Predictor:
         Args:
             cases: What to predict; drawn from lazily.
             batch_size: Images per pass of the network.
-            workers: Reading threads; None for one per core.
+            workers: Reading threads, or processes; None for one per core.
             tta: Whether to average over mirrored and slightly turned views.
             interval: The level in per cent of the prediction intervals; None for none.
             force: Whether images that look like no hand radiograph are answered as well.
+            processes: Whether several processes may share the work of ``ENOUGH`` cases and more,
+                where OpenVINO runs the networks and ``load`` read them from files: each takes
+                radiographs from file to months. See ``worker_processes`` for what that asks of the
+                calling program.
 
         Yields:
             A prediction for each case; one that cannot be read or is refused carries the error
@@ -220,17 +232,39 @@ class Predictor:
         if interval is not None:
             self.check_interval(interval)
         workers = workers or usable_threads()
+        source = iter(cases)
+        if processes and (count := self.processes(workers)):
+            enough, source = _at_least(ENOUGH, source)
+            if enough:
+                yield from self._in_processes(source, count, tta, interval, force)
+                return
         with worker_threads(workers) as pool:
-            waiting: deque[Future[_Prepared]] = deque()
-            source = iter(cases)
-            while True:
-                # Two batches ahead keep the readers busy while the network runs.
-                ahead = 2 * batch_size + workers - len(waiting)
-                waiting.extend(pool.submit(self._prepare, c) for c in islice(source, ahead))
-                if not waiting:
-                    return
-                batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
+            # Two batches ahead keep the readers busy while the network runs.
+            ahead = 2 * batch_size + workers
+            prepared = in_turn(lambda case: pool.submit(self._prepare, case), source, ahead)
+            for batch in batched(prepared, batch_size):
                 yield from self._predict_batch(batch, tta, interval, force)
+
+    def processes(self, workers: int) -> int:
+        """How many processes share the work of so many workers; 0 where only threads can."""
+        able = self.files and all(runner.backend == "openvino" for runner in self.runners)
+        return min(workers, MOST) if able and workers > 1 else 0
+
+    def _in_processes(
+        self, cases: Iterator[Case], count: int, tta: bool, interval: int | None, force: bool
+    ) -> Iterator[Prediction]:
+        """As ``predict_files``, in so many processes."""
+        make = partial(_answerer, self.files, self.precision, tta, interval, force)
+        with worker_processes(count, make) as submit:
+            for answered in in_turn(submit, batched(cases, _SENT), 4 * count):
+                yield from answered
+
+    def answer_files(
+        self, cases: Sequence[Case], *, tta: bool, interval: int | None, force: bool
+    ) -> list[Prediction]:
+        """The same as ``predict_files`` of a few cases, in the thread that calls."""
+        prepared = [self._prepare(case) for case in cases]
+        return list(self._predict_batch(prepared, tta, interval, force))
 
     def check_interval(self, level: int) -> None:
         """Finds out, before any radiograph is read, whether intervals can be given.
@@ -437,6 +471,29 @@ class Predictor:
                     scores.append(bundle.likeness.score(features))
             ages.append(np.mean(found, axis=0))
         return np.mean(ages, axis=0), np.mean(scores, axis=0) if scores else np.zeros(len(male))
+
+
+def _at_least(count: int, cases: Iterator[Case]) -> tuple[bool, Iterator[Case]]:
+    """Whether there are so many, and all of them: an error of drawing them comes in its place."""
+    first: list[Case] = []
+    try:
+        first.extend(islice(cases, count))
+    except BoneageError as error:
+        return False, chain(first, _raising(error))
+    return len(first) == count, chain(first, cases)
+
+
+def _raising(error: BoneageError) -> Iterator[Case]:
+    raise error
+    yield
+
+
+def _answerer(
+    files: Sequence[Path], precision: str, tta: bool, interval: int | None, force: bool
+) -> Callable[[Sequence[Case]], list[Prediction]]:
+    """What each of several processes answers with."""
+    predictor = Predictor.load(files, "cpu", precision, "openvino")
+    return partial(predictor.answer_files, tta=tta, interval=interval, force=force)
 
 
 def _reason(of_key_points: str | None, score: float) -> str | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from boneage_cli.core.landmarks import LandmarkLocator
 from boneage_cli.core.overlay import HeatMap
-from boneage_cli.core.saliency import AgeSaliency
 from boneage_cli.core.salient_regions import THRESHOLD, place_regions
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Region, aspect_of, region_corners
+
+if TYPE_CHECKING:
+    from boneage_cli.core.saliency import AgeSaliency
 
 CROPPED: tuple[Region, ...] = ("carpal", "metaph")
 

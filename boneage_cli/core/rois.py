@@ -22,10 +22,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,7 +47,6 @@ from boneage_cli.core.region_locators import (
     SalientPeaks,
 )
 from boneage_cli.core.runs import BUNDLE, write_json
-from boneage_cli.core.saliency import AgeSaliency
 from boneage_cli.core.salient_regions import THRESHOLD
 from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.dialects import image_stem
@@ -64,8 +64,9 @@ from boneage_cli.imaging.registration import (
     render_region,
     warp,
 )
+from boneage_cli.processes import ENOUGH, worker_processes
 from boneage_cli.progress import track
-from boneage_cli.threads import usable_threads, worker_threads
+from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
 
 Method = Literal["keypoints", "gradcam"]
 
@@ -170,6 +171,9 @@ def region_locator(settings: RoiSettings, device: str = "auto") -> RegionLocator
     """
     if settings.method == "keypoints":
         return KeyPointRegions(LandmarkLocator.load(settings.model_file, device=device))
+    # It takes torch, which takes seconds to import.
+    from boneage_cli.core.saliency import AgeSaliency
+
     saliency = AgeSaliency(load_bundle(settings.model_file), device=device)
     return SalientPeaks(saliency, settings.heatmap_threshold)
 
@@ -210,6 +214,7 @@ def locate_rois(
     device: str = "auto",
     batch_size: int = 16,
     workers: int | None = None,
+    processes: bool = False,
 ) -> RoiCrops:
     """Brings a folder of crops up to date with radiographs, settings and networks.
 
@@ -226,7 +231,11 @@ def locate_rois(
             they are given.
         device: Where the network runs.
         batch_size: Radiographs per pass of the network.
-        workers: Threads, each of which takes batches from file to crop; None for one per core.
+        workers: Threads, or processes, each of which takes batches from file to crop; None for
+            one per core.
+        processes: Whether it may be processes, where there are ``ENOUGH`` radiographs to do and
+            OpenVINO finds the key points. See ``worker_processes`` for what that asks of the
+            calling program.
 
     Raises:
         BoneageError: The settings make no sense, the model does not fit, the folder holds crops of
@@ -259,7 +268,7 @@ def locate_rois(
         if job:
             last = time.monotonic()
             try:
-                for identity, row in _run(job, todo, named, batch_size, workers):
+                for identity, row in _run(job, todo, named, batch_size, workers, processes):
                     rows[identity] = row | {"path": paths[identity], "key": keys[identity]}
                     if time.monotonic() - last > _SAVE_EVERY:
                         _write_table(folder, rows, named)
@@ -325,12 +334,18 @@ def draw_regions(radiograph: Radiograph, regions: LocatedRegions) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Job:
-    """What every thread needs to make crops."""
+    """What every worker needs to make crops."""
 
     folder: Path
     settings: RoiSettings
     locator: RegionLocator
     save_heatmaps: bool
+
+    @property
+    def in_openvino(self) -> bool:
+        """Whether OpenVINO runs the network, which other processes have in a moment."""
+        found = self.locator
+        return isinstance(found, KeyPointRegions) and found.locator.run.backend == "openvino"
 
     def crop(self, batch: Mapping[str, Case]) -> dict[str, Row]:
         """Makes the crops of a batch; gives their rows but for path and key."""
@@ -392,33 +407,49 @@ class _Job:
         }
 
 
+_Submit = Callable[[Mapping[str, Case]], Future[dict[str, Row]]]
+
+
 def _run(
     job: _Job,
     todo: Sequence[str],
     named: Mapping[str, Case],
     batch_size: int,
     workers: int | None,
+    processes: bool,
 ) -> Iterator[tuple[str, Row]]:
     """Yields the rows of the radiographs to do, batch by batch as they are ready."""
-    threads = workers or usable_threads()
-    source = iter(todo)
-    # Small batches where there are few radiographs, so that every thread has some.
-    share = max(1, min(batch_size, -(-len(todo) // threads)))
+    count = workers or usable_threads()
+    # Small batches where there are few radiographs, so that every worker has some.
+    share = max(1, min(batch_size, -(-len(todo) // count)))
+    processes = processes and count > 1 and len(todo) >= ENOUGH and job.in_openvino
     with (
         track(todo, description="locate regions") as bar,
-        worker_threads(threads) as pool,
+        _in_processes(job, count) if processes else _in_threads(job, count) as submit,
     ):
-        pending: set[Future[dict[str, Row]]] = set()
-        while True:
-            while len(pending) < 2 * threads and (chosen := list(islice(source, share))):
-                pending.add(pool.submit(job.crop, {name: named[name] for name in chosen}))
-            if not pending:
-                return
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                rows = future.result()
-                yield from rows.items()
-                bar.update(len(rows))
+        batches = batched(todo, share)
+        cases = ({name: named[name] for name in batch} for batch in batches)
+        for rows in in_turn(submit, cases, 2 * count):
+            yield from rows.items()
+            bar.update(len(rows))
+
+
+@contextmanager
+def _in_threads(job: _Job, count: int) -> Iterator[_Submit]:
+    with worker_threads(count) as pool:
+        yield lambda batch: pool.submit(job.crop, batch)
+
+
+def _in_processes(job: _Job, count: int) -> AbstractContextManager[_Submit]:
+    make = partial(_cropper, job.folder, job.settings, job.save_heatmaps)
+    return worker_processes(count, make)
+
+
+def _cropper(
+    folder: Path, settings: RoiSettings, save_heatmaps: bool
+) -> Callable[[Mapping[str, Case]], dict[str, Row]]:
+    """What each of several processes makes crops with."""
+    return _Job(folder, settings, region_locator(settings, "cpu"), save_heatmaps).crop
 
 
 def _named(cases: Iterable[Case]) -> dict[str, Case]:

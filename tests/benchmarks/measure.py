@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -144,9 +146,12 @@ def of_predict(given: Given) -> list[Figure]:
         np.zeros(count, np.float32),
     )
     network = time.perf_counter() - begun
+    found = predictor.predict_files(some, force=True, processes=True)
+    # With the first answer its processes have begun.
+    next(found)
     begun = time.perf_counter()
-    assert len(list(predictor.predict_files(some, force=True))) == count
-    together = time.perf_counter() - begun
+    assert len(list(found)) == count - 1
+    together = (time.perf_counter() - begun) * count / (count - 1)
     naive = naive_loop(predictor, few, 0.5 if given.quick else 20)["images_per_s"]
     parts = {
         "reading": reading,
@@ -302,8 +307,8 @@ def _locate_rois(given: Given, folder: Path, workers: int) -> None:
     from boneage_cli.core.rois import RoiSettings, locate_rois
     from boneage_cli.datasets.manifest import read_manifest
 
-    cases = islice(manifest_cases(read_manifest(given.data)), 8 if given.quick else 600)
-    locate_rois(cases, folder, RoiSettings(), workers=workers)
+    cases = islice(manifest_cases(read_manifest(given.data)), 8 if given.quick else 2400)
+    locate_rois(cases, folder, RoiSettings(), workers=workers, processes=True)
 
 
 WORKS: dict[str, Callable[[Given, Path, int], None]] = {
@@ -443,17 +448,33 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _peak_memory(command: Sequence[str]) -> float:
-    """The most memory of a command, MB."""
-    # Linux counts what a process was split off from as its own; this one may be large.
-    launcher = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], check=True, capture_output=True)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", launcher, *command], check=True, capture_output=True, text=True
-    )
-    return int(found.stdout) / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+    """The most memory of a command and of all processes that it starts, MB; of Linux alone.
+
+    What they share counts for each of them.
+    """
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        peaks: dict[int, int] = {}
+        while process.poll() is None:
+            family = {process.pid}
+            # Parents have lower numbers than their children.
+            for status in sorted(Path("/proc").glob("[0-9]*/status"), key=_number):
+                with suppress(OSError, TypeError):
+                    text = status.read_text()
+                    if _number(status) in family or _field(text, "PPid") in family:
+                        family.add(_number(status))
+                        peaks[_number(status)] = _field(text, "VmHWM")
+            time.sleep(0.1)
+    assert process.returncode == 0
+    return sum(peaks.values()) * 1024 / 1e6
+
+
+def _number(status: Path) -> int:
+    return int(status.parent.name)
+
+
+def _field(status: str, name: str) -> int:
+    """A number of a process's status file; TypeError where it has ended."""
+    return int(re.search(rf"{name}:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
 if __name__ == "__main__":

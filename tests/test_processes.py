@@ -1,0 +1,156 @@
+"""Promises about work that several processes share: the same answers, and a clean end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+
+from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.processes import ENOUGH
+
+BONEAGE = [sys.executable, "-m", "boneage_cli"]
+BROKEN, MISSING = 100, 400
+
+
+@pytest.fixture(scope="module")
+def listed(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A list of so many radiographs that processes share them; two of them are none."""
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "broken.png").write_bytes(b"no picture")
+    paths = list(islice(cycle(read_manifest(demo_data, "test")["path"]), ENOUGH + 60))
+    paths[BROKEN], paths[MISSING] = str(folder / "broken.png"), str(folder / "missing.png")
+    listed = folder / "list.txt"
+    listed.write_text("\n".join(paths) + "\n")
+    return listed
+
+
+@pytest.fixture
+def predicting(listed: Path) -> Iterator[subprocess.Popen[str]]:
+    """``boneage predict`` in two processes, which have answered the first radiograph."""
+    process = subprocess.Popen(
+        [*BONEAGE, "predict", str(listed), *["--sex", "F", "--force", "--workers", "2"]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # A suite that runs in the background ignores Ctrl-C, and its children would with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    assert "months" in process.stdout.readline()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def complaint(process: subprocess.Popen[str]) -> str:
+    """What a command said on standard error up to its end, below the name of the model."""
+    name, _, rest = process.communicate()[1].partition("\n")
+    assert name.startswith("model: ")
+    return rest
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that share the work of one."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name in brackets may hold spaces; the parent comes second after it.
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            called = status.with_name("cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == process.pid and b"spawn_main" in called:
+            found.append(int(status.parent.name))
+    return found
+
+
+def have_ended(numbers: list[int]) -> bool:
+    """Waits for processes, ten seconds at most."""
+    for number in numbers:
+        try:
+            handle = os.pidfd_open(number)
+        except ProcessLookupError:
+            continue
+        if not select.select([handle], [], [], 10)[0]:
+            return False
+    return True
+
+
+def test_processes_answer_what_one_answers(listed: Path, tmp_path: Path) -> None:
+    def answered(workers: int) -> tuple[str, str]:
+        table = tmp_path / f"{workers}.csv"
+        options = f"--sex F --workers {workers} --interval 90 --force --output {table}".split()
+        done = subprocess.run(
+            [*BONEAGE, "predict", str(listed), *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+        return table.read_text(), done.stderr.replace(str(table), "")
+
+    assert answered(2) == answered(1)
+
+
+def test_processes_make_the_crops_that_one_makes(listed: Path, tmp_path: Path) -> None:
+    def crops(workers: int) -> dict[str, bytes]:
+        folder = tmp_path / str(workers)
+        options = f"--size 32 --workers {workers} --output {folder}".split()
+        done = subprocess.run(
+            [*BONEAGE, "locate-rois", str(listed), *options], capture_output=True, check=False
+        )
+        assert done.returncode == 1
+        files = {str(path.relative_to(folder)): path for path in folder.rglob("*.*")}
+        return {name: path.read_bytes() for name, path in files.items() if "digests" not in name}
+
+    shared = crops(2)
+    assert len(shared) > 2 * ENOUGH
+    assert shared == crops(1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_ended_ends_the_command_in_one_line(
+    predicting: subprocess.Popen[str], number: int
+) -> None:
+    first, *others = workers(predicting)
+    os.kill(first, number)
+    errors = complaint(predicting)
+    assert predicting.returncode == 2
+    assert errors.count("\n") == 1
+    assert "perhaps because memory ran out; --workers 1" in errors
+    assert have_ended(others)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "error: interrupted; run the same command again\n"),
+        (signal.SIGTERM, 143, ""),
+    ],
+)
+def test_a_signal_to_all_of_them_ends_them_quietly(
+    predicting: subprocess.Popen[str], number: int, code: int, said: str
+) -> None:
+    shared = workers(predicting)
+    assert len(shared) == 2
+    os.killpg(predicting.pid, number)
+    assert complaint(predicting) == said
+    assert predicting.returncode == code
+    assert have_ended(shared)
+
+
+def test_processes_end_with_the_one_that_started_them(predicting: subprocess.Popen[str]) -> None:
+    shared = workers(predicting)
+    assert len(shared) == 2
+    predicting.kill()
+    assert have_ended(shared)

@@ -1,0 +1,65 @@
+"""Promises about how many things are done at a time, and in which order they come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boneage_cli.threads import batched, container_cores, in_turn, usable_threads, worker_threads
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "5000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_container_s_share_of_the_machine_is_seen(
+    files: Mapping[str, str], cores: int | None, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert container_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("asked", "most"), [("1", 1), ("0", 1), ("many", 1024)])
+def test_fewer_threads_are_used_where_that_is_asked_for(
+    asked: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert 1 <= usable_threads() <= most
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_batches_are_the_items_in_order(items: list[int], size: int) -> None:
+    batches = list(batched(iter(items), size))
+    assert [item for batch in batches for item in batch] == items
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert all(batches)
+
+
+def test_work_ahead_is_bounded_and_comes_in_order() -> None:
+    drawn: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            drawn.append(number)
+            yield number
+
+    with worker_threads(3) as pool:
+        results = in_turn(lambda item: pool.submit(lambda: -item), items(), 5)
+        for number, result in enumerate(results):
+            assert result == -number
+            assert len(drawn) <= number + 5
+    assert len(drawn) == 100
