@@ -23,13 +23,18 @@ from boneage_cli.errors import BoneageError
 ENOUGH = 512
 """Fewer radiographs are done before other processes have begun."""
 
-MOST = 16
-"""More processes read faster than disks do, and each takes its memory."""
-
+# More processes read faster than disks do, and each takes its memory.
+_MOST = 16
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _make: Callable[[], Callable[[Any], Any]] | None = None
 _work: Callable[[Any], Any] | None = None
+
+
+def processes_for(workers: int) -> int:
+    """How many processes do the work of so many workers; 0 where threads are as good."""
+    # Windows starts and ends processes otherwise.
+    return min(workers, _MOST) if workers > 1 and hasattr(signal, "pthread_sigmask") else 0
 
 
 @contextmanager
@@ -42,14 +47,13 @@ def worker_processes(
     this has to guard its main module (``if __name__ == "__main__"``), as multiprocessing asks for.
 
     Args:
-        count: How many; no more than ``MOST`` are started.
+        count: How many, as ``processes_for`` gives it.
         make: Makes, in each process, what works there: a function of one item. Both, items and
             results have to be such as pickle takes.
 
     Raises:
         BoneageError: A process was ended from outside, by a system without memory say.
     """
-    count = min(count, MOST)
     executor = ProcessPoolExecutor(count, get_context("spawn"), _begin, (make,))
     try:
         with _starting():

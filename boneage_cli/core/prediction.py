@@ -25,7 +25,7 @@ from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_se
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
-from boneage_cli.processes import ENOUGH, MOST, worker_processes
+from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
 
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
@@ -248,7 +248,7 @@ class Predictor:
     def processes(self, workers: int) -> int:
         """How many processes share the work of so many workers; 0 where only threads can."""
         able = self.files and all(runner.backend == "openvino" for runner in self.runners)
-        return min(workers, MOST) if able and workers > 1 else 0
+        return processes_for(workers) if able else 0
 
     def _in_processes(
         self, cases: Iterator[Case], count: int, tta: bool, interval: int | None, force: bool

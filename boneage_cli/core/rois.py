@@ -64,7 +64,7 @@ from boneage_cli.imaging.registration import (
     render_region,
     warp,
 )
-from boneage_cli.processes import ENOUGH, worker_processes
+from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.progress import track
 from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
 
@@ -422,10 +422,11 @@ def _run(
     count = workers or usable_threads()
     # Small batches where there are few radiographs, so that every worker has some.
     share = max(1, min(batch_size, -(-len(todo) // count)))
-    processes = processes and count > 1 and len(todo) >= ENOUGH and job.in_openvino
+    able = processes and len(todo) >= ENOUGH and job.in_openvino
+    number = processes_for(count) if able else 0
     with (
         track(todo, description="locate regions") as bar,
-        _in_processes(job, count) if processes else _in_threads(job, count) as submit,
+        _in_processes(job, number) if number else _in_threads(job, count) as submit,
     ):
         batches = batched(todo, share)
         cases = ({name: named[name] for name in batch} for batch in batches)
