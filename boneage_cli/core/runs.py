@@ -33,7 +33,7 @@ from typing import Any
 
 from boneage_cli.core.config import Experiment, flatten
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import whole_file
+from boneage_cli.files import alone_in, whole_file
 
 RUNS = Path("runs")
 SETTINGS = "settings.toml"
@@ -127,19 +127,21 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
     path = runs / "summary.csv"
     settings = {f"cfg.{key}": value for key, value in flatten(experiment.model_dump(mode="json"))}
     line = pd.DataFrame([{column: row.get(column) for column in SUMMARY_COLUMNS} | settings])
-    if path.exists():
-        try:
-            earlier = pd.read_csv(path, dtype=object)
-            folders = earlier["save_dir"].map(lambda folder: Path(str(folder)).absolute())
-        except (OSError, ValueError, KeyError):
-            warnings.warn(
-                f"{path}: cannot be read as a table of runs, so this run is not added to it; move "
-                "the file away",
-                BoneageWarning,
-                stacklevel=2,
-            )
-            return
-        earlier = earlier[folders != Path(row["save_dir"]).absolute()]
-        line = pd.concat([earlier, line.astype(object)], ignore_index=True)
-    with whole_file(path) as temporary:
-        line.to_csv(temporary, index=False)
+    # Trainings on several devices end when they please.
+    with alone_in(runs):
+        if path.exists():
+            try:
+                earlier = pd.read_csv(path, dtype=object)
+                folders = earlier["save_dir"].map(lambda folder: Path(str(folder)).absolute())
+            except (OSError, ValueError, KeyError):
+                warnings.warn(
+                    f"{path}: cannot be read as a table of runs, so this run is not added to it; "
+                    "move the file away",
+                    BoneageWarning,
+                    stacklevel=2,
+                )
+                return
+            earlier = earlier[folders != Path(row["save_dir"]).absolute()]
+            line = pd.concat([earlier, line.astype(object)], ignore_index=True)
+        with whole_file(path) as temporary:
+            line.to_csv(temporary, index=False)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from boneage_cli.core.config import Experiment, load_experiment, write_experimen
 from boneage_cli.core.evaluation import evaluate
 from boneage_cli.core.outcome import Run
 from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.runs import add_to_summary
 from boneage_cli.core.training import Resources, resume, train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError, BoneageWarning
@@ -180,6 +182,18 @@ def test_a_run_whose_images_changed_is_not_resumed(
         table.to_csv(data / "train.csv", index=False)
     with pytest.raises(BoneageError, match="labels or images changed since"):
         resume(run.folder)
+
+
+def test_runs_that_end_at_the_same_time_are_all_in_the_table(
+    tiny: Experiment, tmp_path: Path
+) -> None:
+    def end(number: int) -> None:
+        add_to_summary(tmp_path, {"save_dir": str(tmp_path / str(number))}, tiny)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(end, range(12)))
+    folders = pd.read_csv(tmp_path / "summary.csv")["save_dir"]
+    assert sorted(folders) == sorted(str(tmp_path / str(number)) for number in range(12))
 
 
 def test_a_foreign_table_of_runs_stays_and_the_run_is_whole(
