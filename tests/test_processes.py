@@ -10,9 +10,13 @@ import sys
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from boneage_cli.core.cases import Prediction
+from boneage_cli.core.inputs import cases
+from boneage_cli.core.prediction import Predictor
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.processes import ENOUGH
 
@@ -100,6 +104,17 @@ def test_processes_answer_what_one_answers(listed: Path, tmp_path: Path) -> None
         return table.read_text(), done.stderr.replace(str(table), "")
 
     assert answered(2) == answered(1)
+
+
+def test_processes_prepare_what_another_backend_answers(listed: Path, demo_bundle: Path) -> None:
+    # As beside a GPU, of which there is one: only reading and cutting out is shared.
+    predictor = Predictor.load([demo_bundle], device="cpu", backend="onnxruntime")
+
+    def answered(**options: Any) -> list[Prediction]:
+        return list(predictor.predict_files(cases([str(listed)], male=False), **options))
+
+    assert predictor.processes(2) == 2
+    assert answered(workers=2, processes=True) == answered(workers=1)
 
 
 def test_processes_make_the_crops_that_one_makes(listed: Path, tmp_path: Path) -> None:

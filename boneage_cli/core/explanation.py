@@ -20,7 +20,8 @@ from boneage_cli.core.ages import years_and_months
 from boneage_cli.core.cases import Prediction
 from boneage_cli.core.inputs import check_pictures
 from boneage_cli.core.overlay import HeatMap, overlay
-from boneage_cli.core.prediction import SEX_UNKNOWN, Predictor
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.preparing import SEX_UNKNOWN
 from boneage_cli.core.saliency import grad_cam, onto_radiograph, scaled
 from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.errors import BoneageError

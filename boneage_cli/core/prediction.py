@@ -4,51 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
-from boneage_cli.core.acceptance import reason_of_key_points
 from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.cases import REASONS, Case, Prediction
 from boneage_cli.core.hardware import choose_device, choose_precision, cpu_has_bf16
 from boneage_cli.core.intervals import LEAST, check_level
-from boneage_cli.core.landmarks import Located
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
+from boneage_cli.core.preparing import SEX_UNKNOWN, Pixels, Prepared, Preparer
 from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
 from boneage_cli.core.runtime import choose_backend, run_graph
 from boneage_cli.core.tta import AS_IT_IS, tta_views, turned
-from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
+from boneage_cli.core.views import Rendered
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
-
-SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
 
 # Radiographs that one of several processes is sent at a time.
 _SENT = 8
 
-# The views that each of the models' settings makes of one radiograph, or of several stacked.
-Pixels = dict[ViewSettings, Rendered]
 
-
-@dataclass(frozen=True)
-class _Prepared:
-    case: Case
-    pixels: Pixels | None
-    male: bool | None
-    error: str | None = None
-    stated: bool | None = None
-    age: float | None = None
-    reason: str | None = None
-
-
-class Predictor:
+class Predictor(Preparer):
     """One or several trained models, loaded once; several are averaged.
 
     Args:
@@ -68,7 +49,6 @@ class Predictor:
         for bundle in bundles:
             if "age" not in bundle.experiment.model.targets:
                 raise BoneageError(f"{bundle.path}: this model predicts sex, not bone age")
-        self.bundles = list(bundles)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         if (
@@ -82,20 +62,9 @@ class Predictor:
             run_graph(bundle.graph(), backend, self.device, self.precision) for bundle in bundles
         ]
         self.backend = self.runners[0].backend if self.runners else backend
+        super().__init__(bundles, self.device, backend)
         # Where other processes find the same models; only ``load`` knows.
         self.files: list[Path] = []
-        self.needs_sex = any(bundle.needs_sex for bundle in bundles)
-        # A model of girls alone knows nothing of boys.
-        self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
-        self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
-        # Models that see the same pixels share them, and all that need key points the same ones.
-        self.renderers = {
-            # The others are for comparing age networks.
-            settings: ViewRenderer(
-                settings, self.device, backend if backend in ("torch", "openvino") else "auto"
-            )
-            for settings in dict.fromkeys(self.view_settings)
-        }
 
     @classmethod
     def load(
@@ -182,13 +151,13 @@ class Predictor:
             source = radiographs[sexes.index(None)].source
             raise BoneageError(f"{source}: {SEX_UNKNOWN}")
         for radiograph, male_or_none in zip(radiographs, sexes, strict=True):
-            if self._never_saw(male_or_none):
-                raise BoneageError(f"{radiograph.source}: {self._of_one_sex}")
+            if self.never_saw(male_or_none):
+                raise BoneageError(f"{radiograph.source}: {self.of_one_sex}")
         months: list[np.ndarray] = [np.empty(0)]
         reasons: list[str | None] = []
         for start in range(0, len(radiographs), batch_size):
             batch = radiographs[start : start + batch_size]
-            pixels, found = zip(*map(self._see, batch), strict=True)
+            pixels, found = zip(*map(self.see, batch), strict=True)
             ages, scores = self._answer(pixels, sexes[start : start + batch_size], tta)
             months.append(ages)
             reasons += [_reason(*pair) for pair in zip(found, scores, strict=True)]
@@ -218,9 +187,9 @@ class Predictor:
             interval: The level in per cent of the prediction intervals; None for none.
             force: Whether images that look like no hand radiograph are answered as well.
             processes: Whether several processes may share the work of ``ENOUGH`` cases and more,
-                where OpenVINO runs the networks and ``load`` read them from files: each takes
-                radiographs from file to months. See ``worker_processes`` for what that asks of the
-                calling program.
+                where ``load`` read the models from files: each takes radiographs from file to
+                months where OpenVINO runs the networks, else to what these see. See
+                ``worker_processes`` for what that asks of the calling program.
 
         Yields:
             A prediction for each case; one that cannot be read or is refused carries the error
@@ -236,34 +205,53 @@ class Predictor:
         if processes and (count := self.processes(workers)):
             enough, source = _at_least(ENOUGH, source)
             if enough:
-                yield from self._in_processes(source, count, tta, interval, force)
+                yield from self._in_processes(source, count, batch_size, tta, interval, force)
                 return
         with worker_threads(workers) as pool:
             # Two batches ahead keep the readers busy while the network runs.
             ahead = 2 * batch_size + workers
-            prepared = in_turn(lambda case: pool.submit(self._prepare, case), source, ahead)
+            prepared = in_turn(lambda case: pool.submit(self.prepare, case), source, ahead)
             for batch in batched(prepared, batch_size):
                 yield from self._predict_batch(batch, tta, interval, force)
 
     def processes(self, workers: int) -> int:
         """How many processes share the work of so many workers; 0 where only threads can."""
-        able = self.files and all(runner.backend == "openvino" for runner in self.runners)
+        able = self.files and (self._networks_travel or self._locators_travel)
         return processes_for(workers) if able else 0
 
+    @property
+    def _networks_travel(self) -> bool:
+        """Whether other processes have the same networks in a moment."""
+        return all(runner.backend == "openvino" for runner in self.runners)
+
     def _in_processes(
-        self, cases: Iterator[Case], count: int, tta: bool, interval: int | None, force: bool
+        self,
+        cases: Iterator[Case],
+        count: int,
+        batch_size: int,
+        tta: bool,
+        interval: int | None,
+        force: bool,
     ) -> Iterator[Prediction]:
         """As ``predict_files``, in so many processes."""
-        make = partial(_answerer, self.files, self.precision, tta, interval, force)
-        with worker_processes(count, make) as submit:
-            for answered in in_turn(submit, batched(cases, _SENT), 4 * count):
-                yield from answered
+        chunks = batched(cases, _SENT)
+        if self._networks_travel:
+            answer = partial(_answerer, self.files, self.precision, tta, interval, force)
+            with worker_processes(count, answer) as submit:
+                yield from chain.from_iterable(in_turn(submit, chunks, 4 * count))
+            return
+        # One process has the GPU, and the others prepare what it takes.
+        ahead = max(4 * count, 2 * batch_size // _SENT)
+        with worker_processes(count, partial(_preparer, self.files)) as submit:
+            prepared = chain.from_iterable(in_turn(submit, chunks, ahead))
+            for batch in batched(prepared, batch_size):
+                yield from self._predict_batch(batch, tta, interval, force)
 
     def answer_files(
         self, cases: Sequence[Case], *, tta: bool, interval: int | None, force: bool
     ) -> list[Prediction]:
         """The same as ``predict_files`` of a few cases, in the thread that calls."""
-        prepared = [self._prepare(case) for case in cases]
+        prepared = [self.prepare(case) for case in cases]
         return list(self._predict_batch(prepared, tta, interval, force))
 
     def check_interval(self, level: int) -> None:
@@ -352,61 +340,8 @@ class Predictor:
             found.append(self._run(0, pixels, girls)[1])
         return np.concatenate(found)
 
-    def locate(self, radiograph: Radiograph) -> Located | None:
-        """The key points of a radiograph's hand; None where no model needs them."""
-        for renderer in self.renderers.values():
-            if renderer.locator is not None:
-                return renderer.locate(radiograph)
-        return None
-
-    def _prepare(self, case: Case) -> _Prepared:
-        if case.error is not None:
-            return _Prepared(case, None, None, case.error)
-        try:
-            radiograph = read_radiograph(case.path, aspect=case.aspect)
-            male = radiograph.male if case.male is None else case.male
-            if self.needs_sex and male is None:
-                return _Prepared(case, None, None, SEX_UNKNOWN)
-            if self._never_saw(male):
-                return _Prepared(case, None, male, self._of_one_sex)
-            pixels, reason = self._see(radiograph)
-            return _Prepared(
-                case,
-                pixels,
-                male,
-                stated=radiograph.male,
-                age=radiograph.age if case.age is None else case.age,
-                reason=reason,
-            )
-        except BoneageError as error:
-            return _Prepared(case, None, None, str(error))
-
-    def _never_saw(self, male: bool | None) -> bool:
-        return male is not None and bool(self.trained_on - {"M" if male else "F"})
-
-    @property
-    def _of_one_sex(self) -> str:
-        sexes = " and of ".join("girls" if sex == "F" else "boys" for sex in self.trained_on)
-        return f"a model of {sexes} alone (data.sex); choose another --model"
-
-    def render(self, radiograph: Radiograph) -> Pixels:
-        """What the models see of a radiograph: for each of their settings the views."""
-        return self._see(radiograph)[0]
-
-    def _see(self, radiograph: Radiograph) -> tuple[Pixels, str | None]:
-        """A radiograph's views, and why its key points speak against an answer."""
-        located = self.locate(radiograph)
-        reason = None if located is None else reason_of_key_points(radiograph, located)
-        return self._render(radiograph, located), reason
-
-    def _render(self, radiograph: Radiograph, located: Located | None) -> Pixels:
-        return {
-            settings: renderer.render(radiograph, located)
-            for settings, renderer in self.renderers.items()
-        }
-
     def _predict_batch(
-        self, batch: Sequence[_Prepared], tta: bool, interval: int | None, force: bool
+        self, batch: Sequence[Prepared], tta: bool, interval: int | None, force: bool
     ) -> Iterator[Prediction]:
         pixels = [item.pixels for item in batch if item.pixels is not None]
         male = [item.male for item in batch if item.pixels is not None]
@@ -494,6 +429,12 @@ def _answerer(
     """What each of several processes answers with."""
     predictor = Predictor.load(files, "cpu", precision, "openvino")
     return partial(predictor.answer_files, tta=tta, interval=interval, force=force)
+
+
+def _preparer(files: Sequence[Path]) -> Callable[[Sequence[Case]], list[Prepared]]:
+    """What each of several processes makes with what models see."""
+    preparer = Preparer([load_bundle(file) for file in files])
+    return lambda cases: list(map(preparer.prepare, cases))
 
 
 def _reason(of_key_points: str | None, score: float) -> str | None:

@@ -122,9 +122,10 @@ class Stopwatch(Predictor):
             torch.cuda.synchronize(self.device)
         self.marks[name] = time.perf_counter()
 
-    def _prepare(self, case: Case) -> Any:
+    def prepare(self, case: Case) -> Any:
+        """As the predictor does; with it, reading begins."""
         self._mark("reading")
-        return super()._prepare(case)
+        return super().prepare(case)
 
     def locate(self, radiograph: Radiograph) -> Any:
         """As the predictor does; what came before it was reading."""
