@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 from types import FrameType
 
 
@@ -11,6 +13,10 @@ def main() -> None:
     from boneage_cli.cli.app import app
 
     signal.signal(signal.SIGTERM, _end)
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's character set lacks becomes a question mark there, and no failure.
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="replace")
     app()
 
 

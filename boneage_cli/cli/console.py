@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import typer
@@ -21,6 +22,8 @@ error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 EXIT_FINDINGS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+# What shells report for a program that ended because nobody read its output any more.
+EXIT_BROKEN_PIPE = 141
 
 OUT_OF_MEMORY = (
     "the GPU has too little free memory; take smaller batches (--batch-size, in training --set "
@@ -95,6 +98,12 @@ def _print_beside_bars(line: str) -> None:
         error_console.print(line)
 
 
+def leave_standard_output() -> None:
+    """Writes nothing more to standard output, which Python would flush once more at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _plain(message: str) -> str:
     # Square brackets in a path are not markup.
     return message.replace("[", r"\[")
@@ -122,6 +131,17 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt as interrupt:
             fail(str(interrupt) or "interrupted; run the same command again")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except OSError as error:
+            # Commands name what they cannot write; this is for disks that fill up on the way.
+            if ctx.params.get("debug"):
+                raise
+            if error.filename is None:
+                leave_standard_output()
+            if isinstance(error, BrokenPipeError):
+                raise typer.Exit(EXIT_BROKEN_PIPE) from None
+            place = error.filename or "output"
+            fail(f"{place}: {error.strerror or error}; make room there, or write elsewhere")
+            raise typer.Exit(EXIT_BAD_INPUT) from None
         except RuntimeError as error:
             # torch's, by its name: commands that need no torch do not import it for this.
             if type(error).__name__ != "OutOfMemoryError" or ctx.params.get("debug"):

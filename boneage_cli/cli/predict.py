@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, error_console, fail, warn
+from boneage_cli.cli.console import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FINDINGS,
+    error_console,
+    fail,
+    leave_standard_output,
+    warn,
+)
 from boneage_cli.cli.options import (
     Backend,
     BackendOption,
@@ -29,9 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from boneage_cli.core.cases import Prediction
-
-# What shells report for a program that ended because nobody read its output any more.
-EXIT_BROKEN_PIPE = 141
 
 
 class Format(str, Enum):
@@ -253,7 +257,9 @@ def predict(
         try:
             write_predictions(tally.watch(shown), style, output)
         except BrokenPipeError:
-            _leave_broken_pipe()
+            # Whoever read it, head say, has seen enough.
+            leave_standard_output()
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
     if output is not None:
         error_console.print(f"{tally.text()}: {output}", markup=False)
     undrawn = explanations.errors if explanations else []
@@ -282,7 +288,9 @@ class _Tally:
             yield prediction
 
     def _remark(self, prediction: Prediction) -> tuple[Callable[[str], None], str]:
-        path, used = prediction.case.path, prediction.male
+        path = prediction.case.path
+        # A model without sex leaves it to the standard deviation score.
+        used = prediction.known_male if prediction.age is not None else prediction.male
         if prediction.error is not None:
             # Errors of reading name the file already.
             named = str(Path(path)) in prediction.error
@@ -308,13 +316,3 @@ def _style_by_ending(output: Path | None) -> str:
             f"--output {output}: ages are written as text, csv or json; name it .txt, .csv or .json"
         )
     return ending if ending in ("csv", "json") else "text"
-
-
-def _leave_broken_pipe() -> None:
-    """Ends without a message: whoever read the output, head say, has seen enough."""
-    import os
-    import sys
-
-    # Python flushes standard output once more at its end, which must not fail again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise typer.Exit(EXIT_BROKEN_PIPE)

@@ -27,7 +27,7 @@ from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import Landmarks, Points
-from boneage_cli.imaging.png import write_png
+from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import Matrix
@@ -46,6 +46,8 @@ Heat tells where a network looks, not whether it is right. A research tool, not 
 """
 
 _OPTION = "place with --explain"
+# What each picture carries, so that no other is removed.
+_NOTE = "boneage predict --explain"
 # Height of the line above the picture, pixels.
 _TITLE = 24
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -188,7 +190,8 @@ class Explanations:
                     f"{folder}: holds files that --explain did not make; choose a new folder"
                 )
             for picture in folder.glob("*.png"):
-                picture.unlink()
+                if has_note(picture, _NOTE):
+                    picture.unlink()
             with whole_file(folder / ABOUT) as temporary:
                 temporary.write_text(_ABOUT_TEXT, encoding="utf-8")
 
@@ -218,7 +221,7 @@ class Explanations:
             name = f"{stem}-{self._names[stem]}"
         self._names[name] += 1
         with writing(self.folder, _OPTION):
-            write_png(self.folder / f"{name}.png", picture)
+            write_png(self.folder / f"{name}.png", picture, _NOTE)
         self.pictures += 1
 
     def _is_ours(self) -> bool:

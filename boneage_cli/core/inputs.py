@@ -143,6 +143,10 @@ def check_output(output: Path, inputs: Sequence[str], *, text: bool = True) -> N
         Path(name).exists() and output.samefile(name) for name in inputs if name != STANDARD_INPUT
     ):
         raise BoneageError(f"--output {output}: is an input as well; choose another name")
+    if not text and output.is_file() and not output.name.lower().endswith(".safetensors"):
+        raise BoneageError(
+            f"--output {output}: is there already and is no model; name a file *.safetensors"
+        )
     if text and output.is_file():
         with suppress(OSError), output.open("rb") as file:
             if b"\0" in file.read(4096):

@@ -71,7 +71,7 @@ def write_weights(
         path: The file.
         half: Whether floating point weights are kept in 16 bits.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     if half:
@@ -79,8 +79,9 @@ def write_weights(
             name: tensor.half() if tensor.is_floating_point() else tensor
             for name, tensor in tensors.items()
         }
+    content = save(tensors, metadata={"boneage": json.dumps(dict(header))})
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"boneage": json.dumps(dict(header))})
+        temporary.write_bytes(content)
 
 
 def read_weights(
@@ -104,6 +105,8 @@ def read_weights(
     if not path.is_file():
         raise BoneageError(f"{path}: no such {kind}; '{maker}' makes one")
     try:
+        # For the reason why it cannot be read, which safe_open takes for a file that is missing.
+        path.open("rb").close()
         with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {}).get("boneage", "{}"))
             if header.get("format") != form:
@@ -112,5 +115,7 @@ def read_weights(
             others = {name: file.get_tensor(name) for name in names if name.startswith(beside)}
         kept = (name for name in names if name not in others)
         return header, StoredWeights(path.read_bytes(), kept), others
+    except PermissionError as error:
+        raise BoneageError(f"{path}: cannot be read ({error.strerror})") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise BoneageError(f"{path}: not a readable .safetensors file ({error})") from None

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from boneage_cli.code_digest import IMAGING, code_digest
+from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.clahe import apply_clahe
+from boneage_cli.imaging.containers import is_dicom
 from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.reading import ReadError, read_radiograph
 from boneage_cli.progress import track
@@ -29,6 +31,10 @@ SETTINGS_FILE = "CLAHE.json"
 CLIP_LIMIT = 2.0
 TILES = 64
 DEFAULT_SPLITS = ("validation", "test")
+
+
+# How the note begins that each copy carries.
+_MARK = "boneage clahe "
 
 
 @dataclass(frozen=True)
@@ -110,11 +116,13 @@ def clahe_files(
     files: list[Path] = []
     for item in inputs:
         if item.is_dir():
-            found = [path for path in _images_below(item) if not path.is_relative_to(folder)]
-            targets += [path.relative_to(item).with_suffix(".png").as_posix() for path in found]
+            found = [path for path in _images_below(item) if not _is_below(path, folder)]
+            targets += [_beside(path).relative_to(item).as_posix() for path in found]
             files += found
+        elif item.exists() and _is_below(item, folder):
+            raise BoneageError(f"{item}: lies in {folder}, where its copy goes; choose another")
         elif item.exists():
-            targets.append(f"{item.stem}.png")
+            targets.append(_beside(item).name)
             files.append(item)
         else:
             raise BoneageError(f"{item}: no such file or folder; check --input")
@@ -128,8 +136,26 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES or _is_dicom_file(path)
     )
+
+
+def _beside(path: Path) -> Path:
+    """A radiograph's path as that of a PNG file; DICOM files may be called by a UID."""
+    return path.with_name(f"{image_stem(str(path))}.png")
+
+
+def _is_dicom_file(path: Path) -> bool:
+    """Whether it is one by its content: archives call them by numbers."""
+    try:
+        return path.is_file() and is_dicom(path)
+    except OSError:
+        return False
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _pair(targets: Iterable[str], sources: Iterable[Path]) -> dict[str, Path]:
@@ -176,7 +202,8 @@ def _prepare(folder: Path, settings: dict[str, float]) -> None:
             return
         # Copies go before the note changes: whatever stops this, none is taken for a newer one.
         for path in folder.rglob("*.png"):
-            path.unlink()
+            if has_note(path, _MARK, whole=False):
+                path.unlink()
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BoneageError(
             f"{folder}: holds files that 'boneage clahe' did not make; move them or choose another "
@@ -193,7 +220,7 @@ def _version_of(source: Path) -> str:
     except OSError:
         return "no file"
     identity = f"{source.absolute()} {status.st_size} {status.st_mtime_ns} {code_digest(IMAGING)}"
-    return f"boneage clahe {hashlib.sha256(os.fsencode(identity)).hexdigest()}"
+    return f"{_MARK}{hashlib.sha256(os.fsencode(identity)).hexdigest()}"
 
 
 def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> str | None:

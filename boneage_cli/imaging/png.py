@@ -40,12 +40,20 @@ def write_png(path: Path, pixels: np.ndarray, note: str | None = None) -> None:
         temporary.write_bytes(content[:_HEADER] + chunk + content[_HEADER:])
 
 
-def has_note(path: Path, note: str) -> bool:
-    """Whether there is a PNG file that was written with this note."""
+def has_note(path: Path, note: str, *, whole: bool = True) -> bool:
+    """Whether there is a PNG file that was written with this note.
+
+    Args:
+        path: The file.
+        note: The note.
+        whole: Whether it is all of the note, and not how it begins.
+    """
     chunk = _chunk(note)
+    # Behind the chunk's length, and before the sum that checks it.
+    start, end = (0, len(chunk)) if whole else (4, len(chunk) - 4)
     try:
         with path.open("rb") as file:
-            return file.read(_HEADER + len(chunk))[_HEADER:] == chunk
+            return file.read(_HEADER + end)[_HEADER + start :] == chunk[start:end]
     except OSError:
         return False
 
