@@ -36,7 +36,7 @@ def print_table(
 ) -> None:
     """Prints a table to standard output: the first column to the left, the others to the right."""
     table = Table(
-        title=title,
+        title=_plain(title),
         title_justify="left",
         caption=note or None,
         caption_justify="left",
@@ -46,7 +46,7 @@ def print_table(
         # Names run on in the next line: cut off, two could not be told apart.
         table.add_column(column, justify="right" if position else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(_plain(str(cell)) for cell in row))
     console.print(table)
 
 

@@ -124,6 +124,7 @@ def evaluate(
         trained_on_by_folds,
         write_evaluation,
     )
+    from boneage_cli.core.inputs import check_pictures
     from boneage_cli.core.prediction import Predictor
     from boneage_cli.core.runs import OUT_OF_FOLD
     from boneage_cli.core.stress import stress as measure_stress
@@ -131,6 +132,9 @@ def evaluate(
     from boneage_cli.datasets.labelled_split import labelled_split
 
     chosen = labelled_split(data, split, sample)
+    if output is not None:
+        radiographs = {str(Path(path).parent) for path in chosen.manifest["path"]}
+        check_pictures(output, sorted(radiographs), "place with --output")
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)

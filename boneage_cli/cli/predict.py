@@ -84,7 +84,7 @@ def predict(
             "-o",
             dir_okay=False,
             help="A file to write to, which appears when all is done. Default: standard output, "
-            "each line as soon as it is known.",
+            "each batch of lines as soon as it is known.",
         ),
     ] = None,
     interval: Annotated[
@@ -153,7 +153,8 @@ def predict(
     or age_years, and columns width and height with the size of the original
     where the stored image was squashed.
     Relative paths are looked for in the current folder first, then beside the
-    list.
+    list. Names on standard input are read ahead: answers begin with the third
+    batch of them (--batch-size), or at its end.
 
     [bold]Sex[/bold]
 
@@ -244,7 +245,7 @@ def predict(
         tta=tta,
         interval=interval,
         force=force,
-        # Paths that come one by one are answered as they come.
+        # Hundreds of paths are not waited for where they may come one by one.
         processes=STANDARD_INPUT not in names,
     )
     tally = _Tally()

@@ -47,7 +47,8 @@ def sweep(
             "--output",
             "-o",
             file_okay=False,
-            help="The sweep's folder. Default: runs/sweep-NAME, after the first settings' name.",
+            help="The sweep's folder. Default: runs/sweep-NAME-SETTING, after the first settings' "
+            "name and what is varied.",
         ),
     ] = None,
     folds: Annotated[
@@ -98,7 +99,8 @@ def sweep(
     choices = [*([f"model.backbone={backbones}"] if backbones else []), *(vary or ())]
     found = combinations(config or [], choices, set_ or (), tell=warn)
     folder = find_dataset(data)
-    target = output or Path("runs") / f"sweep-{found[0].base}"
+    varied = [key.rpartition(".")[2] for key in found[0].varied]
+    target = output or Path("runs") / "-".join(["sweep", found[0].base, *varied])
     console.print(f"data      {folder}", markup=False)
     console.print(f"sweep     {target}: {len(found)} to train", markup=False)
 

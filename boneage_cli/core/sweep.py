@@ -147,11 +147,13 @@ def sweep(
         The outcomes, the smallest MAE first and failures last.
 
     Raises:
-        BoneageError: The folder cannot be written, or several devices were asked for.
+        BoneageError: The folder cannot be written or holds the table of another sweep, or several
+            devices were asked for.
         Interrupted: The user stopped it.
     """
     resources = (resources or Resources()).on_one_device("sweep")
     outcomes: list[Outcome] = []
+    _keep_other_tables(folder, {each.experiment.name for each in combinations})
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for number, combination in enumerate(combinations, 1):
@@ -219,6 +221,19 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """The ranked outcomes as texts of ``COLUMNS``."""
     return [(str(rank), outcome.name, *_cells(outcome)) for rank, outcome in enumerate(outcomes, 1)]
+
+
+def _keep_other_tables(folder: Path, names: set[str]) -> None:
+    """Refuses to replace a table of experiments that are not all in this sweep as well."""
+    try:
+        earlier = set(pd.read_csv(folder / "table.csv")["run"].astype(str))
+    except (OSError, ValueError, KeyError):
+        return
+    if others := sorted(earlier - names):
+        raise BoneageError(
+            f"{folder}: holds the table of another sweep (with {others[0]}), which this one would "
+            "replace; choose another --output"
+        )
 
 
 def _difference(run: Path, first: Path) -> Estimate | None:

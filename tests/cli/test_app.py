@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,31 @@ def test_the_shell_completes_commands(shell: str) -> None:
     )
     assert "predict" in completed.stdout
     assert result.exit_code in (0, 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_ends_a_command_in_one_line(demo_data: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "boneage_cli", "check-data", "--data", str(demo_data)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: output: No space left on device; make room there, or write elsewhere\n"
+    )
+
+
+def test_a_terminal_that_lacks_characters_ends_no_command(demo_data: Path) -> None:
+    command = [sys.executable, "-m", "boneage_cli", "check-data", "--data", str(demo_data)]
+    done = [
+        subprocess.run(
+            command, capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": name}
+        )
+        for name in ("latin-1", "utf-8")
+    ]
+    assert done[0].stderr == done[1].stderr == b""
+    assert done[0].returncode == done[1].returncode == 0

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from pydicom.data import get_testdata_file
 from typer.testing import CliRunner, Result
 
 from boneage_cli.cli.app import app
@@ -180,3 +181,29 @@ def test_the_help_is_a_short_manual():
     text = run("--help").stdout
     for words in ("Examples", "boneage clahe --data rsna", "--clip-limit", "Exit status"):
         assert words in text
+
+
+def test_only_copies_are_removed_and_no_radiograph_is_its_own_copy(folder):
+    run("--input", folder / "test", "--output", "copies", "--tiles", "4")
+    own = Path("copies/own.png")
+    own.write_bytes(Path("copies/g.png").read_bytes()[:33] + b"whatever else")
+    run("--input", folder / "test", "--output", "copies", "--tiles", "8")
+    assert own.read_bytes().endswith(b"whatever else")
+    result = run("--input", own, "--output", "copies", status=2)
+    assert "own.png: lies in copies, where its copy goes" in result.stderr
+
+
+def test_copies_below_the_radiographs_are_not_copied_again(folder):
+    for line in (folder / "test", (folder / "test").absolute()):
+        result = run("--input", line, "--output", folder / "test" / "clahe", "--tiles", "4")
+    assert "0 made, 2 already there" in result.stdout
+
+
+def test_dicom_files_without_a_suffix_are_copied(folder):
+    source = get_testdata_file("CT_small.dcm")
+    Path("archive").mkdir()
+    for name in ("1.2.840.1", "1.2.840.2"):
+        Path("archive", name).write_bytes(Path(source).read_bytes())
+    run("--input", "archive", "--output", "copies", "--tiles", "4")
+    names = sorted(path.name for path in Path("copies").glob("*.png"))
+    assert names == ["1.2.840.1.png", "1.2.840.2.png"]

@@ -139,6 +139,17 @@ def test_a_dicom_file_states_the_sex_and_a_contradiction_is_told(predict):
     assert "taken as" not in predict("girl.dcm --sex F").stderr
 
 
+def test_a_contradicted_sex_that_only_the_score_takes_is_told(predict, tiny, tmp_path):
+    without = tiny.model_copy(update={"model": tiny.model.model_copy(update={"gender": False})})
+    network = build_network(without, 120, 40)
+    model = tmp_path / "without.safetensors"
+    save_bundle(Bundle(without, 120, 40, network.state_dict()), model)
+    as_dicom(Path("hands/a.png"), Path("boy.dcm"), "M")
+    told = predict("boy.dcm --sex F --age 10y", model=str(model)).stderr
+    assert "boy.dcm: taken as F, but it says M" in told
+    assert "taken as" not in predict("boy.dcm --sex F", model=str(model)).stderr
+
+
 def test_a_dicom_file_gives_the_age_of_the_same_pixels_in_a_png(predict):
     as_dicom(Path("hands/a.png"), Path("a.dcm"), "F")
     dicom, png = rows(predict("a.dcm hands/a.png --sex F --format csv").stdout)
@@ -413,6 +424,14 @@ def test_pictures_of_one_name_do_not_replace_each_other_but_those_of_an_earlier_
         found = pictures("why")
         assert sorted(found) == ["a", "a-2", "a-2-2"]
         assert len({picture.tobytes() for picture in found.values()}) == 3
+
+
+def test_no_picture_but_its_own_is_removed_by_explain(predict):
+    predict("hands/a.png --sex M --explain why")
+    own = Path("why/own.png")
+    own.write_bytes(Path("hands/a.png").read_bytes())
+    predict("hands/b.png --sex M --explain why")
+    assert sorted(path.name for path in Path("why").glob("*.png")) == ["b.png", "own.png"]
 
 
 def test_pictures_of_files_named_by_their_uids_are_told_apart(predict, hands):

@@ -52,6 +52,20 @@ def read_by_a_site(hands: pd.DataFrame, noise: float) -> pd.DataFrame:
     return hands.assign(boneage=np.clip(lines + rng.normal(0, noise, len(hands)), 1, 240))
 
 
+@pytest.mark.parametrize("name", ["report.docx", "IM000001"])
+def test_nothing_but_a_model_is_written_over(
+    name: str, demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"somebody's")
+    Path("site.csv").write_text(f"path,male,boneage\n{name},True,100\n")
+    line = ["recalibrate", "site.csv", "--model", str(demo_bundle), "--output", name]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 2
+    assert "is there already and is no model" in result.stderr
+    assert Path(name).read_bytes() == b"somebody's"
+
+
 def test_a_site_that_reads_otherwise_gets_a_model_that_reads_as_it_does(
     recalibrate, hands: pd.DataFrame
 ) -> None:

@@ -157,4 +157,12 @@ def test_sweeps_of_different_settings_have_different_folders(sweep) -> None:
     settings = Path("tiny.toml").read_text().replace('"tiny"', '"tiny-other"')
     Path("tiny.toml").write_text(settings)
     sweep("-b small_cnn")
-    assert Path("runs/sweep-tiny-other/table.csv").exists()
+    assert Path("runs/sweep-tiny-other-backbone/table.csv").exists()
+
+
+def test_a_sweep_does_not_replace_the_table_of_another(sweep) -> None:
+    sweep("--vary training.loss=mae,huber -o out")
+    table = Path("out/table.csv").read_text()
+    result = sweep("--vary training.seed=1,2 -o out", status=2)
+    assert "holds the table of another sweep (with tiny-huber)" in result.stderr
+    assert Path("out/table.csv").read_text() == table

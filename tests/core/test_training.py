@@ -248,6 +248,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
+def test_a_bundle_can_be_read_by_whom_the_umask_lets(demo_bundle: Path) -> None:
+    beside = demo_bundle.with_name("settings.toml")
+    assert demo_bundle.stat().st_mode == beside.stat().st_mode
+
+
 def test_a_bundle_is_no_pickle_and_a_damaged_one_is_named(
     demo_bundle: Path, tmp_path: Path
 ) -> None:
