@@ -11,8 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from threading import Lock
-from typing import TypeVar
+from queue import Full, Queue
+from threading import Lock, Thread
+from typing import Any, TypeVar
 
 import cv2
 
@@ -102,6 +103,52 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
+
+
+def as_they_come(source: Iterable[Item], most: int) -> Iterator[list[Item]]:
+    """Batches of what a source has given so far, so that what is there waits for nothing more.
+
+    A thread of its own draws from the source, no more than a batch ahead.
+
+    Args:
+        source: Gives an item now and then. What it raises is raised after what came before it.
+        most: Items of a batch at most.
+    """
+    came: Queue[tuple[bool, Any]] = Queue(most)
+    wanted = True
+
+    def put(found: bool, what: Any) -> None:
+        while wanted:
+            with suppress(Full):
+                came.put((found, what), timeout=1)
+                return
+
+    def draw() -> None:
+        try:
+            for item in source:
+                put(True, item)
+                if not wanted:
+                    return
+            put(False, None)
+        except BaseException as error:
+            put(False, error)
+
+    # One that waits for a pipe when the program ends must not keep it from ending.
+    Thread(target=draw, daemon=True).start()
+    try:
+        found = True
+        while found:
+            batch: list[Item] = []
+            while found and len(batch) < most and not (batch and came.empty()):
+                found, what = came.get()
+                if found:
+                    batch.append(what)
+            if batch:
+                yield batch
+        if what is not None:
+            raise what
+    finally:
+        wanted = False
 
 
 def _count_pools(change: int) -> None:

@@ -84,7 +84,7 @@ def predict(
             "-o",
             dir_okay=False,
             help="A file to write to, which appears when all is done. Default: standard output, "
-            "each batch of lines as soon as it is known.",
+            "each line as soon as it is known.",
         ),
     ] = None,
     interval: Annotated[
@@ -153,8 +153,7 @@ def predict(
     or age_years, and columns width and height with the size of the original
     where the stored image was squashed.
     Relative paths are looked for in the current folder first, then beside the
-    list. Names on standard input are read ahead: answers begin with the third
-    batch of them (--batch-size), or at its end.
+    list. Names on standard input are answered as they come.
 
     [bold]Sex[/bold]
 
@@ -245,8 +244,8 @@ def predict(
         tta=tta,
         interval=interval,
         force=force,
-        # Hundreds of paths are not waited for where they may come one by one.
         processes=STANDARD_INPUT not in names,
+        slow_source=STANDARD_INPUT in names,
     )
     tally = _Tally()
     # Lines that run down a terminal are progress enough; a bar between them would tear them.

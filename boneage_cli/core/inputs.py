@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -303,7 +303,7 @@ def _list_entries(text: str) -> Iterator[str]:
 def _lines(text: str) -> Generator[str, None, None]:
     """The lines of a file or of standard input; bytes that are no UTF-8 stay what they are."""
     if text == STANDARD_INPUT:
-        for raw in sys.stdin.buffer:
+        for raw in _standard_input():
             yield raw.decode("utf-8-sig", errors="surrogateescape")
         return
     path = Path(text)
@@ -315,6 +315,14 @@ def _lines(text: str) -> Generator[str, None, None]:
             yield from lines
     except OSError as error:
         _cannot_read(text, error)
+
+
+def _standard_input() -> Iterable[bytes]:
+    # Not sys.stdin's own buffer: Python cannot end while a thread waits in that.
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:
+        return sys.stdin.buffer
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from boneage_cli.core.views import Rendered
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
-from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
+from boneage_cli.threads import as_they_come, batched, in_turn, usable_threads, worker_threads
 
 # Radiographs that one of several processes is sent at a time.
 _SENT = 8
@@ -173,6 +173,7 @@ class Predictor(Preparer):
         interval: int | None = None,
         force: bool = False,
         processes: bool = False,
+        slow_source: bool = False,
     ) -> Iterator[Prediction]:
         """The bone age of radiographs on disk, in order, one by one as they are known.
 
@@ -190,6 +191,8 @@ class Predictor(Preparer):
                 where ``load`` read the models from files: each takes radiographs from file to
                 months where OpenVINO runs the networks, else to what these see. See
                 ``worker_processes`` for what that asks of the calling program.
+            slow_source: Whether cases may come one by one, so that those that are there are
+                answered before more are waited for.
 
         Yields:
             A prediction for each case; one that cannot be read or is refused carries the error
@@ -208,6 +211,11 @@ class Predictor(Preparer):
                 yield from self._in_processes(source, count, batch_size, tta, interval, force)
                 return
         with worker_threads(workers) as pool:
+            if slow_source:
+                for chosen in as_they_come(source, batch_size):
+                    found = list(pool.map(self.prepare, chosen))
+                    yield from self._predict_batch(found, tta, interval, force)
+                return
             # Two batches ahead keep the readers busy while the network runs.
             ahead = 2 * batch_size + workers
             prepared = in_turn(lambda case: pool.submit(self.prepare, case), source, ahead)

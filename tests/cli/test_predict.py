@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -159,6 +160,26 @@ def test_a_dicom_file_gives_the_age_of_the_same_pixels_in_a_png(predict):
 def test_standard_input_is_a_list(predict):
     lines = predict("- -s M", stdin="hands/c.png\n\nhands/a.png\n").stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["hands/c.png", "hands/a.png"]
+
+
+def test_names_on_standard_input_are_answered_as_they_come(hands, demo_bundle):
+    line = f"predict - --sex M --model {demo_bundle} --device cpu"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "boneage_cli", *line.split()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    for name in ("a", "b"):
+        process.stdin.write(f"hands/{name}.png\n")
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(f"hands/{name}.png: ")
+    # It waits for another name, which must not keep it from ending.
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert process.stderr.read() == "error: interrupted; run the same command again\n"
 
 
 def test_the_ending_of_the_output_file_chooses_the_format(predict):
