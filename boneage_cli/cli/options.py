@@ -111,7 +111,7 @@ WorkersOption = Annotated[
         "--workers",
         min=1,
         help="Threads that read files; predict, evaluate and locate-rois take processes for "
-        "hundreds of them (each 0.3 GB). Default: one per core.",
+        "hundreds of them (each 0.2 GB). Default: one per core.",
     ),
 ]
 TtaOption = Annotated[
