@@ -161,9 +161,10 @@ def locate_rois(
     [bold]Fallbacks[/bold]
 
     Where no hand is found, the key points of an average radiograph stand in.
-    Where one heat peak alone reaches the threshold, the other square is its
-    point mirror through the middle of the image; where none does, both are in
-    the middle. Such rows have fallback = True, and are counted at the end.
+    With gradcam, the other square is a point mirror of the one found through the
+    middle of the image where no other peak that reaches the threshold lies above
+    the wrist's square; where no peak reaches it, both are in the middle. Such
+    rows have fallback = True, and are counted at the end.
 
     [bold]Run it again[/bold] and only what is missing or changed is made: new
     images, another model, other settings, or what a killed run left undone.

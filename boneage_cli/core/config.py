@@ -85,7 +85,8 @@ class ModelSettings(Section):
     sex_fusion: str = Field(
         "embedding",
         description="how sex joins the image's features: embedding or mlp (beside them), gated "
-        "(scaling them), cross_attention (sex asks, positions answer) or cross_attention_gated",
+        "(g · image + (1 - g) · sex, both of as many features as sex has), cross_attention (sex "
+        "asks, positions answer) or cross_attention_gated",
     )
     sex_features: int | Widths = Field(
         8,
@@ -282,9 +283,16 @@ class TrainingSettings(Section):
     def _consistent(self) -> TrainingSettings:
         # Its ValueError names what is wrong with the loss or its options.
         build_loss(self.loss, **self.loss_options)
-        if self.frozen_epochs >= self.epochs and self.frozen_epochs:
+        # As many as there are train the head alone.
+        if self.frozen_epochs > self.epochs:
             raise ValueError(
-                f"frozen_epochs = {self.frozen_epochs} of {self.epochs} leaves none to fine-tune"
+                f"frozen_epochs = {self.frozen_epochs} must be no more than epochs = {self.epochs}"
+            )
+        cyclical = self.schedule in ("triangular", "triangular2", "exp_range")
+        if cyclical and self.cyclic_base >= self.learning_rate:
+            raise ValueError(
+                f"cyclic_base = {self.cyclic_base:g} must lie below learning_rate = "
+                f"{self.learning_rate:g}, between which schedule = '{self.schedule}' goes"
             )
         if self.schedule == "cosine" and self.warmup_epochs >= self.epochs > 1:
             raise ValueError(
@@ -308,6 +316,12 @@ class Experiment(Section):
         description="trainings that come before, each with the weights of the one before it: of "
         "each what differs from the settings above (but teacher and anew are each training's own)",
     )
+
+    @model_validator(mode="after")
+    def _sex_can_be_told(self) -> Experiment:
+        if "sex" in self.model.targets and self.data.sex != "both":
+            raise ValueError("sex cannot be learnt from one sex alone; set data.sex = both")
+        return self
 
 
 def load_experiment(

@@ -17,7 +17,7 @@ from boneage_cli.core.batches import Batch, EpochBatches, RadiographBatches
 from boneage_cli.core.config import DataSettings, Experiment
 from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
 from boneage_cli.datasets.cache import DIGESTS, cached_pixels, content_digests
-from boneage_cli.datasets.manifest import read_manifest, true_aspects
+from boneage_cli.datasets.manifest import read_manifest, true_aspects, warn_of_impossible_ages
 from boneage_cli.datasets.splits import assign_folds, choose
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
@@ -210,6 +210,7 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
             f"split {split}: no image has a bone age and the sex that the settings ask for; "
             "'boneage check-data' lists what is missing"
         )
+    warn_of_impossible_ages(manifest[fits])
     return manifest[fits].reset_index(drop=True)
 
 

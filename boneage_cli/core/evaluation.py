@@ -20,6 +20,7 @@ from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import OUT_OF_FOLD, RECORD, write_json
 from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
+from boneage_cli.datasets.manifest import warn_of_impossible_ages
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file, writing
 from boneage_cli.progress import track
@@ -154,6 +155,7 @@ def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
             "no radiograph here has a known bone age to compare with; choose another --split, or "
             "run 'boneage predict' instead"
         )
+    warn_of_impossible_ages(labelled)
     return labelled
 
 

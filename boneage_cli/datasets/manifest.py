@@ -15,10 +15,12 @@ the source names patients, so that no child is on both sides of a split.
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.errors import BoneageError
+from boneage_cli.datasets.findings import OLDEST
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 
 if TYPE_CHECKING:
@@ -178,3 +180,18 @@ def label_version(test: pd.DataFrame) -> str:
     first = rsna.loc[rsna["id"] == str(RSNA_TEST_IDS[0]), "boneage"]
     is_official = bool(((first - RSNA_FIRST_OFFICIAL_MONTHS).abs() < 0.01).all())
     return "official-decimal" if is_official and not rsna.empty else "decimal"
+
+
+def warn_of_impossible_ages(manifest: pd.DataFrame) -> None:
+    """Warns of known bone ages that no child has, which count like the others all the same."""
+    ages = manifest["boneage"].astype(float)
+    wrong = manifest[ages.notna() & ~((ages > 0) & (ages <= OLDEST))]
+    if len(wrong):
+        first = wrong.iloc[0]
+        warnings.warn(
+            f"{len(wrong)} of {len(manifest)} known bone ages cannot be (radiograph {first['id']}: "
+            f"{first['boneage']:g} months) and distort what is made of them; 'boneage check-data' "
+            "lists them",
+            BoneageWarning,
+            stacklevel=3,
+        )

@@ -52,7 +52,10 @@ def choose(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
         BoneageError: There are not so many.
     """
     if not 1 <= count <= len(manifest):
-        raise BoneageError(f"{count} of {len(manifest)} radiographs: choose 1 to {len(manifest)}")
+        raise BoneageError(
+            f"{count} of {len(manifest)} radiographs (data.train_images, or what --sample says): "
+            f"choose 1 to {len(manifest)}"
+        )
     rng = np.random.default_rng(seed)
     ids = _in_order_of_sex_and_age(manifest.drop(columns="patient", errors="ignore"), rng)
     edges = np.arange(count + 1) * len(ids) // count

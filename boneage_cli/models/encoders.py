@@ -255,6 +255,8 @@ def feature_size(encoder: Encoder, in_channels: int, input_size: tuple[int, int]
         return encoder.eval()(torch.zeros(1, in_channels, *input_size)).numel()
     except RuntimeError:
         height, width = input_size
-        raise ValueError(f"input_size {height}×{width} is too small for this backbone") from None
+        raise ValueError(
+            f"{height} × {width} pixels are too few for this backbone; raise height and width"
+        ) from None
     finally:
         encoder.train(training)

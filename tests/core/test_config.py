@@ -50,7 +50,12 @@ def test_a_wrong_value_is_named_with_its_key_and_the_file() -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"training": {"epochs": 3, "frozen_epochs": 3}}, "leaves none to fine-tune"),
+        ({"training": {"epochs": 3, "frozen_epochs": 4}}, "no more than epochs"),
+        (
+            {"training": {"schedule": "triangular", "learning_rate": 1e-4}},
+            "cyclic_base = 0.0001 must lie below learning_rate = 0.0001",
+        ),
+        ({"model": {"gender": False, "targets": ["sex"]}, "data": {"sex": "F"}}, "one sex alone"),
         ({"training": {"epochs": 3, "warmup_epochs": 4}}, "must be less than epochs"),
         ({"model": {"gender": True, "targets": ["sex"]}}, "input and target at once"),
         ({"model": {"family": "globl"}}, "global"),

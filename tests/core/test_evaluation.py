@@ -13,6 +13,7 @@ from boneage_cli.core.evaluation import (
     PREDICTION_COLUMNS,
     evaluate,
     evaluate_predictions,
+    labelled_rows,
     write_evaluation,
 )
 from boneage_cli.core.metrics import (
@@ -23,7 +24,7 @@ from boneage_cli.core.metrics import (
 )
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.datasets.manifest import read_manifest
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 
 
 def manifest(ages, male=None, **columns) -> pd.DataFrame:
@@ -155,6 +156,12 @@ def test_files_hold_what_the_evaluation_holds(tmp_path):
     assert tuple(table) == PREDICTION_COLUMNS
     assert table["absolute_error"].tolist() == pytest.approx([3] * 40)
     assert set(table["sex"]) == {"M", "F"}
+
+
+@pytest.mark.parametrize("impossible", [500.0, -5.0, 0.0])
+def test_ages_that_no_child_has_are_told_of(impossible):
+    with pytest.warns(BoneageWarning, match=f"1 of 2 known bone ages cannot be .*{impossible:g}"):
+        labelled_rows(manifest([100, impossible]))
 
 
 def test_the_figures_of_one_radiograph_are_json_without_nan(tmp_path):

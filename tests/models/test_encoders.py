@@ -46,7 +46,7 @@ def test_m46_leaves_six_by_four_positions_of_its_published_input() -> None:
 
 
 def test_an_image_too_small_for_the_backbone_is_refused() -> None:
-    with pytest.raises(ValueError, match="64×48 is too small"):
+    with pytest.raises(ValueError, match="64 × 48 pixels are too few"):
         feature_size(build_encoder("m46"), 1, (64, 48))
 
 
