@@ -111,6 +111,7 @@ def evaluate(
 
     [bold]What it writes[/bold]
 
+    The row of a run in summary.csv is told the test split's figures. In a folder:
     metrics.json, predictions.csv (image_id, true, predicted, absolute_error, sex,
     error), scatter.png and bland_altman.png; with --stress also stress.csv,
     stress.json and stress.png.
@@ -121,6 +122,7 @@ def evaluate(
     from boneage_cli.core.evaluation import evaluate as measure
     from boneage_cli.core.evaluation import (
         evaluation_folder,
+        note_test_figures,
         trained_on_by_folds,
         write_evaluation,
     )
@@ -176,6 +178,8 @@ def evaluate(
         _print_stress(stressed, f"{chosen.folder}, {chosen.split}")
         failed += sum(stressed.failed.values())
     console.print(f"{'written':11}{target}: {', '.join(file.name for file in files)}", markup=False)
+    if table := note_test_figures(evaluation):
+        console.print(f"{'summary':11}{table}: test_mae, test_rmse", markup=False)
     if failed:
         raise typer.Exit(EXIT_FINDINGS)
 

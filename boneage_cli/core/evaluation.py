@@ -18,7 +18,7 @@ from boneage_cli.core.cases import manifest_cases
 from boneage_cli.core.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.runs import OUT_OF_FOLD, RECORD, write_json
+from boneage_cli.core.runs import OUT_OF_FOLD, RECORD, add_test_figures, write_json
 from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
 from boneage_cli.errors import BoneageError, BoneageWarning
@@ -141,6 +141,24 @@ def evaluate(
         unlabelled=len(manifest) - len(labelled),
         about=about,
     )
+
+
+def note_test_figures(evaluation: Evaluation) -> Path | None:
+    """Tells a run's row of ``summary.csv`` what its model did on the whole test split, as S1 does.
+
+    Args:
+        evaluation: With ``model``, ``split``, ``chosen_of`` and ``tta`` in ``about``.
+
+    Returns:
+        The table; None where there is no such row, or this is another measurement.
+    """
+    about = evaluation.about
+    models = about["model"]
+    whole = about["split"] == "test" and about["chosen_of"] is None and not about["tta"]
+    if not whole or len(models) != 1 or not Path(models[0]).is_dir():
+        return None
+    figures = {"test_mae": evaluation.mae.value, "test_rmse": evaluation.rmse}
+    return add_test_figures(Path(models[0]), figures)
 
 
 def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:

@@ -47,6 +47,7 @@ STAGE = "stage-"
 FOLD = "fold-"
 # The model that the package carries; its card lies beside it.
 SHIPPED_MODEL = Path(__file__).parents[1] / "weights" / "rsna.safetensors"
+SUMMARY = "summary.csv"
 SUMMARY_COLUMNS = (
     "model_name",
     "num_params",
@@ -124,7 +125,7 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
     """
     import pandas as pd
 
-    path = runs / "summary.csv"
+    path = runs / SUMMARY
     settings = {f"cfg.{key}": value for key, value in flatten(experiment.model_dump(mode="json"))}
     line = pd.DataFrame([{column: row.get(column) for column in SUMMARY_COLUMNS} | settings])
     # Trainings on several devices end when they please.
@@ -145,3 +146,32 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
             line = pd.concat([earlier, line.astype(object)], ignore_index=True)
         with whole_file(path) as temporary:
             line.to_csv(temporary, index=False)
+
+
+def add_test_figures(run: Path, figures: Mapping[str, float]) -> Path | None:
+    """Fills in what a run's row of ``summary.csv`` says of the test split.
+
+    Args:
+        run: The run folder.
+        figures: ``test_mae`` and ``test_rmse``, months.
+
+    Returns:
+        The table; None where it has no row of this run, or cannot be read or written.
+    """
+    import pandas as pd
+
+    path = run.absolute().parent / SUMMARY
+    try:
+        with alone_in(path.parent):
+            table = pd.read_csv(path, dtype=object)
+            folders = table["save_dir"].map(lambda folder: Path(str(folder)).absolute())
+            rows = folders == run.absolute()
+            if not rows.any():
+                return None
+            for name, value in figures.items():
+                table.loc[rows, name] = value
+            with whole_file(path) as temporary:
+                table.to_csv(temporary, index=False)
+    except (OSError, ValueError, KeyError):
+        return None
+    return path

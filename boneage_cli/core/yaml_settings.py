@@ -24,7 +24,8 @@ WITHOUT_MEANING = {
     "roi.extractor.heatmap_threshold": "regions are found by key points, not by heat maps",
     "roi.extractor.save_heatmaps": "regions are found by key points, not by heat maps",
     "training.results_csv": "every run gets a row in summary.csv, beside its folder",
-    "training.perform_test": "the test split is measured by 'boneage evaluate'",
+    "training.perform_test": "'boneage evaluate --split test --model RUN' measures it, "
+    "and fills in the run's row of summary.csv",
 }
 
 

@@ -53,6 +53,26 @@ def test_the_test_split_is_measured_and_written_beside_the_model(evaluate, demo_
         assert name in result.stdout
 
 
+def test_the_summary_of_runs_is_told_what_a_run_did_on_the_test_split(
+    demo_data, demo_run, tmp_path
+):
+    def figures() -> pd.Series:
+        table = pd.read_csv(demo_run.folder.parent / "summary.csv").set_index("save_dir")
+        return table.loc[str(demo_run.folder)]
+
+    before = figures()
+    for split in ("validation", "test"):
+        line = f"evaluate -m {demo_run.folder} -d {demo_data} --split {split} -o {tmp_path}"
+        result = CliRunner().invoke(app, [*line.split(), "--device", "cpu"])
+        assert ("test_mae" in result.stdout) == (split == "test")
+        assert pd.isna(figures()["test_mae"]) == (split == "validation")
+    measured = json.loads((tmp_path / "metrics.json").read_text())
+    assert figures()["test_mae"] == pytest.approx(measured["mae"]["value"])
+    assert figures()["test_rmse"] == pytest.approx(measured["rmse"])
+    same = before.drop(["test_mae", "test_rmse"])
+    assert figures().drop(["test_mae", "test_rmse"]).equals(same)
+
+
 def test_the_yardstick_is_the_mean_of_the_training_ages(evaluate, demo_data):
     evaluate(f"--data {demo_data} --split validation")
     metrics = json.loads(Path("run/evaluation-validation/metrics.json").read_text())
