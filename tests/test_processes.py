@@ -117,6 +117,17 @@ def test_processes_prepare_what_another_backend_answers(listed: Path, demo_bundl
     assert answered(workers=2, processes=True) == answered(workers=1)
 
 
+def test_a_network_that_each_process_had_to_convert_stays_in_one(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Predictor.load(device="cpu").processes(2) == 2
+    assert Predictor.load([demo_bundle], device="cpu").processes(2) == 2
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BONEAGE_CACHE", str(tmp_path / "file" / "cache"))
+    predictor = Predictor.load([demo_bundle], device="cpu")
+    assert not predictor._networks_travel
+
+
 def test_processes_make_the_crops_that_one_makes(listed: Path, tmp_path: Path) -> None:
     def crops(workers: int) -> dict[str, bytes]:
         folder = tmp_path / str(workers)

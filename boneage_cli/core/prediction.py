@@ -17,7 +17,7 @@ from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.preparing import SEX_UNKNOWN, Pixels, Prepared, Preparer
 from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
-from boneage_cli.core.runtime import choose_backend, run_graph
+from boneage_cli.core.runtime import choose_backend, run_graph, travels
 from boneage_cli.core.tta import AS_IT_IS, tta_views, turned
 from boneage_cli.core.views import Rendered
 from boneage_cli.errors import BoneageError
@@ -230,7 +230,7 @@ class Predictor(Preparer):
     @property
     def _networks_travel(self) -> bool:
         """Whether other processes have the same networks in a moment."""
-        return all(runner.backend == "openvino" for runner in self.runners)
+        return all(map(travels, self.runners))
 
     def _in_processes(
         self,

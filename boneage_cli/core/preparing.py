@@ -9,6 +9,7 @@ from boneage_cli.core.acceptance import reason_of_key_points
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.landmarks import Located
+from boneage_cli.core.runtime import travels
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
@@ -73,7 +74,7 @@ class Preparer:
     def _locators_travel(self) -> bool:
         """Whether other processes find the same key points."""
         locators = [renderer.locator for renderer in self.renderers.values()]
-        return all(locator is None or locator.run.backend == "openvino" for locator in locators)
+        return all(locator is None or travels(locator.run) for locator in locators)
 
     def prepare(self, case: Case) -> Prepared:
         """Reads a radiograph and makes what the models see of it; errors are told, not raised."""

@@ -47,6 +47,7 @@ from boneage_cli.core.region_locators import (
     SalientPeaks,
 )
 from boneage_cli.core.runs import BUNDLE, write_json
+from boneage_cli.core.runtime import travels
 from boneage_cli.core.salient_regions import THRESHOLD
 from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.dialects import image_stem
@@ -342,10 +343,10 @@ class _Job:
     save_heatmaps: bool
 
     @property
-    def in_openvino(self) -> bool:
-        """Whether OpenVINO runs the network, which other processes have in a moment."""
+    def travels(self) -> bool:
+        """Whether other processes have the same network in a moment."""
         found = self.locator
-        return isinstance(found, KeyPointRegions) and found.locator.run.backend == "openvino"
+        return isinstance(found, KeyPointRegions) and travels(found.locator.run)
 
     def crop(self, batch: Mapping[str, Case]) -> dict[str, Row]:
         """Makes the crops of a batch; gives their rows but for path and key."""
@@ -422,7 +423,7 @@ def _run(
     count = workers or usable_threads()
     # Small batches where there are few radiographs, so that every worker has some.
     share = max(1, min(batch_size, -(-len(todo) // count)))
-    able = processes and len(todo) >= ENOUGH and job.in_openvino
+    able = processes and len(todo) >= ENOUGH and job.travels
     number = processes_for(count) if able else 0
     with (
         track(todo, description="locate regions") as bar,

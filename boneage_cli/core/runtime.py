@@ -177,6 +177,11 @@ def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> 
     return runner
 
 
+def travels(runner: Runner) -> bool:
+    """Whether another process has the same network in a moment, without converting it again."""
+    return isinstance(runner, _OpenVino) and runner.kept
+
+
 def cache_folder() -> Path:
     """Where converted networks are kept: ``$BONEAGE_CACHE``, or boneage in the user's caches."""
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("boneage"))
@@ -282,6 +287,8 @@ class _OpenVino:
         self.requests: queue.SimpleQueue[InferRequest | PartsRequest] = queue.SimpleQueue()
         for request in self._compiled(openvino.Core(), graph, settings):
             self.requests.put(request)
+        kept = _kept(graph)
+        self.kept = kept is not None and (kept.is_file() or shipped_graph(graph).is_file())
         self.outputs = len(graph.outputs)
         self.pool = ThreadPoolExecutor(streams, thread_name_prefix="network")
         # Its bindings set themselves up at the first inference, and two threads that come first
