@@ -30,6 +30,11 @@ def writing(place: str | os.PathLike[str], option: str = "--output") -> Iterator
         ) from None
 
 
+def is_below(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Whether a file or folder lies in another, or is it, in whatever way both are written."""
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that replaces it when the block ends without error.

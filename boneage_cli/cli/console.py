@@ -98,7 +98,7 @@ def _print_beside_bars(line: str) -> None:
         error_console.print(line)
 
 
-def leave_standard_output() -> None:
+def _leave_standard_output() -> None:
     """Writes nothing more to standard output, which Python would flush once more at its end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -132,13 +132,14 @@ class CommandGroup(TyperGroup):
             fail(str(interrupt) or "interrupted; run the same command again")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except OSError as error:
+            if error.filename is None:
+                _leave_standard_output()
+            if isinstance(error, BrokenPipeError):
+                # Whoever read it, head say, has seen enough.
+                raise typer.Exit(EXIT_BROKEN_PIPE) from None
             # Commands name what they cannot write; this is for disks that fill up on the way.
             if ctx.params.get("debug"):
                 raise
-            if error.filename is None:
-                leave_standard_output()
-            if isinstance(error, BrokenPipeError):
-                raise typer.Exit(EXIT_BROKEN_PIPE) from None
             place = error.filename or "output"
             fail(f"{place}: {error.strerror or error}; make room there, or write elsewhere")
             raise typer.Exit(EXIT_BAD_INPUT) from None

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from boneage_cli.cli.console import (
-    EXIT_BROKEN_PIPE,
-    EXIT_FINDINGS,
-    error_console,
-    fail,
-    leave_standard_output,
-    warn,
-)
+from boneage_cli.cli.console import EXIT_FINDINGS, error_console, fail, warn
 from boneage_cli.cli.options import (
     Backend,
     BackendOption,
@@ -254,12 +247,7 @@ def predict(
         shown = explanations.watch(found) if explanations else found
         if barred:
             shown = track(shown, description="predict", total=count_cases(names))
-        try:
-            write_predictions(tally.watch(shown), style, output)
-        except BrokenPipeError:
-            # Whoever read it, head say, has seen enough.
-            leave_standard_output()
-            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        write_predictions(tally.watch(shown), style, output)
     if output is not None:
         error_console.print(f"{tally.text()}: {output}", markup=False)
     undrawn = explanations.errors if explanations else []

@@ -200,6 +200,10 @@ class AugmentationSettings(Section):
         return 1 - self.scale, 1 + self.scale
 
 
+CYCLICAL = ("triangular", "triangular2", "exp_range")
+"""The schedules that go between two rates, again and again."""
+
+
 class TrainingSettings(Section):
     """The optimisation."""
 
@@ -288,8 +292,7 @@ class TrainingSettings(Section):
             raise ValueError(
                 f"frozen_epochs = {self.frozen_epochs} must be no more than epochs = {self.epochs}"
             )
-        cyclical = self.schedule in ("triangular", "triangular2", "exp_range")
-        if cyclical and self.cyclic_base >= self.learning_rate:
+        if self.schedule in CYCLICAL and self.cyclic_base >= self.learning_rate:
             raise ValueError(
                 f"cyclic_base = {self.cyclic_base:g} must lie below learning_rate = "
                 f"{self.learning_rate:g}, between which schedule = '{self.schedule}' goes"

@@ -34,6 +34,7 @@ from boneage_cli.datasets.dialects import (
 )
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.files import is_below
 from boneage_cli.imaging.containers import is_dicom
 
 STANDARD_INPUT = "-"
@@ -168,7 +169,7 @@ def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
         BoneageError: The folder is one of the inputs, or lies in one.
     """
     for name in inputs:
-        if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
+        if Path(name).is_dir() and is_below(folder, name):
             raise BoneageError(
                 f"{folder}: lies in {name}, so that its pictures would be taken for radiographs; "
                 f"choose another {option}"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from boneage_cli.core.config import TrainingSettings
+from boneage_cli.core.config import CYCLICAL, TrainingSettings
 
 
 def build_optimiser(
@@ -86,7 +86,7 @@ def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable
     def constant(step: int) -> float:
         return 1.0
 
-    cycles = dict.fromkeys(("triangular", "triangular2", "exp_range"), cyclical)
+    cycles = dict.fromkeys(CYCLICAL, cyclical)
     schedule = {"cosine": cosine, **cycles}.get(settings.schedule, constant)
     if part != "head" or settings.head_fine_tune_rate == 1:
         return schedule

@@ -29,11 +29,14 @@ import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boneage_cli.core.config import Experiment, flatten
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import alone_in, whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUNS = Path("runs")
 SETTINGS = "settings.toml"
@@ -132,8 +135,7 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
     with alone_in(runs):
         if path.exists():
             try:
-                earlier = pd.read_csv(path, dtype=object)
-                folders = earlier["save_dir"].map(lambda folder: Path(str(folder)).absolute())
+                earlier, folders = _runs_in(path)
             except (OSError, ValueError, KeyError):
                 warnings.warn(
                     f"{path}: cannot be read as a table of runs, so this run is not added to it; "
@@ -158,13 +160,10 @@ def add_test_figures(run: Path, figures: Mapping[str, float]) -> Path | None:
     Returns:
         The table; None where it has no row of this run, or cannot be read or written.
     """
-    import pandas as pd
-
     path = run.absolute().parent / SUMMARY
     try:
         with alone_in(path.parent):
-            table = pd.read_csv(path, dtype=object)
-            folders = table["save_dir"].map(lambda folder: Path(str(folder)).absolute())
+            table, folders = _runs_in(path)
             rows = folders == run.absolute()
             if not rows.any():
                 return None
@@ -175,3 +174,11 @@ def add_test_figures(run: Path, figures: Mapping[str, float]) -> Path | None:
     except (OSError, ValueError, KeyError):
         return None
     return path
+
+
+def _runs_in(path: Path) -> tuple[pd.DataFrame, pd.Series[Any]]:
+    """A table of runs, and the folder of each; OSError, ValueError or KeyError where it is none."""
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype=object)
+    return table, table["save_dir"].map(lambda folder: Path(str(folder)).absolute())

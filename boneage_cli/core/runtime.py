@@ -285,9 +285,9 @@ class _OpenVino:
         }
         self.mixed = precision == "mixed"
         self.requests: queue.SimpleQueue[InferRequest | PartsRequest] = queue.SimpleQueue()
-        for request in self._compiled(openvino.Core(), graph, settings):
-            self.requests.put(request)
         kept = _kept(graph)
+        for request in self._compiled(openvino.Core(), graph, kept, settings):
+            self.requests.put(request)
         self.kept = kept is not None and (kept.is_file() or shipped_graph(graph).is_file())
         self.outputs = len(graph.outputs)
         self.pool = ThreadPoolExecutor(streams, thread_name_prefix="network")
@@ -315,10 +315,9 @@ class _OpenVino:
             self.requests.put(request)
 
     def _compiled(
-        self, core: Any, graph: Graph, settings: dict[str, Any]
+        self, core: Any, graph: Graph, kept: Path | None, settings: dict[str, Any]
     ) -> Sequence[InferRequest | PartsRequest]:
         """Requests of the network, one for each thread that runs it."""
-        kept = _kept(graph)
         if kept is not None:
             # What is compiled for this processor is kept beside it, if there is a place.
             compiled = kept.with_suffix("")

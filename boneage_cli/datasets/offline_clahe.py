@@ -16,7 +16,7 @@ from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import is_below, whole_file
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.containers import is_dicom
 from boneage_cli.imaging.png import has_note, write_png
@@ -116,10 +116,10 @@ def clahe_files(
     files: list[Path] = []
     for item in inputs:
         if item.is_dir():
-            found = [path for path in _images_below(item) if not _is_below(path, folder)]
+            found = [path for path in _images_below(item) if not is_below(path, folder)]
             targets += [_beside(path).relative_to(item).as_posix() for path in found]
             files += found
-        elif item.exists() and _is_below(item, folder):
+        elif item.exists() and is_below(item, folder):
             raise BoneageError(f"{item}: lies in {folder}, where its copy goes; choose another")
         elif item.exists():
             targets.append(_beside(item).name)
@@ -149,13 +149,9 @@ def _beside(path: Path) -> Path:
 def _is_dicom_file(path: Path) -> bool:
     """Whether it is one by its content: archives call them by numbers."""
     try:
-        return path.is_file() and is_dicom(path)
+        return is_dicom(path)
     except OSError:
         return False
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _pair(targets: Iterable[str], sources: Iterable[Path]) -> dict[str, Path]:
