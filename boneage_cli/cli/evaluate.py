@@ -23,6 +23,7 @@ from boneage_cli.cli.options import (
 
 if TYPE_CHECKING:
     from boneage_cli.core.evaluation import Evaluation
+    from boneage_cli.core.sex_evaluation import SexEvaluation
     from boneage_cli.core.stress import Stress
     from boneage_cli.datasets.labelled_split import LabelledSplit
 
@@ -94,6 +95,12 @@ def evaluate(
     of what is measured. On 200 radiographs the interval of an MAE is about half a
     month to each side: smaller differences between models mean little.
 
+    Of a model that predicts sex (model.targets), the share of sexes that are right
+    with its interval; AUC, how often a boy gets a larger probability of being one
+    than a girl; and the Brier score, the mean square of that probability's error
+    (0 is perfect, 0.25 is what saying one half has). Beside them stands the share
+    by saying the train split's more frequent sex of everyone.
+
     On a test split the version of the labels is named. Two versions of RSNA's
     circulate, 2.8 months apart on average; do not compare figures on one with
     figures on the other.
@@ -114,19 +121,15 @@ def evaluate(
     The row of a run in summary.csv is told the test split's figures. In a folder:
     metrics.json, predictions.csv (image_id, true, predicted, absolute_error, sex,
     error), scatter.png and bland_altman.png; with --stress also stress.csv,
-    stress.json and stress.png.
+    stress.json and stress.png. Of sexes: sex_metrics.json, sex_predictions.csv
+    (image_id, sex, predicted_sex, male_probability, boneage, error) and sex.png.
 
     [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some
     were not, 2 when the command line or the data make no sense.
     """
-    from boneage_cli.core.evaluation import evaluate as measure
-    from boneage_cli.core.evaluation import (
-        evaluation_folder,
-        note_test_figures,
-        trained_on_by_folds,
-        write_evaluation,
-    )
+    from boneage_cli.core.evaluation import evaluation_folder, trained_on_by_folds
     from boneage_cli.core.inputs import check_pictures
+    from boneage_cli.core.measuring import measure, note_test_figures, write_measured
     from boneage_cli.core.prediction import Predictor
     from boneage_cli.core.runs import OUT_OF_FOLD
     from boneage_cli.core.stress import stress as measure_stress
@@ -140,6 +143,8 @@ def evaluate(
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
+    if stress:
+        predictor.check_age("--stress")
     for path in bundles:
         if seen := trained_on_by_folds(path, chosen.manifest):
             warn(
@@ -154,10 +159,11 @@ def evaluate(
         "label_version": chosen.label_version,
         "tta": tta,
     }
-    evaluation = measure(
+    measured = measure(
         predictor,
         chosen.manifest,
         yardstick=chosen.mean_training_age,
+        boys_in_training=chosen.boys_in_training,
         batch_size=batch_size,
         workers=workers,
         tta=tta,
@@ -165,11 +171,14 @@ def evaluate(
         about=about,
     )
     target = output or evaluation_folder(bundles, chosen.name)
-    files = write_evaluation(evaluation, target, chosen.title)
-    _print_evaluation(evaluation, chosen)
-    for name, error in evaluation.failures:
+    files = write_measured(measured, target, chosen.title)
+    if measured.ages is not None:
+        _print_evaluation(measured.ages, chosen)
+    if measured.sexes is not None:
+        _print_sexes(measured.sexes, chosen)
+    for name, error in measured.failures:
         fail(error if name in error else f"{name}: {error}")
-    failed = evaluation.failed
+    failed = len(measured.failures)
     if stress:
         stressed = measure_stress(
             predictor, chosen.manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
@@ -178,8 +187,9 @@ def evaluate(
         _print_stress(stressed, f"{chosen.folder}, {chosen.split}")
         failed += sum(stressed.failed.values())
     console.print(f"{'written':11}{target}: {', '.join(file.name for file in files)}", markup=False)
-    if table := note_test_figures(evaluation):
-        console.print(f"{'summary':11}{table}: test_mae, test_rmse", markup=False)
+    if noted := note_test_figures(measured):
+        table, columns = noted
+        console.print(f"{'summary':11}{table}: {', '.join(columns)}", markup=False)
     if failed:
         raise typer.Exit(EXIT_FINDINGS)
 
@@ -214,13 +224,47 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
     }
     if evaluation.overall.correlation is not None:
         lines["Pearson r"] = f"{evaluation.overall.correlation:.4f}"
+    _print_lines(lines | _left_out(evaluation, "age"))
+
+
+def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:
+    groups = {"all": evaluation.overall, **evaluation.by_sex, **evaluation.by_age}
+    print_table(
+        f"Sexes: {chosen.folder}, {chosen.split}",
+        ("", "images", "right (95 %)", "AUC", "Brier"),
+        [
+            (
+                name,
+                m.images,
+                m.accuracy.percent,
+                "" if m.auc is None else f"{m.auc:.3f}",
+                f"{m.brier:.3f}",
+            )
+            for name, m in groups.items()
+        ],
+    )
+    whose = "their own" if chosen.boys_in_training is None else "the train split's"
+    lines = {
+        "right": f"{evaluation.accuracy.percent} of sexes",
+        "yardstick": f"{evaluation.yardstick:.1%}, by saying {whose} more frequent sex of everyone",
+    }
+    _print_lines(lines | _left_out(evaluation, "sex"))
+
+
+def _left_out(evaluation: Evaluation | SexEvaluation, what: str) -> dict[str, str]:
+    """What is in the figures and ought not to be, or the other way round."""
+    lines = {}
     if evaluation.unlabelled:
-        lines["left out"] = f"{evaluation.unlabelled} radiographs without a known age"
+        lines["left out"] = f"{evaluation.unlabelled} radiographs without a known {what}"
     if evaluation.failed:
         lines["failed"] = f"{evaluation.failed} radiographs, which are in no figure"
     if evaluation.refused:
         codes = ", ".join(f"{count} {code}" for code, count in evaluation.refused.items())
         lines["refused"] = f"by predict, though in these figures: {codes}"
+    return lines
+
+
+def _print_lines(lines: dict[str, str]) -> None:
     for name, text in lines.items():
         console.print(f"{name:11}{text}")
 

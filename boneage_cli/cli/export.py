@@ -59,13 +59,15 @@ def export(
 
     The file takes gray values of a hand as uint8, (batch, 1, height, width), one
     input per view, and the sex as float32 (batch), 1 for boys, where the model
-    takes it; it gives months, (batch). Normalisation and a site's correction are
+    takes it; it gives months, (batch), and of a model that predicts sex
+    male_probability, (batch). Normalisation and a site's correction are
     in the graph. Cutting the hand out of a radiograph, its key points and its
     contrast are not: predict does that. Settings and provenance travel in the
     file's metadata.
 
     Before it is kept, the file is run and held against torch, each image as a
-    girl and as a boy; a difference of more than 0.01 month is refused. Have
+    girl and as a boy; a difference of more than 0.01 month, or 0.001 of a
+    probability, is refused. Have
     OpenVINO run it as it was checked, with INFERENCE_PRECISION_HINT set to f32:
     on CPUs with bf16 it takes that by itself, which moves ages by tenths of a
     month.
@@ -97,11 +99,15 @@ def export(
     found = export_model(bundle, format.value, target, chosen)
     for name, shape in found.inputs.items():
         console.print(f"{'input':10}{name}: {shape}", markup=False)
-    console.print(f"{'output':10}months: float32 (batch)")
+    for name in found.differences:
+        console.print(f"{'output':10}{name}: float32 (batch)")
     what = "radiographs" if images else "drawn hands"
+    apart = ", ".join(
+        f"{value:.5f}{' months' if name == 'months' else f' of {name}'}"
+        for name, value in found.differences.items()
+    )
     console.print(
-        f"{'checked':10}{found.images} {what}, as girls and as boys: at most "
-        f"{found.difference:.5f} months from torch"
+        f"{'checked':10}{found.images} {what}, as girls and as boys: at most {apart} from torch"
     )
     names = ", ".join(str(file) for file in found.files)
     console.print(f"{'written':10}{names}", markup=False)

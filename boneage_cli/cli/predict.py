@@ -1,4 +1,4 @@
-"""``boneage predict``: bone ages of radiographs in files, folders, lists and tables."""
+"""``boneage predict``: bone ages, or sexes, of radiographs in files, folders, lists and tables."""
 
 from __future__ import annotations
 
@@ -168,8 +168,14 @@ def predict(
       hand.png: 10 years 6 months (126.5 months), 9 years 5 months to 11 years 7
       months, SDS +0.4 (Brush Foundation)
 
+    A model that was trained to predict sex (model.targets) adds it, or gives it
+    alone, with the probability that the network assigns to it:
+
+      hand.png: girl (probability 0.931)
+
     CSV and JSON (one array) have path, id, sex, months, years_months, low, high,
-    age, sds, reference, reason and error; ages are in months. A radiograph that
+    age, sds, reference, predicted_sex, male_probability, reason and error; ages
+    are in months, and sex is what is known of the child. A radiograph that
     cannot be predicted, or whose row of a table makes no sense, is told on
     standard error and, in CSV and JSON, gets a row with its error; the others are
     predicted all the same.
@@ -188,6 +194,7 @@ def predict(
     DIR/<name>.png, <name>-2.png where two have one name: heat where the models
     take the age from (Grad-CAM; what adds to it and what takes from it alike),
     the regions that they cut out, the key points of the hand, the age and sex.
+    Of models that predict sex alone it is heat of the sex.
     The heat of several models is averaged. DIR/README.txt tells how to read it.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
@@ -276,25 +283,24 @@ class _Tally:
             yield prediction
 
     def _remark(self, prediction: Prediction) -> tuple[Callable[[str], None], str]:
+        from boneage_cli.core.cases import sex_letter
+
         path = prediction.case.path
         # A model without sex leaves it to the standard deviation score.
-        used = prediction.known_male if prediction.age is not None else prediction.male
+        scored = prediction.age is not None and prediction.months is not None
+        used = prediction.known_male if scored else prediction.male
         if prediction.error is not None:
             # Errors of reading name the file already.
             named = str(Path(path)) in prediction.error
             way_out = "; --force answers anyway" if prediction.reason else ""
             return fail, (prediction.error if named else f"{path}: {prediction.error}") + way_out
         if used is not None and prediction.stated not in (None, used):
-            return warn, f"{path}: taken as {_letter(used)}, but it says {_letter(not used)}"
+            return warn, f"{path}: taken as {sex_letter(used)}, but it says {sex_letter(not used)}"
         return warn, ""
 
     def text(self) -> str:
         radiographs = "radiograph" if self.total == 1 else "radiographs"
         return f"{self.total} {radiographs}, {self.failed} failed"
-
-
-def _letter(male: bool) -> str:
-    return "M" if male else "F"
 
 
 def _style_by_ending(output: Path | None) -> str:

@@ -80,7 +80,8 @@ def sweep(
 
     \b
       NAME/          a run folder for each, as train makes it, with result.json
-      table.csv      validation MAE with its interval, weights, time, best first
+      table.csv      validation MAE (or right sexes) with its interval, weights,
+                     time, best first
       table.md       the same to paste into a document
 
     "Against the first" is by how many months the errors are larger than those of
@@ -91,7 +92,7 @@ def sweep(
     [bold]Exit status[/bold]: 0 when all were trained, 1 when some failed, 2 when
     the settings or the data make no sense.
     """
-    from boneage_cli.core.sweep import COLUMNS, Combination, combinations, table_rows
+    from boneage_cli.core.sweep import Combination, combinations, table_rows
     from boneage_cli.core.sweep import sweep as run_sweep
     from boneage_cli.core.training import Resources
     from boneage_cli.datasets.manifest import find_dataset
@@ -117,7 +118,8 @@ def sweep(
         begin_stage=print_stage,
         report=print_epoch,
     )
-    print_table("Sweep", COLUMNS, table_rows(outcomes))
+    heads, *rows = table_rows(outcomes)
+    print_table("Sweep", heads, rows)
     failures = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failures:
         fail(f"{outcome.name}: {outcome.error}")

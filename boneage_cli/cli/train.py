@@ -195,36 +195,36 @@ def train(
 
 
 def _print_run(run: Run) -> None:
-    from boneage_cli.core.runs import RESULT, read_json
-
     rows = [("best epoch", f"{run.best_epoch} of {run.epochs}")]
-    plots = "learning_curve.png"
+    plots = ["learning_curve.png"]
     if run.evaluation is not None:
-        plots += ", validation/scatter.png"
+        plots.append("validation/scatter.png")
         rows += [
             ("validation MAE, months", str(run.evaluation.mae)),
             ("the same, predicting the mean age", f"{run.evaluation.yardstick_mae:.2f}"),
         ]
-    errors = read_json(run.folder / RESULT)["validation_sex_error"]
-    if errors is not None:
-        rows.append(("validation sex errors", f"{errors:.1%}"))
+    if run.sexes is not None:
+        plots.append("validation/sex.png")
+        rows += [
+            ("validation sexes right", run.sexes.accuracy.percent),
+            ("the same, saying one sex of all", f"{run.sexes.yardstick:.1%}"),
+        ]
     rows += [("weights", f"{run.parameters:,}"), ("time of training", f"{run.seconds:.0f} s")]
     print_table("Run", ("", ""), rows)
     console.print(f"model     {run.bundle}", markup=False)
-    console.print(f"plots     {run.folder}: {plots}", markup=False)
+    console.print(f"plots     {run.folder}: {', '.join(plots)}", markup=False)
     _print_next(run.folder, run.bundle)
 
 
 def _print_next(folder: Path, model: Path) -> None:
-    """Prints how to predict with what was trained, if it predicts ages."""
+    """Prints how to predict with what was trained."""
     from boneage_cli.core.config import load_experiment
     from boneage_cli.core.runs import SETTINGS
 
     experiment = load_experiment(folder / SETTINGS)
-    if "age" in experiment.model.targets:
-        sex = "F" if experiment.data.sex == "F" else "M"
-        option = f" --sex {sex}" if experiment.model.gender else ""
-        console.print(f"next      boneage predict INPUT{option} --model {model}", markup=False)
+    sex = "F" if experiment.data.sex == "F" else "M"
+    option = f" --sex {sex}" if experiment.model.gender else ""
+    console.print(f"next      boneage predict INPUT{option} --model {model}", markup=False)
 
 
 def _print_fold(fold: Fold) -> None:
@@ -232,7 +232,7 @@ def _print_fold(fold: Fold) -> None:
 
 
 def _print_cross_validation(validation: CrossValidation) -> None:
-    from boneage_cli.core.metrics import figure
+    from boneage_cli.core.metrics import figure, figure_name
 
     rows = [
         (
@@ -254,11 +254,14 @@ def _print_cross_validation(validation: CrossValidation) -> None:
             f"{whole['seconds']:.0f} s",
         )
     )
-    columns = ("", "images", "MAE, months (95 %)", "best epoch", "time")
+    columns = ("", "images", figure_name(validation.folds), "best epoch", "time")
     print_table("Cross-validation", columns, rows)
-    if validation.evaluation is not None:
-        console.print(
-            f"The same, predicting the mean age: {validation.evaluation.yardstick_mae:.2f} months"
-        )
+    ages, sexes = validation.measured.ages, validation.measured.sexes
+    if ages is not None:
+        console.print(f"The same, predicting the mean age: {ages.yardstick_mae:.2f} months")
+        if sexes is not None:
+            console.print(f"Sexes, out of fold: {sexes.accuracy.percent} right")
+    if sexes is not None:
+        console.print(f"The same, saying one sex of all: {sexes.yardstick:.1%} right")
     console.print(f"models    {validation.folder}", markup=False)
     _print_next(validation.folder, validation.folder)

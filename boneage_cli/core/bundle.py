@@ -70,7 +70,7 @@ class Bundle:
         likeness: What its features are like on radiographs; None where it takes any image.
         metrics: Figures measured when it was made, such as ``validation_mae`` in months.
         provenance: Data set, label version, software, date.
-        members: Where the age is the mean of several networks', all of them. They see the same
+        members: Where the answer is the mean of several networks', all of them. They see the same
             views; what else there is to say of the model is of the mean, or of the first of them.
         path: The file it was read from.
     """
@@ -91,6 +91,13 @@ class Bundle:
     def needs_sex(self) -> bool:
         """Whether no age can be told without the child's sex."""
         return self.experiment.model.gender or bool(self.correction)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What its graph gives of a radiograph, in order: months, male_probability, or both."""
+        targets = self.experiment.model.targets
+        names = {"age": "months", "sex": "male_probability"}
+        return tuple(name for target, name in names.items() if target in targets)
 
     def network(self) -> Network | AverageNetwork:
         """The network with its weights, ready to predict."""
@@ -115,16 +122,16 @@ class Bundle:
         )
 
     def graph(self, *, with_features: bool = True) -> Graph:
-        """The network as every runtime takes it, see ``AgeGraph``.
+        """The network as every runtime takes it, see ``AnswerGraph``.
 
         Args:
             with_features: Whether the features of ``Likeness`` are an output too.
         """
 
         def make() -> Any:
-            from boneage_cli.core.graphs import AgeGraph
+            from boneage_cli.core.graphs import AnswerGraph
 
-            return AgeGraph(self, with_features=with_features).eval()
+            return AnswerGraph(self, with_features=with_features).eval()
 
         experiment = self.experiment
         names = FAMILIES[experiment.model.family]
@@ -143,7 +150,8 @@ class Bundle:
                 for each in self.members
             ]
             key = json.dumps(made_of)
-        return Graph(make, inputs, ("months", "features") if with_features else ("months",), key)
+        outputs = (*self.outputs, "features") if with_features else self.outputs
+        return Graph(make, inputs, outputs, key)
 
 
 def load_as_one(path: Path) -> Bundle:
@@ -160,7 +168,7 @@ def load_as_one(path: Path) -> Bundle:
 
 
 def averaged(bundles: Sequence[Bundle]) -> Bundle:
-    """A bundle whose age is the mean of those of several models.
+    """A bundle whose answer is the mean of those of several models.
 
     Figures are nobody's yet: they are to be measured. Intervals, too, but where all have the same,
     as those of a cross-validation do.
@@ -169,8 +177,8 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
         bundles: The models; the first gives the name, the views, and what is refused.
 
     Raises:
-        BoneageError: They do not see the same, or one of them predicts no age, has a correction or
-            is a mean itself.
+        BoneageError: They do not see or predict the same, or one of them has a correction or is a
+            mean itself.
     """
     from boneage_cli.models.average import weights_of_all
 
@@ -178,8 +186,11 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
     for bundle in bundles:
         if bundle.members or bundle.correction:
             raise BoneageError(f"{bundle.path}: is a mean or has a correction; name what it is of")
-        if "age" not in bundle.experiment.model.targets:
-            raise BoneageError(f"{bundle.path}: predicts no age; it cannot be averaged")
+        if bundle.outputs != first.outputs:
+            raise BoneageError(
+                f"{bundle.path}: does not predict what {first.path} predicts (model.targets); name "
+                "one of them"
+            )
         if _seen(bundle) != _seen(first):
             raise BoneageError(
                 f"{bundle.path}: does not see what {first.path} sees (views, preprocessing, "

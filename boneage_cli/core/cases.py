@@ -51,12 +51,13 @@ class Prediction:
         case: What was asked.
         months: Bone age in months; None where there is none.
         male: The sex that was used; None where the model uses none.
-        error: Why there are no months.
+        error: Why there is no answer.
         stated: The sex that the file itself states, True for male; None where it states none.
         interval: The lower and upper end of the prediction interval in months, where one is wanted.
         age: The child's chronological age in months, where it is known.
         reason: Why the image should not be answered, a code of ``REASONS``; None where
-            nothing speaks against it. There are months all the same where an answer was forced.
+            nothing speaks against it. There is an answer all the same where one was forced.
+        male_probability: That this is a boy's hand, by models that predict sex; None without.
     """
 
     case: Case
@@ -67,12 +68,23 @@ class Prediction:
     interval: tuple[float, float] | None = None
     age: float | None = None
     reason: str | None = None
+    male_probability: float | None = None
 
     @property
     def known_male(self) -> bool | None:
         """The child's sex, whether the model uses it or not; None where nobody tells it."""
         told = (self.male, self.case.male, self.stated)
         return next((male for male in told if male is not None), None)
+
+    @property
+    def predicted_male(self) -> bool | None:
+        """The likelier sex; None by models that predict none."""
+        return None if self.male_probability is None else self.male_probability > 0.5
+
+
+def sex_letter(male: bool) -> str:
+    """A sex as tables have it, M or F."""
+    return "M" if male else "F"
 
 
 def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +13,21 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.ages import MONTHS_PER_YEAR
-from boneage_cli.core.cases import manifest_cases
+from boneage_cli.core.cases import sex_letter
 from boneage_cli.core.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.output import DECIMALS
-from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.runs import OUT_OF_FOLD, RECORD, add_test_figures, write_json
+from boneage_cli.core.runs import (
+    OUT_OF_FOLD,
+    PREDICTIONS,
+    RECORD,
+    SEX_PREDICTIONS,
+    VALIDATION,
+    write_json,
+)
 from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file, writing
-from boneage_cli.progress import track
 
 AGE_BANDS = ((0, 5), (5, 10), (10, 15), (15, 19))
 """Bands of known bone age in years, without their upper end; the last holds all that is older."""
@@ -74,12 +78,6 @@ class Evaluation:
         """Radiographs that could not be predicted, and are in none of the figures."""
         return int(self.predictions["predicted"].isna().sum())
 
-    @property
-    def failures(self) -> list[tuple[str, str]]:
-        """Their ids, and what went wrong."""
-        failed = self.predictions[self.predictions["error"].notna()]
-        return list(zip(failed["image_id"].astype(str), failed["error"], strict=True))
-
     def to_dict(self) -> dict[str, Any]:
         """The figures as metrics.json holds them, ages in months: ``about`` first."""
         return {
@@ -96,71 +94,6 @@ class Evaluation:
         }
 
 
-def evaluate(
-    predictor: Predictor,
-    manifest: pd.DataFrame,
-    *,
-    yardstick: float | None = None,
-    batch_size: int = 32,
-    workers: int | None = None,
-    tta: bool = False,
-    processes: bool = False,
-    about: dict[str, Any] | None = None,
-) -> Evaluation:
-    """Predicts the labelled radiographs of a manifest and compares with their known ages.
-
-    Args:
-        predictor: The model.
-        manifest: Rows as ``read_manifest`` gives them.
-        yardstick: Mean age of the training radiographs in months; None for that of the rows.
-        batch_size: Radiographs per pass of the network.
-        workers: Threads that read, or processes; None for one per core.
-        tta: Whether to average over several views of each radiograph.
-        processes: Whether several processes may share the work, see ``predict_files``.
-        about: What names the model and the data, for ``Evaluation.about``.
-
-    Raises:
-        BoneageError: No row has a known age, or no radiograph could be predicted.
-    """
-    labelled = labelled_rows(manifest)
-    found = predictor.predict_files(
-        manifest_cases(labelled),
-        batch_size=batch_size,
-        workers=workers,
-        tta=tta,
-        force=True,
-        processes=processes,
-    )
-    results = list(track(found, description="predict", total=len(labelled)))
-    return evaluate_predictions(
-        labelled,
-        np.array([np.nan if result.months is None else result.months for result in results]),
-        errors=[result.error for result in results],
-        refused=Counter(result.reason for result in results if result.reason),
-        yardstick=yardstick,
-        unlabelled=len(manifest) - len(labelled),
-        about=about,
-    )
-
-
-def note_test_figures(evaluation: Evaluation) -> Path | None:
-    """Tells a run's row of ``summary.csv`` what its model did on the whole test split, as S1 does.
-
-    Args:
-        evaluation: With ``model``, ``split``, ``chosen_of`` and ``tta`` in ``about``.
-
-    Returns:
-        The table; None where there is no such row, or this is another measurement.
-    """
-    about = evaluation.about
-    models = about["model"]
-    whole = about["split"] == "test" and about["chosen_of"] is None and not about["tta"]
-    if not whole or len(models) != 1 or not Path(models[0]).is_dir():
-        return None
-    figures = {"test_mae": evaluation.mae.value, "test_rmse": evaluation.rmse}
-    return add_test_figures(Path(models[0]), figures)
-
-
 def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     """The rows of a manifest that have a known age, numbered anew.
 
@@ -169,10 +102,7 @@ def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
     """
     labelled = manifest[np.isfinite(manifest["boneage"])].reset_index(drop=True)
     if labelled.empty:
-        raise BoneageError(
-            "no radiograph here has a known bone age to compare with; choose another --split, or "
-            "run 'boneage predict' instead"
-        )
+        raise nothing_known("bone age")
     warn_of_impossible_ages(labelled)
     return labelled
 
@@ -193,7 +123,7 @@ def evaluate_predictions(
         manifest: n rows with id, boneage (months, known) and male.
         months: Predicted ages, shape (n,); NaN where a radiograph failed.
         errors: Why radiographs failed, n of them, None where they did not.
-        yardstick: As in ``evaluate``.
+        yardstick: Mean age of the training radiographs in months; None for that of the rows.
         unlabelled: As in ``Evaluation``.
         refused: As in ``Evaluation``.
         about: As in ``Evaluation``.
@@ -204,11 +134,7 @@ def evaluate_predictions(
     predictions = _prediction_table(manifest, np.asarray(months, float), errors)
     done = predictions[predictions["predicted"].notna()]
     if done.empty:
-        reasons = predictions["error"].dropna()
-        raise BoneageError(
-            f"none of {len(predictions)} radiographs could be predicted"
-            + (f"; the first: {reasons.iloc[0]}" if len(reasons) else "")
-        )
+        raise none_predicted(predictions)
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
     age = float(true.mean()) if yardstick is None else yardstick
     if look_like_years(true, predicted):
@@ -233,12 +159,37 @@ def evaluate_predictions(
             (name, (done["sex"] == letter).to_numpy(bool))
             for name, letter in (("girls", "F"), ("boys", "M"))
         ),
-        by_age=grouped(_age_groups(true)),
+        by_age=grouped(age_groups(true)),
         yardstick=age,
         yardstick_mae=float(np.abs(true - age).mean()),
         unlabelled=unlabelled,
         refused=None if refused is None else dict(refused),
         about=dict(about or {}),
+    )
+
+
+def age_groups(true: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The name of each band of ``AGE_BANDS``, and which known ages (months, (n,)) are in it."""
+    for low, high in AGE_BANDS:
+        last = (low, high) == AGE_BANDS[-1]
+        upper = math.inf if last else high * MONTHS_PER_YEAR
+        yield f"{low}–{high} years", (true >= low * MONTHS_PER_YEAR) & (true < upper)
+
+
+def nothing_known(what: str) -> BoneageError:
+    """The error of radiographs of which nobody knows what is to be compared."""
+    return BoneageError(
+        f"no radiograph here has a known {what} to compare with; choose another --split, or run "
+        "'boneage predict' instead"
+    )
+
+
+def none_predicted(predictions: pd.DataFrame) -> BoneageError:
+    """The error of a table in which no radiograph was predicted, with the first one's reason."""
+    reasons = predictions["error"].dropna()
+    return BoneageError(
+        f"none of {len(predictions)} radiographs could be predicted"
+        + (f"; the first: {reasons.iloc[0]}" if len(reasons) else "")
     )
 
 
@@ -253,8 +204,10 @@ def look_like_years(known: np.ndarray, predicted: np.ndarray) -> bool:
 
 
 def read_prediction_table(path: Path) -> pd.DataFrame:
-    """Reads a table that ``write_prediction_table`` wrote."""
-    return pd.read_csv(path, dtype={"image_id": str, "sex": str, "error": str})
+    """Reads a table of predicted ages or sexes that was written beside a model's figures."""
+    return pd.read_csv(
+        path, dtype=dict.fromkeys(("image_id", "sex", "predicted_sex", "error"), str)
+    )
 
 
 def trained_on_by_folds(path: Path, manifest: pd.DataFrame) -> int:
@@ -269,17 +222,19 @@ def trained_on_by_folds(path: Path, manifest: pd.DataFrame) -> int:
     seen = _measured(folder.parent / OUT_OF_FOLD if one else folder / OUT_OF_FOLD)
     if one:
         # One model alone was not trained on what it was measured on.
-        seen = seen.drop(_measured(folder / "validation").index, errors="ignore")
+        seen = seen.drop(_measured(folder / VALIDATION).index, errors="ignore")
     ages = dict(zip(manifest["id"].astype(str), manifest["boneage"], strict=True))
     return int((seen - seen.index.map(ages).astype(float)).abs().lt(0.01).sum())
 
 
 def _measured(folder: Path) -> pd.Series:
     """Known ages of the radiographs that a folder's figures are of; none where it has none."""
-    try:
-        return read_prediction_table(folder / "predictions.csv").set_index("image_id")["true"]
-    except (OSError, KeyError, ValueError):
-        return pd.Series(dtype=float)
+    for name, column in ((PREDICTIONS, "true"), (SEX_PREDICTIONS, "boneage")):
+        try:
+            return read_prediction_table(folder / name).set_index("image_id")[column]
+        except (OSError, KeyError, ValueError):
+            continue
+    return pd.Series(dtype=float)
 
 
 def evaluation_folder(bundles: Sequence[Path], name: str) -> Path:
@@ -320,7 +275,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     done = evaluation.predictions[evaluation.predictions["predicted"].notna()]
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
     male = None if done["sex"].isna().any() else (done["sex"] == "M").to_numpy(bool)
-    names = ("metrics.json", "predictions.csv", "scatter.png", "bland_altman.png")
+    names = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
     files = [folder / name for name in names]
     with writing(folder):
         write_json(evaluation.to_dict(), files[0])
@@ -339,14 +294,7 @@ def _prediction_table(
         known,
         months,
         np.abs(months - known),
-        [None if pd.isna(male) else "M" if male else "F" for male in manifest["male"]],
+        [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]],
         [None] * len(known) if errors is None else list(errors),
     )
     return pd.DataFrame(dict(zip(PREDICTION_COLUMNS, columns, strict=True)))
-
-
-def _age_groups(true: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    for low, high in AGE_BANDS:
-        last = (low, high) == AGE_BANDS[-1]
-        upper = math.inf if last else high * MONTHS_PER_YEAR
-        yield f"{low}–{high} years", (true >= low * MONTHS_PER_YEAR) & (true < upper)

@@ -1,4 +1,4 @@
-"""Pictures of where in a radiograph the predicted age comes from.
+"""Pictures of where in a radiograph the predicted age comes from, or the predicted sex.
 
 The heat is the size of what each place adds to the age or takes from it, by Grad-CAM. The part that
 adds alone, which is what Grad-CAM shows of a class, hides young hands: the features of a hand of 24
@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import torch
 
-from boneage_cli.core.ages import years_and_months
-from boneage_cli.core.cases import Prediction
+from boneage_cli.core.cases import Prediction, sex_letter
 from boneage_cli.core.inputs import check_pictures
+from boneage_cli.core.output import age_text, sex_text
 from boneage_cli.core.overlay import HeatMap, overlay
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.preparing import SEX_UNKNOWN
@@ -38,9 +38,10 @@ _ABOUT_TEXT = """\
 Where predicted bone ages come from: pictures made by boneage predict --explain.
 
 Heat, from clear to red: how much a place adds to the age or takes from it (Grad-CAM), red where it
-is most in this radiograph. Outlines: what the model cuts out, with its upper side thicker; green is
-the carpal region, yellow the metacarpal one, blue the registered hand. Crosses: the key points that
-the outlines follow from. Above: the age, and the sex where the model takes it.
+is most in this radiograph; of models that predict sex alone, the same of the sex. Outlines: what
+the model cuts out, with its upper side thicker; green is the carpal region, yellow the metacarpal
+one, blue the registered hand. Crosses: the key points that the outlines follow from. Above: the
+age, and the sex where the model takes it; or the predicted sex.
 
 Heat tells where a network looks, not whether it is right. A research tool, not a medical device.
 """
@@ -71,7 +72,7 @@ class Explanation:
 
 
 class Explainer:
-    """Explains the predictions of one or several models.
+    """Explains the ages of one or several models, or the sexes where none predicts age.
 
     Args:
         predictor: The models, which are asked as they predict, but for mirrored and turned views.
@@ -79,11 +80,16 @@ class Explainer:
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
+        self.target = "age" if predictor.predicts_age else "sex"
         # Gradients are torch's business, whatever runs the predictions.
-        self.networks = [bundle.network().to(predictor.device) for bundle in predictor.bundles]
+        self.models = [
+            (bundle, bundle.network().to(predictor.device), settings)
+            for bundle, settings in zip(predictor.bundles, predictor.view_settings, strict=True)
+            if self.target in bundle.experiment.model.targets
+        ]
 
     def explain(self, radiograph: Radiograph, male: bool | None) -> Explanation:
-        """Where the age of a radiograph comes from.
+        """Where the age or sex of a radiograph comes from.
 
         In the radiograph the views of a model are added up as months per area, so that each counts
         as much as it does in the age; of several models the maps, each from 0 to 1, are averaged.
@@ -105,16 +111,15 @@ class Explainer:
         }
         device = self.predictor.device
         heats = []
-        for bundle, network, settings in zip(
-            self.predictor.bundles, self.networks, self.predictor.view_settings, strict=True
-        ):
+        for bundle, network, settings in self.models:
             views, frames = seen[settings]
             pixels = {
                 name: torch.from_numpy(np.array(view))[None, None].to(device)
                 for name, view in views.items()
             }
             sex = torch.tensor([float(bool(male))], device=device)
-            cams = grad_cam(network, pixels, sex if bundle.experiment.model.gender else None)
+            told = sex if bundle.experiment.model.gender else None
+            cams = grad_cam(network, pixels, told, self.target)
             parts = [
                 onto_radiograph(
                     np.abs(cam[0]) * _cells_per_radiograph(cam.shape[1:], frames[name]),
@@ -134,25 +139,23 @@ class Explainer:
         landmarks = located.landmarks if located else None
         return Explanation(scaled(np.mean(heats, axis=0)), outlines, landmarks)
 
-    def draw(self, radiograph: Radiograph, months: float, male: bool | None = None) -> np.ndarray:
-        """A picture of where the age of a radiograph comes from.
+    def draw(self, radiograph: Radiograph, answer: str, male: bool | None = None) -> np.ndarray:
+        """A picture of where the age or sex of a radiograph comes from.
 
         Args:
             radiograph: White bone on black, any size and depth.
-            months: The predicted age.
+            answer: What was predicted, in words.
             male: The child's sex; None where no model takes it.
 
         Returns:
-            uint8 (H, W, 3), blue, green, red: a line with age and sex, and below it the radiograph
-            in its true proportions with heat, outlines and key points.
+            uint8 (H, W, 3), blue, green, red: a line with the answer and the sex, and below it the
+            radiograph in its true proportions with heat, outlines and key points.
         """
         found = self.explain(radiograph, male)
         picture = overlay(
             radiograph, heat=found.heat, outlines=found.outlines, landmarks=found.landmarks
         )
-        title = f"{years_and_months(months)} ({months:.1f} months)"
-        if male is not None:
-            title += ", M" if male else ", F"
+        title = answer if male is None else f"{answer}, {sex_letter(male)}"
         return np.concatenate([_title(title, picture.shape[1]), picture])
 
 
@@ -203,7 +206,7 @@ class Explanations:
         """
         for prediction in predictions:
             yield prediction
-            if prediction.months is None:
+            if prediction.error is not None:
                 continue
             try:
                 # Read again, as predictions carry no pixels.
@@ -211,7 +214,7 @@ class Explanations:
             except BoneageError as error:
                 self.errors.append(str(error))
                 continue
-            picture = self.explainer.draw(radiograph, prediction.months, prediction.male)
+            picture = self.explainer.draw(radiograph, _answer(prediction), prediction.male)
             self._write(picture, image_stem(prediction.case.path))
 
     def _write(self, picture: np.ndarray, stem: str) -> None:
@@ -228,6 +231,12 @@ class Explanations:
         about = self.folder / ABOUT
         first_line = _ABOUT_TEXT.splitlines()[0]
         return about.is_file() and first_line.encode() in about.read_bytes()
+
+
+def _answer(prediction: Prediction) -> str:
+    if prediction.months is not None:
+        return age_text(prediction.months)
+    return "" if prediction.male_probability is None else sex_text(prediction.male_probability)
 
 
 def _cells_per_radiograph(cells: Sequence[int], frame: Matrix) -> float:

@@ -1,4 +1,4 @@
-"""A model for other runtimes: ONNX and OpenVINO files that take pixels and give months.
+"""A model for other runtimes: ONNX and OpenVINO files that take pixels and give an answer.
 
 Normalisation of gray values is part of the graph, as it is of the network; cutting the hand out of
 a radiograph is not. What an exported file says is held against torch before it is kept.
@@ -31,8 +31,8 @@ from boneage_cli.imaging.reading import read_radiograph
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
-TOLERANCE = 0.01
-"""Months by which an exported model may differ from torch."""
+TOLERANCES = {"months": 0.01, "male_probability": 0.001}
+"""By how much each output of an exported model may differ from torch."""
 
 # Drawn hands stand in where no radiographs are given.
 _DRAWN = 8
@@ -46,13 +46,13 @@ class Export:
         files: What was written, the one to open first.
         inputs: The name and shape of each input.
         images: On how many images it was held against torch, each as a boy and as a girl.
-        difference: The largest difference found, months.
+        differences: Of each output the largest difference found.
     """
 
     files: tuple[Path, ...]
     inputs: dict[str, str]
     images: int
-    difference: float
+    differences: dict[str, float]
 
 
 def export_model(
@@ -67,8 +67,8 @@ def export_model(
         cases: Radiographs to compare on; without any, drawn hands.
 
     Raises:
-        BoneageError: A package is missing, the model predicts no age, the file cannot be written,
-            or months differ by more than ``TOLERANCE``, in which case nothing is kept.
+        BoneageError: A package is missing, the file cannot be written, or an output differs by more
+            than ``TOLERANCES``, in which case nothing is kept.
     """
     check_packages(f"--format {format}", "onnxruntime" if format == "onnx" else "openvino")
     if output.suffix != SUFFIXES[format]:
@@ -79,19 +79,25 @@ def export_model(
     graph = bundle.graph(with_features=False)
     arrays = _inputs(predictor, graph, cases)
     with torch.inference_mode():
-        expected = graph.make()(*map(torch.from_numpy, arrays.values())).numpy()
+        given = graph.make()(*map(torch.from_numpy, arrays.values()))
+    expected = {name: tensor.numpy() for name, tensor in zip(graph.outputs, given, strict=True)}
     with TemporaryDirectory() as folder:
         made = Path(folder, output.name)
         write = _write_onnx if format == "onnx" else _write_openvino
         write(graph, made, _about(bundle))
         run = _run_onnx if format == "onnx" else _run_openvino
-        difference = float(np.abs(run(made, arrays) - expected).max())
-        # A NaN is no agreement either.
-        if not difference <= TOLERANCE:
-            raise BoneageError(
-                f"{output}: not written: the exported model is {difference:.3f} months from torch, "
-                f"{TOLERANCE} are allowed; please report this with the versions of both"
-            )
+        found = run(made, arrays, graph.outputs)
+        differences = {
+            name: float(np.abs(found[name] - expected[name]).max()) for name in graph.outputs
+        }
+        for name, difference in differences.items():
+            # A NaN is no agreement either.
+            if not difference <= TOLERANCES[name]:
+                raise BoneageError(
+                    f"{output}: not written: {name} of the exported model is {difference:.3g} from "
+                    f"torch, {TOLERANCES[name]} is allowed; please report this with the versions "
+                    "of both"
+                )
         files = tuple(
             output.with_suffix(file.suffix) for file in sorted(Path(folder).iterdir(), reverse=True)
         )
@@ -103,7 +109,7 @@ def export_model(
         name: f"{array.dtype} (batch{''.join(f', {size}' for size in array.shape[1:])})"
         for name, array in arrays.items()
     }
-    return Export(files, shapes, len(expected) // 2, difference)
+    return Export(files, shapes, len(next(iter(arrays.values()))) // 2, differences)
 
 
 def _inputs(predictor: Predictor, graph: Graph, cases: Sequence[Case]) -> dict[str, np.ndarray]:
@@ -139,7 +145,7 @@ def _about(bundle: Bundle) -> str:
     return json.dumps(
         {
             "software": f"boneage {__version__}",
-            "output": "months; a research tool, not a medical device",
+            "output": " and ".join(bundle.outputs) + "; a research tool, not a medical device",
             "experiment": bundle.experiment.model_dump(mode="json"),
             "provenance": bundle.provenance,
         }
@@ -155,12 +161,14 @@ def _write_onnx(graph: Graph, path: Path, about: str) -> None:
     onnx.save(model, path)
 
 
-def _run_onnx(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _run_onnx(
+    path: Path, arrays: dict[str, np.ndarray], outputs: Sequence[str]
+) -> dict[str, np.ndarray]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (months,) = session.run(["months"], arrays)
-    return np.asarray(months)
+    found = session.run(list(outputs), arrays)
+    return {name: np.asarray(each) for name, each in zip(outputs, found, strict=True)}
 
 
 def _write_openvino(graph: Graph, path: Path, about: str) -> None:
@@ -171,10 +179,13 @@ def _write_openvino(graph: Graph, path: Path, about: str) -> None:
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _run_openvino(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def _run_openvino(
+    path: Path, arrays: dict[str, np.ndarray], outputs: Sequence[str]
+) -> dict[str, np.ndarray]:
     import openvino
 
     # The default of CPUs with bf16 is bf16, which is another question than the export.
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(path, "CPU", precise)
-    return np.asarray(model(arrays)["months"])
+    found = model(arrays)
+    return {name: np.asarray(found[name]) for name in outputs}

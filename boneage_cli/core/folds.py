@@ -23,22 +23,26 @@ from boneage_cli.core.evaluation import (
     Evaluation,
     evaluate_predictions,
     read_prediction_table,
-    write_evaluation,
 )
 from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage
 from boneage_cli.core.logs import check_loggers
+from boneage_cli.core.measuring import Measured, write_measured
 from boneage_cli.core.runs import (
     FOLD,
     OUT_OF_FOLD,
+    PREDICTIONS,
     RECORD,
     RESULT,
     RUNS,
     SETTINGS,
+    SEX_PREDICTIONS,
+    VALIDATION,
     bundles_at,
     new_run_folder,
     read_json,
     write_json,
 )
+from boneage_cli.core.sex_evaluation import evaluate_sexes
 from boneage_cli.core.training import (
     Begin,
     Report,
@@ -56,14 +60,13 @@ class CrossValidation:
 
     Attributes:
         folder: Holds a run folder per fold; naming it names the ensemble of their models.
-        evaluation: The figures of all radiographs, each predicted by the model that did not see it;
-            None for models that predict no age.
+        measured: The figures of all radiographs, each predicted by the model that did not see it.
         folds: What ``result.json`` of each fold says.
         result: The same of the whole.
     """
 
     folder: Path
-    evaluation: Evaluation | None
+    measured: Measured
     folds: list[dict[str, Any]]
     result: dict[str, Any]
 
@@ -179,42 +182,48 @@ def _cross_validate(
                     report=report,
                 )
             )
-        evaluation = None
-        if "age" in experiment.model.targets:
-            evaluation = _out_of_fold(folder, data, count)
-            _calibrate_bundles(folder, evaluation, count)
+        measured = _out_of_fold(folder, data, count)
+        if measured.ages is not None:
+            _calibrate_bundles(folder, measured.ages, count)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted in fold {min(len(results) + 1, count)} of {count}; go on with: "
             f"boneage train --resume {folder}"
         ) from None
-    result = _summary(results, evaluation)
+    result = _summary(results, measured)
     write_json(result, folder / RESULT)
-    return CrossValidation(folder, evaluation, results, result)
+    return CrossValidation(folder, measured, results, result)
 
 
-def _out_of_fold(folder: Path, data: Path, count: int) -> Evaluation:
-    tables = [
-        read_prediction_table(folder / f"{FOLD}{number}" / "validation" / "predictions.csv")
-        for number in range(1, count + 1)
-    ]
-    found = pd.concat(tables, ignore_index=True)
-    known = pd.DataFrame(
-        {
-            "id": found["image_id"],
-            "boneage": found["true"],
-            "male": found["sex"].map({"M": True, "F": False}).astype("boolean"),
-        }
-    )
-    evaluation = evaluate_predictions(
-        known,
-        found["predicted"].to_numpy(float),
-        about={"model": str(folder), "data": str(data), "split": f"{count} folds, out of fold"},
-    )
-    write_evaluation(evaluation, folder / OUT_OF_FOLD, f"{folder.name}, out of fold")
-    parts = np.repeat(np.arange(count), [len(table) for table in tables])
-    write_coverage(evaluation.predictions, folder / OUT_OF_FOLD / COVERAGE, parts)
-    return evaluation
+def _out_of_fold(folder: Path, data: Path, count: int) -> Measured:
+    about = {"model": str(folder), "data": str(data), "split": f"{count} folds, out of fold"}
+    ages = sexes = None
+    if tables := _of_all_folds(folder, PREDICTIONS, count):
+        found = pd.concat(tables, ignore_index=True)
+        known = _known(found, found["true"])
+        ages = evaluate_predictions(known, found["predicted"].to_numpy(float), about=about)
+    if of_sexes := _of_all_folds(folder, SEX_PREDICTIONS, count):
+        found = pd.concat(of_sexes, ignore_index=True)
+        known = _known(found, found["boneage"])
+        sexes = evaluate_sexes(known, found["male_probability"].to_numpy(float), about=about)
+    measured = Measured(ages, sexes)
+    write_measured(measured, folder / OUT_OF_FOLD, f"{folder.name}, out of fold")
+    if ages is not None:
+        parts = np.repeat(np.arange(count), [len(table) for table in tables])
+        write_coverage(ages.predictions, folder / OUT_OF_FOLD / COVERAGE, parts)
+    return measured
+
+
+def _of_all_folds(folder: Path, name: str, count: int) -> list[pd.DataFrame]:
+    """A table of the validation of each fold; none where the models do not write it."""
+    files = [folder / f"{FOLD}{number}" / VALIDATION / name for number in range(1, count + 1)]
+    return [read_prediction_table(file) for file in files] if files[0].exists() else []
+
+
+def _known(found: pd.DataFrame, ages: pd.Series) -> pd.DataFrame:
+    """What is known of radiographs, as a manifest has it, by a table of predictions."""
+    male = found["sex"].map({"M": True, "F": False}).astype("boolean")
+    return pd.DataFrame({"id": found["image_id"], "boneage": ages, "male": male})
 
 
 def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None:
@@ -228,19 +237,17 @@ def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None
         save_bundle(replace(load_bundle(path), calibration=calibration), path)
 
 
-def _summary(results: list[dict[str, Any]], evaluation: Evaluation | None) -> dict[str, Any]:
-    images = sum(result["validation_images"] for result in results)
-    errors = [result["validation_sex_error"] for result in results]
+def _summary(results: list[dict[str, Any]], measured: Measured) -> dict[str, Any]:
+    ages, sexes = measured.ages, measured.sexes
     return results[-1] | {
         "folds": len(results),
         # Of each model; folds differ by a few.
         "train_images": max(result["train_images"] for result in results),
-        "validation_images": images,
-        "validation_mae": asdict(evaluation.mae) if evaluation else None,
-        "validation_sex_error": None
-        if None in errors
-        else sum(r["validation_sex_error"] * r["validation_images"] for r in results) / images,
-        "yardstick_mae": evaluation.yardstick_mae if evaluation else None,
+        "validation_images": sum(result["validation_images"] for result in results),
+        "validation_mae": asdict(ages.mae) if ages else None,
+        "yardstick_mae": ages.yardstick_mae if ages else None,
+        "validation_sex_accuracy": asdict(sexes.accuracy) if sexes else None,
+        "yardstick_sex_accuracy": sexes.yardstick if sexes else None,
         "epochs": max(result["epochs"] for result in results),
         "best_epoch": None,
         "seconds": round(sum(result["seconds"] for result in results), 1),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from boneage_cli.core.bundle import Bundle
 
 
-class AgeGraph(nn.Module):
-    """From the pixels of each view, and the sex, to months and the features of ``Likeness``.
+class AnswerGraph(nn.Module):
+    """From the pixels of each view, and the sex, to an answer and the features of ``Likeness``.
 
     Args:
         bundle: The model.
@@ -32,7 +32,7 @@ class AgeGraph(nn.Module):
         self.needs_sex = bundle.needs_sex
         self.with_features = with_features
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Predicts a batch.
 
         Args:
@@ -40,22 +40,27 @@ class AgeGraph(nn.Module):
                 (B,), 1 for boys.
 
         Returns:
-            Months, float32 (B,), and the mean of each feature map, float32 (B, F), F the channels
-            of all views; of several networks the first's.
+            Months, float32 (B,), where the model predicts age; the probability that this is a boy,
+            float32 (B,), where it predicts sex; and the mean of each feature map, float32 (B, F), F
+            the channels of all views, of several networks the first's: ``Bundle.graph`` names them.
         """
         views = dict(zip(self.views, inputs, strict=False))
         # Of the batch's length without naming it, which would fix it in what is traced.
         nobody = inputs[0][:, 0, 0, 0].float() * 0
         male = inputs[len(self.views)] if self.needs_sex else nobody
         maps = self.network.encode(views)
-        months = self.network.decide(maps, male if self.takes_sex else None)["age"].float()
-        months = corrected(months, self.correction, male)
+        decided = self.network.decide(maps, male if self.takes_sex else None)
+        answer = []
+        if "age" in decided:
+            answer.append(corrected(decided["age"].float(), self.correction, male))
+        if "sex" in decided:
+            answer.append(decided["sex"].float().sigmoid())
         if not self.with_features:
-            return months
+            return tuple(answer)
         if isinstance(self.network, AverageNetwork):
             # Its limits of what it answers are those of its first network.
             maps = self.network.of_first(maps)
-        return months, torch.cat([each.float().mean((2, 3)) for each in maps], 1)
+        return (*answer, torch.cat([each.float().mean((2, 3)) for each in maps], 1))
 
 
 class KeyPointGraph(nn.Module):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boneage_cli.core.ages import MONTHS_PER_YEAR
+from boneage_cli.core.cases import sex_letter
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
@@ -243,5 +244,5 @@ def _groups(months: float, male: bool | None) -> list[str]:
         if low + 1 < len(BANDS)
         else f"{BANDS[low]} years and more"
     )
-    sex = [] if male is None else ["M" if male else "F"]
+    sex = [] if male is None else [sex_letter(male)]
     return [*(f"{letter} {band}" for letter in sex), band, *sex, "all"]

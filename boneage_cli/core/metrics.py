@@ -7,7 +7,7 @@ give the same figures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,6 +38,12 @@ class Estimate:
         # Adding zero turns -0.0 into 0.0.
         value, low, high = (round(end, 2) + 0.0 for end in (self.value, self.low, self.high))
         return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+    @property
+    def percent(self) -> str:
+        """A share and its interval as text, ``93.1 % (91.0 to 95.0)``."""
+        value, low, high = (100 * share for share in (self.value, self.low, self.high))
+        return f"{value:.1f} % ({low:.1f} to {high:.1f})"
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,13 @@ def mean_interval(
 
 
 def figure(result: Mapping[str, Any]) -> str:
-    """The figure that a model is judged by, as text: MAE with its interval, or errors in sex."""
+    """The figure that a model is judged by, with its interval: MAE, or the share of right sexes."""
     if result["validation_mae"] is not None:
         return str(Estimate(**result["validation_mae"]))
-    return f"{result['validation_sex_error']:.1%} of sexes wrong"
+    return Estimate(**result["validation_sex_accuracy"]).percent
+
+
+def figure_name(results: Iterable[Mapping[str, Any]]) -> str:
+    """What ``figure`` gives of results, as a heading; of unlike ones, as of those with ages."""
+    sexes_alone = all(result["validation_mae"] is None for result in results)
+    return "sexes right (95 %)" if sexes_alone else "MAE, months (95 %)"

@@ -35,7 +35,7 @@ def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> 
     networks = [bundle.network().to(predictor.device) for bundle in predictor.bundles]
     shapes = [shapes_of(bundle.experiment) for bundle in predictor.bundles]
 
-    def months(case: Case) -> float:
+    def ask(case: Case) -> float:
         image = cv2.imread(case.path, cv2.IMREAD_GRAYSCALE)
         if image is None:
             raise BoneageError(
@@ -51,15 +51,16 @@ def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> 
                 for name, (height, width) in sizes.items()
             }
             sex = male if bundle.experiment.model.gender else None
-            total += network(views, sex)["age"].item()
+            answer = network(views, sex)
+            total += answer["age" if "age" in answer else "sex"].item()
         return total / len(networks)
 
     # Convolutions on GPUs would else keep ten bits.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for case in islice(cycle(chosen), WARM_UP):
-            months(case)
+            ask(case)
         count, begun = 0, time.perf_counter()
         while count < len(chosen) or time.perf_counter() < begun + seconds:
-            months(chosen[count % len(chosen)])
+            ask(chosen[count % len(chosen)])
             count += 1
         return rate_of(count, time.perf_counter() - begun)

@@ -19,13 +19,23 @@ from boneage_cli.core.acceptance import Likeness, fit_likeness
 from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.datamodule import BoneAgeData
-from boneage_cli.core.evaluation import Evaluation, evaluate_predictions, write_evaluation
+from boneage_cli.core.evaluation import Evaluation, evaluate_predictions
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.intervals import COVERAGE, LEAST, Calibration, calibrate, write_coverage
+from boneage_cli.core.measuring import Measured, write_measured
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.recorder import RunRecorder
-from boneage_cli.core.runs import BUNDLE, RESULT, STAGE, add_to_summary, read_json, write_json
+from boneage_cli.core.runs import (
+    BUNDLE,
+    RESULT,
+    STAGE,
+    VALIDATION,
+    add_to_summary,
+    read_json,
+    write_json,
+)
+from boneage_cli.core.sex_evaluation import SexEvaluation, evaluate_sexes
 from boneage_cli.core.trainer import device_of
 
 # Training radiographs whose features are learnt, for the refusal of images that are unlike them.
@@ -39,7 +49,8 @@ class Run:
     Attributes:
         folder: The run folder.
         bundle: The best epoch's model.
-        evaluation: Its figures on the validation split.
+        evaluation: How far its ages are off on the validation split; None where it predicts none.
+        sexes: How many of its sexes are right there; None where it predicts none.
         epochs: Epochs trained.
         best_epoch: The epoch that the bundle holds, from 1.
         parameters: Number of the network's weights.
@@ -49,6 +60,7 @@ class Run:
     folder: Path
     bundle: Path
     evaluation: Evaluation | None
+    sexes: SexEvaluation | None
     epochs: int
     best_epoch: int
     parameters: int
@@ -75,28 +87,34 @@ def finish(
     """
     experiment, device = module.experiment, device_of(record["devices"])
     history = pd.DataFrame(recorder.history)
-    evaluation = None
+    ages = sexes = None
     if trainer.is_global_zero:
         plots.learning_curve(history, folder / "learning_curve.png")
-        if "age" in experiment.model.targets:
-            evaluation = _evaluate(folder, datamodule, device)
-            write_evaluation(evaluation, folder / "validation", f"{folder.name}, validation")
-            write_coverage(evaluation.predictions, folder / "validation" / COVERAGE)
-            bundle = load_bundle(folder / BUNDLE)
-            metrics = bundle.metrics | {"validation": evaluation.to_dict()}
-            save_bundle(
-                replace(
-                    bundle,
-                    metrics=metrics,
-                    calibration=calibration_of(evaluation),
-                    likeness=learn_likeness(folder / BUNDLE, datamodule, experiment, device),
-                ),
-                folder / BUNDLE,
-            )
+        measured = _measure(folder, datamodule, device)
+        ages, sexes = measured.ages, measured.sexes
+        write_measured(measured, folder / VALIDATION, f"{folder.name}, validation")
+        bundle = load_bundle(folder / BUNDLE)
+        metrics = bundle.metrics | {
+            name: figures.to_dict()
+            for name, figures in (("validation", ages), ("validation_sexes", sexes))
+            if figures is not None
+        }
+        if ages is not None:
+            write_coverage(ages.predictions, folder / VALIDATION / COVERAGE)
+        save_bundle(
+            replace(
+                bundle,
+                metrics=metrics,
+                calibration=None if ages is None else calibration_of(ages),
+                likeness=learn_likeness(folder / BUNDLE, datamodule, experiment, device),
+            ),
+            folder / BUNDLE,
+        )
     run = Run(
         folder=folder,
         bundle=folder / BUNDLE,
-        evaluation=evaluation,
+        evaluation=ages,
+        sexes=sexes,
         epochs=len(history),
         best_epoch=recorder.best_epoch,
         parameters=sum(p.numel() for p in module.network.parameters()),
@@ -104,7 +122,7 @@ def finish(
     )
     if trainer.is_global_zero:
         best = history.iloc[recorder.best_epoch - 1]
-        write_json(_result(run, experiment, datamodule, best, device), folder / RESULT)
+        write_json(_result(run, experiment, datamodule, device), folder / RESULT)
         add_to_summary(
             folder.parent,
             {
@@ -113,8 +131,9 @@ def finish(
                 "total_training_time_s": round(run.seconds, 1),
                 "train_mae": best.get("train_mae"),
                 "train_rmse": best.get("train_rmse"),
-                "val_mae": evaluation.mae.value if evaluation else None,
-                "val_rmse": evaluation.rmse if evaluation else None,
+                "val_mae": ages.mae.value if ages else None,
+                "val_rmse": ages.rmse if ages else None,
+                "val_sex_accuracy": sexes.accuracy.value if sexes else None,
                 "stopped_epoch": run.epochs,
                 "best_epoch": run.best_epoch,
                 "config_file": record["config_file"],
@@ -130,7 +149,7 @@ def _seconds_of_stages(folder: Path) -> float:
 
 
 def _result(
-    run: Run, experiment: Experiment, datamodule: BoneAgeData, best: pd.Series, device: str
+    run: Run, experiment: Experiment, datamodule: BoneAgeData, device: str
 ) -> dict[str, Any]:
     return {
         "name": experiment.name,
@@ -139,8 +158,9 @@ def _result(
         "train_images": len(datamodule.train_manifest),
         "validation_images": len(datamodule.validation_manifest),
         "validation_mae": asdict(run.evaluation.mae) if run.evaluation else None,
-        "validation_sex_error": best.get("val_sex_error"),
         "yardstick_mae": run.evaluation.yardstick_mae if run.evaluation else None,
+        "validation_sex_accuracy": asdict(run.sexes.accuracy) if run.sexes else None,
+        "yardstick_sex_accuracy": run.sexes.yardstick if run.sexes else None,
         "epochs": run.epochs,
         "best_epoch": run.best_epoch,
         "parameters": run.parameters,
@@ -150,22 +170,29 @@ def _result(
     }
 
 
-def _evaluate(folder: Path, datamodule: BoneAgeData, device: str) -> Evaluation:
+def _measure(folder: Path, datamodule: BoneAgeData, device: str) -> Measured:
     # Measured once more along the path that predict takes, not taken from the log.
     predictor = Predictor.load([folder / BUNDLE], device)
-    manifest = datamodule.validation_manifest
+    manifest, trained = datamodule.validation_manifest, datamodule.train_manifest
     batches = datamodule.batches["validation"]
-    months = predictor.predict_pixels(batches.pixels, batches.male.cpu().numpy())
-    return evaluate_predictions(
-        manifest,
-        months,
-        yardstick=float(datamodule.train_manifest["boneage"].mean()),
-        about={
-            "model": str(folder / BUNDLE),
-            "data": str(datamodule.folder),
-            "split": "validation",
-        },
-    )
+    answers = predictor.predict_pixels(batches.pixels, batches.male.cpu().numpy())
+    about = {
+        "model": str(folder / BUNDLE),
+        "data": str(datamodule.folder),
+        "split": "validation",
+    }
+    ages = sexes = None
+    if predictor.predicts_age:
+        mean = float(trained["boneage"].mean())
+        ages = evaluate_predictions(manifest, answers.months, yardstick=mean, about=about)
+    if predictor.predicts_sex:
+        sexes = evaluate_sexes(
+            manifest,
+            answers.male_probability,
+            boys_in_training=float(trained["male"].mean()),
+            about=about,
+        )
+    return Measured(ages, sexes)
 
 
 def learn_likeness(

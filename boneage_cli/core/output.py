@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from boneage_cli.core.ages import years_and_months
-from boneage_cli.core.cases import REASONS, Prediction
+from boneage_cli.core.cases import REASONS, Prediction, sex_letter
 from boneage_cli.core.growth import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 
 COLUMNS = (
     *("path", "id", "sex", "months", "years_months", "low", "high", "age", "sds", "reference"),
-    *("reason", "error"),
+    *("predicted_sex", "male_probability", "reason", "error"),
 )
 
 # A thousandth of a month is the precision to which every command gives the same age.
@@ -58,28 +58,41 @@ def write_predictions(
 def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
     """Yields S3's line ``path: 10 years 6 months (126.5 months)`` where there is an age.
 
-    An interval, a standard deviation score and the doubt of a forced answer follow on the same
-    line, where there are any.
+    An interval, a standard deviation score, the predicted sex and the doubt of a forced answer
+    follow on the same line, where there are any.
     """
     for prediction in predictions:
+        parts = []
         if prediction.months is not None:
-            age = years_and_months(prediction.months)
-            # Adding zero turns -0.0 into 0.0.
-            months = round(prediction.months, 1) + 0.0
-            more = ""
-            if prediction.interval is not None:
-                low, high = map(years_and_months, prediction.interval)
-                more += f", {low} to {high}"
-            row = prediction_row(prediction)
-            if row["sds"] is not None:
-                more += f", SDS {row['sds']:+.1f} ({REFERENCE})"
+            parts.append(age_text(prediction.months))
+        if prediction.interval is not None:
+            parts.append(" to ".join(map(years_and_months, prediction.interval)))
+        row = prediction_row(prediction)
+        if row["sds"] is not None:
+            parts.append(f"SDS {row['sds']:+.1f} ({REFERENCE})")
+        if prediction.male_probability is not None:
+            parts.append(sex_text(prediction.male_probability))
+        if parts:
+            answer = ", ".join(parts)
             if prediction.reason is not None:
-                more += f" [doubtful: {REASONS[prediction.reason]}]"
-            yield f"{prediction.case.path}: {age} ({months:.1f} months){more}\n"
+                answer += f" [doubtful: {REASONS[prediction.reason]}]"
+            yield f"{prediction.case.path}: {answer}\n"
+
+
+def age_text(months: float) -> str:
+    """An age as ``10 years 6 months (126.5 months)``."""
+    # Adding zero turns -0.0 into 0.0.
+    return f"{years_and_months(months)} ({round(months, 1) + 0.0:.1f} months)"
+
+
+def sex_text(male_probability: float) -> str:
+    """The likelier sex as ``girl (probability 0.931)``."""
+    likelier = max(male_probability, 1 - male_probability)
+    return f"{'boy' if male_probability > 0.5 else 'girl'} (probability {likelier:.3f})"
 
 
 def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Yields a header and a CSV row per radiograph; a failed one has an error and no months."""
+    """Yields a header and a CSV row per radiograph; a failed one has an error and no answer."""
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
 
@@ -95,7 +108,7 @@ def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Yields a JSON array, one object a line; a failed one has an error and no months."""
+    """Yields a JSON array, one object a line; a failed one has an error and no answer."""
     separator = "["
     for prediction in predictions:
         yield f"{separator}\n{json.dumps(prediction_row(prediction), allow_nan=False)}"
@@ -108,13 +121,16 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
     months = prediction.months
     low, high = prediction.interval or (None, None)
     sds = None
-    male = prediction.known_male
+    male, predicted_male = prediction.known_male, prediction.predicted_male
+    probability = prediction.male_probability
     if months is not None and prediction.age is not None and male is not None:
         sds = deviation_score(months, prediction.age, male)
+    # Where the sex is predicted, what is known of it stands beside.
+    shown = prediction.male if probability is None else male
     return {
         "path": prediction.case.path,
         "id": prediction.case.id,
-        "sex": None if prediction.male is None else "M" if prediction.male else "F",
+        "sex": None if shown is None else sex_letter(shown),
         "months": None if months is None else round(months, DECIMALS),
         "years_months": None if months is None else years_and_months(months),
         "low": None if low is None else round(low, DECIMALS),
@@ -122,6 +138,8 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "age": None if prediction.age is None else round(prediction.age, DECIMALS),
         "sds": None if sds is None else round(sds, 2),
         "reference": None if sds is None else REFERENCE,
+        "predicted_sex": None if predicted_male is None else sex_letter(predicted_male),
+        "male_probability": None if probability is None else round(probability, DECIMALS),
         "reason": prediction.reason,
         "error": prediction.error,
     }

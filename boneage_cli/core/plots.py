@@ -152,6 +152,55 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str
         _head(axes, title, f"limits of agreement, n = {len(true)}")
 
 
+def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = "") -> None:
+    """Draws how well boys are told from girls, and whether probabilities mean what they say.
+
+    Left the receiver operating characteristic, with the threshold of 0.5 marked; right the share of
+    boys among radiographs of like probability, in tenths of equal size, against that probability.
+
+    Args:
+        male: Whether each child is a boy, (n,).
+        probability: Of being a boy, (n,).
+        path: The PNG file.
+        title: The plot's heading; the share that is right and n are added to it.
+    """
+    male, probability = np.asarray(male, bool), np.asarray(probability, float)
+    with _figure(path, (9, 4.8)) as figure:
+        curve, calibration = figure.subplots(1, 2)
+        for axes in (curve, calibration):
+            axes.plot([0, 1], [0, 1], color=GREY, linewidth=1)
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        if male.any() and not male.all():
+            order = np.argsort(-probability, kind="stable")
+            # Equal probabilities lie on one side of every threshold.
+            ends = np.append(np.diff(probability[order]) != 0, True)
+            found = np.cumsum(male[order])[ends] / male.sum()
+            mistaken = np.cumsum(~male[order])[ends] / (~male).sum()
+            curve.plot(np.append(0, mistaken), np.append(0, found), color=BLUE)
+            said = probability > 0.5
+            curve.plot(
+                said[~male].mean(),
+                said[male].mean(),
+                "o",
+                color=ORANGE,
+                label="probability above 0.5",
+            )
+            curve.legend(loc="lower right", frameon=False)
+        curve.set_xlabel("share of girls taken for boys")
+        curve.set_ylabel("share of boys found")
+        tenths = np.array_split(np.argsort(probability, kind="stable"), min(10, len(male)))
+        calibration.plot(
+            [probability[rows].mean() for rows in tenths],
+            [male[rows].mean() for rows in tenths],
+            "o-",
+            color=BLUE,
+        )
+        calibration.set_xlabel("predicted probability of a boy, mean of a tenth")
+        calibration.set_ylabel("share of boys in it")
+        right = ((probability > 0.5) == male).mean()
+        _head(curve, title, f"{right:.1%} of sexes right, n = {len(male)}")
+
+
 def losses(
     names: Sequence[str],
     groups: Sequence[str],

@@ -1,4 +1,4 @@
-"""From pixels to months: the one path that validation, evaluate and predict share."""
+"""From pixels to answers: the one path that validation, evaluate and predict share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +30,22 @@ from boneage_cli.threads import as_they_come, batched, in_turn, usable_threads, 
 _SENT = 8
 
 
+class Answers(NamedTuple):
+    """What models say of n radiographs.
+
+    Attributes:
+        months: Bone ages, float (n,); NaN where no model predicts age.
+        male_probability: That it is a boy's hand, float (n,); NaN where no model predicts sex.
+        scores: How unlike the radiographs of training each is, float (n,); see ``Likeness.score``.
+    """
+
+    months: np.ndarray
+    male_probability: np.ndarray
+    scores: np.ndarray
+
+
 class Predictor(Preparer):
-    """One or several trained models, loaded once; several are averaged.
+    """One or several trained models, loaded once; several that predict the same are averaged.
 
     Args:
         bundles: The models.
@@ -46,9 +61,6 @@ class Predictor(Preparer):
         precision: str = "auto",
         backend: str = "auto",
     ) -> None:
-        for bundle in bundles:
-            if "age" not in bundle.experiment.model.targets:
-                raise BoneageError(f"{bundle.path}: this model predicts sex, not bone age")
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         if (
@@ -100,6 +112,31 @@ class Predictor(Preparer):
         """One line: which models, and what network."""
         return "; ".join(map(_described, self.bundles))
 
+    @property
+    def predicts_age(self) -> bool:
+        """Whether there are months."""
+        return any("months" in bundle.outputs for bundle in self.bundles)
+
+    @property
+    def predicts_sex(self) -> bool:
+        """Whether there are probabilities of being a boy."""
+        return any("male_probability" in bundle.outputs for bundle in self.bundles)
+
+    def check_age(self, asked: str) -> None:
+        """Finds out whether a model predicts age.
+
+        Args:
+            asked: What asks for ages, for the message.
+
+        Raises:
+            BoneageError: None does.
+        """
+        if not self.predicts_age:
+            raise BoneageError(
+                f"{asked}: is about bone ages, and {self.bundles[0].path} predicts sex; choose "
+                "another --model"
+            )
+
     def predict(
         self,
         radiographs: Sequence[Radiograph],
@@ -120,9 +157,33 @@ class Predictor(Preparer):
             Months, float (n,).
 
         Raises:
-            BoneageError: The model needs sex and one is unknown.
+            BoneageError: The model needs sex and one is unknown, or predicts no age.
         """
         return self.answer(radiographs, male, tta=tta, batch_size=batch_size)[0]
+
+    def predict_sex(
+        self, radiographs: Sequence[Radiograph], *, tta: bool = False, batch_size: int = 32
+    ) -> np.ndarray:
+        """How likely each of some radiographs in memory is a boy's; none is refused.
+
+        Args:
+            radiographs: The radiographs.
+            tta: Whether to average over mirrored and slightly turned views.
+            batch_size: Images per pass of the network.
+
+        Returns:
+            Probabilities, float (n,).
+
+        Raises:
+            BoneageError: No model predicts sex.
+        """
+        if not self.predicts_sex:
+            raise BoneageError(
+                f"{self.bundles[0].path}: this model predicts no sex; train one with "
+                "model.targets = ['sex']"
+            )
+        sexes = [radiograph.male for radiograph in radiographs]
+        return self._of_radiographs(radiographs, sexes, tta, batch_size)[0].male_probability
 
     def answer(
         self,
@@ -144,24 +205,34 @@ class Predictor(Preparer):
             Months, float (n,), and for each radiograph a code of ``REASONS`` or None.
 
         Raises:
-            BoneageError: The model needs sex and one is unknown.
+            BoneageError: The model needs sex and one is unknown, or predicts no age.
         """
+        self.check_age("answer")
         sexes = [r.male if m is None else m for r, m in zip(radiographs, male, strict=True)]
+        answers, reasons = self._of_radiographs(radiographs, sexes, tta, batch_size)
+        return answers.months, reasons
+
+    def _of_radiographs(
+        self,
+        radiographs: Sequence[Radiograph],
+        sexes: Sequence[bool | None],
+        tta: bool,
+        batch_size: int,
+    ) -> tuple[Answers, list[str | None]]:
         if self.needs_sex and None in sexes:
             source = radiographs[sexes.index(None)].source
             raise BoneageError(f"{source}: {SEX_UNKNOWN}")
         for radiograph, male_or_none in zip(radiographs, sexes, strict=True):
             if self.never_saw(male_or_none):
                 raise BoneageError(f"{radiograph.source}: {self.of_one_sex}")
-        months: list[np.ndarray] = [np.empty(0)]
+        answers = []
         reasons: list[str | None] = []
         for start in range(0, len(radiographs), batch_size):
             batch = radiographs[start : start + batch_size]
             pixels, found = zip(*map(self.see, batch), strict=True)
-            ages, scores = self._answer(pixels, sexes[start : start + batch_size], tta)
-            months.append(ages)
-            reasons += [_reason(*pair) for pair in zip(found, scores, strict=True)]
-        return np.concatenate(months), reasons
+            answers.append(self._answer(pixels, sexes[start : start + batch_size], tta))
+            reasons += [_reason(*pair) for pair in zip(found, answers[-1].scores, strict=True)]
+        return _joined(answers), reasons
 
     def predict_files(
         self,
@@ -175,7 +246,7 @@ class Predictor(Preparer):
         processes: bool = False,
         slow_source: bool = False,
     ) -> Iterator[Prediction]:
-        """The bone age of radiographs on disk, in order, one by one as they are known.
+        """The bone age or sex of radiographs on disk, in order, one by one as they are known.
 
         Threads read and preprocess ahead of the network; what waits is bounded, so memory stays
         flat however many cases there are.
@@ -196,7 +267,7 @@ class Predictor(Preparer):
 
         Yields:
             A prediction for each case; one that cannot be read or is refused carries the error
-            instead of an age.
+            instead of an answer.
 
         Raises:
             BoneageError: No model has been calibrated for intervals, or there is no such level.
@@ -266,10 +337,14 @@ class Predictor(Preparer):
         """Finds out, before any radiograph is read, whether intervals can be given.
 
         Raises:
-            BoneageError: A model has not been calibrated, or there is no such level.
+            BoneageError: A model has not been calibrated, there is no such level, or no model
+                predicts age.
         """
         check_level(level)
+        self.check_age("--interval")
         for bundle in self.bundles:
+            if "months" not in bundle.outputs:
+                continue
             if bundle.calibration is not None:
                 bundle.calibration.check(level)
             else:
@@ -308,24 +383,21 @@ class Predictor(Preparer):
         *,
         tta: bool = False,
         batch_size: int = 32,
-    ) -> np.ndarray:
-        """The bone age of rendered radiographs, by models that all see the same views.
+    ) -> Answers:
+        """What models that all see the same views say of rendered radiographs.
 
         Args:
             views: Gives the views of some of the n radiographs, by their numbers.
             male: (n,), 1 for a boy, 0 for a girl; ignored by models without sex.
             tta: Whether to average over mirrored and slightly turned views.
             batch_size: Images per pass of the network.
-
-        Returns:
-            Months, float (n,).
         """
-        months = []
+        answers = []
         for start in range(0, len(male), batch_size):
             rows = np.arange(start, min(start + batch_size, len(male)))
             pixels = dict.fromkeys(self.renderers, views(rows))
-            months.append(self._forward(pixels, male[rows], tta)[0])
-        return np.concatenate(months) if months else np.empty(0)
+            answers.append(self._forward(pixels, male[rows], tta))
+        return _joined(answers)
 
     def features(
         self, views: Callable[[np.ndarray], Rendered], rows: np.ndarray, *, batch_size: int = 32
@@ -345,7 +417,7 @@ class Predictor(Preparer):
             pixels = views(rows[start : start + batch_size])
             # Whatever the sex, the features are the same.
             girls = np.zeros(len(next(iter(pixels.values()))), np.float32)
-            found.append(self._run(0, pixels, girls)[1])
+            found.append(self._run(0, pixels, girls)["features"])
         return np.concatenate(found)
 
     def _predict_batch(
@@ -358,10 +430,14 @@ class Predictor(Preparer):
             if item.pixels is None:
                 yield Prediction(item.case, None, None, item.error)
                 continue
-            age, score = map(float, next(answers))
+            age, probability, score = map(float, next(answers))
             sex = item.male if self.needs_sex else None
             reason = _reason(item.reason, score)
-            if not math.isfinite(age):
+            if not all(
+                math.isfinite(number)
+                for number, wanted in ((age, self.predicts_age), (probability, self.predicts_sex))
+                if wanted
+            ):
                 yield Prediction(item.case, None, sex, "the network gave no number")
             elif reason and not force:
                 refused = f"refused: {REASONS[reason]} ({reason})"
@@ -369,17 +445,16 @@ class Predictor(Preparer):
             else:
                 yield Prediction(
                     item.case,
-                    age,
+                    age if self.predicts_age else None,
                     sex,
                     stated=item.stated,
                     interval=self.interval(age, item.male, interval) if interval else None,
                     age=item.age,
                     reason=reason,
+                    male_probability=probability if self.predicts_sex else None,
                 )
 
-    def _answer(
-        self, pixels: Sequence[Pixels], male: Sequence[bool | None], tta: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _answer(self, pixels: Sequence[Pixels], male: Sequence[bool | None], tta: bool) -> Answers:
         stacked = {
             settings: {
                 name: np.stack([item[settings][name] for item in pixels]) for name in settings.names
@@ -388,32 +463,44 @@ class Predictor(Preparer):
         }
         return self._forward(stacked, np.array([bool(m) for m in male], np.float32), tta)
 
-    def _run(self, number: int, views: Rendered, male: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Months, (n,), and features, (n, F), by the model of this number."""
+    def _run(self, number: int, views: Rendered, male: np.ndarray) -> dict[str, np.ndarray]:
+        """The model of this number: its ``outputs``, (n,) each, and features, (n, F)."""
         bundle = self.bundles[number]
         inputs = [views[name][:, None] for name in self.view_settings[number].names]
-        return self.runners[number](*inputs, *([male] if bundle.needs_sex else []))
+        found = self.runners[number](*inputs, *([male] if bundle.needs_sex else []))
+        return dict(zip((*bundle.outputs, "features"), found, strict=True))
 
-    def _forward(
-        self, pixels: Pixels, male: np.ndarray, tta: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Months, and scores of likeness averaged over the models that have one, (n,) each."""
+    def _forward(self, pixels: Pixels, male: np.ndarray, tta: bool = False) -> Answers:
+        """Each answer is the mean over the models that give it, and over their views."""
         male = np.asarray(male, np.float32)
-        ages: list[np.ndarray] = []
+        # By output what each model says, (n,).
+        answers: dict[str, list[np.ndarray]] = {"months": [], "male_probability": []}
         scores: list[np.ndarray] = []
         for number, (bundle, settings) in enumerate(
             zip(self.bundles, self.view_settings, strict=True)
         ):
             looks = tta_views(bundle.experiment.augmentation) if tta else (AS_IT_IS,)
-            found = []
+            found: dict[str, list[np.ndarray]] = {name: [] for name in bundle.outputs}
             for look in looks:
                 views = {name: turned(array, look) for name, array in pixels[settings].items()}
-                months, features = self._run(number, views, male)
-                found.append(months.astype(np.float64))
+                given = self._run(number, views, male)
+                for name in bundle.outputs:
+                    found[name].append(given[name].astype(np.float64))
                 if bundle.likeness is not None and look == AS_IT_IS:
-                    scores.append(bundle.likeness.score(features))
-            ages.append(np.mean(found, axis=0))
-        return np.mean(ages, axis=0), np.mean(scores, axis=0) if scores else np.zeros(len(male))
+                    scores.append(bundle.likeness.score(given["features"]))
+            for name, of_views in found.items():
+                answers[name].append(np.mean(of_views, axis=0))
+        months, male_probability = (
+            np.mean(of_models, axis=0) if of_models else np.full(len(male), np.nan)
+            for of_models in answers.values()
+        )
+        likeness = np.mean(scores, axis=0) if scores else np.zeros(len(male))
+        return Answers(months, male_probability, likeness)
+
+
+def _joined(batches: Sequence[Answers]) -> Answers:
+    empty = (np.empty(0),) * len(Answers._fields)
+    return Answers(*map(np.concatenate, zip(empty, *batches, strict=True)))
 
 
 def _at_least(count: int, cases: Iterator[Case]) -> tuple[bool, Iterator[Case]]:
@@ -454,5 +541,7 @@ def _described(bundle: Bundle) -> str:
     name = f"the package's {SHIPPED_MODEL.name}" if own else str(bundle.path)
     models = [each.experiment.model for each in bundle.members] or [model]
     backbones = " and ".join(str(each.backbone) for each in models)
-    sex = "with" if model.gender else "without"
-    return f"{name} ({model.family}, {backbones}, {sex} sex)"
+    sex = "with sex" if model.gender else "without sex"
+    if "sex" in model.targets:
+        sex = "predicts " + " and ".join(model.targets)
+    return f"{name} ({model.family}, {backbones}, {sex})"

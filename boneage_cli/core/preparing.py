@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from boneage_cli.core.acceptance import reason_of_key_points
 from boneage_cli.core.bundle import Bundle
-from boneage_cli.core.cases import Case
+from boneage_cli.core.cases import Case, sex_letter
 from boneage_cli.core.landmarks import Located
 from boneage_cli.core.runtime import travels
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
@@ -118,7 +118,7 @@ class Preparer:
 
     def never_saw(self, male: bool | None) -> bool:
         """Whether a model was trained on the other sex alone."""
-        return male is not None and bool(self.trained_on - {"M" if male else "F"})
+        return male is not None and bool(self.trained_on - {sex_letter(male)})
 
     @property
     def of_one_sex(self) -> str:

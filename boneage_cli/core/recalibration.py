@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
-from boneage_cli.core.cases import Case
+from boneage_cli.core.cases import Case, sex_letter
 from boneage_cli.core.evaluation import look_like_years
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.metrics import Estimate, mean_interval
@@ -84,10 +84,12 @@ def recalibrate(
         raise BoneageError(f"{model}: has a correction already; start from the bundle without it")
     if output.exists() and any(map(output.samefile, bundles_at(model))):
         raise BoneageError(f"--output {output}: is the model itself; choose another name")
+    predictor = Predictor([bundle], device)
+    predictor.check_age("recalibrate")
     once = _once(cases)
     found = list(
         track(
-            Predictor([bundle], device).predict_files(once),
+            predictor.predict_files(once),
             description="predict",
             total=len(once),
         )
@@ -104,7 +106,7 @@ def recalibrate(
                 f"{case.path}: {case.known:g} months is no bone age (0 to {OLDEST:g}); mend it"
             )
         else:
-            rows.append(("M" if male else "F", prediction.months, case.known))
+            rows.append((sex_letter(male), prediction.months, case.known))
     table = pd.DataFrame(rows, columns=["sex", "predicted", "true"])
     ages = table["true"]
     if len(table) and look_like_years(ages.to_numpy(), table["predicted"].to_numpy()):

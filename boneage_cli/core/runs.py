@@ -12,7 +12,8 @@ A run folder holds::
     best.safetensors              the best epoch's model, as a bundle
     learning_curve.png
     validation/                   the bundle's figures on the validation split: metrics.json,
-                                  predictions.csv, scatter.png, bland_altman.png, coverage.csv
+                                  predictions.csv, scatter.png, bland_altman.png, coverage.csv; of
+                                  sexes sex_metrics.json, sex_predictions.csv, sex.png
 
 Where the settings have stages, each that came before has such a folder inside: ``stage-1`` and so
 on. The folder of a cross-validation holds a run folder per fold, ``fold-1`` and so on, and in
@@ -45,6 +46,10 @@ RESULT = "result.json"
 BUNDLE = "best.safetensors"
 CHECKPOINT = "last.ckpt"
 TEACHER = "teacher.csv"
+VALIDATION = "validation"
+# In both of these: what was said of each radiograph, ages and sexes.
+PREDICTIONS = "predictions.csv"
+SEX_PREDICTIONS = "sex_predictions.csv"
 OUT_OF_FOLD = "out-of-fold"
 STAGE = "stage-"
 FOLD = "fold-"
@@ -61,6 +66,8 @@ SUMMARY_COLUMNS = (
     "val_rmse",
     "test_mae",
     "test_rmse",
+    "val_sex_accuracy",
+    "test_sex_accuracy",
     "stopped_epoch",
     "best_epoch",
     "config_file",
@@ -121,7 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:
-    """Adds one run to ``summary.csv``: S1's columns, then one ``cfg.`` column per setting.
+    """Adds one run to ``summary.csv``: S1's columns and accuracies, then a ``cfg.`` per setting.
 
     A run that is already in the table, by its folder, is replaced. A table that cannot be read, or
     is none of runs, stays as it is, with a warning: the run itself is whole.
@@ -155,7 +162,7 @@ def add_test_figures(run: Path, figures: Mapping[str, float]) -> Path | None:
 
     Args:
         run: The run folder.
-        figures: ``test_mae`` and ``test_rmse``, months.
+        figures: Some of the ``test_`` columns.
 
     Returns:
         The table; None where it has no row of this run, or cannot be read or written.

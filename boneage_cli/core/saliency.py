@@ -28,7 +28,10 @@ _MAP_SIDE = 192
 
 
 def grad_cam(
-    network: Network | AverageNetwork, views: Mapping[str, Tensor], male: Tensor | None
+    network: Network | AverageNetwork,
+    views: Mapping[str, Tensor],
+    male: Tensor | None,
+    target: str = "age",
 ) -> dict[str, NDArray[np.float32]]:
     """What each place of each view adds to the predicted age, or takes from it.
 
@@ -38,18 +41,20 @@ def grad_cam(
     and flattened maps, which weigh places differently.
 
     Args:
-        network: Predicts age; in evaluation mode.
+        network: In evaluation mode.
         views: As ``Network.forward`` takes them.
         male: As ``Network.forward`` takes it.
+        target: ``age``, or ``sex`` for what each place adds to the logit of being a boy.
 
     Returns:
-        For each view the months of each cell of its feature maps, (B, h, w).
+        For each view the months, or parts of the logit, of each cell of its feature maps, (B, h,
+        w).
     """
     with torch.no_grad():
         encoded = network.encode(dict(views))
     with torch.enable_grad():
         maps = [features.detach().requires_grad_() for features in encoded]
-        gradients = torch.autograd.grad(network.decide(maps, male)["age"].sum(), maps)
+        gradients = torch.autograd.grad(network.decide(maps, male)[target].sum(), maps)
     return {
         view: (features.detach() * gradient).sum(1).float().cpu().numpy()
         for view, features, gradient in zip(network.views, maps, gradients, strict=True)

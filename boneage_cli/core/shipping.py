@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from boneage_cli.core.bundle import Bundle, averaged, load_bundle, save_bundle
 from boneage_cli.core.card import model_card
 from boneage_cli.core.config import load_experiment
-from boneage_cli.core.evaluation import Evaluation, evaluate
+from boneage_cli.core.evaluation import Evaluation
 from boneage_cli.core.hardware import cpu_has_bf16
 from boneage_cli.core.intervals import coverage, random_parts
 from boneage_cli.core.landmarks import landmark_graph
+from boneage_cli.core.measuring import measure
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.outcome import calibration_of, learn_likeness
 from boneage_cli.core.prediction import Predictor
@@ -102,7 +103,7 @@ def ship(
         if beside is None:
             likeness = learn_likeness(made, data, experiment)
             save_bundle(replace(load_bundle(made), likeness=likeness), made, half=True)
-        evaluation = evaluate(
+        evaluation = _ages(
             Predictor.load([made], precision="32"),
             data.validation_manifest,
             yardstick=float(data.train_manifest["boneage"].mean()),
@@ -137,7 +138,7 @@ def measure_mixed_precision(data: Path, path: Path = SHIPPED_MODEL) -> None:
         path: The model.
     """
     manifest = read_manifest(data, "validation")
-    evaluation = evaluate(Predictor.load([path], device="cpu", precision="32"), manifest)
+    evaluation = _ages(Predictor.load([path], device="cpu", precision="32"), manifest)
     bundle = load_bundle(path)
     metrics = {name: each for name, each in bundle.metrics.items() if name != MIXED_PRECISION}
     coarse = _moved_by_mixed_precision(path, evaluation, manifest)
@@ -146,13 +147,22 @@ def measure_mixed_precision(data: Path, path: Path = SHIPPED_MODEL) -> None:
         temporary.write_text(model_card(load_bundle(path), WEAKNESSES), encoding="utf-8")
 
 
+def _ages(
+    predictor: Predictor, manifest: pd.DataFrame, yardstick: float | None = None
+) -> Evaluation:
+    predictor.check_age("shipping")
+    found = measure(predictor, manifest, yardstick=yardstick).ages
+    assert found is not None
+    return found
+
+
 def _moved_by_mixed_precision(
     bundle: Path, evaluation: Evaluation, manifest: pd.DataFrame
 ) -> dict[str, Any]:
     """How far ages move, if that is little; empty if not, or where the CPU has no bf16."""
     if not cpu_has_bf16():
         return {}
-    coarse = evaluate(Predictor.load([bundle], device="cpu", precision="mixed"), manifest)
+    coarse = _ages(Predictor.load([bundle], device="cpu", precision="mixed"), manifest)
     moved = (coarse.predictions["predicted"] - evaluation.predictions["predicted"]).abs()
     figures = {"images": len(moved), "mean": float(moved.mean()), "max": float(moved.max())}
     little = figures["mean"] <= MEAN_MOVED and figures["max"] <= MOST_MOVED

@@ -152,6 +152,7 @@ def stress(
     Raises:
         BoneageError: No row has a known age, or no radiograph could be predicted as it is.
     """
+    predictor.check_age("--stress")
     labelled = labelled_rows(manifest)
     names = [UNPERTURBED.name, *(perturbation.name for perturbation in perturbations)]
     months = np.full((len(labelled), len(names)), np.nan)

@@ -7,6 +7,7 @@ all of them as ``table.csv`` and ``table.md``.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -20,8 +21,15 @@ import torch
 from boneage_cli.core.config import Experiment, load_experiment
 from boneage_cli.core.evaluation import read_prediction_table
 from boneage_cli.core.folds import cross_validate
-from boneage_cli.core.metrics import Estimate, figure, mean_interval
-from boneage_cli.core.runs import OUT_OF_FOLD, RESULT, read_json
+from boneage_cli.core.metrics import Estimate, figure, figure_name, mean_interval
+from boneage_cli.core.runs import (
+    OUT_OF_FOLD,
+    PREDICTIONS,
+    RESULT,
+    SEX_PREDICTIONS,
+    VALIDATION,
+    read_json,
+)
 from boneage_cli.core.training import Begin, Report, Resources, silent, train_into
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file, writing
@@ -30,11 +38,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-COLUMNS = (
-    *("rank", "run", "MAE, months (95 %)", "against the first (95 %)"),
-    *("weights", "training", "best epoch"),
-)
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ class Outcome:
         result: The figures of ``result.json``; None where there are none.
         error: Why there are none.
         difference: By how many months its absolute errors are larger than those of the sweep's
-            first experiment, paired by radiograph, with the interval of that; None of the first,
-            and where they were measured on different radiographs.
+            first experiment, paired by radiograph, with the interval of that; where only sexes are
+            predicted, by what share more of them are wrong; None of the first, and where they were
+            measured on different radiographs.
     """
 
     combination: Combination
@@ -206,21 +210,26 @@ def sweep(
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes in order: MAE, then errors in sex where no age is predicted, then failures."""
+    """The outcomes in order: MAE, then right sexes where no age is predicted, then failures."""
 
     def place(outcome: Outcome) -> tuple[int, float]:
         if outcome.result is None:
             return 2, 0
         if outcome.result["validation_mae"] is None:
-            return 1, outcome.result["validation_sex_error"]
+            return 1, -outcome.result["validation_sex_accuracy"]["value"]
         return 0, outcome.result["validation_mae"]["value"]
 
     return sorted(outcomes, key=place)
 
 
 def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """The ranked outcomes as texts of ``COLUMNS``."""
-    return [(str(rank), outcome.name, *_cells(outcome)) for rank, outcome in enumerate(outcomes, 1)]
+    """The ranked outcomes as texts, a row of headings first."""
+    trained = [outcome.result for outcome in outcomes if outcome.result is not None]
+    # Where none was trained, ages are what was to be.
+    judged = figure_name(trained or [{"validation_mae": math.nan}])
+    heads = ("rank", "run", judged, "against the first (95 %)", "weights", "training", "best epoch")
+    rows = [(str(rank), outcome.name, *_cells(outcome)) for rank, outcome in enumerate(outcomes, 1)]
+    return [heads, *rows]
 
 
 def _keep_other_tables(folder: Path, names: set[str]) -> None:
@@ -239,27 +248,39 @@ def _keep_other_tables(folder: Path, names: set[str]) -> None:
 def _difference(run: Path, first: Path) -> Estimate | None:
     if run == first:
         return None
-    errors = []
-    for folder in (run, first):
-        tables = [folder / kind / "predictions.csv" for kind in (OUT_OF_FOLD, "validation")]
-        table = next((path for path in tables if path.exists()), None)
-        if table is None:
-            return None
-        errors.append(read_prediction_table(table).set_index("image_id")["absolute_error"])
-    own, other = errors
-    if set(own.index) != set(other.index):
+    own, other = map(_errors, (run, first))
+    if own is None or other is None or own.name != other.name or set(own.index) != set(other.index):
         return None
     return mean_interval((own - other.reindex(own.index)).to_numpy())
+
+
+def _errors(run: Path) -> pd.Series | None:
+    """Each radiograph's error in months, or in a sex (0 or 1) where no age is predicted."""
+    for kind in (OUT_OF_FOLD, VALIDATION):
+        for name in (PREDICTIONS, SEX_PREDICTIONS):
+            if not (run / kind / name).exists():
+                continue
+            table = read_prediction_table(run / kind / name).set_index("image_id")
+            if name == PREDICTIONS:
+                return table["absolute_error"]
+            return (table["predicted_sex"] != table["sex"]).astype(float).rename(name)
+    return None
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:
     if outcome.result is None:
         return "failed", "", "", "", ""
     result, apart = outcome.result, outcome.difference
+    against = ""
+    if apart is not None:
+        # Of sexes in percentage points.
+        unit = 1 if result["validation_mae"] else 100
+        ends = (f"{unit * end:+.2f}" for end in (apart.value, apart.low, apart.high))
+        against = "{} ({} to {})".format(*ends) + ("" if unit == 1 else " points")
     best = f"{result['best_epoch']} of {result['epochs']}" if result["best_epoch"] else ""
     return (
         figure(result),
-        f"{apart.value:+.2f} ({apart.low:+.2f} to {apart.high:+.2f})" if apart else "",
+        against,
         f"{result['parameters']:,}",
         f"{result['seconds']:.0f} s",
         best,
@@ -272,6 +293,7 @@ def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
     for rank, outcome in enumerate(order, 1):
         result = outcome.result or {}
         mae = result.get("validation_mae") or {}
+        accuracy = result.get("validation_sex_accuracy") or {}
         rows.append(
             {
                 "rank": rank,
@@ -280,6 +302,9 @@ def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
                 "validation_mae": mae.get("value"),
                 "mae_low": mae.get("low"),
                 "mae_high": mae.get("high"),
+                "validation_sex_accuracy": accuracy.get("value"),
+                "sex_accuracy_low": accuracy.get("low"),
+                "sex_accuracy_high": accuracy.get("high"),
                 **{
                     f"against_first{end}": getattr(outcome.difference, name, None)
                     for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
@@ -287,8 +312,8 @@ def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
                 **{
                     key: result.get(key)
                     for key in (
-                        "validation_sex_error",
                         "yardstick_mae",
+                        "yardstick_sex_accuracy",
                         "parameters",
                         "seconds",
                         "best_epoch",
@@ -304,7 +329,8 @@ def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
         )
     with whole_file(folder / "table.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *table_rows(order)]
+    heads, *texts = table_rows(order)
+    lines = [heads, ("---",) * len(heads), *texts]
     with whole_file(folder / "table.md") as temporary:
         text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         temporary.write_text(text, encoding="utf-8")

@@ -39,7 +39,7 @@ def teach(datamodule: BoneAgeData, bundle: Path, share: float, kept: Path, devic
 
         def months_of(part: np.ndarray) -> np.ndarray:
             sexes = shown.male[part].numpy()
-            return predictor.predict_pixels(lambda rows: shown.pixels(part[rows]), sexes)
+            return predictor.predict_pixels(lambda rows: shown.pixels(part[rows]), sexes).months
 
         found = track(
             map(months_of, parts), description="ask the teacher", total=len(parts), unit="batch"

@@ -26,6 +26,7 @@ class LabelledSplit:
         chosen_of: How many rows with a known age a sample was chosen of; None without one.
         mean_training_age: Mean known age of the data set's train split in months; None where it
             has none.
+        boys_in_training: The share of boys among those of known sex there; None where it has none.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class LabelledSplit:
     label_version: str | None
     chosen_of: int | None
     mean_training_age: float | None
+    boys_in_training: float | None
 
     @property
     def title(self) -> str:
@@ -70,9 +72,12 @@ def labelled_split(
         if sample > len(labelled):
             raise BoneageError(f"--sample {sample}: the split has {len(labelled)} with a known age")
         manifest = choose(labelled, sample, seed=0)
-    mean = None
+    mean = boys = None
     if (folder / "train.csv").is_file():
-        mean = float(read_manifest(folder, "train")["boneage"].mean())
+        train = read_manifest(folder, "train")
+        mean = float(train["boneage"].mean())
+        males = train["male"].dropna()
+        boys = float(males.mean()) if len(males) else None
     return LabelledSplit(
         folder=folder,
         split=split,
@@ -80,6 +85,7 @@ def labelled_split(
         label_version=version,
         chosen_of=None if sample is None else len(labelled),
         mean_training_age=mean,
+        boys_in_training=boys,
     )
 
 

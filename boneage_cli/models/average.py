@@ -1,4 +1,4 @@
-"""Several networks as one, whose age is the mean of theirs."""
+"""Several networks as one, whose answer is the mean of theirs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from boneage_cli.models.network import Network
 
 
 class AverageNetwork(nn.Module):
-    """Networks that see the same views, run one after the other; each age is the mean of theirs.
+    """Networks that see the same views, run one after the other; each answer is their mean.
 
     What unlike networks get wrong differs in part, and averages out.
 
     Args:
-        networks: Those networks, all of which predict age; their last feature maps are of one
+        networks: Those networks, all of which predict the same; their last feature maps are of one
             size.
 
     Attributes:
@@ -47,7 +47,8 @@ class AverageNetwork(nn.Module):
             male: 1 for boys, 0 for girls, (B,); None only where no network takes the sex.
 
         Returns:
-            ``age``: months, (B,).
+            ``age``: months, (B,); ``sex``: logit of the mean probability of being a boy, (B,); each
+            where the networks predict it.
         """
         return self.decide(self.encode(views), male)
 
@@ -81,11 +82,19 @@ class AverageNetwork(nn.Module):
             torch.split(of_view, self.channels[view], 1)
             for view, of_view in zip(self.views, maps, strict=True)
         ]
-        ages = [
-            cast(Network, network).decide(own, male)["age"].float()
+        outputs = [
+            cast(Network, network).decide(own, male)
             for network, *own in zip(self.networks, *parts, strict=True)
         ]
-        return {"age": torch.stack(ages).mean(0)}
+        answer: dict[str, Tensor] = {}
+        if "age" in outputs[0]:
+            answer["age"] = torch.stack([each["age"].float() for each in outputs]).mean(0)
+        if "sex" in outputs[0]:
+            boys = torch.stack([each["sex"].float().sigmoid() for each in outputs]).mean(0)
+            boys = boys.clamp(1e-7, 1 - 1e-7)
+            # Not by torch.logit, which OpenVINO does not convert.
+            answer["sex"] = (boys / (1 - boys)).log()
+        return answer
 
 
 def weights_of_all(networks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

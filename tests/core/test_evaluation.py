@@ -11,11 +11,11 @@ import pytest
 from boneage_cli.core.cases import manifest_cases
 from boneage_cli.core.evaluation import (
     PREDICTION_COLUMNS,
-    evaluate,
     evaluate_predictions,
     labelled_rows,
     write_evaluation,
 )
+from boneage_cli.core.measuring import measure
 from boneage_cli.core.metrics import (
     bias_interval,
     compute_metrics,
@@ -183,8 +183,8 @@ def test_a_manifest_without_labels_is_refused_and_one_with_some_counts_the_rest(
     predictor = Predictor.load([demo_bundle], device="cpu")
     table = read_manifest(demo_data, "test")
     table.loc[table.index[:3], "boneage"] = np.nan
-    found = evaluate(predictor, table)
+    found = measure(predictor, table).ages
     assert (found.unlabelled, found.overall.images) == (3, len(table) - 3)
     table["boneage"] = np.nan
     with pytest.raises(BoneageError, match=r"no radiograph here has a known bone age.*--split"):
-        evaluate(predictor, table)
+        measure(predictor, table)

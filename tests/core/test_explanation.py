@@ -199,11 +199,15 @@ def test_every_kind_of_network_can_be_explained(
 def test_a_picture_shows_the_radiograph_below_a_line_with_age_and_sex(hand: DrawnHand):
     radiograph = Radiograph(np.full((300, 200), 90, np.uint8))
     blind = explainer(looking_at("global", "hand", MIDDLE, MIDDLE, months=0))
-    boy, girl, neither = (blind.draw(radiograph, 126.5, male) for male in (True, False, None))
+    boy, girl, neither = (
+        blind.draw(radiograph, "10 years 6 months", male) for male in (True, False, None)
+    )
     line = len(boy) - HEIGHT
     assert (boy[line:] == overlay(radiograph)).all()
     assert len({picture[:line].tobytes() for picture in (boy, girl, neither)}) == 3
-    narrow = blind.draw(Radiograph(np.full((300, 60), 90, np.uint8)), 126.5, True)
+    narrow = blind.draw(
+        Radiograph(np.full((300, 60), 90, np.uint8)), "10 years 6 months (126.5 months)", True
+    )
     assert narrow.shape == (line + HEIGHT, 102, 3)
     assert narrow[:line, :-4].any()
     assert not narrow[:line, -4:].any()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage_cli.core.evaluation import evaluate
+from boneage_cli.core.measuring import measure
 from boneage_cli.core.metrics import mean_interval
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.stress import Stress, StressRow, stress, write_stress
@@ -96,9 +96,9 @@ def test_radiographs_as_they_are_get_the_months_of_evaluate(predictor, manifest)
     # These were squashed to half of their width; another aspect gives other months.
     squashed = manifest.assign(width=512, height=320)
     months = stress(predictor, squashed, perturbations=[]).predictions["unperturbed"]
-    evaluated = evaluate(predictor, squashed).predictions["predicted"]
+    evaluated = measure(predictor, squashed).ages.predictions["predicted"]
     np.testing.assert_allclose(months, evaluated, atol=1e-3)
-    plain = evaluate(predictor, manifest).predictions["predicted"]
+    plain = measure(predictor, manifest).ages.predictions["predicted"]
     assert (plain - evaluated).abs().max() > 0.01
 
 

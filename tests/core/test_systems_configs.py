@@ -22,7 +22,6 @@ from boneage_cli.core.training import train
 from boneage_cli.core.views import ViewRenderer, view_settings
 from boneage_cli.datasets.drawings import fetch_demo
 from boneage_cli.datasets.manifest import read_manifest
-from boneage_cli.errors import BoneageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -146,6 +145,13 @@ def test_the_model_of_sex_trains_and_its_bundle_reloads_to_the_same_figures(
     assert "val_mae" not in epoch
 
 
-def test_a_model_of_sex_is_not_asked_for_months(sex_run: Run) -> None:
-    with pytest.raises(BoneageError, match=r"best\.safetensors: this model predicts sex"):
-        Predictor.load([sex_run.bundle])
+def test_the_model_of_sex_gives_the_probabilities_that_it_was_measured_by(
+    sex_run: Run, few_drawings: Path
+) -> None:
+    measured = pd.read_csv(sex_run.folder / "validation" / "sex_predictions.csv")
+    manifest = read_manifest(few_drawings, "validation")
+    predictor = Predictor.load([sex_run.bundle], precision="32")
+    found = predictor.predict_files([Case(path) for path in manifest["path"]], batch_size=4)
+    assert [each.male_probability for each in found] == pytest.approx(
+        measured["male_probability"].tolist(), abs=1e-3
+    )

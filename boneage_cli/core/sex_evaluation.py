@@ -1,0 +1,210 @@
+"""A model's sexes of radiographs whose sexes are known: all of them, by sex and by age."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.core.cases import sex_letter
+from boneage_cli.core.evaluation import age_groups, none_predicted
+from boneage_cli.core.metrics import INTERVAL, Estimate, mean_interval
+from boneage_cli.core.output import DECIMALS
+from boneage_cli.core.runs import SEX_PREDICTIONS, write_json
+from boneage_cli.files import whole_file, writing
+
+SEX_COLUMNS = ("image_id", "sex", "predicted_sex", "male_probability", "boneage", "error")
+
+
+@dataclass(frozen=True)
+class SexMetrics:
+    """How well the sexes of one group of radiographs were told.
+
+    Attributes:
+        images: How many radiographs were compared.
+        accuracy: Share of sexes that are right, 0 to 1.
+        auc: Area under the receiver operating characteristic: how often a boy has a larger
+            probability of being one than a girl; None where there are boys or girls alone.
+        brier: Mean square of probability − truth: 0 is perfect, 0.25 is what 0.5 for all has.
+    """
+
+    images: int
+    accuracy: Estimate
+    auc: float | None
+    brier: float
+
+
+@dataclass(frozen=True)
+class SexEvaluation:
+    """What a model did on radiographs of known sex.
+
+    Attributes:
+        predictions: One row per radiograph, ``SEX_COLUMNS``; sexes as M or F, bone age in months
+            where it is known, ``predicted_sex`` empty and ``error`` filled where one failed.
+        overall: The figures over all radiographs.
+        by_sex: The same for ``girls`` and ``boys``, where there are any.
+        by_age: The same for each band of ``AGE_BANDS`` that holds any.
+        yardstick: The accuracy of saying the training's more frequent sex of everyone.
+        unlabelled: Radiographs without a known sex, which were left out.
+        refused: How many ``predict`` would refuse, by reason; they are in the figures all the same.
+            None where that was not looked at.
+        about: Whatever names the model and the data.
+    """
+
+    predictions: pd.DataFrame
+    overall: SexMetrics
+    by_sex: dict[str, SexMetrics]
+    by_age: dict[str, SexMetrics]
+    yardstick: float
+    unlabelled: int = 0
+    refused: dict[str, int] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Share of sexes that are right over all radiographs."""
+        return self.overall.accuracy
+
+    @property
+    def failed(self) -> int:
+        """Radiographs that could not be predicted, and are in none of the figures."""
+        return int(self.predictions["predicted_sex"].isna().sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as sex_metrics.json holds them: ``about`` first."""
+        return {
+            **self.about,
+            **asdict(self.overall),
+            "failed": self.failed,
+            "unlabelled": self.unlabelled,
+            "refused": self.refused,
+            "yardstick": self.yardstick,
+            "by_sex": {name: asdict(metrics) for name, metrics in self.by_sex.items()},
+            "by_age": {name: asdict(metrics) for name, metrics in self.by_age.items()},
+            "interval": INTERVAL,
+        }
+
+
+def compute_sex_metrics(male: np.ndarray, probability: np.ndarray) -> SexMetrics:
+    """The figures of predicted sexes.
+
+    Args:
+        male: Whether each child is a boy, (n,), n at least 1.
+        probability: Of being a boy, (n,).
+    """
+    return SexMetrics(
+        images=len(male),
+        accuracy=mean_interval((probability > 0.5) == male),
+        auc=_area_under_curve(male, probability),
+        brier=float(np.square(probability - male).mean()),
+    )
+
+
+def evaluate_sexes(
+    manifest: pd.DataFrame,
+    male_probability: np.ndarray,
+    *,
+    errors: Sequence[str | None] | None = None,
+    boys_in_training: float | None = None,
+    unlabelled: int = 0,
+    refused: Mapping[str, int] | None = None,
+    about: dict[str, Any] | None = None,
+) -> SexEvaluation:
+    """Compares predicted with known sexes.
+
+    Args:
+        manifest: n rows with id, male (known) and boneage (months).
+        male_probability: Of being a boy, (n,); NaN where a radiograph failed.
+        errors: Why radiographs failed, n of them, None where they did not.
+        boys_in_training: The share of boys among the training radiographs; None for that of the
+            rows.
+        unlabelled: As in ``SexEvaluation``.
+        refused: As in ``SexEvaluation``.
+        about: As in ``SexEvaluation``.
+
+    Raises:
+        BoneageError: Not one sex was predicted.
+    """
+    probability = np.asarray(male_probability, float)
+    known = manifest["male"].to_numpy(bool)
+    predictions = pd.DataFrame(
+        {
+            "image_id": manifest["id"].to_numpy(),
+            "sex": list(map(sex_letter, known)),
+            "predicted_sex": [
+                None if np.isnan(each) else sex_letter(each > 0.5) for each in probability
+            ],
+            "male_probability": probability,
+            "boneage": manifest["boneage"].to_numpy(float),
+            "error": [None] * len(known) if errors is None else list(errors),
+        },
+        columns=SEX_COLUMNS,
+    )
+    done = np.isfinite(probability)
+    if not done.any():
+        raise none_predicted(predictions)
+    male, found, ages = known[done], probability[done], predictions["boneage"].to_numpy()[done]
+    boys = male.mean() if boys_in_training is None else boys_in_training
+
+    def grouped(groups: Iterable[tuple[str, np.ndarray]]) -> dict[str, SexMetrics]:
+        return {
+            name: compute_sex_metrics(male[rows], found[rows])
+            for name, rows in groups
+            if rows.any()
+        }
+
+    return SexEvaluation(
+        predictions=predictions,
+        overall=compute_sex_metrics(male, found),
+        by_sex=grouped((("girls", ~male), ("boys", male))),
+        by_age=grouped(age_groups(ages)),
+        yardstick=float((male == (boys > 0.5)).mean()),
+        unlabelled=unlabelled,
+        refused=None if refused is None else dict(refused),
+        about=dict(about or {}),
+    )
+
+
+def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "") -> list[Path]:
+    """Writes sex_metrics.json, sex_predictions.csv and sex.png.
+
+    Args:
+        evaluation: What to write.
+        folder: Where; it is made where it is missing.
+        title: What the plot is headed with.
+
+    Returns:
+        The three files.
+
+    Raises:
+        BoneageError: The folder cannot be written.
+    """
+    # The plot needs matplotlib, which a caller that only wants figures need not load.
+    from boneage_cli.core.plots import sexes
+
+    done = evaluation.predictions[evaluation.predictions["predicted_sex"].notna()]
+    files = [folder / name for name in ("sex_metrics.json", SEX_PREDICTIONS, "sex.png")]
+    with writing(folder):
+        write_json(evaluation.to_dict(), files[0])
+        with whole_file(files[1]) as temporary:
+            evaluation.predictions.round(DECIMALS).to_csv(temporary, index=False)
+        sexes(
+            (done["sex"] == "M").to_numpy(bool),
+            done["male_probability"].to_numpy(float),
+            files[2],
+            title,
+        )
+    return files
+
+
+def _area_under_curve(male: np.ndarray, probability: np.ndarray) -> float | None:
+    """By ranks, after Hanley & McNeil, Radiology 1982;143:29–36; ties count a half."""
+    boys, girls = int(male.sum()), int((~male).sum())
+    if not boys or not girls:
+        return None
+    ranks = pd.Series(probability).rank().to_numpy()
+    return float((ranks[male].sum() - boys * (boys + 1) / 2) / (boys * girls))
