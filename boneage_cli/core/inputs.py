@@ -32,10 +32,10 @@ from boneage_cli.datasets.dialects import (
     columns_of,
     whole_id,
 )
+from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import is_below
-from boneage_cli.imaging.containers import is_dicom
 
 STANDARD_INPUT = "-"
 TABLE_SUFFIXES = (".csv", ".tsv")
@@ -52,8 +52,6 @@ _OWN_HEADINGS = {
 # Which months or years the child's age is told in, by the columns that do.
 _AGES = {"age_months": 1, "age_years": MONTHS_PER_YEAR}
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-# Pictures that nobody here reads; a folder's are told of.
-_OTHER_PICTURES = (".bmp", ".gif", ".jp2", ".j2k", ".jpf", ".heic", ".heif", ".avif", ".jxl")
 
 
 def cases(
@@ -100,7 +98,7 @@ def count_cases(inputs: Sequence[str]) -> int | None:
         if kind == "stdin":
             return None
         if kind == "folder":
-            total += sum(1 for _ in _folder_files(text))
+            total += sum(1 for _ in radiographs_below(text))
         elif kind == "list":
             total += sum(1 for _ in _list_entries(text))
         elif kind == "table":
@@ -229,7 +227,7 @@ def _read(text: str, kind: Kind, male: bool | None, tell: bool) -> Iterator[Case
     if kind == "image":
         yield Case(path=text, male=male)
     elif kind == "folder":
-        for path, error in _folder_files(text, tell):
+        for path, error in radiographs_below(text, tell=tell):
             yield Case(path=path, male=male, error=error)
     elif kind == "table":
         yield from _table_cases(text, male)
@@ -237,56 +235,6 @@ def _read(text: str, kind: Kind, male: bool | None, tell: bool) -> Iterator[Case
         folders = [None] if kind == "stdin" else [None, Path(text).parent]
         for entry in _list_entries(text):
             yield Case(path=_locate(entry, folders) or entry, male=male)
-
-
-def _folder_files(folder: str, tell: bool = False) -> Iterator[tuple[str, str | None]]:
-    """Yields the radiographs of a folder, and at last what in it cannot be opened and why.
-
-    Args:
-        folder: The folder.
-        tell: Whether to warn of pictures that are left out.
-    """
-    closed: list[OSError] = []
-    others: list[str] = []
-    # Links to folders are followed, each folder once, so that a link to a parent ends.
-    seen = {Path(folder).resolve()}
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=closed.append):
-        inner = []
-        for name in sorted(folders):
-            real = Path(root, name).resolve()
-            if not name.startswith(".") and real not in seen:
-                seen.add(real)
-                inner.append(name)
-        folders[:] = inner
-        for name in sorted(files):
-            path = Path(root, name)
-            if name.startswith("."):
-                continue
-            if _is_radiograph(path):
-                yield str(path), None
-            elif path.suffix.lower() in _OTHER_PICTURES:
-                others.append(str(path))
-    for error in closed:
-        yield str(error.filename), f"cannot be read ({error.strerror}); check its permissions"
-    if others and tell:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        warnings.warn(
-            f"{folder}: left out {others[0]}{more}, of a kind that is not read; save as PNG",
-            BoneageWarning,
-            stacklevel=2,
-        )
-
-
-def _is_radiograph(path: Path) -> bool:
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    with suppress(OSError):
-        if path.exists():
-            return is_dicom(path)
-    # What cannot be opened fails by itself if it is named as archives name DICOM files: IM000001,
-    # or by their UID, which ends in a number.
-    suffix = path.suffix.lower()
-    return suffix in ("", ".ima") or suffix[1:].isdigit()
 
 
 def _may_be_dicom(path: Path) -> bool:

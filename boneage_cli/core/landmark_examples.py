@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.datasets.demo import OLDEST, draw_hand
-from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, read_manifest
+from boneage_cli.datasets.dialects import image_stem
+from boneage_cli.datasets.folders import radiographs_below
+from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
 from boneage_cli.imaging.radiograph import Radiograph
@@ -85,9 +87,8 @@ def read_examples(
         paths = {str(name): Path(path) for name, path in manifest["path"].items()}
         sizes = manifest if {"width", "height"} <= set(manifest.columns) else None
     else:
-        folder = images or Path()
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        paths = {file.stem: file for file in files}
+        found = radiographs_below(images or Path())
+        paths = {image_stem(path): Path(path) for path, error in found if error is None}
         sizes = None
     if native_size is not None:
         sizes = _read_table(native_size, ("width", "height")).set_index("id")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import numpy as np
 
 from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.datasets.dialects import image_stem
+from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import is_below, whole_file
 from boneage_cli.imaging.clahe import apply_clahe
-from boneage_cli.imaging.containers import is_dicom
 from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.reading import ReadError, read_radiograph
 from boneage_cli.progress import track
@@ -45,7 +45,7 @@ class ClaheCopies:
         folder: Where the copies are.
         made: Copies made now.
         kept: Copies that were there, of the same files with the same settings.
-        errors: One line for each radiograph that could not be read; it has no copy.
+        errors: One line for each radiograph or folder that could not be read; it has no copy.
     """
 
     folder: Path
@@ -114,11 +114,16 @@ def clahe_files(
     """
     targets: list[str] = []
     files: list[Path] = []
+    closed: list[str] = []
     for item in inputs:
         if item.is_dir():
-            found = [path for path in _images_below(item) if not is_below(path, folder)]
-            targets += [_beside(path).relative_to(item).as_posix() for path in found]
-            files += found
+            for name, error in radiographs_below(item, tell=True):
+                path = Path(name)
+                if error is not None:
+                    closed.append(f"{path}: {error}")
+                elif not is_below(path, folder):
+                    targets.append(_beside(path).relative_to(item).as_posix())
+                    files.append(path)
         elif item.exists() and is_below(item, folder):
             raise BoneageError(f"{item}: lies in {folder}, where its copy goes; choose another")
         elif item.exists():
@@ -126,32 +131,16 @@ def clahe_files(
             files.append(item)
         else:
             raise BoneageError(f"{item}: no such file or folder; check --input")
-    if not files:
+    if not files and not closed:
         names = ", ".join(map(str, inputs))
         raise BoneageError(f"{names}: no radiographs below ({', '.join(IMAGE_SUFFIXES)})")
-    return _copy(_pair(targets, files), folder, clip_limit, tiles, workers)
-
-
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if not path.name.startswith(".")
-        if path.suffix.lower() in IMAGE_SUFFIXES or _is_dicom_file(path)
-    )
+    copies = _copy(_pair(targets, files), folder, clip_limit, tiles, workers)
+    return replace(copies, errors=(*copies.errors, *closed))
 
 
 def _beside(path: Path) -> Path:
     """A radiograph's path as that of a PNG file; DICOM files may be called by a UID."""
     return path.with_name(f"{image_stem(str(path))}.png")
-
-
-def _is_dicom_file(path: Path) -> bool:
-    """Whether it is one by its content: archives call them by numbers."""
-    try:
-        return is_dicom(path)
-    except OSError:
-        return False
 
 
 def _pair(targets: Iterable[str], sources: Iterable[Path]) -> dict[str, Path]:

@@ -207,3 +207,17 @@ def test_dicom_files_without_a_suffix_are_copied(folder):
     run("--input", "archive", "--output", "copies", "--tiles", "4")
     names = sorted(path.name for path in Path("copies").glob("*.png"))
     assert names == ["1.2.840.1.png", "1.2.840.2.png"]
+
+
+def test_what_cannot_be_copied_is_told_of_as_predict_does(folder):
+    Path("archive/inner").mkdir(parents=True)
+    Path("archive/inner/hand.webp").write_bytes((folder / "test" / "g.webp").read_bytes())
+    Path("archive/inner/IM000001").symlink_to("gone")
+    # A link to a parent ends all the same.
+    Path("archive/inner/again").symlink_to(Path("archive").absolute())
+    Path("archive/photograph.bmp").write_bytes(b"BM")
+    result = run("--input", "archive", "--output", "copies", "--tiles", "4", status=1)
+    assert "IM000001" in result.stderr
+    assert "left out archive/photograph.bmp" in result.stderr
+    assert "1 made, 0 already there, 1 failed" in result.stdout
+    assert [path.name for path in Path("copies").rglob("*.png")] == ["hand.png"]
