@@ -224,6 +224,8 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
     }
     if evaluation.overall.correlation is not None:
         lines["Pearson r"] = f"{evaluation.overall.correlation:.4f}"
+    if evaluation.overall.r_squared is not None:
+        lines["R²"] = f"{evaluation.overall.r_squared:.4f}"
     _print_lines(lines | _left_out(evaluation, "age"))
 
 

@@ -194,7 +194,8 @@ def predict(
     DIR/<name>.png, <name>-2.png where two have one name: heat where the models
     take the age from (Grad-CAM; what adds to it and what takes from it alike),
     the regions that they cut out, the key points of the hand, the age and sex.
-    Of models that predict sex alone it is heat of the sex.
+    Of models that predict sex alone it is heat of the sex; of those with a gate
+    between image and sex (sex_fusion) the picture says how far it is open.
     The heat of several models is averaged. DIR/README.txt tells how to read it.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2

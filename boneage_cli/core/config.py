@@ -274,6 +274,12 @@ class TrainingSettings(Section):
     precision: Literal["auto", "32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 or fp16 on a GPU, bf16 on CPUs that have it, 32 elsewhere"
     )
+    keep_every: int = Field(
+        0, ge=0, description="keep the model of every so many epochs beside the best; 0 for none"
+    )
+    log_every: int = Field(
+        0, ge=0, description="batches between rows of batches.csv; 0 for no such file"
+    )
     deterministic: bool = Field(False, description="refuse operations that are not repeatable")
     compile: bool = Field(False, description="torch.compile the network")
     seed: int = Field(42, ge=0, description="of weights, order, augmentation and folds")

@@ -41,7 +41,8 @@ Heat, from clear to red: how much a place adds to the age or takes from it (Grad
 is most in this radiograph; of models that predict sex alone, the same of the sex. Outlines: what
 the model cuts out, with its upper side thicker; green is the carpal region, yellow the metacarpal
 one, blue the registered hand. Crosses: the key points that the outlines follow from. Above: the
-age, and the sex where the model takes it; or the predicted sex.
+age, and the sex where the model takes it; or the predicted sex. "63% image": in a model with a gate
+between image and sex so much of what it decides on is the image's, on average over its features.
 
 Heat tells where a network looks, not whether it is right. A research tool, not a medical device.
 """
@@ -64,11 +65,14 @@ class Explanation:
         outlines: The name and corners of each view that is cut from the registered hand, (4, 2)
             fractions of the radiograph's width and height, from what becomes its top left corner.
         landmarks: The key points that those follow from; None where there are none.
+        image_share: How much of the features that are decided on comes from the image, 0 to 1, and
+            not from the sex; None where no model has a gate between the two.
     """
 
     heat: HeatMap
     outlines: tuple[tuple[str, Points], ...]
     landmarks: Landmarks | None
+    image_share: float | None = None
 
 
 class Explainer:
@@ -110,7 +114,7 @@ class Explainer:
             for settings, renderer in renderers.items()
         }
         device = self.predictor.device
-        heats = []
+        heats, gates = [], []
         for bundle, network, settings in self.models:
             views, frames = seen[settings]
             pixels = {
@@ -120,6 +124,11 @@ class Explainer:
             sex = torch.tensor([float(bool(male))], device=device)
             told = sex if bundle.experiment.model.gender else None
             cams = grad_cam(network, pixels, told, self.target)
+            if "gated" in bundle.experiment.model.sex_fusion and told is not None:
+                with torch.no_grad():
+                    gate = network(pixels, told).get("gate")
+                if gate is not None:
+                    gates.append(float(gate.mean()))
             parts = [
                 onto_radiograph(
                     np.abs(cam[0]) * _cells_per_radiograph(cam.shape[1:], frames[name]),
@@ -137,7 +146,8 @@ class Explainer:
             if renderers[settings].is_registered(name)
         )
         landmarks = located.landmarks if located else None
-        return Explanation(scaled(np.mean(heats, axis=0)), outlines, landmarks)
+        share = float(np.mean(gates)) if gates else None
+        return Explanation(scaled(np.mean(heats, axis=0)), outlines, landmarks, share)
 
     def draw(self, radiograph: Radiograph, answer: str, male: bool | None = None) -> np.ndarray:
         """A picture of where the age or sex of a radiograph comes from.
@@ -156,6 +166,8 @@ class Explainer:
             radiograph, heat=found.heat, outlines=found.outlines, landmarks=found.landmarks
         )
         title = answer if male is None else f"{answer}, {sex_letter(male)}"
+        if found.image_share is not None:
+            title += f", {found.image_share:.0%} image"
         return np.concatenate([_title(title, picture.shape[1]), picture])
 
 

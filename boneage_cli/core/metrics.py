@@ -58,6 +58,8 @@ class Metrics:
         bias: Mean of predicted − known age: above zero the model takes children for older.
         within: Share (0–1) of errors of at most so many months, for each of ``TOLERANCES``.
         correlation: Pearson's; None where one side does not vary.
+        r_squared: Share of the variance of known ages that is explained, 1 − mean square error /
+            variance; below zero where the mean age would be nearer, None where ages do not vary.
     """
 
     images: int
@@ -67,6 +69,7 @@ class Metrics:
     bias: Estimate
     within: dict[int, float]
     correlation: float | None
+    r_squared: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON types, with keys such as ``within_6_months``."""
@@ -83,16 +86,17 @@ def compute_metrics(true: np.ndarray, predicted: np.ndarray) -> Metrics:
         predicted: Predicted ages in months, shape (n,).
     """
     errors = np.asarray(predicted, float) - np.asarray(true, float)
-    absolute = np.abs(errors)
+    absolute, square = np.abs(errors), float((errors**2).mean())
     varies = np.ptp(true) > 0 and np.ptp(predicted) > 0
     return Metrics(
         images=len(errors),
         mae=mean_absolute_error_interval(true, predicted),
         median_absolute_error=float(np.median(absolute)),
-        rmse=float(np.sqrt((errors**2).mean())),
+        rmse=square**0.5,
         bias=bias_interval(true, predicted),
         within={months: float((absolute <= months).mean()) for months in TOLERANCES},
         correlation=float(np.corrcoef(true, predicted)[0, 1]) if varies else None,
+        r_squared=1 - square / float(np.var(true)) if np.ptp(true) > 0 else None,
     )
 
 

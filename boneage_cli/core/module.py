@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,8 @@ from boneage_cli.models.network import (
     head_parameters,
 )
 
-METRICS = ("loss", "mae", "squared_error", "sex_error")
+_MIDDLE_AGE = 120.0  # months
+METRICS = ("loss", "mae", "squared_error", "age", "squared_age", "sex_error")
 
 
 class BoneAgeModule(pl.LightningModule):
@@ -146,7 +148,8 @@ class BoneAgeModule(pl.LightningModule):
         """The figures of the epoch that ends, over all processes; they begin anew with this.
 
         Returns:
-            ``train_`` and ``val_`` loss; mae and rmse in months; sex_error as a fraction.
+            ``train_`` and ``val_`` loss; mae and rmse in months; r2, the share of the variance of
+            ages that is explained; sex_error as a fraction.
         """
         figures = {}
         for name in self.metrics:
@@ -155,9 +158,14 @@ class BoneAgeModule(pl.LightningModule):
                 figures[name] = float(metric.compute())
             metric.reset()
         for split in ("train", "val"):
-            squared = figures.pop(f"{split}_squared_error", None)
-            if squared is not None:
+            squared, age, squared_age = (
+                figures.pop(f"{split}_{name}", None)
+                for name in ("squared_error", "age", "squared_age")
+            )
+            if squared is not None and age is not None and squared_age is not None:
                 figures[f"{split}_rmse"] = squared**0.5
+                variance = squared_age - age**2
+                figures[f"{split}_r2"] = 1 - squared / variance if variance > 0 else math.nan
         return figures
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -184,9 +192,16 @@ class BoneAgeModule(pl.LightningModule):
             months, age = outputs["age"].float(), batch["age"]
             loss = loss + self.loss(months, batch["target"], weight)
             error = (months.detach() - age).abs()
-            figures["MAE"] = error.mean()
-            self._metric(f"{split}_mae").update(error, weight)
-            self._metric(f"{split}_squared_error").update(error.square(), weight)
+            figures |= {"MAE": error.mean(), "RMSE": error.square().mean().sqrt()}
+            # From where ages lie, so that little is lost of their variance in 32 bits.
+            centred = age - _MIDDLE_AGE
+            for name, values in (
+                ("mae", error),
+                ("squared_error", error.square()),
+                ("age", centred),
+                ("squared_age", centred.square()),
+            ):
+                self._metric(f"{split}_{name}").update(values, weight)
         if "sex" in outputs:
             logit, male = outputs["sex"].float(), batch["male"]
             losses = nn.functional.binary_cross_entropy_with_logits(logit, male, reduction="none")

@@ -47,6 +47,8 @@ class RunRecorder(pl.Callback):
         self._started = 0.0
         self._trained = 0.0
         self._rate = 0.0
+        # Of this epoch, for batches.csv.
+        self._batches: list[dict[str, float]] = []
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
@@ -66,12 +68,42 @@ class RunRecorder(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Starts the epoch's clock."""
         self._started = time.perf_counter()
+        self._batches = []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Notes the rate of this step; at the epoch's end the next one's is set already."""
         self._rate = trainer.optimizers[0].param_groups[-1]["lr"]
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Notes what every so many batches came to; reading that waits for a GPU."""
+        assert isinstance(module, BoneAgeModule)
+        every = module.settings.log_every
+        if not every or (batch_idx + 1) % every or not trainer.is_global_zero:
+            return
+        figures = {name.lower(): float(value) for name, value in outputs.items()}
+        seconds = time.perf_counter() - self._started
+        images = (batch_idx + 1) * module.settings.batch_size * trainer.world_size
+        # The last batch of an epoch may be smaller.
+        images = min(images, len(trainer.train_dataloader.dataset))  # type: ignore[union-attr]
+        self._batches.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "batch": batch_idx + 1,
+                **figures,
+                "learning_rate": self._rate,
+                "seconds": seconds,
+                "images_per_second": images / seconds,
+            }
+        )
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Stops the clock of training."""
@@ -122,18 +154,35 @@ class RunRecorder(pl.Callback):
     def _write(
         self, trainer: pl.Trainer, module: BoneAgeModule, row: EpochRow, improved: bool
     ) -> None:
-        if improved:
+        epoch, every = int(row["epoch"]), module.settings.keep_every
+        kept = [self.folder / BUNDLE] if improved else []
+        if every and epoch % every == 0:
+            kept.append(self.folder / f"epoch-{epoch:03}.safetensors")
+        if kept:
             figures = {name: value for name, value in row.items() if name.startswith("val_")}
             bundle = replace(
                 self.untrained,
                 weights=module.best_guess.state_dict(),
-                metrics={"epoch": int(row["epoch"]), **figures},
+                metrics={"epoch": epoch, **figures},
             )
-            save_bundle(bundle, self.folder / BUNDLE)
+            for path in kept:
+                save_bundle(bundle, path)
+        if self._batches:
+            self._write_batches(epoch)
         with whole_file(self.folder / "history.csv") as temporary:
             pd.DataFrame(self.history).astype({"epoch": int}).to_csv(temporary, index=False)
         for logger in trainer.loggers:
             logger.log_metrics(row, step=int(row["epoch"]))
+
+    def _write_batches(self, epoch: int) -> None:
+        path = self.folder / "batches.csv"
+        table = pd.DataFrame(self._batches)
+        if path.exists():
+            earlier = pd.read_csv(path)
+            # An interrupted epoch is trained again.
+            table = pd.concat([earlier[earlier["epoch"] < epoch], table], ignore_index=True)
+        with whole_file(path) as temporary:
+            table.to_csv(temporary, index=False)
 
 
 class TrainingProgress(pl.Callback):

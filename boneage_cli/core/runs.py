@@ -6,10 +6,12 @@ A run folder holds::
     run.json                      data set, its digest, devices, command
     result.json                   what came out of it: MAE with its interval, weights, time
     history.csv                   one row per epoch
+    batches.csv                   one per training.log_every batches, where that is set
     events.out.tfevents…          the same for TensorBoard
     teacher.csv                   where a stage is the teacher: its ages of the train split
     last.ckpt                     to resume from
     best.safetensors              the best epoch's model, as a bundle
+    epoch-005.safetensors…        those of every training.keep_every epochs, where that is set
     learning_curve.png
     validation/                   the bundle's figures on the validation split: metrics.json,
                                   predictions.csv, scatter.png, bland_altman.png, coverage.csv; of

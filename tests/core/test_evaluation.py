@@ -48,6 +48,7 @@ def test_the_figures_are_those_of_a_worked_example():
     assert metrics.rmse == pytest.approx(math.sqrt((9 + 36 + 625) / 4))
     assert metrics.bias.value == pytest.approx((3 - 6 + 0 + 25) / 4)
     assert metrics.within == {6: 0.75, 12: 0.75, 24: 0.75}
+    assert metrics.r_squared == pytest.approx(1 - 167.5 / 125)
     assert metrics.correlation == pytest.approx(
         np.corrcoef([10, 20, 30, 40], [13, 14, 30, 65])[0, 1]
     )
@@ -118,6 +119,7 @@ def test_radiographs_that_failed_are_counted_and_in_no_figure():
     )
     assert (found.failed, found.overall.images, found.mae.value) == (1, 1, 1)
     assert found.overall.correlation is None
+    assert found.overall.r_squared is None
     assert found.predictions["error"].tolist()[1] == "truncated"
 
 

@@ -224,3 +224,21 @@ def test_a_radiograph_that_is_gone_is_told_and_the_others_are_drawn(
     assert pictures.pictures == 1
     (error,) = pictures.errors
     assert "gone.png" in error
+
+
+def test_a_gate_between_image_and_sex_can_be_read(tiny: Experiment, hand: DrawnHand):
+    model = tiny.model.model_copy(update={"sex_fusion": "gated"})
+    experiment = tiny.model_copy(update={"model": model})
+    network = build_network(experiment, 120, 40).eval()
+    bundle = Bundle(experiment, 120, 40, network.state_dict())
+    radiograph = Radiograph(hand.pixels)
+    seen = Predictor([bundle], "cpu", "32").render(radiograph)
+    (views,) = seen.values()
+    pixels = {name: torch.from_numpy(np.array(view))[None, None] for name, view in views.items()}
+    with torch.no_grad():
+        gate = network(pixels, torch.ones(1))["gate"]
+    found = explainer(bundle).explain(radiograph, True)
+    assert found.image_share == pytest.approx(float(gate.mean()), abs=1e-5)
+    assert 0 < found.image_share < 1
+    without = explainer(looking_at("global", "hand", MIDDLE, MIDDLE))
+    assert without.explain(radiograph, None).image_share is None

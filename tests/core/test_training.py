@@ -62,6 +62,8 @@ def test_the_table_of_runs_has_a_row_per_run_with_the_columns_of_s1(demo_run: Ru
     assert row["model_name"] == "global+sex"
     assert row["num_params"] == demo_run.parameters
     assert row["val_mae"] == pytest.approx(demo_run.evaluation.mae.value)
+    best = pd.read_csv(demo_run.folder / "history.csv").iloc[demo_run.best_epoch - 1]
+    assert best["val_r2"] == pytest.approx(demo_run.evaluation.overall.r_squared, abs=1e-3)
     assert row["best_epoch"] == demo_run.best_epoch
     assert row["cfg.training.batch_size"] == 16
 
@@ -98,7 +100,8 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
     tmp_path: Path,
     start_training: Start,
 ) -> None:
-    settings = tiny.training.model_copy(update={"epochs": 4, **extra})
+    also = {"epochs": 4, "keep_every": 2, "log_every": 3}
+    settings = tiny.training.model_copy(update=also | extra)
     model = tiny.model.model_copy(update={"dropout": 0.3})
     experiment = tiny.model_copy(update={"training": settings, "model": model})
     whole = train(experiment, demo_data, runs=tmp_path / "whole")
@@ -114,9 +117,18 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
     expected = pd.read_csv(whole.folder / "history.csv")[columns]
     found = pd.read_csv(resumed.folder / "history.csv")[columns]
     pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-5)
-    first, second = (load_bundle(run.bundle).weights for run in (whole, resumed))
-    for name, weight in first.items():
-        torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-5)
+    columns = ["epoch", "batch", "loss", "mae", "rmse", "learning_rate"]
+    expected = pd.read_csv(whole.folder / "batches.csv")[columns]
+    found = pd.read_csv(resumed.folder / "batches.csv")[columns]
+    # Four batches an epoch, of which every third is told.
+    assert expected[["epoch", "batch"]].to_numpy().tolist() == [[e, 3] for e in (1, 2, 3, 4)]
+    pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-5)
+    kept = ["epoch-002.safetensors", "epoch-004.safetensors"]
+    assert sorted(path.name for path in resumed.folder.glob("epoch-*")) == kept
+    for name in ("best.safetensors", *kept):
+        first, second = (load_bundle(run.folder / name).weights for run in (whole, resumed))
+        for weight in first:
+            torch.testing.assert_close(second[weight], first[weight], rtol=1e-4, atol=1e-5)
 
 
 def test_a_training_that_ended_early_is_not_resumed(
