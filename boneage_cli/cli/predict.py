@@ -205,7 +205,7 @@ def predict(
     import sys
     from contextlib import closing
 
-    from boneage_cli.core.ages import parse_childs_age
+    from boneage_cli.ages import parse_childs_age
     from boneage_cli.core.inputs import (
         STANDARD_INPUT,
         cases,
@@ -290,11 +290,9 @@ class _Tally:
         # A model without sex leaves it to the standard deviation score.
         scored = prediction.age is not None and prediction.months is not None
         used = prediction.known_male if scored else prediction.male
-        if prediction.error is not None:
-            # Errors of reading name the file already.
-            named = str(Path(path)) in prediction.error
+        if prediction.complaint is not None:
             way_out = "; --force answers anyway" if prediction.reason else ""
-            return fail, (prediction.error if named else f"{path}: {prediction.error}") + way_out
+            return fail, prediction.complaint + way_out
         if used is not None and prediction.stated not in (None, used):
             return warn, f"{path}: taken as {sex_letter(used)}, but it says {sex_letter(not used)}"
         return warn, ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boneage_cli.datasets.manifest import true_aspects
@@ -75,6 +76,14 @@ class Prediction:
         """The child's sex, whether the model uses it or not; None where nobody tells it."""
         told = (self.male, self.case.male, self.stated)
         return next((male for male in told if male is not None), None)
+
+    @property
+    def complaint(self) -> str | None:
+        """The error as a line that names the file; errors of reading do so already."""
+        path = self.case.path
+        if self.error is None or str(Path(path)) in self.error:
+            return self.error
+        return f"{path}: {self.error}"
 
     @property
     def predicted_male(self) -> bool | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.ages import MONTHS_PER_YEAR
+from boneage_cli.ages import MONTHS_PER_YEAR, YEARS_AT_MOST
 from boneage_cli.core.cases import sex_letter
 from boneage_cli.core.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.output import DECIMALS
@@ -24,7 +24,6 @@ from boneage_cli.core.runs import (
     VALIDATION,
     write_json,
 )
-from boneage_cli.datasets.audit_labels import YEARS_AT_MOST
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file, writing

@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from boneage_cli.core.ages import MONTHS_PER_YEAR
+from boneage_cli.ages import MONTHS_PER_YEAR, is_childs_age
 from boneage_cli.core.cases import Case
 from boneage_cli.datasets.dialects import (
     FEMALE,
@@ -379,7 +379,7 @@ def _age(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
             number = PARSERS["boneage"](where, text)
         except BoneageError:
             number = math.nan
-        if number is not None and not 0 <= number < math.inf:
+        if number is not None and not is_childs_age(number * months):
             raise BoneageError(f"{where}: {name} '{text}' is no age; mend it or leave it empty")
         if number is not None:
             return float(number * months)

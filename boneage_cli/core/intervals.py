@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boneage_cli.core.ages import MONTHS_PER_YEAR
+from boneage_cli.ages import MONTHS_PER_YEAR
 from boneage_cli.core.cases import sex_letter
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file

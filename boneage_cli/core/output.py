@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from boneage_cli.core.ages import years_and_months
+from boneage_cli.ages import years_and_months
 from boneage_cli.core.cases import REASONS, Prediction, sex_letter
 from boneage_cli.core.growth import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from boneage_cli.ages import OLDEST_BONE_AGE, is_bone_age
 from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
 from boneage_cli.core.cases import Case, sex_letter
 from boneage_cli.core.evaluation import look_like_years
@@ -21,7 +22,6 @@ from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.metrics import Estimate, mean_interval
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import bundles_at
-from boneage_cli.datasets.findings import OLDEST
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
 from boneage_cli.progress import track
@@ -86,38 +86,14 @@ def recalibrate(
         raise BoneageError(f"--output {output}: is the model itself; choose another name")
     predictor = Predictor([bundle], device)
     predictor.check_age("recalibrate")
-    once = _once(cases)
-    found = list(
-        track(
-            predictor.predict_files(once),
-            description="predict",
-            total=len(once),
-        )
-    )
-    skipped, rows = [], []
-    for prediction in found:
-        case, male = prediction.case, prediction.known_male
-        if prediction.months is None:
-            skipped.append(f"{case.path}: {prediction.error}")
-        elif case.known is None or male is None:
-            skipped.append(f"{case.path}: {'no known age' if case.known is None else 'no sex'}")
-        elif not 0 < case.known <= OLDEST:
-            skipped.append(
-                f"{case.path}: {case.known:g} months is no bone age (0 to {OLDEST:g}); mend it"
-            )
-        else:
-            rows.append((sex_letter(male), prediction.months, case.known))
-    table = pd.DataFrame(rows, columns=["sex", "predicted", "true"])
-    ages = table["true"]
-    if len(table) and look_like_years(ages.to_numpy(), table["predicted"].to_numpy()):
-        raise BoneageError(
-            f"known ages from {ages.min():g} to {ages.max():g} look like years; give months"
-        )
+    table, skipped = _readings(predictor, _once(cases))
     counts = table["sex"].value_counts()
     sexes = sorted(str(sex) for sex, count in counts.items() if count >= FEWEST)
     if not sexes:
+        left_out = f"; left out {len(skipped)}, the first: {skipped[0]}" if skipped else ""
         raise BoneageError(
-            f"{len(table)} radiographs of known age and sex; a correction needs {FEWEST} of a sex"
+            f"{len(table)} radiographs of known age and sex that could be predicted; a correction "
+            f"needs {FEWEST} of a sex{left_out}"
         )
     held_out = _cross_validated(table, sexes, seed)
     errors = (table["predicted"] - table["true"]).abs()
@@ -156,6 +132,32 @@ def recalibrate(
             output,
         )
     return replace(result, written=output)
+
+
+def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame, list[str]]:
+    """A row of sex, predicted and true age per radiograph, and why others have none."""
+    found = track(predictor.predict_files(once), description="predict", total=len(once))
+    skipped, rows = [], []
+    for prediction in found:
+        case, male = prediction.case, prediction.known_male
+        if prediction.months is None:
+            skipped.append(str(prediction.complaint))
+        elif case.known is None or male is None:
+            skipped.append(f"{case.path}: {'no known age' if case.known is None else 'no sex'}")
+        elif not is_bone_age(case.known):
+            skipped.append(
+                f"{case.path}: {case.known:g} months is no bone age (0 to {OLDEST_BONE_AGE:g}); "
+                "mend it"
+            )
+        else:
+            rows.append((sex_letter(male), prediction.months, case.known))
+    table = pd.DataFrame(rows, columns=["sex", "predicted", "true"])
+    ages = table["true"]
+    if len(table) and look_like_years(ages.to_numpy(), table["predicted"].to_numpy()):
+        raise BoneageError(
+            f"known ages from {ages.min():g} to {ages.max():g} look like years; give months"
+        )
+    return table, skipped
 
 
 def _once(cases: Sequence[Case]) -> list[Case]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,10 +172,8 @@ def count_answered(predictions: Iterator[Prediction]) -> int:
     """How many there were; one without an age ends the measurement, which it would distort."""
     count = 0
     for prediction in predictions:
-        if prediction.error is not None:
-            path = prediction.case.path
-            named = str(Path(path)) in prediction.error
-            raise BoneageError(prediction.error if named else f"{path}: {prediction.error}")
+        if prediction.complaint is not None:
+            raise BoneageError(prediction.complaint)
         count += 1
     return count
 

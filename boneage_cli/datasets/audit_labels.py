@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.datasets.findings import OLDEST, Finding
+from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
+from boneage_cli.datasets.findings import Finding
 from boneage_cli.datasets.image_statistics import ImageStatistics
 from boneage_cli.datasets.manifest import COLUMNS, RSNA_TEST_IDS, label_version
 from boneage_cli.datasets.source import SOURCE_FILE, Source
@@ -28,8 +29,6 @@ ENOUGH_ROWS = 20
 RARE_SEX = 0.3
 RARE_YOUNG = 0.1
 YOUNG = 60.0
-# No set of children's radiographs has this many months as its oldest; as years it is usual.
-YEARS_AT_MOST = 20.0
 
 # What pandas, and so every reader of the manifest, takes for True, False and nothing.
 _SEXES = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
@@ -150,7 +149,7 @@ def _read_row(
         findings.append(row.finding("boneage-nan", f"bone age '{cell}'"))
     elif math.isinf(boneage):
         findings.append(row.finding("boneage-infinite", f"bone age '{cell}'"))
-    elif not 0 < boneage <= OLDEST:
+    elif not is_bone_age(boneage):
         findings.append(row.finding("boneage-impossible", f"bone age {boneage:g} months"))
     else:
         row.boneage = boneage

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from boneage_cli.ages import OLDEST_BONE_AGE
 from boneage_cli.datasets.audit import Audit
 from boneage_cli.datasets.audit_images import DARK, FAINT
 from boneage_cli.datasets.audit_labels import bone_ages
-from boneage_cli.datasets.findings import OLDEST
 from boneage_cli.datasets.image_statistics import BINS
 
 # Okabe & Ito 2008, a palette that colour-blind readers tell apart.
@@ -57,7 +57,7 @@ def _ages(audit: Audit) -> Plot:
             groups = {name: group for name, group in by_sex.items() if len(bone_ages(group[1]))}
             axes.hist(
                 [bone_ages(group) for _, group in groups.values()],
-                bins=np.arange(0, OLDEST + 1, 12).tolist(),
+                bins=np.arange(0, OLDEST_BONE_AGE + 1, 12).tolist(),
                 stacked=True,
                 color=[colour for colour, _ in groups.values()],
                 label=list(groups),
@@ -65,7 +65,7 @@ def _ages(audit: Audit) -> Plot:
             )
             axes.set_title(f"{split} ({len(bone_ages(rows)):,})", loc="left")
             axes.set_xlabel("bone age (months)")
-            axes.set_xticks(range(0, int(OLDEST) + 1, 48))
+            axes.set_xticks(range(0, int(OLDEST_BONE_AGE) + 1, 48))
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
         panels[0].set_ylabel("radiographs")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from boneage_cli.ages import OLDEST_BONE_AGE
 from boneage_cli.datasets.audit import Audit
 from boneage_cli.datasets.audit_labels import YOUNG, bone_ages
-from boneage_cli.datasets.findings import OLDEST
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -54,7 +54,7 @@ def _ages(audit: Audit) -> Table:
     for split, labels in audit.by_split().items():
         ages = bone_ages(labels)
         if len(ages):
-            counts, _ = np.histogram(ages, bins=np.arange(0, OLDEST + 1, 12))
+            counts, _ = np.histogram(ages, bins=np.arange(0, OLDEST_BONE_AGE + 1, 12))
             least, median, most = (f"{age:g}" for age in np.percentile(ages, [0, 50, 100]))
             mean = f"{ages.mean():.1f} ± {ages.std():.1f}"
             young = f"{(ages < YOUNG).mean():.0%}"
@@ -63,7 +63,7 @@ def _ages(audit: Audit) -> Table:
         "Bone age (months)",
         ("split", "min", "median", "mean ± SD", "max", f"<{YOUNG:.0f}", "by year of age"),
         rows,
-        f"One bar a year, 0 to {OLDEST / 12:.0f} years.",
+        f"One bar a year, 0 to {OLDEST_BONE_AGE / 12:.0f} years.",
     )
 
 

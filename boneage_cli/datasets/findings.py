@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-OLDEST = 240.0
-"""Months. RSNA's labels end at 228, the Greulich-Pyle atlas at 19 years."""
+from boneage_cli.ages import OLDEST_BONE_AGE
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
@@ -34,7 +33,9 @@ KINDS = {
     "boneage-nan": Kind(ERROR, "fill in the bone age in months, or delete the row"),
     "boneage-infinite": Kind(ERROR, "fill in the bone age in months, or delete the row"),
     "boneage-not-a-number": Kind(ERROR, "write the bone age as a number of months, such as 126.5"),
-    "boneage-impossible": Kind(ERROR, f"a bone age lies above 0 and up to {OLDEST:.0f} months"),
+    "boneage-impossible": Kind(
+        ERROR, f"a bone age lies above 0 and up to {OLDEST_BONE_AGE:.0f} months"
+    ),
     "sex-unreadable": Kind(ERROR, "write True for a boy, False for a girl, nothing if unknown"),
     "label-version-wrong": Kind(ERROR, "correct label_version in SOURCE.json, or fetch again"),
     "path-missing": Kind(ERROR, "give the row the path of its image"),

@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.datasets.findings import OLDEST
+from boneage_cli.ages import is_bone_age
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 
@@ -185,7 +185,7 @@ def label_version(test: pd.DataFrame) -> str:
 def warn_of_impossible_ages(manifest: pd.DataFrame) -> None:
     """Warns of known bone ages that no child has, which count like the others all the same."""
     ages = manifest["boneage"].astype(float)
-    wrong = manifest[ages.notna() & ~((ages > 0) & (ages <= OLDEST))]
+    wrong = manifest[ages.notna() & ~ages.map(is_bone_age)]
     if len(wrong):
         first = wrong.iloc[0]
         warnings.warn(

@@ -22,6 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from boneage_cli.ages import is_childs_age
 from boneage_cli.imaging.containers import jpeg_frame
 from boneage_cli.imaging.depth import full_white
 from boneage_cli.imaging.radiograph import Radiograph
@@ -30,7 +31,6 @@ DAYS_PER_MONTH = 365.25 / 12
 _MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / DAYS_PER_MONTH, "D": 1 / DAYS_PER_MONTH}
 # Archives that make data anonymous set a false birth date more often than a false age.
 _LARGEST_CONTRADICTION = 24.0
-_OLDEST = 120 * 12.0
 
 # Scanners write many values that the standard forbids; those that matter here are checked below.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
@@ -230,7 +230,7 @@ def _age(dataset: Dataset) -> float | None:
     if birth is None or study is None:
         return stated
     counted = (study - birth).days / DAYS_PER_MONTH
-    if not 0 <= counted <= _OLDEST:
+    if not is_childs_age(counted):
         return stated
     if stated is not None and abs(counted - stated) > _LARGEST_CONTRADICTION:
         return None

@@ -220,6 +220,7 @@ def test_a_table_that_makes_no_sense_is_refused(folder, table, message):
         ("scans/old/c.jpg,M,,wide,10", "'wide'"),
         ("scans/old/c.jpg,M,ten,,", "age_years 'ten' is no age"),
         ("scans/old/c.jpg,M,-3,,", "age_years '-3' is no age"),
+        ("scans/old/c.jpg,M,999,,", "age_years '999' is no age"),
         (
             "scans/old/c.jpg,M,11,5,10,20",
             "6 cells under 5 headings; put cells that hold a comma in",

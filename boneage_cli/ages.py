@@ -1,4 +1,4 @@
-"""Ages as people write them: years and months, and back to months."""
+"""Ages: what they can be, and how people write them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import re
 from boneage_cli.errors import BoneageError
 
 MONTHS_PER_YEAR = 12
-# No patient is older, months.
-_OLDEST = 1500
+OLDEST_PERSON = 1440.0
+"""Months."""
+OLDEST_BONE_AGE = 240.0
+"""Months. RSNA's labels end at 228, the Greulich-Pyle atlas at 19 years."""
+YEARS_AT_MOST = 20.0
+"""No set of children's radiographs has this many months as its oldest; as years it is usual."""
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _AGE = re.compile(
@@ -48,6 +52,16 @@ def parse_age(text: str) -> float:
     return -months if match["sign"] else months
 
 
+def is_bone_age(months: float) -> bool:
+    """Whether a bone has it at some time: above 0 and up to ``OLDEST_BONE_AGE``."""
+    return 0 < months <= OLDEST_BONE_AGE
+
+
+def is_childs_age(months: float) -> bool:
+    """Whether somebody may be as old, in the archives of clinics: up to ``OLDEST_PERSON``."""
+    return 0 <= months <= OLDEST_PERSON
+
+
 def parse_childs_age(text: str) -> float:
     """Reads how old a child is, in months, see ``parse_age``.
 
@@ -55,6 +69,6 @@ def parse_childs_age(text: str) -> float:
         BoneageError: The text is no age, or nobody is as old.
     """
     months = parse_age(text)
-    if not 0 <= months <= _OLDEST:
+    if not is_childs_age(months):
         raise BoneageError(f"--age {text}: nobody is {months:g} months old; write 10y 6m, or 126")
     return months

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.core.ages import parse_age, years_and_months
+from boneage_cli.ages import parse_age, years_and_months
 from boneage_cli.errors import BoneageError
 
 
