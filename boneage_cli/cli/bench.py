@@ -25,7 +25,6 @@ from boneage_cli.cli.options import (
     model_paths,
     refuse_beside,
 )
-from boneage_cli.errors import BoneageError
 
 app = typer.Typer(name="bench", rich_markup_mode="rich")
 
@@ -43,11 +42,22 @@ _NOT_OF_TRAINING = {
     "batch_size": "set training.batch_size in the file of --config",
     "workers": "training reads no files once they are cached; leave it out",
 }
+_NOT_WITHOUT_TRAINING = {
+    "data": "is for training; add --train, or name files with --images",
+    "cache": "is for training; add --train, or leave it out",
+}
 _NOT_OF_BACKENDS = {
+    "backbones": "one trained model is run in several ways; leave it out",
+    "config": "one trained model is run in several ways; leave it out",
+    "reference": "one trained model is run in several ways; leave it out",
     "backend": "name it in --backends",
     "batch_size": "radiographs are not read from files here; leave it out",
     "workers": "radiographs are not read from files here; leave it out",
 }
+_NOT_OF_NETWORKS = dict.fromkeys(
+    ("images", "reference", "sex", "batch_size", "workers"),
+    "networks are compared without files; leave it out, or --backbones and --config",
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -223,7 +233,7 @@ def bench(
 
     folder = output or Path(f"bench-{datetime.now():%Y%m%d-%H%M%S}")
     if train:
-        refuse_beside(context, "--train", _NOT_OF_TRAINING)
+        refuse_beside(context, "with --train", _NOT_OF_TRAINING)
         _bench_training(
             config or [],
             backbones,
@@ -235,9 +245,7 @@ def bench(
             precision=precision.value,
         )
         return
-    if data or cache:
-        option = "--data" if data else "--cache"
-        raise BoneageError(f"{option}: is for training; add --train, or name files with --images")
+    refuse_beside(context, "without --train", _NOT_WITHOUT_TRAINING)
     from boneage_cli.core.benchmarking import (
         benchmark_backends,
         benchmark_model,
@@ -254,12 +262,7 @@ def bench(
     sizes = parse_batch_sizes(batch_sizes)
     _warn_if_busy(busy())
     if backends:
-        refuse_beside(context, "--backends", _NOT_OF_BACKENDS)
-        if backbones or config or reference:
-            raise BoneageError(
-                "--backends: runs one trained model in several ways; leave out --backbones, "
-                "--config and --reference"
-            )
+        refuse_beside(context, "with --backends", _NOT_OF_BACKENDS)
         measured = benchmark_backends(
             model_paths(model),
             parse_backends(backends),
@@ -271,11 +274,8 @@ def bench(
             precision=precision.value,
         )
     elif backbones or config:
-        if reference or images:
-            option = "--reference" if reference else "--images"
-            raise BoneageError(
-                f"{option}: networks are compared without files; leave out --backbones and --config"
-            )
+        networks = "--backbones" if backbones else "--config"
+        refuse_beside(context, f"with {networks}", _NOT_OF_NETWORKS)
         measured = benchmark_networks(
             [
                 *(trained(model_paths(model)) if model else []),

@@ -139,11 +139,11 @@ def model_paths(names: list[str] | None) -> list[Path]:
 
 
 def refuse_beside(context: typer.Context, beside: str, options: Mapping[str, str]) -> None:
-    """Refuses options that mean nothing beside another, and says what to do instead.
+    """Refuses options that mean nothing here, and says what to do instead.
 
     Args:
         context: The command's.
-        beside: The other option.
+        beside: What they mean nothing to, such as ``with --resume``.
         options: What to do instead, by the names of the parameters.
 
     Raises:
@@ -153,4 +153,4 @@ def refuse_beside(context: typer.Context, beside: str, options: Mapping[str, str
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = name.rstrip("_").replace("_", "-")
-            raise BoneageError(f"--{option} with {beside}: {instead}")
+            raise BoneageError(f"--{option} {beside}: {instead}")

@@ -147,7 +147,7 @@ def train(
     if resume is not None:
         others = sorted(context.params.keys() - {"resume"})
         instead = "a run goes on as it was begun; leave it out"
-        refuse_beside(context, "--resume", dict.fromkeys(others, instead))
+        refuse_beside(context, "with --resume", dict.fromkeys(others, instead))
     if resume is not None and is_cross_validation(resume):
         validation = resume_cross_validation(
             resume, begin=_print_fold, begin_stage=print_stage, report=print_epoch

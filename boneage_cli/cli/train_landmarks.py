@@ -157,7 +157,7 @@ def train_landmarks(
         salient = measure_salient_peaks(peaks, radiographs, tables)
         _print_metrics(f"The same, regions by Grad-CAM of {gradcam}", salient)
     if evaluate is None:
-        console.print(f"bundle       {output}")
+        console.print(f"bundle       {output}", markup=False)
 
 
 def _print_metrics(title: str, metrics: dict[str, dict[str, float]]) -> None:

@@ -162,8 +162,11 @@ def test_an_unreadable_radiograph_ends_the_measurement(bench, quick: str) -> Non
     one_line(bench(f"{quick} --images broken.png", status=2), "broken.png")
 
 
-def test_files_and_networks_are_not_measured_at_once(bench) -> None:
-    one_line(bench("-b small_cnn --reference", status=2), "--reference")
+@pytest.mark.parametrize(
+    "options", ["--reference", "--images a.png", "--sex F", "--batch-size 5", "--workers 7"]
+)
+def test_files_and_networks_are_not_measured_at_once(bench, options: str) -> None:
+    one_line(bench(f"-b small_cnn {options}", status=2), options.split()[0], "--backbones")
 
 
 @pytest.fixture
