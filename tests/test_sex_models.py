@@ -13,20 +13,24 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import averaged, load_bundle
 from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.explanation import Explainer
 from boneage_cli.core.exporting import TOLERANCES, export_model
 from boneage_cli.core.folds import cross_validate
 from boneage_cli.core.measuring import measure
+from boneage_cli.core.metrics import share_interval
 from boneage_cli.core.outcome import Run
 from boneage_cli.core.output import text_lines
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.sex_evaluation import compute_sex_metrics, evaluate_sexes
-from boneage_cli.core.training import train
+from boneage_cli.core.training import train, train_into
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
@@ -134,12 +138,16 @@ def test_python_has_the_probabilities_too(sex_run: Run, demo_bundle: Path, marke
         Predictor.load(demo_bundle, "cpu").predict_sex(radiographs)
     with pytest.raises(BoneageError, match="bone ages"):
         predictor.predict(radiographs, [None] * 3)
+    # Whatever a model beside it needs to be told.
+    together = Predictor.load([demo_bundle, sex_run.bundle], "cpu")
+    assert together.predict_sex(radiographs) == pytest.approx(found, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("line", "asked"),
     [
         ("predict {data}/test -m {model} --interval 90", "--interval"),
+        ("predict {data}/test -m {model} --age 10y", "--age"),
         ("evaluate -d {data} -m {model} --stress", "--stress"),
         ("recalibrate {data}/test.csv -m {model} -o new.safetensors", "recalibrate"),
     ],
@@ -175,7 +183,7 @@ def test_evaluate_measures_sexes_and_tells_the_summary_of_runs(
     assert figures["accuracy"]["value"] == pytest.approx(right)
     assert figures["images"] == len(found) == 16
     assert set(figures["by_sex"]) == {"girls", "boys"}
-    assert f"{100 * right:.1f} %" in result.stdout
+    assert f"{right:.1%} (" in result.stdout
     assert "yardstick" in result.stdout
     row = pd.read_csv(run.parent / "summary.csv").iloc[0]
     assert row["test_sex_accuracy"] == pytest.approx(right)
@@ -272,10 +280,133 @@ def test_a_sweep_ranks_models_of_sex_by_right_ones(
     )
 
 
-def test_heat_shows_where_the_sex_comes_from(sex_run: Run, marked: Path, tmp_path: Path) -> None:
+def test_heat_shows_where_the_sex_comes_from(
+    sex_run: Run, demo_bundle: Path, marked: Path, tmp_path: Path
+) -> None:
     boy = next(row.path for row in read_manifest(marked, "test").itertuples() if row.male)
     boneage(f"predict {boy} -m {sex_run.bundle} --explain {tmp_path}/why")
     assert (tmp_path / "why" / f"{Path(boy).stem}.png").is_file()
+    radiograph = read_radiograph(boy)
+    # Beside a model of ages, heat is the age's.
+    ages = Explainer(Predictor.load([sex_run.bundle, demo_bundle], "cpu", "32"))
+    alone = Explainer(Predictor.load(demo_bundle, "cpu", "32"))
+    np.testing.assert_array_equal(
+        ages.explain(radiograph, True).heat, alone.explain(radiograph, True).heat
+    )
+
+
+def test_the_known_sex_stands_beside_whatever_comes_of_a_radiograph(
+    sex_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("black.png", np.zeros((300, 250), np.uint8))
+    Path("table.csv").write_text("path,sex\nblack.png,M\ngone.png,F\n")
+    told, gone = table(boneage(f"predict table.csv -m {sex_run.bundle} -f csv --force", 1).stdout)
+    assert (told["sex"], told["predicted_sex"] in "MF") == ("M", True)
+    assert (gone["sex"], gone["predicted_sex"], bool(gone["error"])) == ("F", "", True)
+
+
+def test_a_dicom_file_that_says_otherwise_is_warned_about(sex_run: Run, tmp_path: Path) -> None:
+    dicom = dcmread(get_testdata_file("CT_small.dcm"))
+    dicom.PatientSex = "F"
+    dicom.save_as(tmp_path / "girl.dcm")
+    line = f"predict {tmp_path}/girl.dcm -m {sex_run.bundle} --force"
+    assert "taken as M, but it says F" in boneage(f"{line} -s M").stderr
+    assert "taken as" not in boneage(line).stderr
+
+
+def test_what_a_cross_validation_was_trained_on_is_told_where_no_age_is_known(
+    tiny: Experiment, marked: Path, tmp_path: Path
+) -> None:
+    cross_validate(of(tiny, "sex"), marked, 2, folder=tmp_path / "cv")
+    data = tmp_path / "marked"
+    shutil.copytree(marked, data, ignore=shutil.ignore_patterns(".cache"))
+    for forget in ([], ["boneage"]):
+        rows = pd.read_csv(data / "validation.csv", dtype=str)
+        rows[forget] = ""
+        rows.to_csv(data / "validation.csv", index=False)
+        line = f"evaluate -m {tmp_path}/cv -d {data} --split validation -o {tmp_path}/out"
+        assert "16 of these radiographs were trained on" in boneage(line).stderr
+    # Those of others are not taken for them.
+    rows["male"] = ["False" if male == "True" else "True" for male in rows["male"]]
+    rows.to_csv(data / "validation.csv", index=False)
+    assert "were trained on" not in boneage(line).stderr
+
+
+def test_figures_of_another_measurement_do_not_stay_beside_new_ones(
+    both_run: Run, marked: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "mine"
+    shutil.copytree(both_run.folder, run)
+    summary = (both_run.folder.parent / "summary.csv").read_text()
+    (run.parent / "summary.csv").write_text(summary.replace(str(both_run.folder), str(run)))
+    boneage(f"evaluate -m {run} -d {marked} --split test")
+    data = tmp_path / "marked"
+    shutil.copytree(marked, data, ignore=shutil.ignore_patterns(".cache"))
+    rows = pd.read_csv(data / "test.csv", dtype=str)
+    rows.assign(male="").to_csv(data / "test.csv", index=False)
+    result = boneage(f"evaluate -m {run} -d {data} --split test")
+    assert "sexes      not measured" in result.stdout
+    names = {file.name for file in (run / "evaluation-test").iterdir()}
+    assert names == {"metrics.json", "predictions.csv", "scatter.png", "bland_altman.png"}
+    row = pd.read_csv(run.parent / "summary.csv").iloc[0]
+    assert np.isfinite(row["test_mae"])
+    assert np.isnan(row["test_sex_accuracy"])
+
+
+def test_samples_are_of_what_is_known(sex_run: Run, marked: Path, tmp_path: Path) -> None:
+    data = tmp_path / "marked"
+    shutil.copytree(marked, data, ignore=shutil.ignore_patterns(".cache"))
+    rows = pd.read_csv(data / "test.csv", dtype=str).assign(boneage="")
+    rows.loc[::2, "male"] = ""
+    rows.to_csv(data / "test.csv", index=False)
+    # The test split is the default where it has what is to be compared.
+    boneage(f"evaluate -m {sex_run.bundle} -d {data} --sample 6 -o {tmp_path}/out")
+    figures = json.loads((tmp_path / "out" / "sex_metrics.json").read_text())
+    assert (figures["split"], figures["images"], figures["chosen_of"]) == ("test", 6, 8)
+    error = boneage(f"evaluate -m {sex_run.bundle} -d {data} --sample 9", 2).stderr
+    assert "the split has 8 with a known sex" in " ".join(error.split())
+
+
+def test_a_model_that_tells_the_sex_is_not_made_to_ask_for_it(
+    both_run: Run, marked: Path, tmp_path: Path
+) -> None:
+    line = f"recalibrate {marked}/test.csv -m {both_run.bundle} -o {tmp_path}/new.safetensors"
+    assert "predicts the sex, too" in boneage(line, 2).stderr
+
+
+def test_folds_of_both_are_measured_in_both(tiny: Experiment, marked: Path, tmp_path: Path) -> None:
+    validation = cross_validate(of(tiny, "age", "sex"), marked, 2, folder=tmp_path / "cv")
+    ages, sexes = validation.measured.ages, validation.measured.sexes
+    assert ages is not None
+    assert sexes is not None
+    assert ages.overall.images == sexes.overall.images == 64 + 16
+    folds = [
+        pd.read_csv(tmp_path / "cv" / f"fold-{fold}" / "validation" / "sex_predictions.csv")
+        for fold in (1, 2)
+    ]
+    joined = pd.concat(folds)
+    exact = compute_sex_metrics(
+        (joined["sex"] == "M").to_numpy(), joined["male_probability"].to_numpy()
+    )
+    assert sexes.overall == exact
+    assert joined["male_probability"].round(4).nunique() < joined["male_probability"].nunique()
+    for fold in (1, 2):
+        calibration = load_bundle(tmp_path / "cv" / f"fold-{fold}" / "best.safetensors").calibration
+        assert calibration is not None
+        assert "out of fold" in calibration.source
+
+
+def test_a_run_of_an_earlier_version_is_told_in_one_line(
+    sex_run: Run, tiny: Experiment, marked: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sex_run.folder, run)
+    result = json.loads((run / "result.json").read_text())
+    del result["validation_sex_accuracy"]
+    (run / "result.json").write_text(json.dumps(result))
+    with pytest.raises(BoneageError, match=r"run: was trained by an earlier version"):
+        train_into(run, of(tiny, "sex"), marked)
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
@@ -285,6 +416,7 @@ def test_an_exported_model_gives_both_answers(format: str, both_run: Run, tmp_pa
     assert set(export.differences) == {"months", "male_probability"}
     assert all(value <= TOLERANCES[name] for name, value in export.differences.items())
     assert "male" not in export.inputs
+    assert (export.images, export.sexes) == (8, False)
 
 
 def test_bench_times_a_model_of_sex(sex_run: Run, marked: Path, tmp_path: Path) -> None:
@@ -304,6 +436,25 @@ def test_figures_of_sexes_are_what_they_are_by_hand() -> None:
     assert metrics.auc == pytest.approx(4.5 / 6)
     assert metrics.brier == pytest.approx((0.01 + 0.16 + 0.64 + 0.36 + 0.01) / 5)
     assert compute_sex_metrics(male[:2], np.array([0.9, 0.6])).auc is None
+
+
+def test_an_interval_has_a_width_where_all_are_right() -> None:
+    # Newcombe, Stat Med 1998;17:857-872, table I: Wilson's of 81/263, 15/148, 0/20 and 1/29.
+    for right, count, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        found = share_interval(np.arange(count) < right)
+        assert found.value == right / count
+        assert (found.low, found.high) == pytest.approx((low, high), abs=6e-5)
+    assert share_interval(np.ones(5, bool)).low == pytest.approx(0.5655, abs=1e-4)
+
+
+def test_nothing_is_certain() -> None:
+    (line,) = text_lines([Prediction(Case("a.png"), None, male_probability=0.99999)])
+    assert line == "a.png: boy (probability 0.999)\n"
 
 
 def test_the_yardstick_says_the_sex_that_was_more_frequent_in_training() -> None:

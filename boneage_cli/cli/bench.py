@@ -165,7 +165,7 @@ def bench(
 
     [bold]What it measures[/bold]
 
-    Latency: one radiograph at a time, from file to months, and where the time
+    Latency: one radiograph at a time, from file to answer, and where the time
     goes: reading the file, preprocessing (key points, cutting out, resize), the
     network, and the rest (batching, threads). Means of the parts add up to the
     mean of the total; percentiles do not.

@@ -147,7 +147,7 @@ def _print_latency(measured: Benchmark) -> None:
     assert measured.latency is not None
     figures = measured.latency.to_dict()
     print_table(
-        f"One radiograph from file to months, ms: {figures['repetitions']} of {measured.images}",
+        f"One radiograph from file to answer, ms: {figures['repetitions']} of {measured.images}",
         ("", "mean", "share", "p50", "p95", "p99"),
         [
             (

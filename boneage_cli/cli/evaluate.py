@@ -36,7 +36,7 @@ def evaluate(
         typer.Option(
             "--split",
             help="Which part of it: train, validation, test, or a copy such as test_CLAHE. "
-            "Default: test where that has ages, else validation.",
+            "Default: test where that has labels, else validation.",
             show_default=False,
         ),
     ] = None,
@@ -136,13 +136,13 @@ def evaluate(
     from boneage_cli.core.stress import write_stress
     from boneage_cli.datasets.labelled_split import labelled_split
 
-    chosen = labelled_split(data, split, sample)
-    if output is not None:
-        radiographs = {str(Path(path).parent) for path in chosen.manifest["path"]}
-        check_pictures(output, sorted(radiographs), "place with --output")
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
+    chosen = labelled_split(data, split, sample, labels=predictor.labels)
+    if output is not None:
+        radiographs = {str(Path(path).parent) for path in chosen.manifest["path"]}
+        check_pictures(output, sorted(radiographs), "place with --output")
     if stress:
         predictor.check_age("--stress")
     for path in bundles:
@@ -174,8 +174,12 @@ def evaluate(
     files = write_measured(measured, target, chosen.title)
     if measured.ages is not None:
         _print_evaluation(measured.ages, chosen)
+    elif predictor.predicts_age:
+        _print_lines({"ages": "not measured: no radiograph here has a known one"})
     if measured.sexes is not None:
         _print_sexes(measured.sexes, chosen)
+    elif predictor.predicts_sex:
+        _print_lines({"sexes": "not measured: no radiograph here has a known one"})
     for name, error in measured.failures:
         fail(error if name in error else f"{name}: {error}")
     failed = len(measured.failures)

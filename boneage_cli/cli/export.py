@@ -66,7 +66,7 @@ def export(
     file's metadata.
 
     Before it is kept, the file is run and held against torch, each image as a
-    girl and as a boy; a difference of more than 0.01 month, or 0.001 of a
+    girl's and as a boy's where that matters; a difference of more than 0.01 month, or 0.001 of a
     probability, is refused. Have
     OpenVINO run it as it was checked, with INFERENCE_PRECISION_HINT set to f32:
     on CPUs with bf16 it takes that by itself, which moves ages by tenths of a
@@ -103,12 +103,11 @@ def export(
         console.print(f"{'output':10}{name}: float32 (batch)")
     what = "radiographs" if images else "drawn hands"
     apart = ", ".join(
-        f"{value:.5f}{' months' if name == 'months' else f' of {name}'}"
+        f"{value:.5f} months" if name == "months" else f"{value:.1e} of {name}"
         for name, value in found.differences.items()
     )
-    console.print(
-        f"{'checked':10}{found.images} {what}, as girls and as boys: at most {apart} from torch"
-    )
+    sexes = ", as girls and as boys" if found.sexes else ""
+    console.print(f"{'checked':10}{found.images} {what}{sexes}: at most {apart} from torch")
     names = ", ".join(str(file) for file in found.files)
     console.print(f"{'written':10}{names}", markup=False)
     if format is Format.openvino:

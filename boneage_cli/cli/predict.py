@@ -234,6 +234,8 @@ def predict(
     explanations = None
     if interval is not None:
         predictor.check_interval(interval)
+    if age is not None:
+        predictor.check_age("--age")
     if explain is not None:
         from boneage_cli.core.explanation import Explainer, Explanations
 
@@ -287,9 +289,10 @@ class _Tally:
         from boneage_cli.core.cases import sex_letter
 
         path = prediction.case.path
-        # A model without sex leaves it to the standard deviation score.
+        # A model without sex leaves it to the standard deviation score, or to be compared with.
         scored = prediction.age is not None and prediction.months is not None
-        used = prediction.known_male if scored else prediction.male
+        shown = scored or prediction.male_probability is not None
+        used = prediction.known_male if shown else prediction.male
         if prediction.complaint is not None:
             way_out = "; --force answers anyway" if prediction.reason else ""
             return fail, prediction.complaint + way_out

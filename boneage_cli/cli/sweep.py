@@ -87,7 +87,9 @@ def sweep(
     "Against the first" is by how many months the errors are larger than those of
     the first one named, on average over the same radiographs; an interval that
     holds 0 is no difference that these radiographs could show. It is of one
-    training each: another seed may move it by some tenths of a month.
+    training each: another seed may move it by some tenths of a month. Where only
+    sexes are predicted, it is how many more of them are wrong, in points of a
+    hundred (in table.csv as a share; against_first_of tells which).
 
     [bold]Exit status[/bold]: 0 when all were trained, 1 when some failed, 2 when
     the settings or the data make no sense.

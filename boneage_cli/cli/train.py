@@ -111,7 +111,8 @@ def train(
       settings.toml       all settings, to train again with --config
       history.csv         losses, MAE and rate of each epoch
       validation/         figures, predictions and plots
-      result.json         the outcome: MAE with its interval, weights, time
+      result.json         the outcome: MAE (or right sexes) with its interval,
+                          weights, time
       learning_curve.png, TensorBoard events, last.ckpt to resume from
 
     Settings may put stages before the training itself, as configs/rsna.toml

@@ -29,6 +29,6 @@ def print_epoch(row: dict[str, float]) -> None:
         figures.append(f"train MAE {row['train_mae']:6.2f}")
         figures.append(f"validation MAE {row['val_mae']:6.2f} months")
     if "val_sex_error" in row:
-        figures.append(f"validation sex errors {row['val_sex_error']:.1%}")
+        figures.append(f"validation sexes right {1 - row['val_sex_error']:.1%}")
     figures.append(f"{row['images_per_second']:.0f} images/s")
     console.print("  ".join(figures))

@@ -88,7 +88,12 @@ class Prediction:
     @property
     def predicted_male(self) -> bool | None:
         """The likelier sex; None by models that predict none."""
-        return None if self.male_probability is None else self.male_probability > 0.5
+        return None if self.male_probability is None else says_boy(self.male_probability)
+
+
+def says_boy(male_probability: float) -> bool:
+    """Which sex a probability of being a boy speaks for."""
+    return male_probability > 0.5
 
 
 def sex_letter(male: bool) -> str:

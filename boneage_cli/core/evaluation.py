@@ -31,6 +31,8 @@ from boneage_cli.files import whole_file, writing
 AGE_BANDS = ((0, 5), (5, 10), (10, 15), (15, 19))
 """Bands of known bone age in years, without their upper end; the last holds all that is older."""
 
+FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
+
 PREDICTION_COLUMNS = ("image_id", "true", "predicted", "absolute_error", "sex", "error")
 
 
@@ -214,26 +216,37 @@ def trained_on_by_folds(path: Path, manifest: pd.DataFrame) -> int:
 
     Args:
         path: What names all of its models or one, see ``bundles_at``.
-        manifest: The radiographs; another data set may have the same ids, but not their ages.
+        manifest: The radiographs; another data set may have the same ids, but not their ages, or
+            where those are unknown their sexes.
     """
     folder = path if path.is_dir() else path.parent
     one = not (folder / OUT_OF_FOLD).is_dir()
-    seen = _measured(folder.parent / OUT_OF_FOLD if one else folder / OUT_OF_FOLD)
+    seen = _seen(folder.parent / OUT_OF_FOLD if one else folder / OUT_OF_FOLD)
     if one:
         # One model alone was not trained on what it was measured on.
-        seen = seen.drop(_measured(folder / VALIDATION).index, errors="ignore")
-    ages = dict(zip(manifest["id"].astype(str), manifest["boneage"], strict=True))
-    return int((seen - seen.index.map(ages).astype(float)).abs().lt(0.01).sum())
+        seen = seen.drop(_seen(folder / VALIDATION).index, errors="ignore")
+    here = pd.DataFrame(
+        {
+            "age": manifest["boneage"].to_numpy(float),
+            "sex": [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]],
+        },
+        index=manifest["id"].astype(str),
+    )
+    both = seen.join(here, how="inner", rsuffix="_here")
+    apart = (both["age"] - both["age_here"]).abs()
+    same_sex = apart.isna() & (both["sex"] == both["sex_here"])
+    return int((apart.lt(0.01) | same_sex).sum())
 
 
-def _measured(folder: Path) -> pd.Series:
-    """Known ages of the radiographs that a folder's figures are of; none where it has none."""
-    for name, column in ((PREDICTIONS, "true"), (SEX_PREDICTIONS, "boneage")):
+def _seen(folder: Path) -> pd.DataFrame:
+    """By id the known age and sex of the radiographs that a folder's figures are of."""
+    for name, age in ((PREDICTIONS, "true"), (SEX_PREDICTIONS, "boneage")):
         try:
-            return read_prediction_table(folder / name).set_index("image_id")[column]
+            table = read_prediction_table(folder / name).set_index("image_id")
+            return table[[age, "sex"]].set_axis(["age", "sex"], axis=1)
         except (OSError, KeyError, ValueError):
             continue
-    return pd.Series(dtype=float)
+    return pd.DataFrame({"age": np.empty(0), "sex": []}, index=pd.Index([], dtype=str))
 
 
 def evaluation_folder(bundles: Sequence[Path], name: str) -> Path:
@@ -274,8 +287,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     done = evaluation.predictions[evaluation.predictions["predicted"].notna()]
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
     male = None if done["sex"].isna().any() else (done["sex"] == "M").to_numpy(bool)
-    names = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
-    files = [folder / name for name in names]
+    files = [folder / name for name in FILES]
     with writing(folder):
         write_json(evaluation.to_dict(), files[0])
         write_prediction_table(evaluation.predictions, files[1])

@@ -248,7 +248,8 @@ class Explanations:
 def _answer(prediction: Prediction) -> str:
     if prediction.months is not None:
         return age_text(prediction.months)
-    return "" if prediction.male_probability is None else sex_text(prediction.male_probability)
+    assert prediction.male_probability is not None
+    return sex_text(prediction.male_probability)
 
 
 def _cells_per_radiograph(cells: Sequence[int], frame: Matrix) -> float:

@@ -45,13 +45,15 @@ class Export:
     Attributes:
         files: What was written, the one to open first.
         inputs: The name and shape of each input.
-        images: On how many images it was held against torch, each as a boy and as a girl.
+        images: On how many images it was held against torch.
+        sexes: Whether each was as a girl's and as a boy's; only where the model takes the sex.
         differences: Of each output the largest difference found.
     """
 
     files: tuple[Path, ...]
     inputs: dict[str, str]
     images: int
+    sexes: bool
     differences: dict[str, float]
 
 
@@ -109,11 +111,13 @@ def export_model(
         name: f"{array.dtype} (batch{''.join(f', {size}' for size in array.shape[1:])})"
         for name, array in arrays.items()
     }
-    return Export(files, shapes, len(next(iter(arrays.values()))) // 2, differences)
+    sexes = "male" in arrays
+    images = len(next(iter(arrays.values()))) // (2 if sexes else 1)
+    return Export(files, shapes, images, sexes, differences)
 
 
 def _inputs(predictor: Predictor, graph: Graph, cases: Sequence[Case]) -> dict[str, np.ndarray]:
-    """The inputs to compare on, by name: each image as a girl and as a boy."""
+    """The inputs to compare on, by name: each image as a girl's and a boy's, if that matters."""
     views = [_only(predictor.render(radiograph)) for radiograph in _radiographs(cases)]
     arrays: dict[str, np.ndarray] = {}
     for name in graph.inputs:
@@ -121,7 +125,7 @@ def _inputs(predictor: Predictor, graph: Graph, cases: Sequence[Case]) -> dict[s
             arrays[name] = np.tile(np.array([0, 1], np.float32), len(views))
         else:
             stacked = np.stack([rendered[name] for rendered in views])[:, None]
-            arrays[name] = np.repeat(stacked, 2, axis=0)
+            arrays[name] = np.repeat(stacked, 2, axis=0) if "male" in graph.inputs else stacked
     return arrays
 
 

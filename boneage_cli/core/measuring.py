@@ -12,6 +12,7 @@ import pandas as pd
 
 from boneage_cli.core.cases import Prediction, manifest_cases
 from boneage_cli.core.evaluation import (
+    FILES,
     Evaluation,
     evaluate_predictions,
     nothing_known,
@@ -19,8 +20,14 @@ from boneage_cli.core.evaluation import (
 )
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import add_test_figures
-from boneage_cli.core.sex_evaluation import SexEvaluation, evaluate_sexes, write_sex_evaluation
+from boneage_cli.core.sex_evaluation import (
+    SEX_FILES,
+    SexEvaluation,
+    evaluate_sexes,
+    write_sex_evaluation,
+)
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
+from boneage_cli.files import writing
 from boneage_cli.progress import track
 
 
@@ -125,6 +132,8 @@ def measure(
 def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Path]:
     """Writes the files of ``write_evaluation``, those of ``write_sex_evaluation``, or both.
 
+    Where one kind was not measured, what an earlier measurement wrote of it goes.
+
     Args:
         measured: What to write.
         folder: Where; it is made where it is missing.
@@ -141,6 +150,10 @@ def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Pa
         files += write_evaluation(measured.ages, folder, title)
     if measured.sexes is not None:
         files += write_sex_evaluation(measured.sexes, folder, title)
+    stale = {folder / name for name in (*FILES, *SEX_FILES)} - set(files)
+    with writing(folder):
+        for file in stale:
+            file.unlink(missing_ok=True)
     return files
 
 
@@ -158,13 +171,15 @@ def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
     whole = about["split"] == "test" and about["chosen_of"] is None and not about["tta"]
     if not whole or len(models) != 1 or not Path(models[0]).is_dir():
         return None
-    figures: dict[str, float] = {}
-    if measured.ages is not None:
-        figures |= {"test_mae": measured.ages.mae.value, "test_rmse": measured.ages.rmse}
-    if measured.sexes is not None:
-        figures["test_sex_accuracy"] = measured.sexes.accuracy.value
+    ages, sexes = measured.ages, measured.sexes
+    figures = {
+        "test_mae": ages.mae.value if ages else None,
+        "test_rmse": ages.rmse if ages else None,
+        "test_sex_accuracy": sexes.accuracy.value if sexes else None,
+    }
     table = add_test_figures(Path(models[0]), figures)
-    return None if table is None else (table, list(figures))
+    known = [name for name, value in figures.items() if value is not None]
+    return None if table is None else (table, known)
 
 
 def _numbers(values: list[float | None]) -> np.ndarray:

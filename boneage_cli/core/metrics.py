@@ -1,14 +1,15 @@
 """How far predicted ages are from known ones, with intervals that say how sure that is.
 
-All intervals are 95 % percentile bootstrap intervals over radiographs (Efron & Tibshirani, An
+Intervals of means are 95 % percentile bootstrap intervals over radiographs (Efron & Tibshirani, An
 Introduction to the Bootstrap, 1993, chapter 13) with a fixed seed, so the same predictions always
-give the same figures.
+give the same figures. Those of shares are Wilson's, which have a width where all are right, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,10 @@ import numpy as np
 RESAMPLES = 10_000
 LEVEL = 0.95
 INTERVAL = f"{LEVEL:.0%} percentile bootstrap, {RESAMPLES} resamples of radiographs"
-"""How files that hold intervals name them."""
+"""How files that hold intervals of means name them."""
+
+SHARE_INTERVAL = f"{LEVEL:.0%} Wilson score"
+"""The same of intervals of shares."""
 
 TOLERANCES = (6, 12, 24)
 """Errors in months whose share is reported."""
@@ -41,9 +45,9 @@ class Estimate:
 
     @property
     def percent(self) -> str:
-        """A share and its interval as text, ``93.1 % (91.0 to 95.0)``."""
+        """A share and its interval as text, ``93.1% (91.0 to 95.0)``."""
         value, low, high = (100 * share for share in (self.value, self.low, self.high))
-        return f"{value:.1f} % ({low:.1f} to {high:.1f})"
+        return f"{value:.1f}% ({low:.1f} to {high:.1f})"
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,20 @@ def mean_interval(
     return Estimate(float(values.mean()), float(low), float(high))
 
 
+def share_interval(right: np.ndarray) -> Estimate:
+    """The share of what is right, with its 95 % interval (Wilson, J Am Stat Assoc 1927;22:209–212).
+
+    Args:
+        right: Whether each of n is, (n,), n ≥ 1.
+    """
+    count, share = len(right), float(np.mean(right))
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    middle = share + z**2 / (2 * count)
+    half = z * (share * (1 - share) / count + (z / (2 * count)) ** 2) ** 0.5
+    low, high = ((middle + sign * half) / (1 + z**2 / count) for sign in (-1, 1))
+    return Estimate(share, min(low, share), max(high, share))
+
+
 def figure(result: Mapping[str, Any]) -> str:
     """The figure that a model is judged by, with its interval: MAE, or the share of right sexes."""
     if result["validation_mae"] is not None:
@@ -144,6 +162,7 @@ def figure(result: Mapping[str, Any]) -> str:
 
 
 def figure_name(results: Iterable[Mapping[str, Any]]) -> str:
-    """What ``figure`` gives of results, as a heading; of unlike ones, as of those with ages."""
-    sexes_alone = all(result["validation_mae"] is None for result in results)
-    return "sexes right (95 %)" if sexes_alone else "MAE, months (95 %)"
+    """What ``figure`` gives of results, as a heading."""
+    of_ages = {result["validation_mae"] is not None for result in results}
+    names = {True: "MAE, months", False: "sexes right"}
+    return ", or ".join(names[kind] for kind in (True, False) if kind in of_ages) + " (95 %)"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_cli.ages import years_and_months
-from boneage_cli.core.cases import REASONS, Prediction, sex_letter
+from boneage_cli.core.cases import REASONS, Prediction, says_boy, sex_letter
 from boneage_cli.core.growth import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
@@ -86,9 +86,9 @@ def age_text(months: float) -> str:
 
 
 def sex_text(male_probability: float) -> str:
-    """The likelier sex as ``girl (probability 0.931)``."""
-    likelier = max(male_probability, 1 - male_probability)
-    return f"{'boy' if male_probability > 0.5 else 'girl'} (probability {likelier:.3f})"
+    """The likelier sex as ``girl (probability 0.931)``; nothing is certain."""
+    likelier = min(max(male_probability, 1 - male_probability), 0.999)
+    return f"{'boy' if says_boy(male_probability) else 'girl'} (probability {likelier:.3f})"
 
 
 def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
@@ -117,7 +117,7 @@ def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def prediction_row(prediction: Prediction) -> dict[str, Any]:
-    """One prediction under ``COLUMNS``: sex as M or F, ages in months, None where unknown."""
+    """One prediction under ``COLUMNS``: known sex as M or F, ages in months, None where unknown."""
     months = prediction.months
     low, high = prediction.interval or (None, None)
     sds = None
@@ -125,12 +125,10 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
     probability = prediction.male_probability
     if months is not None and prediction.age is not None and male is not None:
         sds = deviation_score(months, prediction.age, male)
-    # Where the sex is predicted, what is known of it stands beside.
-    shown = prediction.male if probability is None else male
     return {
         "path": prediction.case.path,
         "id": prediction.case.id,
-        "sex": None if shown is None else sex_letter(shown),
+        "sex": None if male is None else sex_letter(male),
         "months": None if months is None else round(months, DECIMALS),
         "years_months": None if months is None else years_and_months(months),
         "low": None if low is None else round(low, DECIMALS),
@@ -139,7 +137,7 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "sds": None if sds is None else round(sds, 2),
         "reference": None if sds is None else REFERENCE,
         "predicted_sex": None if predicted_male is None else sex_letter(predicted_male),
-        "male_probability": None if probability is None else round(probability, DECIMALS),
+        "male_probability": None if probability is None else round(probability, 6),
         "reason": prediction.reason,
         "error": prediction.error,
     }

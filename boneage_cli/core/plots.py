@@ -165,6 +165,7 @@ def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = ""
         title: The plot's heading; the share that is right and n are added to it.
     """
     male, probability = np.asarray(male, bool), np.asarray(probability, float)
+    said = probability > 0.5
     with _figure(path, (9, 4.8)) as figure:
         curve, calibration = figure.subplots(1, 2)
         for axes in (curve, calibration):
@@ -177,7 +178,6 @@ def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = ""
             found = np.cumsum(male[order])[ends] / male.sum()
             mistaken = np.cumsum(~male[order])[ends] / (~male).sum()
             curve.plot(np.append(0, mistaken), np.append(0, found), color=BLUE)
-            said = probability > 0.5
             curve.plot(
                 said[~male].mean(),
                 said[male].mean(),
@@ -197,8 +197,7 @@ def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = ""
         )
         calibration.set_xlabel("predicted probability of a boy, mean of a tenth")
         calibration.set_ylabel("share of boys in it")
-        right = ((probability > 0.5) == male).mean()
-        _head(curve, title, f"{right:.1%} of sexes right, n = {len(male)}")
+        _head(curve, title, f"{(said == male).mean():.1%} of sexes right, n = {len(male)}")
 
 
 def losses(

@@ -122,6 +122,12 @@ class Predictor(Preparer):
         """Whether there are probabilities of being a boy."""
         return any("male_probability" in bundle.outputs for bundle in self.bundles)
 
+    @property
+    def labels(self) -> list[str]:
+        """The columns of a manifest that its answers are compared with."""
+        wanted = {"boneage": self.predicts_age, "male": self.predicts_sex}
+        return [column for column, is_wanted in wanted.items() if is_wanted]
+
     def check_age(self, asked: str) -> None:
         """Finds out whether a model predicts age.
 
@@ -133,8 +139,8 @@ class Predictor(Preparer):
         """
         if not self.predicts_age:
             raise BoneageError(
-                f"{asked}: is about bone ages, and {self.bundles[0].path} predicts sex; choose "
-                "another --model"
+                f"{asked}: is about bone ages, and {self.bundles[0].path} predicts sex; name a "
+                "model of ages"
             )
 
     def predict(
@@ -159,6 +165,7 @@ class Predictor(Preparer):
         Raises:
             BoneageError: The model needs sex and one is unknown, or predicts no age.
         """
+        self.check_age("predict")
         return self.answer(radiographs, male, tta=tta, batch_size=batch_size)[0]
 
     def predict_sex(
@@ -182,8 +189,9 @@ class Predictor(Preparer):
                 f"{self.bundles[0].path}: this model predicts no sex; train one with "
                 "model.targets = ['sex']"
             )
-        sexes = [radiograph.male for radiograph in radiographs]
-        return self._of_radiographs(radiographs, sexes, tta, batch_size)[0].male_probability
+        # No model that predicts it takes it, and what others make of a wrong one is left alone.
+        anything = [False] * len(radiographs)
+        return self._of_radiographs(radiographs, anything, tta, batch_size)[0].male_probability
 
     def answer(
         self,
@@ -209,6 +217,12 @@ class Predictor(Preparer):
         """
         self.check_age("answer")
         sexes = [r.male if m is None else m for r, m in zip(radiographs, male, strict=True)]
+        if self.needs_sex and None in sexes:
+            source = radiographs[sexes.index(None)].source
+            raise BoneageError(f"{source}: {SEX_UNKNOWN}")
+        for radiograph, male_or_none in zip(radiographs, sexes, strict=True):
+            if self.never_saw(male_or_none):
+                raise BoneageError(f"{radiograph.source}: {self.of_one_sex}")
         answers, reasons = self._of_radiographs(radiographs, sexes, tta, batch_size)
         return answers.months, reasons
 
@@ -219,12 +233,6 @@ class Predictor(Preparer):
         tta: bool,
         batch_size: int,
     ) -> tuple[Answers, list[str | None]]:
-        if self.needs_sex and None in sexes:
-            source = radiographs[sexes.index(None)].source
-            raise BoneageError(f"{source}: {SEX_UNKNOWN}")
-        for radiograph, male_or_none in zip(radiographs, sexes, strict=True):
-            if self.never_saw(male_or_none):
-                raise BoneageError(f"{radiograph.source}: {self.of_one_sex}")
         answers = []
         reasons: list[str | None] = []
         for start in range(0, len(radiographs), batch_size):
@@ -367,7 +375,11 @@ class Predictor(Preparer):
 
         Returns:
             Lower and upper end, months; the lower is at least 0.
+
+        Raises:
+            BoneageError: As ``check_interval``.
         """
+        self.check_interval(level)
         halves = [
             bundle.calibration.half_width(months, male, level)
             for bundle in self.bundles

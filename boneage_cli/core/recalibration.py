@@ -77,7 +77,7 @@ def recalibrate(
 
     Raises:
         BoneageError: There are too few radiographs of known age and sex, or their ages look like
-            years, or the bundle has a correction already.
+            years, or the bundle has a correction already or predicts sex.
     """
     bundle = load_as_one(model)
     if bundle.correction:
@@ -86,6 +86,11 @@ def recalibrate(
         raise BoneageError(f"--output {output}: is the model itself; choose another name")
     predictor = Predictor([bundle], device)
     predictor.check_age("recalibrate")
+    if predictor.predicts_sex:
+        raise BoneageError(
+            f"{model}: predicts the sex, too, which a line per sex would have to be told; name a "
+            "model of ages alone"
+        )
     table, skipped = _readings(predictor, _once(cases))
     counts = table["sex"].value_counts()
     sexes = sorted(str(sex) for sex, count in counts.items() if count >= FEWEST)

@@ -159,12 +159,12 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
             line.to_csv(temporary, index=False)
 
 
-def add_test_figures(run: Path, figures: Mapping[str, float]) -> Path | None:
+def add_test_figures(run: Path, figures: Mapping[str, float | None]) -> Path | None:
     """Fills in what a run's row of ``summary.csv`` says of the test split.
 
     Args:
         run: The run folder.
-        figures: Some of the ``test_`` columns.
+        figures: The ``test_`` columns; None for what is not known.
 
     Returns:
         The table; None where it has no row of this run, or cannot be read or written.

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.cases import sex_letter
+from boneage_cli.core.cases import says_boy, sex_letter
 from boneage_cli.core.evaluation import age_groups, none_predicted
-from boneage_cli.core.metrics import INTERVAL, Estimate, mean_interval
+from boneage_cli.core.metrics import SHARE_INTERVAL, Estimate, share_interval
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.runs import SEX_PREDICTIONS, write_json
 from boneage_cli.files import whole_file, writing
+
+SEX_FILES = ("sex_metrics.json", SEX_PREDICTIONS, "sex.png")
 
 SEX_COLUMNS = ("image_id", "sex", "predicted_sex", "male_probability", "boneage", "error")
 
@@ -85,7 +87,7 @@ class SexEvaluation:
             "yardstick": self.yardstick,
             "by_sex": {name: asdict(metrics) for name, metrics in self.by_sex.items()},
             "by_age": {name: asdict(metrics) for name, metrics in self.by_age.items()},
-            "interval": INTERVAL,
+            "interval": SHARE_INTERVAL,
         }
 
 
@@ -98,7 +100,7 @@ def compute_sex_metrics(male: np.ndarray, probability: np.ndarray) -> SexMetrics
     """
     return SexMetrics(
         images=len(male),
-        accuracy=mean_interval((probability > 0.5) == male),
+        accuracy=share_interval((probability > 0.5) == male),
         auc=_area_under_curve(male, probability),
         brier=float(np.square(probability - male).mean()),
     )
@@ -136,7 +138,7 @@ def evaluate_sexes(
             "image_id": manifest["id"].to_numpy(),
             "sex": list(map(sex_letter, known)),
             "predicted_sex": [
-                None if np.isnan(each) else sex_letter(each > 0.5) for each in probability
+                None if np.isnan(each) else sex_letter(says_boy(each)) for each in probability
             ],
             "male_probability": probability,
             "boneage": manifest["boneage"].to_numpy(float),
@@ -187,11 +189,13 @@ def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "
     from boneage_cli.core.plots import sexes
 
     done = evaluation.predictions[evaluation.predictions["predicted_sex"].notna()]
-    files = [folder / name for name in ("sex_metrics.json", SEX_PREDICTIONS, "sex.png")]
+    files = [folder / name for name in SEX_FILES]
     with writing(folder):
         write_json(evaluation.to_dict(), files[0])
         with whole_file(files[1]) as temporary:
-            evaluation.predictions.round(DECIMALS).to_csv(temporary, index=False)
+            # Near 0 and 1 many probabilities would be equal with as few digits as ages have.
+            table = evaluation.predictions.round({"boneage": DECIMALS, "male_probability": 9})
+            table.to_csv(temporary, index=False)
         sexes(
             (done["sex"] == "M").to_numpy(bool),
             done["male_probability"].to_numpy(float),

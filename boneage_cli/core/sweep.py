@@ -309,6 +309,11 @@ def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
                     f"against_first{end}": getattr(outcome.difference, name, None)
                     for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
                 },
+                "against_first_of": None
+                if outcome.difference is None
+                else "months"
+                if mae
+                else "share of wrong sexes",
                 **{
                     key: result.get(key)
                     for key in (

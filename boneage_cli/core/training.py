@@ -214,7 +214,13 @@ def train_into(
             _check_data(folder, record, BoneAgeData(data, experiment, fold=fold))
         else:
             resume(folder, begin=begin, report=report)
-    return read_json(folder / RESULT)
+    result = read_json(folder / RESULT)
+    if "sex" in experiment.model.targets and "validation_sex_accuracy" not in result:
+        raise BoneageError(
+            f"{folder}: was trained by an earlier version, which measured no sexes; choose another "
+            "folder, or remove this one"
+        )
+    return result
 
 
 def is_main_process() -> bool:

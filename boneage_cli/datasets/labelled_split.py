@@ -1,7 +1,8 @@
-"""The radiographs of known age that a model is measured on."""
+"""The radiographs that a model is measured on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ class LabelledSplit:
         split: The split's name.
         manifest: Its rows; of a sample, the chosen ones.
         label_version: Of a test split, see ``manifest.label_version``; else None.
-        chosen_of: How many rows with a known age a sample was chosen of; None without one.
+        chosen_of: How many labelled rows a sample was chosen of; None without one.
         mean_training_age: Mean known age of the data set's train split in months; None where it
             has none.
         boys_in_training: The share of boys among those of known sex there; None where it has none.
@@ -49,28 +50,37 @@ class LabelledSplit:
 
 
 def labelled_split(
-    data: Path | None = None, split: str | None = None, sample: int | None = None
+    data: Path | None = None,
+    split: str | None = None,
+    sample: int | None = None,
+    *,
+    labels: Sequence[str] = ("boneage",),
 ) -> LabelledSplit:
     """Finds the radiographs to measure a model on.
 
     Args:
         data: A data set's folder or name, see ``find_dataset``.
-        split: The split's name; None for test where that has known ages, else validation.
-        sample: How many of its radiographs with a known age to choose, evenly by sex and age, the
-            same each time; None for all.
+        split: The split's name; None for test where that has labels, else validation.
+        sample: How many of its labelled radiographs to choose, evenly by sex and age, the same each
+            time; None for all.
+        labels: The columns of which at least one has to be known of a radiograph.
 
     Raises:
-        BoneageError: There is no such data set or split, or it has fewer known ages than that.
+        BoneageError: There is no such data set or split, or it has fewer labels than that.
     """
     folder = find_dataset(data)
-    split = split or _with_ages(folder)
+    split = split or _with_labels(folder, labels)
     manifest = read_manifest(folder, split)
     # Of the whole split: a sample may lack the radiograph that tells the versions apart.
     version = label_version(manifest) if split.startswith("test") else None
-    labelled = manifest[manifest["boneage"].notna()]
+    labelled = manifest[_is_labelled(manifest, labels)]
     if sample is not None:
         if sample > len(labelled):
-            raise BoneageError(f"--sample {sample}: the split has {len(labelled)} with a known age")
+            names = {"boneage": "a known age", "male": "a known sex"}
+            what = " or ".join(names[label] for label in labels)
+            raise BoneageError(
+                f"--sample {sample}: the split has {len(labelled)} with {what}; ask for fewer"
+            )
         manifest = choose(labelled, sample, seed=0)
     mean = boys = None
     if (folder / "train.csv").is_file():
@@ -89,7 +99,11 @@ def labelled_split(
     )
 
 
-def _with_ages(folder: Path) -> str:
-    if (folder / "test.csv").is_file() and read_manifest(folder, "test")["boneage"].notna().any():
-        return "test"
-    return "validation"
+def _with_labels(folder: Path, labels: Sequence[str]) -> str:
+    there = (folder / "test.csv").is_file()
+    is_test = there and _is_labelled(read_manifest(folder, "test"), labels).any()
+    return "test" if is_test else "validation"
+
+
+def _is_labelled(manifest: pd.DataFrame, labels: Sequence[str]) -> pd.Series[bool]:
+    return manifest[list(labels)].notna().any(axis=1)

@@ -37,9 +37,19 @@ def hand() -> DrawnHand:
 
 
 def looking_at(
-    family: str, view: str, rows: slice, columns: slice, *, months: float = 1, **regions: object
+    family: str,
+    view: str,
+    rows: slice,
+    columns: slice,
+    *,
+    months: float = 1,
+    target: str = "age",
+    **regions: object,
 ) -> Bundle:
-    """A model whose age is the mean age and the brightness of some of one view's 16 × 16 cells."""
+    """A model whose age is the mean age and the brightness of some of one view's 16 × 16 cells.
+
+    Or whose logit of being a boy is that brightness.
+    """
     experiment = parse_experiment(
         {
             "preprocessing": {"height": SIDE, "width": SIDE},
@@ -47,6 +57,7 @@ def looking_at(
             "model": {
                 "family": family,
                 "gender": False,
+                "targets": [target],
                 "backbone": "small_cnn",
                 "weights": "none",
                 "channels": [1, 1],
@@ -66,7 +77,7 @@ def looking_at(
                 weight[:, :, 1, 1] = 1
         weights = torch.zeros(len(network.views), CELLS, CELLS)
         weights[network.views.index(view), rows, columns] = months
-        network.heads["age"].linear.weight[0] = weights.flatten()
+        network.heads[target].linear.weight[0] = weights.flatten()
     return Bundle(experiment, 120, 40, network.state_dict())
 
 
@@ -93,8 +104,9 @@ TIP = (slice(0, 2), slice(6, 8))
         (looking_at("roi", "carpal", MIDDLE, MIDDLE), "capitate"),
         (looking_at("fusion", "carpal", MIDDLE, MIDDLE), "capitate"),
         (looking_at("global", "hand", *TIP, registered_hand=True), "middle_tip"),
+        (looking_at("global", "hand", *TIP, registered_hand=True, target="sex"), "middle_tip"),
     ],
-    ids=["roi", "fusion", "global registered"],
+    ids=["roi", "fusion", "global registered", "of sex"],
 )
 def test_heat_lies_on_the_bone_that_the_model_looks_at_however_the_hand_lies(
     hand: DrawnHand, bundle: Bundle, landmark: str, pose: str
