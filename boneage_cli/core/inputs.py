@@ -8,10 +8,8 @@ be UTF-8, UTF-16 or Windows-1252.
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-import re
 import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -24,12 +22,14 @@ from typing import Literal, NoReturn
 from boneage_cli.ages import MONTHS_PER_YEAR, is_childs_age
 from boneage_cli.core.cases import Case
 from boneage_cli.datasets.dialects import (
+    CSV_SUFFIXES,
     FEMALE,
     HEADINGS,
     MALE,
     PARSERS,
     check_width,
     columns_of,
+    csv_rows,
     whole_id,
 )
 from boneage_cli.datasets.folders import radiographs_below
@@ -38,7 +38,6 @@ from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import is_below
 
 STANDARD_INPUT = "-"
-TABLE_SUFFIXES = (".csv", ".tsv")
 _ANY_SUFFIX = (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
 
 Kind = Literal["image", "folder", "list", "table", "stdin"]
@@ -194,7 +193,7 @@ def _kind(text: str) -> Kind:
         )
     if suffix == ".xlsx":
         raise BoneageError(f"{text}: a workbook; save its sheet as CSV")
-    if suffix in TABLE_SUFFIXES:
+    if suffix in CSV_SUFFIXES:
         return "table"
     try:
         with path.open("rb") as file:
@@ -278,49 +277,26 @@ def _standard_input() -> Iterable[bytes]:
 class _Header:
     columns: dict[str, list[int]]  # where the columns of each meaning are
     width: int
-    delimiter: str
-    above: int  # lines
 
 
 def _read_header(text: str) -> _Header:
-    above, line, stated = 0, "", ""
     with closing(_lines(text)) as lines:
-        for line in lines:
-            # What Excel writes to itself.
-            if mark := re.fullmatch(r"sep=(.)\s*", line):
-                stated = mark[1]
-            elif line.strip():
-                break
-            above += 1
-        else:
-            line = ""
-    delimiter = stated or max(",;\t", key=line.count)
-    header = next(csv.reader([line], delimiter=delimiter), [])
+        _, header = next(csv_rows(text, lines), (0, []))
     columns = columns_of(header, HEADINGS | _OWN_HEADINGS)
     if "image" not in columns and "id" not in columns:
-        found = ", ".join(name.strip() for name in header) or "nothing"
+        found = ", ".join(header) or "nothing"
         raise BoneageError(
             f"{text}: the first line must name a column path, filename, image or id (it has "
             f"{found}); name a plain list of paths .txt"
         )
-    return _Header(columns, len(header), delimiter, above)
+    return _Header(columns, len(header))
 
 
 def _table_rows(text: str) -> Iterator[tuple[int, list[str], _Header]]:
     """Yields each row's line number and cells; rows without any are left out."""
     header = _read_header(text)
-    reader = csv.reader(islice(_lines(text), header.above, None), delimiter=header.delimiter)
-    try:
-        next(reader)
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                yield header.above + reader.line_num, cells, header
-    except csv.Error as error:
-        line = header.above + reader.line_num
-        raise BoneageError(
-            f"{text}, line {line}: not a CSV file ({error}); save it again as CSV"
-        ) from None
+    for number, cells in islice(csv_rows(text, _lines(text)), 1, None):
+        yield number, cells, header
 
 
 def _table_cases(text: str, male: bool | None) -> Iterator[Case]:

@@ -11,6 +11,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from boneage_cli.errors import BoneageError
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE_SUFFIXES = (".csv", ".xlsx")
+CSV_SUFFIXES = (".csv", ".tsv")
+TABLE_SUFFIXES = (*CSV_SUFFIXES, ".xlsx")
 
 # An xlsx is a zip: a few kilobytes can unfold to gigabytes. Official tables are below 1 MB.
 LARGEST_TABLE = 200_000_000
@@ -80,7 +82,10 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
     suffix = PurePosixPath(name).suffix.lower()
     if len(content) > LARGEST_TABLE:
         raise BoneageError(f"{name}: too large for a table of labels; give the right file")
-    rows = _xlsx_rows(name, content) if suffix == ".xlsx" else _csv_rows(name, content)
+    if suffix == ".xlsx":
+        rows = _xlsx_rows(name, content)
+    else:
+        rows = csv_rows(name, io.StringIO(_decode(content), newline=""))
     header: list[str] = []
     columns: dict[str, list[int]] = {}
     records: list[dict[str, Any]] = []
@@ -102,6 +107,42 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
     for column in {"boneage", "width", "height"} & set(table.columns):
         table[column] = table[column].astype(float)
     return table
+
+
+def csv_rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line number and the cells of each row of a CSV table, the headings first.
+
+    Cells are stripped, and rows without any are left out. The delimiter is what Excel says in a
+    first line ``sep=;``, else the most frequent one of the headings.
+
+    Args:
+        name: The table's name for messages.
+        lines: Its lines with their ends; drawn from lazily.
+
+    Raises:
+        BoneageError: While iterating, if it is no CSV table.
+    """
+    source = iter(lines)
+    above, first, stated = 0, "", ""
+    for line in source:
+        if mark := re.fullmatch(r"sep=(.)\s*", line):
+            stated = mark[1]
+        elif line.strip():
+            first = line
+            break
+        above += 1
+    delimiter = stated or max(",;\t", key=first.count)
+    reader = csv.reader(chain([first], source), delimiter=delimiter)
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield above + reader.line_num, cells
+    except csv.Error as error:
+        line_number = above + reader.line_num
+        raise BoneageError(
+            f"{name}, line {line_number}: not a CSV file ({error}); save it again as CSV"
+        ) from None
 
 
 def columns_of(
@@ -163,18 +204,6 @@ def image_stem(text: str) -> str:
 def whole_id(text: str) -> str:
     """``1377`` of ``1377.0``: what a spreadsheet or a data frame with gaps makes of ids."""
     return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
-
-
-def _csv_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
-    text = _decode(content)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for cells in reader:
-            yield reader.line_num, [cell.strip() for cell in cells]
-    except csv.Error as error:
-        raise BoneageError(f"{name}, line {reader.line_num}: not a CSV ({error})") from None
 
 
 def _decode(content: bytes) -> str:

@@ -59,6 +59,13 @@ def test_the_summary_counts_what_was_found_and_says_what_comes_next(run, radiogr
     assert "Already complete in data/local" in run("local mine")
 
 
+def test_a_table_of_tabs_is_a_table_too(run, radiographs, tmp_path):
+    table = tmp_path / "mine" / "train.csv"
+    table.with_suffix(".tsv").write_text(table.read_text().replace(",", "\t"))
+    table.unlink()
+    assert "│ train │ 18 │ 18 │ 9 │ 9 │" in run("local mine")
+
+
 def test_options_reach_the_data_set(run, radiographs, tmp_path):
     run("local mine --to data/clinic --copy --validation-fraction 0.5 --seed 3")
     source = read_source(tmp_path / "data" / "clinic")

@@ -17,6 +17,8 @@ DIALECTS = {
     "Deeplasia": "image_ID,dir,patient_ID,sex,bone_age\n1377.png,a,9,F,180\n1386.png,a,8,M,30\n",
     "data frame with index": ",id,boneage,male\n0,1377,180,False\n1,1386,30,True\n",
     "spreadsheet in Europe": "id;boneage;male\n1377;180,0;False\n1386;30,0;True\n",
+    "spreadsheet that names its delimiter": "sep=;\nid;bone age (months);male\n"
+    "1377;180;False\n1386;30;True\n",
     "tabs": "id\tboneage\tmale\n1377\t180\tFalse\n1386\t30\tTrue\n",
     "blanks and empty lines": " id , boneage , male \n\n1377 , 180, False\n1386, 30, True\n,,\n",
     "Windows": "\ufeffid,boneage,male\r\n1377,180,False\r\n1386,30,True\r\n",
