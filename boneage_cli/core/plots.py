@@ -30,7 +30,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _CURVES = {"mae": "MAE (months)", "sex_error": "sex errors (fraction)", "loss": "loss"}
 
 
-def learning_curve(history: pd.DataFrame, path: Path) -> None:
+def learning_curve(history: pd.DataFrame, path: Path) -> Figure:
     """Draws the errors, the loss and the learning rate of a run over its epochs.
 
     Args:
@@ -38,6 +38,9 @@ def learning_curve(history: pd.DataFrame, path: Path) -> None:
             predicts them train_mae and val_mae (months), train_sex_error and val_sex_error
             (fractions); missing values leave gaps.
         path: The PNG file.
+
+    Returns:
+        What was written.
     """
     names = [name for name in _CURVES if f"val_{name}" in history]
     with _figure(path, (7, 1.5 + 2.6 * len(names))) as figure:
@@ -56,6 +59,7 @@ def learning_curve(history: pd.DataFrame, path: Path) -> None:
             rate.set_yscale("log")
         rate.set_xlabel("epoch")
         rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure
 
 
 def scatter(
@@ -64,7 +68,7 @@ def scatter(
     path: Path,
     title: str = "",
     male: np.ndarray | None = None,
-) -> None:
+) -> Figure:
     """Draws predicted against known ages, with the line on which they are equal.
 
     Args:
@@ -73,6 +77,9 @@ def scatter(
         path: The PNG file.
         title: The plot's heading; the MAE and n are added to it.
         male: Sex per radiograph, shape (n,), to tell boys from girls; None for one colour.
+
+    Returns:
+        What was written.
     """
     true, predicted = np.asarray(true, float), np.asarray(predicted, float)
     with _figure(path, (6, 6)) as figure:
@@ -100,9 +107,10 @@ def scatter(
         for handle in legend.legend_handles:
             if handle is not None:
                 handle.set_alpha(1)
+    return figure
 
 
-def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str = "") -> None:
+def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str = "") -> Figure:
     """Draws the difference of predicted and known age over their mean, with limits of agreement.
 
     The limits are bias ± 1.96 standard deviations (Bland & Altman, Lancet 1986;327:307–310).
@@ -112,6 +120,9 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str
         predicted: Predicted ages in months, shape (n,).
         path: The PNG file.
         title: The plot's heading.
+
+    Returns:
+        What was written.
     """
     true, predicted = np.asarray(true, float), np.asarray(predicted, float)
     differences = predicted - true
@@ -150,9 +161,10 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str
         axes.set_ylabel("predicted − known bone age (months)")
         _whole_years(axes.xaxis)
         _head(axes, title, f"limits of agreement, n = {len(true)}")
+    return figure
 
 
-def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = "") -> None:
+def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = "") -> Figure:
     """Draws how well boys are told from girls, and whether probabilities mean what they say.
 
     Left the receiver operating characteristic, with the threshold of 0.5 marked; right the share of
@@ -163,6 +175,9 @@ def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = ""
         probability: Of being a boy, (n,).
         path: The PNG file.
         title: The plot's heading; the share that is right and n are added to it.
+
+    Returns:
+        What was written.
     """
     male, probability = np.asarray(male, bool), np.asarray(probability, float)
     said = probability > 0.5
@@ -198,6 +213,7 @@ def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = ""
         calibration.set_xlabel("predicted probability of a boy, mean of a tenth")
         calibration.set_ylabel("share of boys in it")
         _head(curve, title, f"{(said == male).mean():.1%} of sexes right, n = {len(male)}")
+    return figure
 
 
 def losses(
@@ -207,7 +223,7 @@ def losses(
     path: Path,
     title: str = "",
     figures: str = "",
-) -> None:
+) -> Figure:
     """Draws by how much an error grows under each of several changes, with intervals.
 
     The axis is linear up to one month and logarithmic beyond, since some changes cost a tenth of a
@@ -220,6 +236,9 @@ def losses(
         path: The PNG file.
         title: The plot's heading.
         figures: What is added to the heading.
+
+    Returns:
+        What was written.
     """
     # An interval whose end is 0.00 as printed shows nothing, whatever the sign of what is left.
     lost = np.round(np.asarray(lost, float).reshape(-1, 3), 2)
@@ -249,11 +268,12 @@ def losses(
         _months_of_any_size(axes.xaxis, lost)
         axes.set_xlabel("MAE lost (months, 95 % interval)")
         _head(axes, title, figures)
+    return figure
 
 
 def by_batch_size(
     series: Mapping[str, np.ndarray], path: Path, label: str, title: str = ""
-) -> None:
+) -> Figure:
     """Draws a figure of several networks against the batch size.
 
     Args:
@@ -262,6 +282,9 @@ def by_batch_size(
         path: The PNG file.
         label: What the figure is, with its unit.
         title: The plot's heading.
+
+    Returns:
+        What was written.
     """
     sizes = np.unique(np.concatenate([points[:, 0] for points in series.values()]))
     figures = np.concatenate([points[:, 1] for points in series.values()])
@@ -292,9 +315,12 @@ def by_batch_size(
         axes.set_ylabel(label)
         axes.set_title(title, loc="left", fontsize=11)
         figure.legend(loc="outside lower left", frameon=False, ncols=2 if len(series) > 1 else 1)
+    return figure
 
 
-def bars(names: Sequence[str], values: np.ndarray, path: Path, label: str, title: str = "") -> None:
+def bars(
+    names: Sequence[str], values: np.ndarray, path: Path, label: str, title: str = ""
+) -> Figure:
     """Draws a figure of several networks as bars, each with its number.
 
     Args:
@@ -303,6 +329,9 @@ def bars(names: Sequence[str], values: np.ndarray, path: Path, label: str, title
         path: The PNG file.
         label: What the figure is, with its unit.
         title: The plot's heading.
+
+    Returns:
+        What was written.
     """
     places = np.arange(len(names))
     with _figure(path, (7.5, 2.9 + 0.3 * len(names))) as figure:
@@ -317,6 +346,7 @@ def bars(names: Sequence[str], values: np.ndarray, path: Path, label: str, title
         axes.set_xlim(0, 1.12 * float(np.max(values)))
         axes.set_xlabel(label)
         axes.set_title(title, loc="left", fontsize=11)
+    return figure
 
 
 @contextmanager
