@@ -246,7 +246,7 @@ def bench(
         )
         return
     refuse_beside(context, "without --train", _NOT_WITHOUT_TRAINING)
-    from boneage_cli.core.benchmarking import (
+    from boneage_cli.core.bench.benchmarking import (
         benchmark_backends,
         benchmark_model,
         benchmark_networks,
@@ -257,7 +257,7 @@ def bench(
         untrained,
         write_benchmark,
     )
-    from boneage_cli.core.provenance import busy
+    from boneage_cli.core.bench.circumstances import busy
 
     sizes = parse_batch_sizes(batch_sizes)
     _warn_if_busy(busy())
@@ -340,7 +340,7 @@ def report(
       best-throughput.png   images/s of each network at its best batch size
       efficiency.png        images/s per million parameters
     """
-    from boneage_cli.core.benchmark_report import ranking, read_results, write_report
+    from boneage_cli.core.bench.report import ranking, read_results, write_report
 
     table = read_results(results)
     print_rankings(ranking(table))
@@ -350,9 +350,9 @@ def report(
 def _bench_training(
     configs: list[Path], backbones: str | None, data: Path | None, folder: Path, **options: Any
 ) -> None:
-    from boneage_cli.core.benchmarking import experiments
-    from boneage_cli.core.provenance import busy
-    from boneage_cli.core.training_benchmark import (
+    from boneage_cli.core.bench.benchmarking import experiments
+    from boneage_cli.core.bench.circumstances import busy
+    from boneage_cli.core.bench.training import (
         benchmark_training,
         earlier_measurements,
         write_measurements,

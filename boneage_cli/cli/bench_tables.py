@@ -9,8 +9,8 @@ from boneage_cli.cli.console import console, print_table, warn
 if TYPE_CHECKING:
     import pandas as pd
 
-    from boneage_cli.core.benchmarking import Benchmark
-    from boneage_cli.core.training_benchmark import TrainingBenchmark
+    from boneage_cli.core.bench.benchmarking import Benchmark
+    from boneage_cli.core.bench.training import TrainingBenchmark
 
 
 # What the rankings' columns are called in tables.
@@ -51,7 +51,7 @@ def print_training(measured: TrainingBenchmark) -> None:
 
 
 def _print_step(real: dict[str, Any], synthetic: dict[str, Any]) -> None:
-    from boneage_cli.core.step_timing import PARTS
+    from boneage_cli.core.bench.step_timing import PARTS
 
     totals = [sum(row[f"{part}_ms"] for part in PARTS) for row in (real, synthetic)]
     rows = [(part, real[f"{part}_ms"], synthetic[f"{part}_ms"]) for part in PARTS]
@@ -202,7 +202,7 @@ def _versions(about: dict[str, Any]) -> str:
 def _ranked(measured: Benchmark) -> pd.DataFrame:
     import pandas as pd
 
-    from boneage_cli.core.benchmark_report import ranking
+    from boneage_cli.core.bench.report import ranking
 
     table = pd.DataFrame(measured.throughput)
     return ranking(table.assign(network=table["model"]))
@@ -210,7 +210,7 @@ def _ranked(measured: Benchmark) -> pd.DataFrame:
 
 def print_rankings(networks: pd.DataFrame) -> None:
     """Prints networks by images/s, by the time of one image, and by images/s per parameter."""
-    from boneage_cli.core.benchmark_report import RANKINGS, by
+    from boneage_cli.core.bench.report import RANKINGS, by
 
     for column, more_is_better, heading in RANKINGS:
         ranked = by(networks, column, more_is_better)

@@ -111,7 +111,7 @@ def of_predict(given: Given) -> list[Figure]:
     """Radiographs from files beside each of its parts alone, and beside the naive loop."""
     import numpy as np
 
-    from boneage_cli.core.naive_loop import naive_loop
+    from boneage_cli.core.bench.naive_loop import naive_loop
     from boneage_cli.core.prediction import Predictor
     from boneage_cli.core.runs import SHIPPED_MODEL
     from boneage_cli.imaging.reading import read_radiograph
@@ -194,7 +194,7 @@ def of_backends(given: Given) -> list[Figure]:
     """How far the backend that is chosen is from torch in full precision."""
     import numpy as np
 
-    from boneage_cli.core.benchmarking import benchmark_backends
+    from boneage_cli.core.bench.benchmarking import benchmark_backends
     from boneage_cli.core.prediction import Predictor
     from boneage_cli.core.runs import SHIPPED_MODEL
 

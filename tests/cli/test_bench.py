@@ -12,12 +12,12 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.benchmarking import COLUMNS
+from boneage_cli.core.bench.benchmarking import COLUMNS
+from boneage_cli.core.bench.step_timing import PARTS as TRAINING_PARTS
+from boneage_cli.core.bench.timing import PARTS
+from boneage_cli.core.bench.training import COLUMNS as TRAINING_COLUMNS
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.config import Experiment, write_experiment
-from boneage_cli.core.step_timing import PARTS as TRAINING_PARTS
-from boneage_cli.core.timing import PARTS
-from boneage_cli.core.training_benchmark import COLUMNS as TRAINING_COLUMNS
 
 PLOTS = ("throughput.png", "time-per-image.png", "best-throughput.png", "efficiency.png")
 

@@ -25,21 +25,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from boneage_cli.core.benchmark_images import radiographs
-from boneage_cli.core.bundle import Bundle, build_network, load_bundle
-from boneage_cli.core.cases import Case
-from boneage_cli.core.config import Experiment
-from boneage_cli.core.hardware import (
-    choose_device,
-    choose_precision,
-    device_type,
-)
-from boneage_cli.core.naive_loop import naive_loop
-from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.provenance import PACKAGES, busy, where_and_when
-from boneage_cli.core.runs import bundles_at, write_json
-from boneage_cli.core.runtime import Backend, choose_backend
-from boneage_cli.core.timing import (
+from boneage_cli.core.bench.circumstances import PACKAGES, busy, where_and_when
+from boneage_cli.core.bench.images import radiographs
+from boneage_cli.core.bench.naive_loop import naive_loop
+from boneage_cli.core.bench.timing import (
     TIMES,
     WARM_UP,
     Latency,
@@ -50,6 +39,17 @@ from boneage_cli.core.timing import (
     repetitions,
     throughput_figures,
 )
+from boneage_cli.core.bundle import Bundle, build_network, load_bundle
+from boneage_cli.core.cases import Case
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.hardware import (
+    choose_device,
+    choose_precision,
+    device_type,
+)
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.runs import bundles_at, write_json
+from boneage_cli.core.runtime import Backend, choose_backend
 from boneage_cli.core.views import Rendered, describe_shapes, shapes_of
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
@@ -72,7 +72,7 @@ AGES = (127.3, 41.2)
 
 
 @dataclass(frozen=True)
-class Network:
+class TimedNetwork:
     """A network whose passes are timed.
 
     Attributes:
@@ -156,7 +156,7 @@ def parse_backends(text: str) -> list[str]:
     return names
 
 
-def trained(paths: Sequence[Path]) -> list[Network]:
+def trained(paths: Sequence[Path]) -> list[TimedNetwork]:
     """The networks of bundles, run folders or folders of a cross-validation, by their names.
 
     Raises:
@@ -165,7 +165,9 @@ def trained(paths: Sequence[Path]) -> list[Network]:
     files = list(dict.fromkeys(file for path in paths for file in bundles_at(path)))
     names = [load_bundle(file).experiment.name for file in files]
     return [
-        Network(name if names.count(name) == 1 else f"{name} ({file})", partial(load_bundle, file))
+        TimedNetwork(
+            name if names.count(name) == 1 else f"{name} ({file})", partial(load_bundle, file)
+        )
         for name, file in zip(names, files, strict=True)
     ]
 
@@ -198,13 +200,13 @@ def experiments(
     return found
 
 
-def untrained(chosen: Mapping[str, Experiment]) -> list[Network]:
+def untrained(chosen: Mapping[str, Experiment]) -> list[TimedNetwork]:
     """Networks with random weights: speed does not depend on them.
 
     Args:
         chosen: The settings of each, by its name.
     """
-    return [Network(name, partial(_untrained, each)) for name, each in chosen.items()]
+    return [TimedNetwork(name, partial(_untrained, each)) for name, each in chosen.items()]
 
 
 def benchmark_model(
@@ -293,7 +295,7 @@ def benchmark_model(
 
 
 def benchmark_networks(
-    networks: Sequence[Network],
+    networks: Sequence[TimedNetwork],
     *,
     batch_sizes: Sequence[int] = (1, 4, 8, 16, 32),
     seconds: float = 60,
@@ -429,7 +431,7 @@ def benchmark_backends(
         )
         del predictor
         passes = benchmark_networks(
-            [Network(f"{network.name}, {backend}", lambda: bundle)],
+            [TimedNetwork(f"{network.name}, {backend}", lambda: bundle)],
             batch_sizes=batch_sizes,
             seconds=seconds / len(backends),
             device=device,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boneage_cli.core.benchmark_images import draw_radiographs
-from boneage_cli.core.benchmark_report import by, named, ranking
-from boneage_cli.core.benchmarking import COLUMNS, parse_batch_sizes
-from boneage_cli.core.timing import (
+from boneage_cli.core.bench.benchmarking import COLUMNS, parse_batch_sizes
+from boneage_cli.core.bench.images import draw_radiographs
+from boneage_cli.core.bench.report import by, named, ranking
+from boneage_cli.core.bench.timing import (
     PARTS,
     Latency,
     percentiles,

@@ -22,22 +22,28 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from boneage_cli.core.arithmetic import (
+from boneage_cli.core.bench.arithmetic import (
     DTYPES,
     MATRICES,
     flops_of_step,
     peak_arithmetic,
     wait_for,
 )
+from boneage_cli.core.bench.circumstances import busy, where_and_when
+from boneage_cli.core.bench.step_timing import (
+    AUGMENTATION,
+    PARTS,
+    Operators,
+    StepSplit,
+    time_shares,
+)
+from boneage_cli.core.bench.synthetic_data import KINDS, AlternatingData, kind_of, synthetic_batch
 from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.datamodule import mean_and_deviation
 from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.module import BoneAgeModule
-from boneage_cli.core.provenance import busy, where_and_when
 from boneage_cli.core.runs import read_json, write_json
-from boneage_cli.core.step_timing import AUGMENTATION, PARTS, Operators, StepSplit, time_shares
-from boneage_cli.core.synthetic_data import KINDS, AlternatingData, kind_of, synthetic_batch
 from boneage_cli.core.trainer import make_module, make_trainer
 from boneage_cli.core.views import describe_shapes
 from boneage_cli.datasets.demo import write_demo

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_cli.core.benchmarking import COLUMNS, TABLE
-from boneage_cli.core.provenance import PACKAGES
+from boneage_cli.core.bench.benchmarking import COLUMNS, TABLE
+from boneage_cli.core.bench.circumstances import PACKAGES
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 

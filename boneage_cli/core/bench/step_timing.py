@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.profilers import Profiler
 
-from boneage_cli.core.arithmetic import wait_for
+from boneage_cli.core.bench.arithmetic import wait_for
 
 PARTS = ("loading", "augmentation", "forward", "backward", "optimiser", "rest")
 # Operators that are told of; the others take little.

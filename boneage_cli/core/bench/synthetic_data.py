@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from boneage_cli.core.batches import Batch
-from boneage_cli.core.benchmarking import AGES
+from boneage_cli.core.bench.benchmarking import AGES
 from boneage_cli.core.datamodule import BoneAgeData
 
 KINDS = ("real", "synthetic")

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from boneage_cli.core.arithmetic import flops_of_step
-from boneage_cli.core.step_timing import PARTS, StepSplit, time_shares
-from boneage_cli.core.synthetic_data import KINDS, kind_of, synthetic_batch
-from boneage_cli.core.training_benchmark import (
+from boneage_cli.core.bench.arithmetic import flops_of_step
+from boneage_cli.core.bench.step_timing import PARTS, StepSplit, time_shares
+from boneage_cli.core.bench.synthetic_data import KINDS, kind_of, synthetic_batch
+from boneage_cli.core.bench.training import (
     RECORD,
     earlier_measurements,
     share_out,

@@ -1,0 +1,1 @@
+"""How fast prediction, networks, runtimes and training are on this machine."""
