@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
@@ -22,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from boneage_cli.core.settings_errors import explain
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.preprocessing import Preprocessing
@@ -32,9 +31,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-_TYPE = re.compile(r"constrained-|function-|.*\[.*\]")
 
 
 class Section(BaseModel):
@@ -449,15 +445,6 @@ def write_experiment(experiment: Experiment, path: Path) -> None:
         temporary.write_text(experiment_to_toml(experiment), encoding="utf-8")
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields each leaf of nested settings as (dotted key, value)."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not all(part.strip() for part in key.split(".")):
@@ -476,40 +463,3 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(values, dict):
             raise BoneageError(f"{key}: {section} is a value, not a section")
     values[name] = value
-
-
-def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
-    """What is wrong with settings, a sentence for each mistake, with the nearest known name.
-
-    Args:
-        error: What checking them against the schema found.
-        schema: The schema; each of its fields has a default.
-    """
-    for item in error.errors():
-        # A choice of types adds their names, which are pydantic's.
-        location = [str(part) for part in item["loc"] if not _TYPE.match(str(part))]
-        key = ".".join(location)
-        if item["type"] == "extra_forbidden":
-            known = _known_keys(schema, location[:-1])
-            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-            # A key in the wrong section is as common as a misspelt one.
-            everywhere = [name for name, _ in flatten(schema().model_dump())]
-            elsewhere = [name for name in everywhere if name.split(".")[-1] == location[-1]]
-            hint = elsewhere[0] if elsewhere else near[0] if near else None
-            suggestion = f"did you mean {hint}?" if hint else f"known are {', '.join(known)}"
-            yield f"unknown setting {key}; {suggestion}"
-        elif item["type"] in ("model_type", "model_attributes_type"):
-            yield f"{key or 'settings'}: must be a section of settings, not {item['input']!r}"
-        else:
-            reason = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-            given = item["input"]
-            shown = "" if isinstance(given, Mapping | BaseModel) else f" (given {given!r})"
-            yield f"{key or 'settings'}: {reason}{shown}"
-
-
-def _known_keys(schema: type[BaseModel], section: Sequence[str]) -> list[str]:
-    for part in section:
-        annotation = schema.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        schema = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(schema.model_fields)

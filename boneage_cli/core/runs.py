@@ -34,7 +34,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.core.config import Experiment, flatten
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.settings_errors import flatten
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import alone_in, whole_file
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from boneage_cli.core.config import explain
+from boneage_cli.core.settings_errors import explain
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.families import resolve_family
 
