@@ -261,12 +261,6 @@ def evaluation_folder(bundles: Sequence[Path], name: str) -> Path:
     return (run if own else Path()) / f"evaluation-{name}"
 
 
-def write_prediction_table(predictions: pd.DataFrame, path: Path) -> None:
-    """Writes a table of ``PREDICTION_COLUMNS`` as CSV."""
-    with whole_file(path) as temporary:
-        predictions.round(DECIMALS).to_csv(temporary, index=False)
-
-
 def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:
     """Writes metrics.json, predictions.csv, scatter.png and bland_altman.png.
 
@@ -290,7 +284,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     files = [folder / name for name in FILES]
     with writing(folder):
         write_json(evaluation.to_dict(), files[0])
-        write_prediction_table(evaluation.predictions, files[1])
+        with whole_file(files[1]) as temporary:
+            evaluation.predictions.round(DECIMALS).to_csv(temporary, index=False)
         scatter(true, predicted, files[2], title, male=male)
         bland_altman(true, predicted, files[3], title)
     return files

@@ -200,16 +200,13 @@ def random_parts(count: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(count) % _PARTS
 
 
-def write_coverage(
-    predictions: pd.DataFrame, path: Path, parts: np.ndarray | None = None, level: int = 90
-) -> None:
-    """Writes how often intervals hold the known age, as a CSV table: group, images, share, width.
+def write_coverage(predictions: pd.DataFrame, path: Path, parts: np.ndarray | None = None) -> None:
+    """Writes how often 90 % intervals hold the known age: group, images, share, mean width as CSV.
 
     Args:
         predictions: As in ``calibrate``; nothing is written of too few.
         path: The file.
         parts: As in ``coverage``; None for ten parts by chance.
-        level: Per cent.
 
     Raises:
         OSError: The file cannot be written.
@@ -217,7 +214,7 @@ def write_coverage(
     import pandas as pd
 
     parts = random_parts(len(predictions)) if parts is None else parts
-    found = coverage(predictions, parts, level)
+    found = coverage(predictions, parts, 90)
     if not found:
         return
     table = pd.DataFrame(

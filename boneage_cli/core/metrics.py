@@ -114,19 +114,15 @@ def bias_interval(true: np.ndarray, predicted: np.ndarray) -> Estimate:
     return mean_interval(np.asarray(predicted, float) - np.asarray(true, float))
 
 
-def mean_interval(
-    values: np.ndarray, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
+def mean_interval(values: np.ndarray, *, resamples: int = RESAMPLES) -> Estimate:
     """The mean with its percentile bootstrap interval.
 
     Args:
         values: One per radiograph, shape (n,), n ≥ 1.
-        level: Share of intervals that hold the truth.
         resamples: How often the radiographs are drawn anew, with replacement.
-        seed: Fixes the draws.
     """
     values = np.asarray(values, float)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     step = max(1, _INDICES_AT_ONCE // len(values))
     means = np.concatenate(
         [
@@ -136,7 +132,7 @@ def mean_interval(
             for done in range(0, resamples, step)
         ]
     )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(values.mean()), float(low), float(high))
 
 

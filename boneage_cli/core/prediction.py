@@ -26,6 +26,8 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.threads import as_they_come, batched, in_turn, usable_threads, worker_threads
 
+# Radiographs whose features are looked at in one pass of the network.
+_AT_ONCE = 32
 # Radiographs that one of several processes is sent at a time.
 _SENT = 8
 
@@ -393,7 +395,6 @@ class Predictor(Preparer):
         views: Callable[[np.ndarray], Rendered],
         male: np.ndarray,
         *,
-        tta: bool = False,
         batch_size: int = 32,
     ) -> Answers:
         """What models that all see the same views say of rendered radiographs.
@@ -401,32 +402,28 @@ class Predictor(Preparer):
         Args:
             views: Gives the views of some of the n radiographs, by their numbers.
             male: (n,), 1 for a boy, 0 for a girl; ignored by models without sex.
-            tta: Whether to average over mirrored and slightly turned views.
             batch_size: Images per pass of the network.
         """
         answers = []
         for start in range(0, len(male), batch_size):
             rows = np.arange(start, min(start + batch_size, len(male)))
             pixels = dict.fromkeys(self.renderers, views(rows))
-            answers.append(self._forward(pixels, male[rows], tta))
+            answers.append(self._forward(pixels, male[rows]))
         return _joined(answers)
 
-    def features(
-        self, views: Callable[[np.ndarray], Rendered], rows: np.ndarray, *, batch_size: int = 32
-    ) -> np.ndarray:
+    def features(self, views: Callable[[np.ndarray], Rendered], rows: np.ndarray) -> np.ndarray:
         """What the first model's ``Likeness`` looks at, of rendered radiographs.
 
         Args:
             views: Gives the views of some radiographs, by their numbers.
             rows: The numbers of the radiographs, (n,).
-            batch_size: Images per pass of the network.
 
         Returns:
             Float32 (n, F).
         """
         found = []
-        for start in range(0, len(rows), batch_size):
-            pixels = views(rows[start : start + batch_size])
+        for start in range(0, len(rows), _AT_ONCE):
+            pixels = views(rows[start : start + _AT_ONCE])
             # Whatever the sex, the features are the same.
             girls = np.zeros(len(next(iter(pixels.values()))), np.float32)
             found.append(self._run(0, pixels, girls)["features"])

@@ -64,7 +64,7 @@ class Recalibration:
 
 
 def recalibrate(
-    model: Path, cases: Sequence[Case], output: Path, *, device: str = "auto", seed: int = 0
+    model: Path, cases: Sequence[Case], output: Path, *, device: str = "auto"
 ) -> Recalibration:
     """Fits a line per sex and writes a new bundle with it, if it helps beyond chance.
 
@@ -73,7 +73,6 @@ def recalibrate(
         cases: The site's radiographs with ``known`` ages in months.
         output: The new bundle.
         device: Where the network runs.
-        seed: Of the parts of the cross-validation.
 
     Raises:
         BoneageError: There are too few radiographs of known age and sex, or their ages look like
@@ -100,7 +99,7 @@ def recalibrate(
             f"{len(table)} radiographs of known age and sex that could be predicted; a correction "
             f"needs {FEWEST} of a sex{left_out}"
         )
-    held_out = _cross_validated(table, sexes, seed)
+    held_out = _cross_validated(table, sexes)
     errors = (table["predicted"] - table["true"]).abs()
     gains = errors - (held_out - table["true"]).abs()
     # One sex's gain must not carry another's line along.
@@ -219,10 +218,10 @@ def fit_lines(table: pd.DataFrame, sexes: Iterable[str]) -> dict[str, Line]:
     return lines
 
 
-def _cross_validated(table: pd.DataFrame, sexes: Iterable[str], seed: int) -> pd.Series:
+def _cross_validated(table: pd.DataFrame, sexes: Iterable[str]) -> pd.Series:
     """Each row's age by lines that were fitted without it."""
     # Equal shares of both sexes in every part.
-    shuffled = table.sample(frac=1, random_state=seed).groupby("sex").cumcount() % PARTS
+    shuffled = table.sample(frac=1, random_state=0).groupby("sex").cumcount() % PARTS
     part = shuffled.reindex(table.index).to_numpy()
     ages = table["predicted"].to_numpy(float).copy()
     for number in range(PARTS):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from boneage_cli.core.config import (
     Experiment,
     experiment_to_toml,
-    flatten,
     load_experiment,
     parse_experiment,
 )
+from boneage_cli.core.settings_errors import flatten
 from boneage_cli.errors import BoneageError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
