@@ -99,7 +99,7 @@ class ModelSettings(Section):
         "linear",
         description="linear, sigmoid (from 0 to max_age) or distribution (expectation over months)",
     )
-    max_age: float = Field(240, gt=0, description="largest age of a bounded head, months")
+    max_age: float = Field(240, ge=1, description="largest age of a bounded head, months")
     targets: tuple[Literal["age", "sex"], ...] = Field(
         ("age",), min_length=1, description="what is predicted: age, sex, or both at once"
     )

@@ -57,7 +57,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where the age of one radiograph comes from.
+    """Where the age or sex of one radiograph comes from.
 
     Attributes:
         heat: Over the whole radiograph in its true proportions, float32 (H, W) with the shorter

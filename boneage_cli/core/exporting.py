@@ -75,7 +75,7 @@ def export_model(
     check_packages(f"--format {format}", "onnxruntime" if format == "onnx" else "openvino")
     if output.suffix != SUFFIXES[format]:
         raise BoneageError(
-            f"{output}: --format {format} writes a file that ends {SUFFIXES[format]}"
+            f"{output}: --format {format} writes a file that ends {SUFFIXES[format]}; name it so"
         )
     predictor = Predictor([bundle], device="cpu", precision="32", backend="torch")
     graph = bundle.graph(with_features=False)

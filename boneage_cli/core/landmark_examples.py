@@ -146,7 +146,7 @@ def _read_table(path: Path, columns: tuple[str, ...] | list[str]) -> pd.DataFram
     try:
         table = pd.read_csv(path, dtype={"id": str})
     except (OSError, ValueError) as error:
-        raise BoneageError(f"{path}: not a readable CSV ({error})") from None
+        raise BoneageError(f"{path}: not a readable CSV ({error}); save it again as CSV") from None
     missing = [column for column in ("id", *columns) if column not in table.columns]
     if missing:
         raise BoneageError(

@@ -1,4 +1,4 @@
-"""Plots of training, of predicted against known ages, and of speed, as PNG files.
+"""Plots of training, of predicted against known ages and sexes, and of speed, as PNG files.
 
 They use matplotlib's figures directly instead of pyplot, so that they need no display, keep no
 state, and may be drawn from several threads.

@@ -88,9 +88,11 @@ def new_run_folder(runs: Path, name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise BoneageError(f"{folder}: cannot be made ({error.strerror})") from None
+            raise BoneageError(
+                f"{folder}: cannot be made ({error.strerror}); choose another place with --runs"
+            ) from None
         return folder
-    raise BoneageError(f"{runs}: too many runs named {stem}")
+    raise BoneageError(f"{runs}: too many runs named {stem}; choose another place with --runs")
 
 
 def bundles_at(path: Path) -> list[Path]:

@@ -1,6 +1,6 @@
-"""Where a trained model looks for the age.
+"""Where a trained model looks for the age, or for the sex.
 
-Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the age at a network's last feature maps.
+Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the answer at a network's last feature maps.
 """
 
 from __future__ import annotations

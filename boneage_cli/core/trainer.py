@@ -91,7 +91,8 @@ def accelerator_of(devices: str) -> tuple[str, int]:
     if not devices.isdigit() or int(devices) < 1:
         raise BoneageError(f"--devices {devices}: take auto, cpu or a number of devices")
     if gpu and int(devices) > torch.cuda.device_count():
-        raise BoneageError(f"--devices {devices}: there are {torch.cuda.device_count()} GPUs here")
+        there = torch.cuda.device_count()
+        raise BoneageError(f"--devices {devices}: there are {there} GPUs here; take up to {there}")
     return "gpu" if gpu else "cpu", int(devices)
 
 

@@ -116,6 +116,10 @@ def read_weights(
         kept = (name for name in names if name not in others)
         return header, StoredWeights(path.read_bytes(), kept), others
     except PermissionError as error:
-        raise BoneageError(f"{path}: cannot be read ({error.strerror})") from None
+        raise BoneageError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise BoneageError(f"{path}: not a readable .safetensors file ({error})") from None
+        raise BoneageError(
+            f"{path}: not a readable .safetensors file ({error}); copy it again, or name another"
+        ) from None

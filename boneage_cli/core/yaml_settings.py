@@ -131,7 +131,7 @@ def _read(path: Path) -> Any:
     # A date that does not exist is a ValueError to the reader.
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise BoneageError(f"{path}: not a YAML file: {reason}") from None
+        raise BoneageError(f"{path}: not a YAML file: {reason}; mend it there") from None
     return {} if given is None else given
 
 

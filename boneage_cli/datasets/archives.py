@@ -66,7 +66,9 @@ def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
         if member.flag_bits & 1:
             raise BoneageError(f"{path}: encrypted; unpack it yourself and give the folder")
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise BoneageError(f"{path}: {member.filename!r} is a link, refused")
+            raise BoneageError(
+                f"{path}: {member.filename!r} is a link; unpack it yourself and give the folder"
+            )
 
 
 def safe_parts(path: Path, name: str) -> tuple[str, ...]:

@@ -221,7 +221,9 @@ def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
             if sum(part.file_size for part in parts.infolist()) > LARGEST_TABLE:
-                raise BoneageError(f"{name}: unfolds to more than a table of labels can hold")
+                raise BoneageError(
+                    f"{name}: unfolds to more than a table of labels can hold; give the right file"
+                )
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         # Read-only mode trusts the stated dimensions, which some writers leave wrong.
         sheet = book.worksheets[0]
@@ -297,7 +299,7 @@ def _record(
 def _parse_id(where: str, text: str) -> str | None:
     stem = whole_id(image_stem(text))
     if stem in (".", "..") or stem.startswith("."):
-        raise BoneageError(f"{where}: {text!r} cannot name a radiograph")
+        raise BoneageError(f"{where}: {text!r} cannot name a radiograph; mend the id")
     return stem or None
 
 

@@ -59,7 +59,7 @@ def download(
             differs.
     """
     if not url.startswith(("http://", "https://")):
-        raise BoneageError(f"{url}: not an http or https address")
+        raise BoneageError(f"{url}: not an http or https address; mend it")
     if target.exists():
         found = sha256(target)
         if digest and found != digest:

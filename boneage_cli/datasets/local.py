@@ -232,7 +232,7 @@ def _make_validation(
 def _identity(path: Path, target: Path) -> dict[str, Any]:
     """Describes a path so that a later run can tell whether it changed."""
     if not path.exists():
-        raise BoneageError(f"{path}: no such file or folder")
+        raise BoneageError(f"{path}: no such file or folder; check the spelling")
     found = [path.resolve()]
     if path.is_dir():
         found = []

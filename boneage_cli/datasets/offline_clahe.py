@@ -223,5 +223,7 @@ def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> s
     try:
         write_png(target, pixels, note=version)
     except OSError as error:
-        raise BoneageError(f"{target}: cannot be written ({error.strerror})") from None
+        raise BoneageError(
+            f"{target}: cannot be written ({error.strerror}); mend that, then run again"
+        ) from None
     return None

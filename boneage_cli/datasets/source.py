@@ -188,7 +188,7 @@ def begin(folder: Path, source: Source) -> None:
 
 
 def remove_dataset(folder: Path) -> None:
-    """Removes what boneage put into a data set's folder; downloaded archives stay."""
+    """Removes a data set's splits, their CLAHE copies and tables; archives and caches stay."""
     for split in SPLITS:
         for images in (folder / split, folder / f"{split}_CLAHE"):
             if images.is_symlink():

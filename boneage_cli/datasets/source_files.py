@@ -86,7 +86,7 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
     findings = Findings()
     for path in paths:
         if not path.exists():
-            raise BoneageError(f"{path}: no such file or folder")
+            raise BoneageError(f"{path}: no such file or folder; check the spelling")
         name = path.resolve().name
         if path.is_dir():
             _search_folder(path, name, staging, exclude, findings)
@@ -156,7 +156,9 @@ def _called(file: Path, name: str) -> str:
     try:
         dicom = not name.lower().endswith(known) and is_dicom(file)
     except OSError as error:
-        raise BoneageError(f"{file}: cannot be opened ({error.strerror})") from None
+        raise BoneageError(
+            f"{file}: cannot be opened ({error.strerror}); check its permissions"
+        ) from None
     return f"{name}.dcm" if dicom else name
 
 

@@ -53,11 +53,13 @@ def read_radiograph(
             what = "is a folder, not an image" if path.is_dir() else "no such file"
             raise ReadError(f"{path}: {what}")
         if path.stat().st_size > max_pixels * _BYTES_PER_PIXEL + _OTHER_BYTES:
-            raise ReadError(f"{path}: too large for an image of at most {max_pixels:,} pixels")
+            raise ReadError(
+                f"{path}: too large for an image of at most {max_pixels:,} pixels; make it smaller"
+            )
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ReadError(f"{path}: cannot be opened ({reason})") from None
+        raise ReadError(f"{path}: cannot be opened ({reason}); check its permissions") from None
     radiograph = read_radiograph_bytes(data, str(path), max_pixels=max_pixels)
     return radiograph if aspect is None else replace(radiograph, aspect=aspect)
 
@@ -74,7 +76,7 @@ def read_radiograph_bytes(data: bytes, source: str, *, max_pixels: int = MAX_PIX
         ReadError: As ``read_radiograph``.
     """
     if not data:
-        raise ReadError(f"{source}: the file is empty")
+        raise ReadError(f"{source}: the file is empty; copy it again")
     if begins_as_dicom(data[:132]):
         # pydicom takes a quarter of a second to import, which other formats need not wait for.
         from boneage_cli.imaging.dicom import DicomError, read_dicom
@@ -94,7 +96,10 @@ def read_radiograph_bytes(data: bytes, source: str, *, max_pixels: int = MAX_PIX
         )
     pixels = _decode(container.data, container.format)
     if pixels is None:
-        raise ReadError(f"{source}: the {container.format} file is damaged or of an unusual kind")
+        raise ReadError(
+            f"{source}: the {container.format} file is damaged or of an unusual kind; save it "
+            "again as PNG"
+        )
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ReadError(f"{source}: pixels of type {pixels.dtype}; save it with 8 or 16 bits")
     gray = _gray(pixels, composited=container.format == "TIFF" and pixels.dtype == np.uint8)

@@ -114,10 +114,12 @@ def build_age_head(
         age_std: Standard deviation of the same.
 
     Raises:
-        ValueError: Unknown name, or a scale that is not positive.
+        ValueError: Unknown name, or a scale that is too small.
     """
     if max_age < 1 or age_std <= 0:
-        raise ValueError(f"max_age ({max_age}) and age_std ({age_std}) must be positive months")
+        raise ValueError(
+            f"max_age ({max_age}) must be at least 1 month, and age_std ({age_std}) above 0"
+        )
     if name == "linear":
         return LinearHead(features, age_mean, age_std)
     if name == "sigmoid":

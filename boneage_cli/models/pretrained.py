@@ -231,7 +231,9 @@ def _load_file(network: Network, path: Path) -> str:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise PretrainedError(f"{path}: not a readable .safetensors file ({error})") from None
+        raise PretrainedError(
+            f"{path}: not a readable .safetensors file ({error}); copy it again, or name another"
+        ) from None
     averaged = weights_of_each(tensors)
     for number, own in averaged.items():
         with suppress(PretrainedError):

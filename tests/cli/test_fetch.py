@@ -77,7 +77,7 @@ def test_options_reach_the_data_set(run, radiographs, tmp_path):
 
 def test_bad_input_ends_in_one_line_and_status_2(run):
     text = run("local nowhere", status=2)
-    assert text == "error: nowhere: no such file or folder"
+    assert text == "error: nowhere: no such file or folder; check the spelling"
 
 
 def test_rsna_shows_size_terms_and_citation_and_asks_for_consent(run, tmp_path):

@@ -394,7 +394,7 @@ def test_channels_last_gives_the_same_age() -> None:
         ({"sex_fusion": "mlp", "sex_features": ()}, "sex_features"),
         ({"sex_fusion": "embedding", "sex_features": (8, 4)}, "an embedding has one width"),
         ({"sex_fusion": "cross_attention", "attention_heads": 3}, "3 attention heads"),
-        ({"max_age": 0}, "must be positive"),
+        ({"max_age": 0}, "at least 1 month"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_with_the_reason(

@@ -1,8 +1,9 @@
 """How fast a model is on this machine, and how fast several networks are beside one another.
 
-Four things are measured: the time from a file to its months and where that time goes, the
-network's passes by batch size, radiographs per second from files, and memory. Everything runs
-through ``Predictor``, as it does in predict; the naive loop alone goes its own way.
+Measured are the time from a file to its answer and where that time goes, the network's passes by
+batch size, radiographs per second from files, memory, and how far what runs a network moves its
+months. Everything runs through ``Predictor``, as it does in predict; the naive loop alone goes its
+own way.
 """
 
 from __future__ import annotations
