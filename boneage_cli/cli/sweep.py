@@ -94,6 +94,7 @@ def sweep(
     [bold]Exit status[/bold]: 0 when all were trained, 1 when some failed, 2 when
     the settings or the data make no sense.
     """
+    from boneage_cli.core.runs import RUNS
     from boneage_cli.core.sweep import Combination, combinations, table_rows
     from boneage_cli.core.sweep import sweep as run_sweep
     from boneage_cli.core.training import Resources
@@ -103,7 +104,7 @@ def sweep(
     found = combinations(config or [], choices, set_ or (), tell=warn)
     folder = find_dataset(data)
     varied = [key.rpartition(".")[2] for key in found[0].varied]
-    target = output or Path("runs") / "-".join(["sweep", found[0].base, *varied])
+    target = output or RUNS / "-".join(["sweep", found[0].base, *varied])
     console.print(f"data      {folder}", markup=False)
     console.print(f"sweep     {target}: {len(found)} to train", markup=False)
 

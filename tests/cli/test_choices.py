@@ -1,0 +1,101 @@
+"""Commands import what they call only when they are called, so their choices stand in two places.
+
+What is promised in a command's help is what the code behind it does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args
+
+import pytest
+
+from boneage_cli.cli import (
+    bench,
+    clahe,
+    evaluate,
+    export,
+    fetch,
+    locate_rois,
+    options,
+    predict,
+    train,
+    train_landmarks,
+)
+from boneage_cli.core.bench.benchmarking import parse_batch_sizes
+from boneage_cli.core.exporting import Format
+from boneage_cli.core.hardware import Precision
+from boneage_cli.core.landmark_training import LandmarkRecipe
+from boneage_cli.core.output import FORMATS
+from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.rois import Method, RoiSettings
+from boneage_cli.core.runs import RUNS
+from boneage_cli.core.runtime import Backend
+from boneage_cli.datasets.drawings import fetch_demo
+from boneage_cli.datasets.kaggle import HANDLES
+from boneage_cli.datasets.manifest import SPLITS
+from boneage_cli.datasets.offline_clahe import CLIP_LIMIT, TILES
+
+
+def default(function: Callable[..., Any], name: str) -> Any:
+    return inspect.signature(function).parameters[name].default
+
+
+@pytest.mark.parametrize(
+    ("offered", "taken"),
+    [
+        (options.Precision, ("auto", *get_args(Precision))),
+        (options.Backend, get_args(Backend)),
+        (options.Split, SPLITS),
+        (locate_rois.Method, get_args(Method)),
+        (export.Format, get_args(Format)),
+        (predict.Format, tuple(FORMATS)),
+        (fetch.Uploader, tuple(HANDLES)),
+    ],
+    ids=lambda each: getattr(each, "__qualname__", ""),
+)
+def test_a_command_offers_what_there_is(offered: Any, taken: tuple[str, ...]) -> None:
+    assert [choice.value for choice in offered] == list(taken)
+
+
+def test_defaults_of_options_are_those_of_what_they_set() -> None:
+    recipe, rois = LandmarkRecipe(), RoiSettings()
+    pairs = {
+        "clahe --clip-limit": (default(clahe.clahe, "clip_limit"), CLIP_LIMIT),
+        "clahe --tiles": (default(clahe.clahe, "tiles"), TILES),
+        "locate-rois --size": (default(locate_rois.locate_rois, "size"), rois.size),
+        "locate-rois --method": (default(locate_rois.locate_rois, "method").value, rois.method),
+        "locate-rois --heatmap-threshold": (
+            default(locate_rois.locate_rois, "heatmap_threshold"),
+            rois.heatmap_threshold,
+        ),
+        "train-landmarks --epochs": (
+            default(train_landmarks.train_landmarks, "epochs"),
+            recipe.epochs,
+        ),
+        "train-landmarks --drawings": (
+            default(train_landmarks.train_landmarks, "drawings"),
+            recipe.drawings,
+        ),
+        "train-landmarks --learning-rate": (
+            default(train_landmarks.train_landmarks, "learning_rate"),
+            recipe.learning_rate,
+        ),
+        "train --runs": (default(train.train, "runs"), RUNS),
+        **{
+            f"fetch demo --{name}": (default(fetch.demo, name), default(fetch_demo, name))
+            for name in ("train", "validation", "test", "seed")
+        },
+        **{
+            f"{command.__name__} --batch-size": (
+                default(command, "batch_size"),
+                default(Predictor.predict_files, "batch_size"),
+            )
+            for command in (predict.predict, evaluate.evaluate, bench.bench)
+        },
+    }
+    assert {name: found for name, (found, _) in pairs.items()} == {
+        name: wanted for name, (_, wanted) in pairs.items()
+    }
+    assert parse_batch_sizes(default(bench.bench, "batch_sizes")) == [1, 4, 8, 16, 32]
