@@ -201,7 +201,6 @@ def evaluate(
 def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
     from boneage_cli.core.metrics import TOLERANCES
 
-    groups = {"all": evaluation.overall, **evaluation.by_sex, **evaluation.by_age}
     # Two tables, each of which fits a terminal of 80 columns.
     print_table(
         f"Errors in months: {chosen.folder}, {chosen.split}"
@@ -209,7 +208,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
         ("", "images", "MAE (95 %)", "median", "RMSE"),
         [
             (name, m.images, m.mae, f"{m.median_absolute_error:.2f}", f"{m.rmse:.2f}")
-            for name, m in groups.items()
+            for name, m in evaluation.groups.items()
         ],
     )
     print_table(
@@ -217,7 +216,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
         ("", "bias (95 %)", *(f"{months} months" for months in TOLERANCES)),
         [
             (name, m.bias, *(f"{share:.1%}" for share in m.within.values()))
-            for name, m in groups.items()
+            for name, m in evaluation.groups.items()
         ],
     )
     whose = "their own mean" if chosen.mean_training_age is None else "the train split's mean"
@@ -234,7 +233,6 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
 
 
 def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:
-    groups = {"all": evaluation.overall, **evaluation.by_sex, **evaluation.by_age}
     print_table(
         f"Sexes: {chosen.folder}, {chosen.split}",
         ("", "images", "right (95 %)", "AUC", "Brier"),
@@ -246,7 +244,7 @@ def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:
                 "" if m.auc is None else f"{m.auc:.3f}",
                 f"{m.brier:.3f}",
             )
-            for name, m in groups.items()
+            for name, m in evaluation.groups.items()
         ],
     )
     whose = "their own" if chosen.boys_in_training is None else "the train split's"

@@ -65,6 +65,11 @@ class Evaluation:
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def groups(self) -> dict[str, Metrics]:
+        """The figures of each group by its name, ``all`` first."""
+        return {"all": self.overall, **self.by_sex, **self.by_age}
+
+    @property
     def mae(self) -> Estimate:
         """Mean absolute error over all radiographs, months."""
         return self.overall.mae

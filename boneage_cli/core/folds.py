@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -238,16 +238,12 @@ def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None
 
 
 def _summary(results: list[dict[str, Any]], measured: Measured) -> dict[str, Any]:
-    ages, sexes = measured.ages, measured.sexes
     return results[-1] | {
         "folds": len(results),
         # Of each model; folds differ by a few.
         "train_images": max(result["train_images"] for result in results),
         "validation_images": sum(result["validation_images"] for result in results),
-        "validation_mae": asdict(ages.mae) if ages else None,
-        "yardstick_mae": ages.yardstick_mae if ages else None,
-        "validation_sex_accuracy": asdict(sexes.accuracy) if sexes else None,
-        "yardstick_sex_accuracy": sexes.yardstick if sexes else None,
+        **measured.to_result(),
         "epochs": max(result["epochs"] for result in results),
         "best_epoch": None,
         "seconds": round(sum(result["seconds"] for result in results), 1),

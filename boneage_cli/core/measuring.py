@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,16 @@ class Measured:
     ages: Evaluation | None
     sexes: SexEvaluation | None
     failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def to_result(self) -> dict[str, Any]:
+        """The figures as result.json of a run holds them; None for what was not measured."""
+        ages, sexes = self.ages, self.sexes
+        return {
+            "validation_mae": asdict(ages.mae) if ages else None,
+            "yardstick_mae": ages.yardstick_mae if ages else None,
+            "validation_sex_accuracy": asdict(sexes.accuracy) if sexes else None,
+            "yardstick_sex_accuracy": sexes.yardstick if sexes else None,
+        }
 
     @property
     def about(self) -> dict[str, Any]:

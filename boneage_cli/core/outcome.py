@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,7 @@ class Run:
     Attributes:
         folder: The run folder.
         bundle: The best epoch's model.
-        evaluation: How far its ages are off on the validation split; None where it predicts none.
-        sexes: How many of its sexes are right there; None where it predicts none.
+        measured: Its figures on the validation split; None in all processes but the first.
         epochs: Epochs trained.
         best_epoch: The epoch that the bundle holds, from 1.
         parameters: Number of the network's weights.
@@ -59,12 +58,21 @@ class Run:
 
     folder: Path
     bundle: Path
-    evaluation: Evaluation | None
-    sexes: SexEvaluation | None
+    measured: Measured | None
     epochs: int
     best_epoch: int
     parameters: int
     seconds: float
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """How far its ages are off; None where it predicts none."""
+        return self.measured.ages if self.measured else None
+
+    @property
+    def sexes(self) -> SexEvaluation | None:
+        """How many of its sexes are right; None where it predicts none."""
+        return self.measured.sexes if self.measured else None
 
 
 def finish(
@@ -87,7 +95,7 @@ def finish(
     """
     experiment, device = module.experiment, device_of(record["devices"])
     history = pd.DataFrame(recorder.history)
-    ages = sexes = None
+    measured = ages = sexes = None
     if trainer.is_global_zero:
         plots.learning_curve(history, folder / "learning_curve.png")
         measured = _measure(folder, datamodule, device)
@@ -113,8 +121,7 @@ def finish(
     run = Run(
         folder=folder,
         bundle=folder / BUNDLE,
-        evaluation=ages,
-        sexes=sexes,
+        measured=measured,
         epochs=len(history),
         best_epoch=recorder.best_epoch,
         parameters=sum(p.numel() for p in module.network.parameters()),
@@ -122,7 +129,9 @@ def finish(
     )
     if trainer.is_global_zero:
         best = history.iloc[recorder.best_epoch - 1]
-        write_json(_result(run, experiment, datamodule, device), folder / RESULT)
+        assert measured is not None
+        result = _result(run, measured, experiment, datamodule, device)
+        write_json(result, folder / RESULT)
         add_to_summary(
             folder.parent,
             {
@@ -149,7 +158,7 @@ def _seconds_of_stages(folder: Path) -> float:
 
 
 def _result(
-    run: Run, experiment: Experiment, datamodule: BoneAgeData, device: str
+    run: Run, measured: Measured, experiment: Experiment, datamodule: BoneAgeData, device: str
 ) -> dict[str, Any]:
     return {
         "name": experiment.name,
@@ -157,10 +166,7 @@ def _result(
         "backbone": experiment.model.backbone,
         "train_images": len(datamodule.train_manifest),
         "validation_images": len(datamodule.validation_manifest),
-        "validation_mae": asdict(run.evaluation.mae) if run.evaluation else None,
-        "yardstick_mae": run.evaluation.yardstick_mae if run.evaluation else None,
-        "validation_sex_accuracy": asdict(run.sexes.accuracy) if run.sexes else None,
-        "yardstick_sex_accuracy": run.sexes.yardstick if run.sexes else None,
+        **measured.to_result(),
         "epochs": run.epochs,
         "best_epoch": run.best_epoch,
         "parameters": run.parameters,

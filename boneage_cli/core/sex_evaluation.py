@@ -67,6 +67,11 @@ class SexEvaluation:
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def groups(self) -> dict[str, SexMetrics]:
+        """The figures of each group by its name, ``all`` first."""
+        return {"all": self.overall, **self.by_sex, **self.by_age}
+
+    @property
     def accuracy(self) -> Estimate:
         """Share of sexes that are right over all radiographs."""
         return self.overall.accuracy
