@@ -182,16 +182,11 @@ def locate_rois(
         raise BoneageError("INPUT: goes without --data and --split; give one or the other")
     if inputs and output is None:
         raise BoneageError("--output: name the folder where the crops of INPUT go")
-    gradcam = method is Method.gradcam
-    if gradcam and model is None:
-        raise BoneageError(
-            "--method gradcam: name with --model a global model that sees radiographs as they are "
-            "(the package's sees registered hands)"
-        )
+    by_default = Background.keep if method is Method.gradcam else Background.remove
     settings = RoiSettings(
         method=method.value,
         size=size,
-        background_removed=not gradcam if background is None else background is Background.remove,
+        background_removed=(background or by_default) is Background.remove,
         heatmap_threshold=heatmap_threshold,
         model=model,
     )

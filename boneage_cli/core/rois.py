@@ -124,7 +124,10 @@ class RoiSettings:
 
     def __post_init__(self) -> None:
         if self.method == "gradcam" and self.model is None:
-            raise BoneageError("--method gradcam: needs --model, a trained global model")
+            raise BoneageError(
+                "--method gradcam: name with --model a global model that sees radiographs as they "
+                "are (the package's sees registered hands)"
+            )
         if self.method == "gradcam" and self.background_removed:
             raise BoneageError(
                 "--background remove: the outline of the hand is sought from its key points; take "
