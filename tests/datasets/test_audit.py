@@ -58,9 +58,9 @@ class DataSet:
                 age = 168.93 if name == str(FIRST_TEST_ID) else 8.5 + 9 * index
                 records.append((name, path, str(age), str(index % 2 == 0), split))
         columns = ["id", "path", "boneage", "male", "split"]
-        self.table = pd.DataFrame(records, columns=columns, dtype=object).set_index(
-            "id", drop=False
-        )
+        # An index of its own: before pandas 3 one made of the column changes with its cells.
+        index = pd.Index([record[0] for record in records], dtype=object, name="id")
+        self.table = pd.DataFrame(records, index, columns, dtype=object)
         self.source = {"name": "local", "complete": True, "label_version": "official-decimal"}
 
     def image(self, name: str) -> Path:
