@@ -352,6 +352,11 @@ def test_figures_of_another_measurement_do_not_stay_beside_new_ones(
     row = pd.read_csv(run.parent / "summary.csv").iloc[0]
     assert np.isfinite(row["test_mae"])
     assert np.isnan(row["test_sex_accuracy"])
+    # Those of another model are somebody else's.
+    other = f"evaluate -m {both_run.bundle} -d {marked} --split test -o {tmp_path}/out"
+    boneage(other)
+    boneage(f"evaluate -m {run} -d {data} --split test -o {tmp_path}/out")
+    assert (tmp_path / "out" / "sex_metrics.json").is_file()
 
 
 def test_samples_are_of_what_is_known(sex_run: Run, marked: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from boneage_cli.core.evaluation import (
     write_evaluation,
 )
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.runs import add_test_figures
+from boneage_cli.core.runs import add_test_figures, read_json
 from boneage_cli.core.sex_evaluation import (
     SEX_FILES,
     SexEvaluation,
@@ -27,6 +27,7 @@ from boneage_cli.core.sex_evaluation import (
     write_sex_evaluation,
 )
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
+from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
 from boneage_cli.progress import track
 
@@ -142,7 +143,7 @@ def measure(
 def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Path]:
     """Writes the files of ``write_evaluation``, those of ``write_sex_evaluation``, or both.
 
-    Where one kind was not measured, what an earlier measurement wrote of it goes.
+    Where one kind was not measured, what an earlier measurement of the same model wrote of it goes.
 
     Args:
         measured: What to write.
@@ -160,10 +161,11 @@ def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Pa
         files += write_evaluation(measured.ages, folder, title)
     if measured.sexes is not None:
         files += write_sex_evaluation(measured.sexes, folder, title)
-    stale = {folder / name for name in (*FILES, *SEX_FILES)} - set(files)
-    with writing(folder):
-        for file in stale:
-            file.unlink(missing_ok=True)
+    for evaluation, names in ((measured.ages, FILES), (measured.sexes, SEX_FILES)):
+        if evaluation is None and _is_of_model(folder / names[0], measured.about["model"]):
+            with writing(folder):
+                for name in names:
+                    (folder / name).unlink(missing_ok=True)
     return files
 
 
@@ -190,6 +192,14 @@ def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
     table = add_test_figures(Path(models[0]), figures)
     known = [name for name, value in figures.items() if value is not None]
     return None if table is None else (table, known)
+
+
+def _is_of_model(metrics: Path, model: Any) -> bool:
+    """Whether there are figures, and of which model."""
+    try:
+        return bool(read_json(metrics).get("model") == model)
+    except BoneageError:
+        return False
 
 
 def _numbers(values: list[float | None]) -> np.ndarray:
