@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.ages import MONTHS_PER_YEAR, YEARS_AT_MOST
+from boneage_cli.ages import YEARS_AT_MOST
 from boneage_cli.core.cases import sex_letter
+from boneage_cli.core.grouped_figures import (
+    GroupedFigures,
+    age_groups,
+    grouped,
+    none_predicted,
+    nothing_known,
+)
 from boneage_cli.core.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.runs import (
@@ -25,11 +31,8 @@ from boneage_cli.core.runs import (
     write_json,
 )
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
-from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.errors import BoneageWarning
 from boneage_cli.files import whole_file, writing
-
-AGE_BANDS = ((0, 5), (5, 10), (10, 15), (15, 19))
-"""Bands of known bone age in years, without their upper end; the last holds all that is older."""
 
 FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
 
@@ -37,37 +40,19 @@ PREDICTION_COLUMNS = ("image_id", "true", "predicted", "absolute_error", "sex", 
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a model did on radiographs of known age.
+class Evaluation(GroupedFigures[Metrics]):
+    """What a model did on radiographs of known age; see ``GroupedFigures``.
+
+    ``predictions`` has ``PREDICTION_COLUMNS``: ages in months, sex as M or F.
 
     Attributes:
-        predictions: One row per labelled radiograph, ``PREDICTION_COLUMNS``; ages in months, sex
-            as M or F, ``predicted`` empty and ``error`` filled where a radiograph failed.
-        overall: The errors over all radiographs.
-        by_sex: The same for ``girls`` and ``boys``, where there are any.
-        by_age: The same for each band of ``AGE_BANDS`` that holds any.
         yardstick: The one age that a model without eyes predicts for every child, months.
         yardstick_mae: The mean absolute error that this makes on these radiographs, months.
-        unlabelled: Radiographs without a known age, which were left out.
-        refused: How many ``predict`` would refuse, by reason; they are in the figures all the same.
-            None where that was not looked at.
-        about: Whatever names the model and the data.
     """
 
-    predictions: pd.DataFrame
-    overall: Metrics
-    by_sex: dict[str, Metrics]
-    by_age: dict[str, Metrics]
-    yardstick: float
-    yardstick_mae: float
-    unlabelled: int = 0
-    refused: dict[str, int] | None = None
-    about: dict[str, Any] = field(default_factory=dict)
+    answer = "predicted"
 
-    @property
-    def groups(self) -> dict[str, Metrics]:
-        """The figures of each group by its name, ``all`` first."""
-        return {"all": self.overall, **self.by_sex, **self.by_age}
+    yardstick_mae: float = field(kw_only=True)
 
     @property
     def mae(self) -> Estimate:
@@ -79,25 +64,10 @@ class Evaluation:
         """Root of the mean square error over all radiographs, months."""
         return self.overall.rmse
 
-    @property
-    def failed(self) -> int:
-        """Radiographs that could not be predicted, and are in none of the figures."""
-        return int(self.predictions["predicted"].isna().sum())
-
     def to_dict(self) -> dict[str, Any]:
-        """The figures as metrics.json holds them, ages in months: ``about`` first."""
-        return {
-            **self.about,
-            **self.overall.to_dict(),
-            "failed": self.failed,
-            "unlabelled": self.unlabelled,
-            "refused": self.refused,
-            "yardstick": self.yardstick,
-            "yardstick_mae": self.yardstick_mae,
-            "by_sex": {name: metrics.to_dict() for name, metrics in self.by_sex.items()},
-            "by_age": {name: metrics.to_dict() for name, metrics in self.by_age.items()},
-            "interval": INTERVAL,
-        }
+        """The figures as metrics.json holds them, ages in months."""
+        figures = self.as_json(Metrics.to_dict)
+        return figures | {"yardstick_mae": self.yardstick_mae, "interval": INTERVAL}
 
 
 def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -130,9 +100,9 @@ def evaluate_predictions(
         months: Predicted ages, shape (n,); NaN where a radiograph failed.
         errors: Why radiographs failed, n of them, None where they did not.
         yardstick: Mean age of the training radiographs in months; None for that of the rows.
-        unlabelled: As in ``Evaluation``.
-        refused: As in ``Evaluation``.
-        about: As in ``Evaluation``.
+        unlabelled: As in ``GroupedFigures``.
+        refused: As in ``GroupedFigures``.
+        about: As in ``GroupedFigures``.
 
     Raises:
         BoneageError: Not one age was predicted.
@@ -151,51 +121,20 @@ def evaluate_predictions(
             stacklevel=2,
         )
 
-    def grouped(groups: Iterable[tuple[str, np.ndarray]]) -> dict[str, Metrics]:
-        return {
-            name: compute_metrics(true[rows], predicted[rows])
-            for name, rows in groups
-            if rows.any()
-        }
+    def compute(rows: np.ndarray) -> Metrics:
+        return compute_metrics(true[rows], predicted[rows])
 
+    sex = done["sex"].to_numpy()
     return Evaluation(
         predictions=predictions,
         overall=compute_metrics(true, predicted),
-        by_sex=grouped(
-            (name, (done["sex"] == letter).to_numpy(bool))
-            for name, letter in (("girls", "F"), ("boys", "M"))
-        ),
-        by_age=grouped(age_groups(true)),
+        by_sex=grouped((("girls", sex == "F"), ("boys", sex == "M")), compute),
+        by_age=grouped(age_groups(true), compute),
         yardstick=age,
         yardstick_mae=float(np.abs(true - age).mean()),
         unlabelled=unlabelled,
         refused=None if refused is None else dict(refused),
         about=dict(about or {}),
-    )
-
-
-def age_groups(true: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The name of each band of ``AGE_BANDS``, and which known ages (months, (n,)) are in it."""
-    for low, high in AGE_BANDS:
-        last = (low, high) == AGE_BANDS[-1]
-        upper = math.inf if last else high * MONTHS_PER_YEAR
-        yield f"{low}–{high} years", (true >= low * MONTHS_PER_YEAR) & (true < upper)
-
-
-def nothing_known(what: str) -> BoneageError:
-    """The error of radiographs of which nobody knows what is to be compared."""
-    return BoneageError(
-        f"no radiograph here has a known {what} to compare with; choose another --split, or run "
-        "'boneage predict' instead"
-    )
-
-
-def none_predicted(predictions: pd.DataFrame) -> BoneageError:
-    """The error of a table in which no radiograph was predicted, with the first one's reason."""
-    reasons = predictions["error"].dropna()
-    return BoneageError(
-        f"none of {len(predictions)} radiographs could be predicted"
-        + (f"; the first: {reasons.iloc[0]}" if len(reasons) else "")
     )
 
 

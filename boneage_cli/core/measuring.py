@@ -15,9 +15,9 @@ from boneage_cli.core.evaluation import (
     FILES,
     Evaluation,
     evaluate_predictions,
-    nothing_known,
     write_evaluation,
 )
+from boneage_cli.core.grouped_figures import nothing_known
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import add_test_figures, read_json
 from boneage_cli.core.sex_evaluation import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.cases import says_boy, sex_letter
-from boneage_cli.core.evaluation import age_groups, none_predicted
+from boneage_cli.core.grouped_figures import (
+    GroupedFigures,
+    age_groups,
+    grouped,
+    none_predicted,
+)
 from boneage_cli.core.metrics import SHARE_INTERVAL, Estimate, share_interval
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.runs import SEX_PREDICTIONS, write_json
@@ -41,59 +46,25 @@ class SexMetrics:
 
 
 @dataclass(frozen=True)
-class SexEvaluation:
-    """What a model did on radiographs of known sex.
+class SexEvaluation(GroupedFigures[SexMetrics]):
+    """What a model did on radiographs of known sex; see ``GroupedFigures``.
+
+    ``predictions`` has ``SEX_COLUMNS``: sexes as M or F, bone age in months where it is known.
 
     Attributes:
-        predictions: One row per radiograph, ``SEX_COLUMNS``; sexes as M or F, bone age in months
-            where it is known, ``predicted_sex`` empty and ``error`` filled where one failed.
-        overall: The figures over all radiographs.
-        by_sex: The same for ``girls`` and ``boys``, where there are any.
-        by_age: The same for each band of ``AGE_BANDS`` that holds any.
         yardstick: The accuracy of saying the training's more frequent sex of everyone.
-        unlabelled: Radiographs without a known sex, which were left out.
-        refused: How many ``predict`` would refuse, by reason; they are in the figures all the same.
-            None where that was not looked at.
-        about: Whatever names the model and the data.
     """
 
-    predictions: pd.DataFrame
-    overall: SexMetrics
-    by_sex: dict[str, SexMetrics]
-    by_age: dict[str, SexMetrics]
-    yardstick: float
-    unlabelled: int = 0
-    refused: dict[str, int] | None = None
-    about: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def groups(self) -> dict[str, SexMetrics]:
-        """The figures of each group by its name, ``all`` first."""
-        return {"all": self.overall, **self.by_sex, **self.by_age}
+    answer = "predicted_sex"
 
     @property
     def accuracy(self) -> Estimate:
         """Share of sexes that are right over all radiographs."""
         return self.overall.accuracy
 
-    @property
-    def failed(self) -> int:
-        """Radiographs that could not be predicted, and are in none of the figures."""
-        return int(self.predictions["predicted_sex"].isna().sum())
-
     def to_dict(self) -> dict[str, Any]:
-        """The figures as sex_metrics.json holds them: ``about`` first."""
-        return {
-            **self.about,
-            **asdict(self.overall),
-            "failed": self.failed,
-            "unlabelled": self.unlabelled,
-            "refused": self.refused,
-            "yardstick": self.yardstick,
-            "by_sex": {name: asdict(metrics) for name, metrics in self.by_sex.items()},
-            "by_age": {name: asdict(metrics) for name, metrics in self.by_age.items()},
-            "interval": SHARE_INTERVAL,
-        }
+        """The figures as sex_metrics.json holds them."""
+        return self.as_json(asdict) | {"interval": SHARE_INTERVAL}
 
 
 def compute_sex_metrics(male: np.ndarray, probability: np.ndarray) -> SexMetrics:
@@ -129,9 +100,9 @@ def evaluate_sexes(
         errors: Why radiographs failed, n of them, None where they did not.
         boys_in_training: The share of boys among the training radiographs; None for that of the
             rows.
-        unlabelled: As in ``SexEvaluation``.
-        refused: As in ``SexEvaluation``.
-        about: As in ``SexEvaluation``.
+        unlabelled: As in ``GroupedFigures``.
+        refused: As in ``GroupedFigures``.
+        about: As in ``GroupedFigures``.
 
     Raises:
         BoneageError: Not one sex was predicted.
@@ -157,18 +128,14 @@ def evaluate_sexes(
     male, found, ages = known[done], probability[done], predictions["boneage"].to_numpy()[done]
     boys = male.mean() if boys_in_training is None else boys_in_training
 
-    def grouped(groups: Iterable[tuple[str, np.ndarray]]) -> dict[str, SexMetrics]:
-        return {
-            name: compute_sex_metrics(male[rows], found[rows])
-            for name, rows in groups
-            if rows.any()
-        }
+    def compute(rows: np.ndarray) -> SexMetrics:
+        return compute_sex_metrics(male[rows], found[rows])
 
     return SexEvaluation(
         predictions=predictions,
         overall=compute_sex_metrics(male, found),
-        by_sex=grouped((("girls", ~male), ("boys", male))),
-        by_age=grouped(age_groups(ages)),
+        by_sex=grouped((("girls", ~male), ("boys", male)), compute),
+        by_age=grouped(age_groups(ages), compute),
         yardstick=float((male == (boys > 0.5)).mean()),
         unlabelled=unlabelled,
         refused=None if refused is None else dict(refused),
