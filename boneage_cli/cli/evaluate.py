@@ -90,16 +90,18 @@ def evaluate(
     The mean absolute error (MAE) and the bias (predicted − known) with 95 %
     bootstrap intervals, median error, root mean square error (RMSE) and the share
     of errors of at most 6, 12 and 24 months: over all, by sex, and by bands of
-    known age (0–5 means below 5 years). Beside them stands the MAE of predicting
-    the mean age of the data set's train split for everyone, or without one that
-    of what is measured. On 200 radiographs the interval of an MAE is about half a
-    month to each side: smaller differences between models mean little.
+    known age (0–5 means below 5 years); correlation and R². Beside them stands
+    the MAE of predicting the mean age of the data set's train split for everyone,
+    or without one that of what is measured. On 200 radiographs the interval of an
+    MAE is about half a month to each side: smaller differences between models
+    mean little.
 
-    Of a model that predicts sex (model.targets), the share of sexes that are right
-    with its interval; AUC, how often a boy gets a larger probability of being one
-    than a girl; and the Brier score, the mean square of that probability's error
-    (0 is perfect, 0.25 is what saying one half has). Beside them stands the share
-    by saying the train split's more frequent sex of everyone.
+    Of a model that predicts sex (model.targets) the share of sexes that are
+    right, with its interval (Wilson's); AUC, how often a boy gets a larger
+    probability of being one than a girl; and the Brier score, the mean square of
+    that probability's error (0 is perfect, 0.25 is what saying one half has).
+    Beside them stands the share that is right by saying the train split's more
+    frequent sex of everyone.
 
     On a test split the version of the labels is named. Two versions of RSNA's
     circulate, 2.8 months apart on average; do not compare figures on one with

@@ -66,11 +66,10 @@ def export(
     file's metadata.
 
     Before it is kept, the file is run and held against torch, each image as a
-    girl's and as a boy's where that matters; a difference of more than 0.01 month, or 0.001 of a
-    probability, is refused. Have
-    OpenVINO run it as it was checked, with INFERENCE_PRECISION_HINT set to f32:
-    on CPUs with bf16 it takes that by itself, which moves ages by tenths of a
-    month.
+    girl's and as a boy's where that matters; a difference of more than 0.01
+    month, or 0.001 of a probability, is refused. Have OpenVINO run it as it was
+    checked, with INFERENCE_PRECISION_HINT set to f32: on CPUs with bf16 it takes
+    that by itself, which moves ages by tenths of a month.
 
     Needs the packages of: pip install '.\\[export]'
 

@@ -52,7 +52,8 @@ def recalibrate(
       boneage recalibrate clinic.csv -m runs/a -o clinic.safetensors
       boneage predict hand.png --sex F --model clinic.safetensors
 
-    A model that predicts sex as well is refused: a line per sex has to be told it.
+    A model that predicts sex as well is refused: its lines would have to be told
+    the sex.
 
     [bold]Exit status[/bold]: 0 when a bundle was written, 1 when the correction
     does not help, 2 when the table or the model makes no sense.
