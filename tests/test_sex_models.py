@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from boneage_cli.core.training import train, train_into
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.processes import ENOUGH
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,32 @@ def test_models_of_age_and_of_sex_answer_together(
         assert found.male_probability == pytest.approx(
             (sex.male_probability + two.male_probability) / 2, abs=1e-6
         )
+
+
+def test_views_are_averaged_in_the_probability_as_in_the_age(both_run: Run, marked: Path) -> None:
+    line = f"predict {marked}/test -m {both_run.bundle} -f json --device cpu"
+    plain, averaged_views = (json.loads(boneage(line + more).stdout) for more in ("", " --tta"))
+    radiographs = [read_radiograph(row["path"]) for row in plain]
+    predictor = Predictor.load(both_run.bundle, "cpu")
+    for rows, tta in ((plain, False), (averaged_views, True)):
+        found = predictor.predict_sex(radiographs, tta=tta)
+        assert [row["male_probability"] for row in rows] == pytest.approx(found, abs=1e-6)
+        months = predictor.predict(radiographs, [None] * len(rows), tta=tta)
+        assert [row["months"] for row in rows] == pytest.approx(months, abs=1e-3)
+    assert plain[0]["male_probability"] != averaged_views[0]["male_probability"]
+
+
+def test_several_processes_tell_the_sexes_that_one_tells(both_run: Run, marked: Path) -> None:
+    paths = islice(cycle(read_manifest(marked, "test")["path"]), ENOUGH + 20)
+    cases = [Case(path) for path in paths]
+    predictor = Predictor.load(both_run.bundle, "cpu")
+    alone, shared = (
+        list(predictor.predict_files(cases, workers=2, force=True, processes=processes))
+        for processes in (False, True)
+    )
+    assert predictor.processes(2) == 2
+    assert shared == alone
+    assert all(answer.male_probability is not None for answer in shared)
 
 
 def test_python_has_the_probabilities_too(sex_run: Run, demo_bundle: Path, marked: Path) -> None:
