@@ -356,7 +356,8 @@ def _fit(
         experiment.training,
         devices=record["devices"],
         nodes=record["nodes"],
-        logger=run_loggers(folder, record["wandb"]),
+        # A finished run has nothing to add.
+        logger=[] if (folder / RESULT).exists() else run_loggers(folder, record["wandb"]),
         callbacks=[recorder, TrainingProgress()],
     )
     try:

@@ -131,6 +131,19 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
             torch.testing.assert_close(second[weight], first[weight], rtol=1e-4, atol=1e-5)
 
 
+def test_a_finished_run_that_is_resumed_is_measured_again_and_stays_what_it_is(
+    demo_run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(demo_run.folder, folder)
+    names = sorted(path.name for path in folder.iterdir())
+    again = resume(folder)
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert again.evaluation is not None
+    assert demo_run.evaluation is not None
+    assert again.evaluation.overall == demo_run.evaluation.overall
+
+
 def test_a_training_that_ended_early_is_not_resumed(
     demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
