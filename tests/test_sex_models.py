@@ -308,6 +308,23 @@ def test_a_sweep_ranks_models_of_sex_by_right_ones(
     )
 
 
+def test_a_sweep_of_unlike_targets_ranks_ages_first_and_compares_like_with_like(
+    tiny: Experiment, marked: Path, tmp_path: Path
+) -> None:
+    write_experiment(of(tiny, "sex"), tmp_path / "both.toml")
+    boneage(
+        f"sweep -c {tmp_path}/both.toml --vary model.targets=['sex'],['age'],['age','sex'] "
+        f"--set training.epochs=1 -d {marked} -o {tmp_path}/sweep"
+    )
+    ranked = pd.read_csv(tmp_path / "sweep" / "table.csv")
+    assert ranked["validation_mae"].notna().tolist() == [True, True, False]
+    assert ranked["validation_sex_accuracy"].isna().sum() == 1
+    # The first that was named tells sexes alone, and no error in months is one in sexes.
+    assert ranked["against_first"].isna().all()
+    heads = (tmp_path / "sweep" / "table.md").read_text().splitlines()[0]
+    assert "MAE, months, or sexes right (95 %)" in heads
+
+
 def test_heat_shows_where_the_sex_comes_from(
     sex_run: Run, demo_bundle: Path, marked: Path, tmp_path: Path
 ) -> None:
