@@ -77,6 +77,19 @@ def boneage(line: str, status: int = 0) -> Any:
     return result
 
 
+def copied(data: Path, place: Path) -> Path:
+    """A copy of a data set that a test may spoil."""
+    return shutil.copytree(data, place / "copied", ignore=shutil.ignore_patterns(".cache"))
+
+
+def own(run: Run, place: Path) -> Path:
+    """A copy of a run's folder, with a table of runs beside it."""
+    folder = shutil.copytree(run.folder, place / "runs" / "mine")
+    summary = (run.folder.parent / "summary.csv").read_text()
+    (folder.parent / "summary.csv").write_text(summary.replace(str(run.folder), str(folder)))
+    return folder
+
+
 def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
@@ -193,11 +206,7 @@ def test_what_is_about_ages_refuses_a_model_of_sex_in_one_line(
 def test_evaluate_measures_sexes_and_tells_the_summary_of_runs(
     sex_run: Run, marked: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "runs" / "mine"
-    shutil.copytree(sex_run.folder, run)
-    summary = sex_run.folder.parent / "summary.csv"
-    text = summary.read_text().replace(str(sex_run.folder), str(run))
-    (run.parent / "summary.csv").write_text(text)
+    run = own(sex_run, tmp_path)
     result = boneage(f"evaluate -m {run} -d {marked} --split test")
     folder = run / "evaluation-test"
     assert {file.name for file in folder.iterdir()} == {
@@ -221,8 +230,7 @@ def test_evaluate_measures_sexes_and_tells_the_summary_of_runs(
 def test_evaluate_measures_both_where_a_model_predicts_both(
     both_run: Run, marked: Path, tmp_path: Path
 ) -> None:
-    data = tmp_path / "marked"
-    shutil.copytree(marked, data, ignore=shutil.ignore_patterns(".cache"))
+    data = copied(marked, tmp_path)
     rows = pd.read_csv(data / "test.csv", dtype=str)
     columns = {name.lower(): name for name in rows.columns}
     rows.loc[:1, columns["boneage"]] = ""
@@ -364,8 +372,7 @@ def test_what_a_cross_validation_was_trained_on_is_told_where_no_age_is_known(
     tiny: Experiment, marked: Path, tmp_path: Path
 ) -> None:
     cross_validate(of(tiny, "sex"), marked, 2, folder=tmp_path / "cv")
-    data = tmp_path / "marked"
-    shutil.copytree(marked, data, ignore=shutil.ignore_patterns(".cache"))
+    data = copied(marked, tmp_path)
     for forget in ([], ["boneage"]):
         rows = pd.read_csv(data / "validation.csv", dtype=str)
         rows[forget] = ""
@@ -381,13 +388,9 @@ def test_what_a_cross_validation_was_trained_on_is_told_where_no_age_is_known(
 def test_figures_of_another_measurement_do_not_stay_beside_new_ones(
     both_run: Run, marked: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "runs" / "mine"
-    shutil.copytree(both_run.folder, run)
-    summary = (both_run.folder.parent / "summary.csv").read_text()
-    (run.parent / "summary.csv").write_text(summary.replace(str(both_run.folder), str(run)))
+    run = own(both_run, tmp_path)
     boneage(f"evaluate -m {run} -d {marked} --split test")
-    data = tmp_path / "marked"
-    shutil.copytree(marked, data, ignore=shutil.ignore_patterns(".cache"))
+    data = copied(marked, tmp_path)
     rows = pd.read_csv(data / "test.csv", dtype=str)
     rows.assign(male="").to_csv(data / "test.csv", index=False)
     result = boneage(f"evaluate -m {run} -d {data} --split test")
@@ -405,8 +408,7 @@ def test_figures_of_another_measurement_do_not_stay_beside_new_ones(
 
 
 def test_samples_are_of_what_is_known(sex_run: Run, marked: Path, tmp_path: Path) -> None:
-    data = tmp_path / "marked"
-    shutil.copytree(marked, data, ignore=shutil.ignore_patterns(".cache"))
+    data = copied(marked, tmp_path)
     rows = pd.read_csv(data / "test.csv", dtype=str).assign(boneage="")
     rows.loc[::2, "male"] = ""
     rows.to_csv(data / "test.csv", index=False)

@@ -110,7 +110,7 @@ def evaluate_predictions(
     predictions = _prediction_table(manifest, np.asarray(months, float), errors)
     done = predictions[predictions["predicted"].notna()]
     if done.empty:
-        raise none_predicted(predictions)
+        raise none_predicted(len(predictions), predictions["error"].dropna())
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
     age = float(true.mean()) if yardstick is None else yardstick
     if look_like_years(true, predicted):
@@ -172,7 +172,7 @@ def trained_on_by_folds(path: Path, manifest: pd.DataFrame) -> int:
     here = pd.DataFrame(
         {
             "age": manifest["boneage"].to_numpy(float),
-            "sex": [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]],
+            "sex": _sex_letters(manifest),
         },
         index=manifest["id"].astype(str),
     )
@@ -235,6 +235,11 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     return files
 
 
+def _sex_letters(manifest: pd.DataFrame) -> list[str | None]:
+    """The sex of each row, None where it is not known."""
+    return [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]]
+
+
 def _prediction_table(
     manifest: pd.DataFrame, months: np.ndarray, errors: Sequence[str | None] | None
 ) -> pd.DataFrame:
@@ -244,7 +249,7 @@ def _prediction_table(
         known,
         months,
         np.abs(months - known),
-        [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]],
+        _sex_letters(manifest),
         [None] * len(known) if errors is None else list(errors),
     )
     return pd.DataFrame(dict(zip(PREDICTION_COLUMNS, columns, strict=True)))

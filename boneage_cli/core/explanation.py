@@ -123,12 +123,9 @@ class Explainer:
             }
             sex = torch.tensor([float(bool(male))], device=device)
             told = sex if bundle.experiment.model.gender else None
-            cams = grad_cam(network, pixels, told, self.target)
-            if "gated" in bundle.experiment.model.sex_fusion and told is not None:
-                with torch.no_grad():
-                    gate = network(pixels, told).get("gate")
-                if gate is not None:
-                    gates.append(float(gate.mean()))
+            cams, outputs = grad_cam(network, pixels, told, self.target)
+            if "gate" in outputs:
+                gates.append(float(outputs["gate"].mean()))
             parts = [
                 onto_radiograph(
                     np.abs(cam[0]) * _cells_per_radiograph(cam.shape[1:], frames[name]),

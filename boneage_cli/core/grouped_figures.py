@@ -103,10 +103,10 @@ def nothing_known(what: str) -> BoneageError:
     )
 
 
-def none_predicted(predictions: pd.DataFrame) -> BoneageError:
-    """The error of a table in which no radiograph was predicted, with the first one's reason."""
-    reasons = predictions["error"].dropna()
+def none_predicted(count: int, reasons: Iterable[str]) -> BoneageError:
+    """The error of so many radiographs of which none was predicted, with the first reason."""
+    first = next(iter(reasons), None)
     return BoneageError(
-        f"none of {len(predictions)} radiographs could be predicted"
-        + (f"; the first: {reasons.iloc[0]}" if len(reasons) else "")
+        f"none of {count} radiographs could be predicted"
+        + ("" if first is None else f"; the first: {first}")
     )

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -281,7 +280,11 @@ class _Header:
 
 def _read_header(text: str) -> _Header:
     with closing(_lines(text)) as lines:
-        _, header = next(csv_rows(text, lines), (0, []))
+        return _first_row(text, csv_rows(text, lines))
+
+
+def _first_row(text: str, rows: Iterator[tuple[int, list[str]]]) -> _Header:
+    _, header = next(rows, (0, []))
     columns = columns_of(header, HEADINGS | _OWN_HEADINGS)
     if "image" not in columns and "id" not in columns:
         found = ", ".join(header) or "nothing"
@@ -294,8 +297,9 @@ def _read_header(text: str) -> _Header:
 
 def _table_rows(text: str) -> Iterator[tuple[int, list[str], _Header]]:
     """Yields each row's line number and cells; rows without any are left out."""
-    header = _read_header(text)
-    for number, cells in islice(csv_rows(text, _lines(text)), 1, None):
+    rows = csv_rows(text, _lines(text))
+    header = _first_row(text, rows)
+    for number, cells in rows:
         yield number, cells, header
 
 

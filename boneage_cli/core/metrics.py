@@ -158,7 +158,7 @@ def figure(result: Mapping[str, Any]) -> str:
 
 
 def figure_name(results: Iterable[Mapping[str, Any]]) -> str:
-    """What ``figure`` gives of results, as a heading."""
-    of_ages = {result["validation_mae"] is not None for result in results}
+    """What ``figure`` gives of results, as a heading; of none, what it would give of ages."""
+    of_ages = {result["validation_mae"] is not None for result in results} or {True}
     names = {True: "MAE, months", False: "sexes right"}
     return ", or ".join(names[kind] for kind in (True, False) if kind in of_ages) + " (95 %)"

@@ -95,7 +95,7 @@ def finish(
     """
     experiment, device = module.experiment, device_of(record["devices"])
     history = pd.DataFrame(recorder.history)
-    measured = ages = sexes = None
+    measured = None
     if trainer.is_global_zero:
         plots.learning_curve(history, folder / "learning_curve.png")
         measured = _measure(folder, datamodule, device)
@@ -127,9 +127,8 @@ def finish(
         parameters=sum(p.numel() for p in module.network.parameters()),
         seconds=float(history["seconds"].sum()) + _seconds_of_stages(folder),
     )
-    if trainer.is_global_zero:
+    if measured is not None:
         best = history.iloc[recorder.best_epoch - 1]
-        assert measured is not None
         result = _result(run, measured, experiment, datamodule, device)
         write_json(result, folder / RESULT)
         add_to_summary(
@@ -140,9 +139,9 @@ def finish(
                 "total_training_time_s": round(run.seconds, 1),
                 "train_mae": best.get("train_mae"),
                 "train_rmse": best.get("train_rmse"),
-                "val_mae": ages.mae.value if ages else None,
-                "val_rmse": ages.rmse if ages else None,
-                "val_sex_accuracy": sexes.accuracy.value if sexes else None,
+                "val_mae": run.evaluation.mae.value if run.evaluation else None,
+                "val_rmse": run.evaluation.rmse if run.evaluation else None,
+                "val_sex_accuracy": run.sexes.accuracy.value if run.sexes else None,
                 "stopped_epoch": run.epochs,
                 "best_epoch": run.best_epoch,
                 "config_file": record["config_file"],

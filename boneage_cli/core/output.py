@@ -67,9 +67,8 @@ def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
             parts.append(age_text(prediction.months))
         if prediction.interval is not None:
             parts.append(" to ".join(map(years_and_months, prediction.interval)))
-        row = prediction_row(prediction)
-        if row["sds"] is not None:
-            parts.append(f"SDS {row['sds']:+.1f} ({REFERENCE})")
+        if (sds := _deviation_score(prediction)) is not None:
+            parts.append(f"SDS {sds:+.1f} ({REFERENCE})")
         if prediction.male_probability is not None:
             parts.append(sex_text(prediction.male_probability))
         if parts:
@@ -120,11 +119,8 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
     """One prediction under ``COLUMNS``: known sex as M or F, ages in months, None where unknown."""
     months = prediction.months
     low, high = prediction.interval or (None, None)
-    sds = None
     male, predicted_male = prediction.known_male, prediction.predicted_male
-    probability = prediction.male_probability
-    if months is not None and prediction.age is not None and male is not None:
-        sds = deviation_score(months, prediction.age, male)
+    probability, sds = prediction.male_probability, _deviation_score(prediction)
     return {
         "path": prediction.case.path,
         "id": prediction.case.id,
@@ -134,13 +130,22 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "low": None if low is None else round(low, DECIMALS),
         "high": None if high is None else round(high, DECIMALS),
         "age": None if prediction.age is None else round(prediction.age, DECIMALS),
-        "sds": None if sds is None else round(sds, 2),
+        "sds": sds,
         "reference": None if sds is None else REFERENCE,
         "predicted_sex": None if predicted_male is None else sex_letter(predicted_male),
         "male_probability": None if probability is None else round(probability, 6),
         "reason": prediction.reason,
         "error": prediction.error,
     }
+
+
+def _deviation_score(prediction: Prediction) -> float | None:
+    """To two decimals; None where the age, the child's age or the sex is not known, or no norm."""
+    months, male = prediction.months, prediction.known_male
+    if months is None or prediction.age is None or male is None:
+        return None
+    score = deviation_score(months, prediction.age, male)
+    return None if score is None else round(score, 2)
 
 
 FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {

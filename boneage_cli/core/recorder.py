@@ -172,7 +172,7 @@ class RunRecorder(pl.Callback):
         with whole_file(self.folder / "history.csv") as temporary:
             pd.DataFrame(self.history).astype({"epoch": int}).to_csv(temporary, index=False)
         for logger in trainer.loggers:
-            logger.log_metrics(row, step=int(row["epoch"]))
+            logger.log_metrics(row, step=epoch)
 
     def _write_batches(self, epoch: int) -> None:
         path = self.folder / "batches.csv"

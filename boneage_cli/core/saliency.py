@@ -32,7 +32,7 @@ def grad_cam(
     views: Mapping[str, Tensor],
     male: Tensor | None,
     target: str = "age",
-) -> dict[str, NDArray[np.float32]]:
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Tensor]]:
     """What each place of each view adds to the predicted age, or takes from it.
 
     The last feature maps times the gradient of the age at them. Grad-CAM averages the gradient over
@@ -48,17 +48,19 @@ def grad_cam(
 
     Returns:
         For each view the months, or parts of the logit, of each cell of its feature maps, (B, h,
-        w).
+        w); and what the network gives, as ``Network.forward`` does.
     """
     with torch.no_grad():
         encoded = network.encode(dict(views))
     with torch.enable_grad():
         maps = [features.detach().requires_grad_() for features in encoded]
-        gradients = torch.autograd.grad(network.decide(maps, male)[target].sum(), maps)
-    return {
+        outputs = network.decide(maps, male)
+        gradients = torch.autograd.grad(outputs[target].sum(), maps)
+    cells = {
         view: (features.detach() * gradient).sum(1).float().cpu().numpy()
         for view, features, gradient in zip(network.views, maps, gradients, strict=True)
     }
+    return cells, {name: output.detach() for name, output in outputs.items()}
 
 
 def onto_radiograph(
@@ -161,4 +163,4 @@ class AgeSaliency:
         """The months that each cell adds to each age, (B, h, w)."""
         pixels = views["hand"]
         male = None if sex is None else pixels.new_full((len(pixels),), sex)
-        return np.maximum(grad_cam(self.network, views, male)["hand"], 0)
+        return np.maximum(grad_cam(self.network, views, male)[0]["hand"], 0)

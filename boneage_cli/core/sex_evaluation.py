@@ -124,7 +124,7 @@ def evaluate_sexes(
     )
     done = np.isfinite(probability)
     if not done.any():
-        raise none_predicted(predictions)
+        raise none_predicted(len(predictions), predictions["error"].dropna())
     male, found, ages = known[done], probability[done], predictions["boneage"].to_numpy()[done]
     boys = male.mean() if boys_in_training is None else boys_in_training
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from boneage_cli.core.cases import Case, manifest_cases
 from boneage_cli.core.evaluation import labelled_rows
+from boneage_cli.core.grouped_figures import none_predicted
 from boneage_cli.core.metrics import INTERVAL, Estimate, mean_interval
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.prediction import Predictor
@@ -171,10 +172,7 @@ def stress(
                     errors.setdefault(names[column], answer.error)
     known = labelled["boneage"].to_numpy(float)
     if np.isnan(months[:, 0]).all():
-        raise BoneageError(
-            f"none of {len(labelled)} radiographs could be predicted; the first: "
-            f"{errors[UNPERTURBED.name]}"
-        )
+        raise none_predicted(len(labelled), [errors[UNPERTURBED.name]])
     return Stress(
         predictions=pd.DataFrame(
             {

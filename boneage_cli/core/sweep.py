@@ -7,7 +7,6 @@ all of them as ``table.csv`` and ``table.md``.
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -224,9 +223,7 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """The ranked outcomes as texts, a row of headings first."""
-    trained = [outcome.result for outcome in outcomes if outcome.result is not None]
-    # Where none was trained, ages are what was to be.
-    judged = figure_name(trained or [{"validation_mae": math.nan}])
+    judged = figure_name(outcome.result for outcome in outcomes if outcome.result is not None)
     heads = ("rank", "run", judged, "against the first (95 %)", "weights", "training", "best epoch")
     rows = [(str(rank), outcome.name, *_cells(outcome)) for rank, outcome in enumerate(outcomes, 1)]
     return [heads, *rows]
