@@ -30,6 +30,7 @@ from boneage_cli.core.metrics import share_interval
 from boneage_cli.core.outcome import Run
 from boneage_cli.core.output import text_lines
 from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.sex_evaluation import compute_sex_metrics, evaluate_sexes
 from boneage_cli.core.training import train, train_into
 from boneage_cli.datasets.manifest import read_manifest
@@ -458,7 +459,7 @@ def test_a_run_of_an_earlier_version_is_told_in_one_line(
     del result["validation_sex_accuracy"]
     (run / "result.json").write_text(json.dumps(result))
     with pytest.raises(BoneageError, match=r"run: was trained by an earlier version"):
-        train_into(run, of(tiny, "sex"), marked)
+        train_into(run, of(tiny, "sex"), RunRecord.new(marked))
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])

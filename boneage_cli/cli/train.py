@@ -12,9 +12,9 @@ from boneage_cli.cli.options import CacheOption, DataOption, refuse_beside
 from boneage_cli.cli.training_lines import print_epoch, print_stage
 
 if TYPE_CHECKING:
-    from boneage_cli.core.datamodule import Fold
     from boneage_cli.core.folds import CrossValidation
     from boneage_cli.core.outcome import Run
+    from boneage_cli.datasets.splits import Fold
 
 
 def train(
@@ -143,6 +143,7 @@ def train(
         is_cross_validation,
         resume_cross_validation,
     )
+    from boneage_cli.core.run_record import Resources
     from boneage_cli.datasets.manifest import find_dataset
 
     if resume is not None:
@@ -165,7 +166,7 @@ def train(
         }
         experiment = load_experiment(config, flags=flags, overrides=set_ or (), tell=warn)
         folder = find_dataset(data)
-        resources = training.Resources(cache, devices, nodes, wandb)
+        resources = Resources(cache=cache, devices=devices, nodes=nodes, wandb=wandb)
         if training.is_main_process():
             console.print(f"data      {folder}", markup=False)
         if folds is not None:
@@ -229,7 +230,7 @@ def _print_next(folder: Path, model: Path) -> None:
 
 
 def _print_fold(fold: Fold) -> None:
-    console.print(f"fold {fold.number} of {fold.count}")
+    console.print(f"fold {fold.number} of {fold.of}")
 
 
 def _print_cross_validation(validation: CrossValidation) -> None:

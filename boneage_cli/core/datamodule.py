@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -18,7 +17,7 @@ from boneage_cli.core.config import DataSettings, Experiment
 from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
 from boneage_cli.datasets.cache import DIGESTS, cached_pixels, content_digests
 from boneage_cli.datasets.manifest import read_manifest, true_aspects, warn_of_impossible_ages
-from boneage_cli.datasets.splits import assign_folds, choose
+from boneage_cli.datasets.splits import Fold, assign_folds, choose
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
 from boneage_cli.imaging.degradation import degrade
@@ -26,19 +25,6 @@ from boneage_cli.imaging.reading import read_radiograph
 
 # Of the GPU's free memory, how much may hold radiographs; the rest is for the network.
 _SHARE_OF_GPU = 0.4
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One part of a cross-validation: what is measured on it was trained on the other parts.
-
-    Attributes:
-        number: Which part is held out, from 1.
-        count: The number of parts.
-    """
-
-    number: int
-    count: int
 
 
 class BoneAgeData(pl.LightningDataModule):
@@ -81,7 +67,7 @@ class BoneAgeData(pl.LightningDataModule):
             self.pool = usable(
                 everything[everything["split"] != "test"], experiment.data, needs_sex
             )
-            held_out = assign_folds(self.pool, fold.count, seed) == fold.number - 1
+            held_out = assign_folds(self.pool, fold.of, seed) == fold.number - 1
             train, validation = self.pool[~held_out], self.pool[held_out]
         if experiment.data.train_images:
             train = choose(train, experiment.data.train_images, seed)

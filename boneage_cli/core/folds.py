@@ -6,8 +6,6 @@ sex and age; the test split stays apart. The models of all folds together predic
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from boneage_cli.core.evaluation import (
 from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage
 from boneage_cli.core.logs import check_loggers
 from boneage_cli.core.measuring import Measured, write_measured
+from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
     FOLD,
     OUT_OF_FOLD,
@@ -39,15 +38,12 @@ from boneage_cli.core.runs import (
     VALIDATION,
     bundles_at,
     new_run_folder,
-    read_json,
     write_json,
 )
 from boneage_cli.core.sex_evaluation import evaluate_sexes
 from boneage_cli.core.training import (
     Begin,
     Report,
-    Resources,
-    resources_of,
     silent,
     train_into,
 )
@@ -107,28 +103,19 @@ def cross_validate(
     resources = (resources or Resources()).on_one_device("--folds")
     check_loggers(resources.wandb)
     folder = new_run_folder(runs, experiment.name) if folder is None else folder
-    record = {
-        "data": str(data.absolute()),
-        "folds": folds,
-        "cache": str(resources.cache.absolute()) if resources.cache else None,
-        "devices": resources.devices,
-        "wandb": resources.wandb,
-        "config_file": str(config_file) if config_file else None,
-        "command": shlex.join(sys.argv),
-    }
+    record = RunRecord.new(data, resources, config_file=config_file, folds=folds)
     if (folder / RECORD).exists():
-        earlier = read_json(folder / RECORD)
-        if any(earlier.get(key) != record[key] for key in ("data", "folds")):
+        if not RunRecord.read(folder).is_of_same_work(record):
             raise BoneageError(f"{folder}: holds other work; choose another folder, or remove it")
     else:
         write_experiment(experiment, folder / SETTINGS)
-        write_json(record, folder / RECORD)
+        record.write(folder)
     return _cross_validate(folder, record, experiment, begin, begin_stage, report)
 
 
 def is_cross_validation(folder: Path) -> bool:
     """Whether a folder holds a cross-validation, not a single run."""
-    return "folds" in read_json(folder / RECORD)
+    return RunRecord.read(folder).folds is not None
 
 
 def resume_cross_validation(
@@ -150,20 +137,20 @@ def resume_cross_validation(
         BoneageError: The data set is not the one that it began with.
         Interrupted: The user stopped it; the message says how to go on.
     """
-    record = read_json(folder / RECORD)
+    record = RunRecord.read(folder)
     experiment = load_experiment(folder / SETTINGS)
     return _cross_validate(folder, record, experiment, begin, begin_stage, report)
 
 
 def _cross_validate(
     folder: Path,
-    record: dict[str, Any],
+    record: RunRecord,
     experiment: Experiment,
     begin: Callable[[Fold], None],
     begin_stage: Begin,
     report: Report,
 ) -> CrossValidation:
-    data, count = Path(record["data"]), record["folds"]
+    count = record.folds or 0
     results: list[dict[str, Any]] = []
     try:
         for fold in (Fold(number, count) for number in range(1, count + 1)):
@@ -174,15 +161,12 @@ def _cross_validate(
                 train_into(
                     place,
                     experiment,
-                    data,
-                    fold=fold,
-                    config_file=Path(record["config_file"]) if record["config_file"] else None,
-                    resources=resources_of(record),
+                    record.of_fold(fold),
                     begin=begin_stage,
                     report=report,
                 )
             )
-        measured = _out_of_fold(folder, data, count)
+        measured = _out_of_fold(folder, record.data, count)
         if measured.ages is not None:
             _calibrate_bundles(folder, measured.ages, count)
     except KeyboardInterrupt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from boneage_cli.core.measuring import Measured, write_measured
 from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.recorder import RunRecorder
+from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.runs import (
     BUNDLE,
     RESULT,
@@ -77,7 +77,7 @@ class Run:
 
 def finish(
     folder: Path,
-    record: Mapping[str, Any],
+    record: RunRecord,
     datamodule: BoneAgeData,
     module: BoneAgeModule,
     recorder: RunRecorder,
@@ -87,13 +87,13 @@ def finish(
 
     Args:
         folder: The run folder.
-        record: What its ``run.json`` says.
+        record: How it was begun.
         datamodule: Its radiographs.
         module: The network, as it is after the last epoch.
         recorder: The epochs, and which was best.
         trainer: Of several processes the first alone writes.
     """
-    experiment, device = module.experiment, device_of(record["devices"])
+    experiment, device = module.experiment, device_of(record.devices)
     history = pd.DataFrame(recorder.history)
     measured = None
     if trainer.is_global_zero:
@@ -144,7 +144,7 @@ def finish(
                 "val_sex_accuracy": run.sexes.accuracy.value if run.sexes else None,
                 "stopped_epoch": run.epochs,
                 "best_epoch": run.best_epoch,
-                "config_file": record["config_file"],
+                "config_file": str(record.config_file) if record.config_file else None,
                 "save_dir": str(folder),
             },
             experiment,

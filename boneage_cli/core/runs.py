@@ -102,7 +102,7 @@ def bundles_at(path: Path) -> list[Path]:
     """
     folds = sorted(path.glob(f"{FOLD}*/{BUNDLE}")) if path.is_dir() else []
     if folds and (path / RECORD).exists():
-        wanted = read_json(path / RECORD).get("folds", len(folds))
+        wanted = read_json(path / RECORD).get("folds") or len(folds)
         finished = sum((file.parent / RESULT).exists() for file in folds)
         if finished < wanted:
             warnings.warn(

@@ -25,7 +25,8 @@ from boneage_cli.core.measuring import measure
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.outcome import calibration_of, learn_likeness
 from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.runs import BUNDLE, RECORD, RESULT, SETTINGS, SHIPPED_MODEL, read_json
+from boneage_cli.core.run_record import RunRecord
+from boneage_cli.core.runs import BUNDLE, RESULT, SETTINGS, SHIPPED_MODEL, read_json
 from boneage_cli.core.runtime import ship_graphs
 from boneage_cli.core.training import data_of
 from boneage_cli.datasets.manifest import read_manifest
@@ -74,7 +75,7 @@ def ship(
         BoneageError: What is to be blended or averaged does not go together.
     """
     experiment = load_experiment(run / SETTINGS)
-    data = data_of(read_json(run / RECORD), experiment)
+    data = data_of(RunRecord.read(run), experiment)
     data.setup()
     source = read_source(data.folder)
     with TemporaryDirectory() as folder:

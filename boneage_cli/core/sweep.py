@@ -21,6 +21,7 @@ from boneage_cli.core.config import Experiment, load_experiment
 from boneage_cli.core.evaluation import read_prediction_table
 from boneage_cli.core.folds import cross_validate
 from boneage_cli.core.metrics import Estimate, figure, figure_name, mean_interval
+from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
     OUT_OF_FOLD,
     PREDICTIONS,
@@ -29,7 +30,7 @@ from boneage_cli.core.runs import (
     VALIDATION,
     read_json,
 )
-from boneage_cli.core.training import Begin, Report, Resources, silent, train_into
+from boneage_cli.core.training import Begin, Report, silent, train_into
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file, writing
 
@@ -168,9 +169,7 @@ def sweep(
                 result = train_into(
                     place,
                     experiment,
-                    data,
-                    config_file=combination.config_file,
-                    resources=resources,
+                    RunRecord.new(data, resources, config_file=combination.config_file),
                     begin=begin_stage,
                     report=report,
                 )

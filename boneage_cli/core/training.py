@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from boneage_cli.core.bundle import Bundle, build_network
 from boneage_cli.core.config import Experiment, earlier_stages, load_experiment, write_experiment
-from boneage_cli.core.datamodule import BoneAgeData, Fold, mean_and_deviation
+from boneage_cli.core.datamodule import BoneAgeData, mean_and_deviation
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.logs import check_loggers, close_loggers, run_loggers
 from boneage_cli.core.outcome import Run, finish
 from boneage_cli.core.recorder import EpochRow, RunRecorder, TrainingProgress
+from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
     BUNDLE,
     CHECKPOINT,
@@ -32,7 +30,6 @@ from boneage_cli.core.runs import (
     TEACHER,
     new_run_folder,
     read_json,
-    write_json,
 )
 from boneage_cli.core.stages import check_stages, warn_of_new_parts
 from boneage_cli.core.teacher import teach
@@ -50,49 +47,14 @@ def silent(news: Any) -> None:
     """Says nothing, neither of an epoch nor of a stage."""
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Where a training runs and what it keeps outside its run folder.
-
-    Attributes:
-        cache: Where decoded images are kept; None for the data set's folder.
-        devices: ``auto``, ``cpu``, or a number of GPUs or processes.
-        nodes: The number of machines.
-        wandb: The Weights & Biases project that the figures also go to; None for none.
-    """
-
-    cache: Path | None = None
-    devices: str = "auto"
-    nodes: int = 1
-    wandb: str | None = None
-
-    def on_one_device(self, asked: str) -> Resources:
-        """The same on one device, where several trainings follow each other in one process.
-
-        Args:
-            asked: What asks for them, for the message.
-
-        Raises:
-            BoneageError: Several devices were asked for.
-        """
-        if self.nodes > 1 or self.devices not in ("auto", "cpu", "1"):
-            raise BoneageError(
-                f"{asked}: trains on one device; start it without --devices and --nodes"
-            )
-        return replace(self, devices="1") if self.devices == "auto" else self
-
-
 def train(
     experiment: Experiment,
     data: Path,
     *,
     runs: Path = RUNS,
     folder: Path | None = None,
-    fold: Fold | None = None,
     config_file: Path | None = None,
     resources: Resources | None = None,
-    begin_with: Path | None = None,
-    teacher: Path | None = None,
     begin: Begin = silent,
     report: Report = silent,
 ) -> Run:
@@ -103,12 +65,8 @@ def train(
         data: The data set's folder, with a train and a validation split.
         runs: Where a new run folder is made, named by time and experiment.
         folder: The run folder itself, instead.
-        fold: The part of both splits that is held out; None to validate on the validation split.
         config_file: The file that the settings came from, for the table of runs.
         resources: Devices, cache and logs.
-        begin_with: A bundle whose weights come in place of those that the settings name.
-        teacher: The bundle of the stage that the settings name as the teacher, where that is none
-            of this training's own.
         begin: Called with the settings of each stage when its training begins.
         report: Called with the figures of each epoch.
 
@@ -116,51 +74,15 @@ def train(
         BoneageError: The data or the settings do not allow it.
         Interrupted: The user stopped it; the message says how to go on.
     """
-    resources = resources or Resources()
-    if experiment.stages:
-        resources = resources.on_one_device("stages")
-    check_loggers(resources.wandb)
-    # Before there is a run folder.
-    accelerator_of(resources.devices)
-    cache = resources.cache
-    datamodule = BoneAgeData(data, experiment, cache, fold)
-    network = _new_network(experiment, datamodule)
-    check_stages(experiment, teacher)
-    record = {
-        "data": str(data.absolute()),
-        "cache": str(cache.absolute()) if cache else None,
-        "fold": [fold.number, fold.count] if fold else None,
-        "data_digest": datamodule.digest(),
-        "config_file": str(config_file) if config_file else None,
-        "command": shlex.join(sys.argv),
-        "devices": resources.devices,
-        "nodes": resources.nodes,
-        "wandb": resources.wandb,
-        "begin_with": str(begin_with.absolute()) if begin_with else None,
-        "teacher": str(teacher.absolute()) if teacher else None,
-    }
-    if not is_main_process():
-        # The main process makes the folder, and is the only one that writes there.
-        folder = folder or runs / experiment.name
-    else:
-        folder = new_run_folder(runs, experiment.name) if folder is None else folder
-        write_experiment(experiment, folder / SETTINGS)
-        write_json(record, folder / RECORD)
-    with _resumable(folder):
-        _take_up(folder, record, network, experiment, begin, report)
-        return _fit(folder, record, datamodule, network, experiment, report, resume=False)
+    record = RunRecord.new(data, resources, config_file=config_file)
+    return _train(experiment, record, folder, runs, begin, report)
 
 
 def train_into(
     folder: Path,
     experiment: Experiment,
-    data: Path,
+    record: RunRecord,
     *,
-    fold: Fold | None = None,
-    config_file: Path | None = None,
-    resources: Resources | None = None,
-    begin_with: Path | None = None,
-    teacher: Path | None = None,
     begin: Begin = silent,
     report: Report = silent,
 ) -> dict[str, Any]:
@@ -168,13 +90,8 @@ def train_into(
 
     Args:
         folder: The run folder.
-        experiment: As in ``train``, as are the others.
-        data: The data set's folder.
-        fold: The part that is held out.
-        config_file: The file that the settings came from.
-        resources: Devices, cache and logs, where training begins.
-        begin_with: The weights to begin with.
-        teacher: The teacher's bundle.
+        experiment: The settings.
+        record: How the run is begun, where it is not.
         begin: Called with the settings of each stage.
         report: Called with the figures of each epoch.
 
@@ -186,32 +103,16 @@ def train_into(
         Interrupted: The user stopped it.
     """
     if not (folder / RECORD).exists():
-        train(
-            experiment,
-            data,
-            folder=folder,
-            fold=fold,
-            config_file=config_file,
-            resources=resources,
-            begin_with=begin_with,
-            teacher=teacher,
-            begin=begin,
-            report=report,
-        )
+        _train(experiment, record, folder, RUNS, begin, report)
     else:
-        record = read_json(folder / RECORD)
-        asked = {"data": str(data.absolute()), "fold": [fold.number, fold.count] if fold else None}
-        if (
-            load_experiment(folder / SETTINGS) != experiment
-            or any(record.get(key) != value for key, value in asked.items())
-            or "folds" in record
-        ):
+        begun = RunRecord.read(folder)
+        if load_experiment(folder / SETTINGS) != experiment or not begun.is_of_same_work(record):
             raise BoneageError(
                 f"{folder}: holds a run of other settings or of another data set; choose another "
                 "folder, or remove this one"
             )
         if (folder / RESULT).exists():
-            _check_data(folder, record, BoneAgeData(data, experiment, fold=fold))
+            _check_data(folder, begun, data_of(record, experiment))
         else:
             resume(folder, begin=begin, report=report)
     result = read_json(folder / RESULT)
@@ -221,6 +122,35 @@ def train_into(
             "folder, or remove this one"
         )
     return result
+
+
+def _train(
+    experiment: Experiment,
+    record: RunRecord,
+    folder: Path | None,
+    runs: Path,
+    begin: Begin,
+    report: Report,
+) -> Run:
+    if experiment.stages:
+        record = record.on_one_device("stages")
+    check_loggers(record.wandb)
+    # Before there is a run folder.
+    accelerator_of(record.devices)
+    datamodule = data_of(record, experiment)
+    network = _new_network(experiment, datamodule)
+    check_stages(experiment, record.teacher)
+    record = record.model_copy(update={"data_digest": datamodule.digest()})
+    if not is_main_process():
+        # The main process makes the folder, and is the only one that writes there.
+        folder = folder or runs / experiment.name
+    else:
+        folder = new_run_folder(runs, experiment.name) if folder is None else folder
+        write_experiment(experiment, folder / SETTINGS)
+        record.write(folder)
+    with _resumable(folder):
+        _take_up(folder, record, network, experiment, begin, report)
+        return _fit(folder, record, datamodule, network, experiment, report, resume=False)
 
 
 def is_main_process() -> bool:
@@ -240,7 +170,7 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
         BoneageError: It is no run folder, or the data set is not the one it began with.
         Interrupted: The user stopped it; the message says how to go on.
     """
-    record = read_json(folder / RECORD)
+    record = RunRecord.read(folder)
     experiment = load_experiment(folder / SETTINGS)
     datamodule = data_of(record, experiment)
     _check_data(folder, record, datamodule)
@@ -264,23 +194,15 @@ def _resumable(folder: Path) -> Iterator[None]:
         raise Interrupted(f"interrupted; go on with: boneage train --resume {folder}") from None
 
 
-def data_of(record: Mapping[str, Any], experiment: Experiment) -> BoneAgeData:
-    """The radiographs of a run, by what its ``run.json`` says."""
-    cache = Path(record["cache"]) if record["cache"] else None
-    fold = Fold(*record["fold"]) if record["fold"] else None
-    return BoneAgeData(Path(record["data"]), experiment, cache, fold)
+def data_of(record: RunRecord, experiment: Experiment) -> BoneAgeData:
+    """The radiographs of a run."""
+    return BoneAgeData(record.data, experiment, record.cache, record.fold)
 
 
-def resources_of(record: Mapping[str, Any]) -> Resources:
-    """Where a run trains, by what its ``run.json`` says."""
-    cache = Path(record["cache"]) if record["cache"] else None
-    return Resources(cache, record["devices"], record.get("nodes", 1), record["wandb"])
-
-
-def _check_data(folder: Path, record: dict[str, Any], datamodule: BoneAgeData) -> None:
-    if datamodule.digest() != record["data_digest"]:
+def _check_data(folder: Path, record: RunRecord, datamodule: BoneAgeData) -> None:
+    if datamodule.digest() != record.data_digest:
         raise BoneageError(
-            f"{record['data']}: the labels or images changed since {folder.name} began; "
+            f"{record.data}: the labels or images changed since {folder.name} began; "
             "start a new run"
         )
 
@@ -294,14 +216,14 @@ def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
 
 def _take_up(
     folder: Path,
-    record: dict[str, Any],
+    record: RunRecord,
     network: Network,
     experiment: Experiment,
     begin: Begin,
     report: Report,
 ) -> None:
     """Gives a network the weights of the stages before; those that are missing are trained."""
-    weights = Path(record["begin_with"]) if record.get("begin_with") else None
+    weights = record.begin_with
     for number, (stage, following) in enumerate(
         pairwise([*earlier_stages(experiment), experiment]), 1
     ):
@@ -312,12 +234,7 @@ def _take_up(
             train_into(
                 place,
                 stage,
-                Path(record["data"]),
-                fold=Fold(*record["fold"]) if record["fold"] else None,
-                config_file=Path(record["config_file"]) if record["config_file"] else None,
-                resources=resources_of(record),
-                begin_with=weights,
-                teacher=_bundle_of_teacher(folder, stage),
+                record.of_stage(weights, _bundle_of_teacher(folder, stage)),
                 begin=begin,
                 report=report,
             )
@@ -340,7 +257,7 @@ def _bundle_of_teacher(folder: Path, stage: Experiment) -> Path | None:
 
 def _fit(
     folder: Path,
-    record: dict[str, Any],
+    record: RunRecord,
     datamodule: BoneAgeData,
     network: Network,
     experiment: Experiment,
@@ -354,17 +271,16 @@ def _fit(
     recorder = RunRecorder(folder, untrained, report)
     trainer = make_trainer(
         experiment.training,
-        devices=record["devices"],
-        nodes=record["nodes"],
+        devices=record.devices,
+        nodes=record.nodes,
         # A finished run has nothing to add.
-        logger=[] if (folder / RESULT).exists() else run_loggers(folder, record["wandb"]),
+        logger=[] if (folder / RESULT).exists() else run_loggers(folder, record.wandb),
         callbacks=[recorder, TrainingProgress()],
     )
     try:
-        bundle = Path(record["teacher"]) if record.get("teacher") else None
-        bundle = bundle or _bundle_of_teacher(folder, experiment)
+        bundle = record.teacher or _bundle_of_teacher(folder, experiment)
         if bundle is not None:
-            share, device = experiment.training.teacher_share, device_of(record["devices"])
+            share, device = experiment.training.teacher_share, device_of(record.devices)
             teach(datamodule, bundle, share, folder / TEACHER, device)
         trainer.fit(
             module,
@@ -375,17 +291,17 @@ def _fit(
         return finish(folder, record, datamodule, module, recorder, trainer)
     finally:
         datamodule.release()
-        close_loggers(record["wandb"])
+        close_loggers(record.wandb)
 
 
-def _provenance(datamodule: BoneAgeData, record: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(datamodule: BoneAgeData, record: RunRecord) -> dict[str, Any]:
     source = read_source(datamodule.folder)
     return {
         "data": source.name if source else datamodule.folder.name,
         "label_version": source.label_version if source else None,
         "train_images": len(datamodule.train_manifest),
         "validation_images": len(datamodule.validation_manifest),
-        "data_digest": record["data_digest"],
+        "data_digest": record.data_digest,
         "torch": torch.__version__,
-        "hardware": describe_hardware(device_of(record["devices"])),
+        "hardware": describe_hardware(device_of(record.devices)),
     }

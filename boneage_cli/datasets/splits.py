@@ -6,10 +6,24 @@ dealt out to the parts at random. Radiographs of one patient stay together where
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
 from boneage_cli.errors import BoneageError
+
+
+class Fold(NamedTuple):
+    """One part of a cross-validation: what is measured on it was trained on the other parts.
+
+    Attributes:
+        number: Which part is held out, from 1.
+        of: The number of parts.
+    """
+
+    number: int
+    of: int
 
 
 def set_aside(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:

@@ -12,10 +12,11 @@ import torch
 
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import AugmentationSettings, DataSettings, Experiment
-from boneage_cli.core.datamodule import BoneAgeData, Fold
+from boneage_cli.core.datamodule import BoneAgeData
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.training import train
 from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
 

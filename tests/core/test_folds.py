@@ -16,11 +16,11 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_as_one, load_bundle, save_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, write_experiment
-from boneage_cli.core.datamodule import Fold
 from boneage_cli.core.folds import CrossValidation, cross_validate, resume_cross_validation
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.runs import read_json
 from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
 
 Start = Callable[..., subprocess.Popen[str]]

@@ -21,8 +21,9 @@ from boneage_cli.core.config import (
     write_experiment,
 )
 from boneage_cli.core.outcome import Run
+from boneage_cli.core.run_record import Resources
 from boneage_cli.core.runs import read_json
-from boneage_cli.core.training import Resources, resume, train
+from boneage_cli.core.training import resume, train
 from boneage_cli.errors import BoneageError, Interrupted
 
 Start = Callable[..., subprocess.Popen[str]]

@@ -24,8 +24,9 @@ from boneage_cli.core.config import Experiment, load_experiment, write_experimen
 from boneage_cli.core.measuring import measure
 from boneage_cli.core.outcome import Run
 from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.run_record import Resources
 from boneage_cli.core.runs import add_to_summary
-from boneage_cli.core.training import Resources, resume, train
+from boneage_cli.core.training import resume, train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError, BoneageWarning
 
