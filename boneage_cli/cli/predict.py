@@ -286,7 +286,7 @@ class _Tally:
             yield prediction
 
     def _remark(self, prediction: Prediction) -> tuple[Callable[[str], None], str]:
-        from boneage_cli.core.cases import sex_letter
+        from boneage_cli.sexes import sex_letter
 
         path = prediction.case.path
         # A model without sex leaves it to the standard deviation score, or to be compared with.

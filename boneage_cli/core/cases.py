@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boneage_cli.datasets.manifest import true_aspects
+from boneage_cli.sexes import says_boy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,8 @@ REASONS = {
     "unlike-training": "it looks unlike every radiograph that the model was trained on",
 }
 """Each reason's code and sentence."""
+NO_NUMBER = "the network gave no number"
+"""The error of a radiograph of which a network makes an infinite age, or none."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,6 @@ class Prediction:
     def predicted_male(self) -> bool | None:
         """The likelier sex; None by models that predict none."""
         return None if self.male_probability is None else says_boy(self.male_probability)
-
-
-def says_boy(male_probability: float) -> bool:
-    """Which sex a probability of being a boy speaks for."""
-    return male_probability > 0.5
-
-
-def sex_letter(male: bool) -> str:
-    """A sex as tables have it, M or F."""
-    return "M" if male else "F"
 
 
 def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.ages import YEARS_AT_MOST
-from boneage_cli.core.cases import sex_letter
 from boneage_cli.core.grouped_figures import (
     GroupedFigures,
     age_groups,
@@ -33,6 +32,7 @@ from boneage_cli.core.runs import (
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
 from boneage_cli.errors import BoneageWarning
 from boneage_cli.files import whole_file, writing
+from boneage_cli.sexes import sex_letter
 
 FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from boneage_cli.core.cases import Prediction, sex_letter
+from boneage_cli.core.cases import Prediction
 from boneage_cli.core.inputs import check_pictures
 from boneage_cli.core.output import age_text, sex_text
 from boneage_cli.core.overlay import HeatMap, overlay
@@ -31,6 +31,7 @@ from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import Matrix
+from boneage_cli.sexes import sex_letter
 
 # Tells how to read the pictures, and marks the folder as one whose pictures may be replaced.
 ABOUT = "README.txt"

@@ -48,6 +48,7 @@ from boneage_cli.core.training import (
     train_into,
 )
 from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.sexes import male_of
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _of_all_folds(folder: Path, name: str, count: int) -> list[pd.DataFrame]:
 
 def _known(found: pd.DataFrame, ages: pd.Series) -> pd.DataFrame:
     """What is known of radiographs, as a manifest has it, by a table of predictions."""
-    male = found["sex"].map({"M": True, "F": False}).astype("boolean")
+    male = found["sex"].map(male_of).astype("boolean")
     return pd.DataFrame({"id": found["image_id"], "boneage": ages, "male": male})
 
 

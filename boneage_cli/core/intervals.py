@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boneage_cli.ages import MONTHS_PER_YEAR
-from boneage_cli.core.cases import sex_letter
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
+from boneage_cli.sexes import male_of, sex_letter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,7 @@ def calibrate(predictions: pd.DataFrame, source: str) -> Calibration:
         )
     errors: dict[str, list[float]] = {}
     for true, predicted, sex in zip(known["true"], known["predicted"], known["sex"], strict=True):
-        for group in _groups(predicted, {"M": True, "F": False}.get(str(sex))):
+        for group in _groups(predicted, male_of(sex)):
             errors.setdefault(group, []).append(abs(predicted - true))
     large = {group: np.sort(found) for group, found in errors.items() if len(found) >= LEAST}
     return Calibration(
@@ -180,7 +180,7 @@ def coverage(
     for part in np.unique(parts):
         calibration = calibrate(predictions[parts != part], "")
         for row in predictions[parts == part].itertuples():
-            male = {"M": True, "F": False}.get(str(row.sex))
+            male = male_of(row.sex)
             half = calibration.half_width(float(row.predicted), male, level)
             for group in _groups(float(row.predicted), male):
                 held.setdefault(group, []).append(abs(row.predicted - row.true) <= half)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from boneage_cli.ages import years_and_months
-from boneage_cli.core.cases import REASONS, Prediction, says_boy, sex_letter
+from boneage_cli.core.cases import REASONS, Prediction
 from boneage_cli.core.growth import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
+from boneage_cli.sexes import says_boy, sex_letter
 
 COLUMNS = (
     *("path", "id", "sex", "months", "years_months", "low", "high", "age", "sds", "reference"),

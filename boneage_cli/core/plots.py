@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, MultipleLocator, NullLocator
 
 from boneage_cli.files import whole_file
+from boneage_cli.sexes import says_boy
 
 # Okabe & Ito 2008, a palette that colour-blind readers tell apart.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -180,7 +181,7 @@ def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = ""
         What was written.
     """
     male, probability = np.asarray(male, bool), np.asarray(probability, float)
-    said = probability > 0.5
+    said = says_boy(probability)
     with _figure(path, (9, 4.8)) as figure:
         curve, calibration = figure.subplots(1, 2)
         for axes in (curve, calibration):

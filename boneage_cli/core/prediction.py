@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from boneage_cli.core.bundle import Bundle, load_bundle
-from boneage_cli.core.cases import REASONS, Case, Prediction
+from boneage_cli.core.cases import NO_NUMBER, REASONS, Case, Prediction
 from boneage_cli.core.hardware import choose_device, choose_precision, cpu_has_bf16
 from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
@@ -447,7 +447,7 @@ class Predictor(Preparer):
                 for number, wanted in ((age, self.predicts_age), (probability, self.predicts_sex))
                 if wanted
             ):
-                yield Prediction(item.case, None, sex, "the network gave no number")
+                yield Prediction(item.case, None, sex, NO_NUMBER, item.stated)
             elif reason and not force:
                 refused = f"refused: {REASONS[reason]} ({reason})"
                 yield Prediction(item.case, None, sex, refused, item.stated, reason=reason)

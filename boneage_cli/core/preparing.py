@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from boneage_cli.core.acceptance import reason_of_key_points
 from boneage_cli.core.bundle import Bundle
-from boneage_cli.core.cases import Case, sex_letter
+from boneage_cli.core.cases import Case
 from boneage_cli.core.landmarks import Located
 from boneage_cli.core.runtime import travels
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.sexes import sex_letter
 
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
 

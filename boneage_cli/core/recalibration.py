@@ -16,7 +16,7 @@ import pandas as pd
 
 from boneage_cli.ages import OLDEST_BONE_AGE, is_bone_age
 from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
-from boneage_cli.core.cases import Case, sex_letter
+from boneage_cli.core.cases import Case
 from boneage_cli.core.evaluation import look_like_years
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.metrics import Estimate, mean_interval
@@ -25,6 +25,7 @@ from boneage_cli.core.runs import bundles_at
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
 from boneage_cli.progress import track
+from boneage_cli.sexes import sex_letter
 
 FEWEST = 20
 """Radiographs of one sex from which a line of its own is fitted."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.cases import says_boy, sex_letter
 from boneage_cli.core.grouped_figures import (
     GroupedFigures,
     age_groups,
@@ -21,6 +20,7 @@ from boneage_cli.core.metrics import SHARE_INTERVAL, Estimate, share_interval
 from boneage_cli.core.output import DECIMALS
 from boneage_cli.core.runs import SEX_PREDICTIONS, write_json
 from boneage_cli.files import whole_file, writing
+from boneage_cli.sexes import says_boy, sex_letter
 
 SEX_FILES = ("sex_metrics.json", SEX_PREDICTIONS, "sex.png")
 
@@ -76,7 +76,7 @@ def compute_sex_metrics(male: np.ndarray, probability: np.ndarray) -> SexMetrics
     """
     return SexMetrics(
         images=len(male),
-        accuracy=share_interval((probability > 0.5) == male),
+        accuracy=share_interval(says_boy(probability) == male),
         auc=_area_under_curve(male, probability),
         brier=float(np.square(probability - male).mean()),
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.cases import Case, manifest_cases
+from boneage_cli.core.cases import NO_NUMBER, Case, manifest_cases
 from boneage_cli.core.evaluation import labelled_rows
 from boneage_cli.core.grouped_figures import none_predicted
 from boneage_cli.core.metrics import INTERVAL, Estimate, mean_interval
@@ -287,7 +287,7 @@ def _answers(
 def _checked(months: float, reason: str | None, *, unchanged: bool) -> _Answer:
     if math.isfinite(months):
         return _Answer(float(months), unchanged, refused=reason is not None)
-    return _Answer(error="the network gave no number")
+    return _Answer(error=NO_NUMBER)
 
 
 def _figures(

@@ -1,10 +1,10 @@
-"""Which files of a folder are radiographs."""
+"""The files of a folder and those below it, and which of them are radiographs."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,36 @@ from boneage_cli.imaging.containers import is_dicom
 
 # Pictures that nobody here reads; a folder's are told of.
 _OTHER_PICTURES = (".bmp", ".gif", ".jp2", ".j2k", ".jpf", ".heic", ".heif", ".avif", ".jxl")
+
+
+def files_below(
+    top: str | Path, closed: Callable[[OSError], object], *, leave_out: Path | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yields a folder and all below it, each with the names of its files, in order of name.
+
+    Hidden files and folders are passed over. Links to folders are followed, each folder once,
+    since links can lead in circles.
+
+    Args:
+        top: The folder.
+        closed: Called with why a folder cannot be read.
+        leave_out: A folder that is passed over wherever it turns up.
+    """
+    seen = {Path(top).resolve()} | ({leave_out.resolve()} if leave_out else set())
+    for root, folders, files in os.walk(top, followlinks=True, onerror=closed):
+        below = []
+        for name in sorted(folders):
+            real = Path(root, name).resolve()
+            if not is_hidden(name) and real not in seen:
+                seen.add(real)
+                below.append(name)
+        folders[:] = below
+        yield Path(root), sorted(name for name in files if not is_hidden(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is nobody's radiograph, but the system's."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def radiographs_below(
@@ -30,20 +60,9 @@ def radiographs_below(
     """
     closed: list[OSError] = []
     others: list[str] = []
-    # Links to folders are followed, each folder once, so that a link to a parent ends.
-    seen = {Path(folder).resolve()}
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=closed.append):
-        inner = []
-        for name in sorted(folders):
-            real = Path(root, name).resolve()
-            if not name.startswith(".") and real not in seen:
-                seen.add(real)
-                inner.append(name)
-        folders[:] = inner
-        for name in sorted(files):
-            path = Path(root, name)
-            if name.startswith("."):
-                continue
+    for place, names in files_below(folder, closed.append):
+        for name in names:
+            path = place / name
             if _is_radiograph(path):
                 yield str(path), None
             elif path.suffix.lower() in _OTHER_PICTURES:

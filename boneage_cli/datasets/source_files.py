@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from boneage_cli.datasets.archives import extract_member, open_archive, read_member, safe_parts
 from boneage_cli.datasets.dialects import TABLE_SUFFIXES, named_split
+from boneage_cli.datasets.folders import files_below, is_hidden
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.containers import is_dicom
@@ -106,17 +106,13 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
 def _search_folder(
     top: Path, name: str, staging: Path, exclude: Path | None, findings: Findings
 ) -> None:
-    # Folders are followed through links, each once, since links can lead in circles.
-    seen = {top.resolve()} | ({exclude.resolve()} if exclude else set())
-    for folder, below, files in os.walk(top, followlinks=True):
-        here = Path(folder)
-        further = {entry: (here / entry).resolve() for entry in sorted(below)}
-        below[:] = [
-            entry for entry, real in further.items() if not _is_hidden(entry) and real not in seen
-        ]
-        seen.update(further.values())
+    def refuse(error: OSError) -> None:
+        raise BoneageError(
+            f"{error.filename}: cannot be read ({error.strerror}); check its permissions"
+        )
+
+    for here, files in files_below(top, refuse, leave_out=exclude):
         parts = (name, *here.relative_to(top).parts)
-        files = sorted(entry for entry in files if not _is_hidden(entry))
         for entry in files:
             file, called = here / entry, _called(here / entry, entry)
             if called.lower().endswith((*TABLE_SUFFIXES, *IMAGE_SUFFIXES)):
@@ -135,7 +131,7 @@ def _search_zip(
     with open_archive(path) as archive:
         for position, member in enumerate(archive.infolist()):
             inner = safe_parts(path, member.filename)
-            if member.is_dir() or not inner or any(map(_is_hidden, inner)):
+            if member.is_dir() or not inner or any(map(is_hidden, inner)):
                 continue
             if inner[-1].lower().endswith(".zip"):
                 if depth == DEEPEST_ZIP_IN_ZIP:
@@ -160,10 +156,6 @@ def _called(file: Path, name: str) -> str:
             f"{file}: cannot be opened ({error.strerror}); check its permissions"
         ) from None
     return f"{name}.dcm" if dicom else name
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _sort_in(file: SourceFile, findings: Findings) -> bool:

@@ -26,6 +26,7 @@ from boneage_cli.ages import is_childs_age
 from boneage_cli.imaging.containers import jpeg_frame
 from boneage_cli.imaging.depth import full_white
 from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.sexes import male_of
 
 DAYS_PER_MONTH = 365.25 / 12
 _MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / DAYS_PER_MONTH, "D": 1 / DAYS_PER_MONTH}
@@ -80,7 +81,7 @@ def read_dicom(data: bytes, source: str, *, max_pixels: int) -> Radiograph:
         white,
         source,
         aspect=_aspect(dataset),
-        male={"M": True, "F": False}.get(_text(dataset, "PatientSex")),
+        male=male_of(_text(dataset, "PatientSex")),
         age=_age(dataset),
         laterality=_laterality(dataset),
     )

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -429,6 +430,22 @@ def test_the_new_data_set_may_lie_within_its_source(layouts, tmp_path):
     assert again.unchanged
     with pytest.raises(BoneageError, match="own folder"):
         fetch_local([tmp_path / "data" / "local" / "train"], tmp_path / "data" / "local")
+
+
+def test_a_folder_that_cannot_be_read_is_told_of(layouts, tmp_path, monkeypatch):
+    lay(tmp_path / "mine", layouts["kmader"])
+    closed = tmp_path / "mine" / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refusing(folder):
+        if str(folder) == str(closed):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(BoneageError, match=r"closed: cannot be read \(Permission denied\)"):
+        fetch_local([tmp_path / "mine"], tmp_path / "data")
 
 
 def test_linked_folders_are_followed_and_never_in_circles(layouts, tmp_path):
