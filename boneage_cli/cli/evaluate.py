@@ -129,11 +129,11 @@ def evaluate(
     [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some
     were not, 2 when the command line or the data make no sense.
     """
-    from boneage_cli.core.evaluation import evaluation_folder, trained_on_by_folds
+    from boneage_cli.core.evaluation import evaluation_folder, trained_on
     from boneage_cli.core.inputs import check_pictures
     from boneage_cli.core.measuring import measure, note_test_figures, write_measured
     from boneage_cli.core.prediction import Predictor
-    from boneage_cli.core.runs import OUT_OF_FOLD
+    from boneage_cli.core.runs import OUT_OF_FOLD, VALIDATION
     from boneage_cli.core.stress import stress as measure_stress
     from boneage_cli.core.stress import write_stress
     from boneage_cli.datasets.labelled_split import labelled_split
@@ -148,10 +148,11 @@ def evaluate(
     if stress:
         predictor.check_age("--stress")
     for path in bundles:
-        if seen := trained_on_by_folds(path, chosen.manifest):
+        if seen := trained_on(path, chosen.manifest):
             warn(
-                f"{path}: {seen:,} of these radiographs were trained on in its cross-validation, "
-                f"so the figures flatter it; {OUT_OF_FOLD}/ of the cross-validation has fair ones"
+                f"{path}: {seen:,} of these radiographs were trained on, so the figures flatter "
+                f"it; those in {VALIDATION}/ of a run or {OUT_OF_FOLD}/ of a cross-validation are "
+                "of others"
             )
     about = {
         "model": [str(path) for path in bundles],

@@ -107,7 +107,8 @@ def train(
     [bold]The run folder[/bold]
 
     \b
-      best.safetensors    the model of the best epoch, for predict
+      best.safetensors    the model of the best epoch (or the last, by
+                          training.keep), for predict
       settings.toml       all settings, to train again with --config
       history.csv         losses, MAE and rate of each epoch
       validation/         figures, predictions and plots
@@ -197,7 +198,7 @@ def train(
 
 
 def _print_run(run: Run) -> None:
-    rows = [("best epoch", f"{run.best_epoch} of {run.epochs}")]
+    rows = [("epoch kept", f"{run.kept_epoch} of {run.epochs}")]
     plots = ["learning_curve.png"]
     if run.evaluation is not None:
         plots.append("validation/scatter.png")
@@ -256,7 +257,7 @@ def _print_cross_validation(validation: CrossValidation) -> None:
             f"{whole['seconds']:.0f} s",
         )
     )
-    columns = ("", "images", figure_name(validation.folds), "best epoch", "time")
+    columns = ("", "images", figure_name(validation.folds), "epoch kept", "time")
     print_table("Cross-validation", columns, rows)
     ages, sexes = validation.measured.ages, validation.measured.sexes
     if ages is not None:
@@ -265,5 +266,11 @@ def _print_cross_validation(validation: CrossValidation) -> None:
             console.print(f"Sexes, out of fold: {sexes.accuracy.percent} right")
     if sexes is not None:
         console.print(f"The same, saying one sex of all: {sexes.yardstick:.1%} right")
+    if whole["epochs"] > 1 and validation.measured.about["epoch_kept"] == "best":
+        console.print(
+            "Each model's epoch is the best on its own fold, which flatters these a little; "
+            "training.keep = 'last' does not.",
+            markup=False,
+        )
     console.print(f"models    {validation.folder}", markup=False)
     _print_next(validation.folder, validation.folder)

@@ -10,12 +10,9 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -26,26 +23,12 @@ from boneage_cli.files import whole_file
 from boneage_cli.imaging.preprocessing import Preprocessing
 from boneage_cli.models.families import resolve_family
 from boneage_cli.models.losses import build_loss
+from boneage_cli.settings_section import Section
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-class Section(BaseModel):
-    """A table of a settings file: it refuses keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_no_answer(cls, value: Any, info: ValidationInfo) -> Any:
-        # Python takes true for 1.
-        answers = cls.model_fields[str(info.field_name)].annotation is bool
-        if isinstance(value, bool) and not answers:
-            raise ValueError(f"{str(value).lower()} is no value of it")
-        return value
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -270,8 +253,13 @@ class TrainingSettings(Section):
     precision: Literal["auto", "32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 or fp16 on a GPU, bf16 on CPUs that have it, 32 elsewhere"
     )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="the epoch whose model is kept; the best on the validation radiographs does a "
+        "little better on them than on others, the last does not",
+    )
     keep_every: int = Field(
-        0, ge=0, description="keep the model of every so many epochs beside the best; 0 for none"
+        0, ge=0, description="keep the model of every so many epochs, too; 0 for none"
     )
     log_every: int = Field(
         0, ge=0, description="batches between rows of batches.csv; 0 for no such file"

@@ -27,10 +27,11 @@ from boneage_cli.core.runs import (
     RECORD,
     SEX_PREDICTIONS,
     VALIDATION,
+    read_json,
     write_json,
 )
-from boneage_cli.datasets.manifest import warn_of_impossible_ages
-from boneage_cli.errors import BoneageWarning
+from boneage_cli.datasets.manifest import read_manifest, warn_of_impossible_ages
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file, writing
 from boneage_cli.sexes import sex_letter
 
@@ -155,20 +156,22 @@ def read_prediction_table(path: Path) -> pd.DataFrame:
     )
 
 
-def trained_on_by_folds(path: Path, manifest: pd.DataFrame) -> int:
-    """How many radiographs some of a cross-validation's models were trained on.
+def trained_on(path: Path, manifest: pd.DataFrame) -> int:
+    """How many radiographs a run was trained on, or some of a cross-validation's models were.
 
     Args:
-        path: What names all of its models or one, see ``bundles_at``.
+        path: What names a run, all models of a cross-validation or one, see ``bundles_at``. Of a
+            run that learnt from a part of its train split (data.train_images), all of it counts.
         manifest: The radiographs; another data set may have the same ids, but not their ages, or
             where those are unknown their sexes.
     """
     folder = path if path.is_dir() else path.parent
-    one = not (folder / OUT_OF_FOLD).is_dir()
-    seen = _seen(folder.parent / OUT_OF_FOLD if one else folder / OUT_OF_FOLD)
-    if one:
-        # One model alone was not trained on what it was measured on.
-        seen = seen.drop(_seen(folder / VALIDATION).index, errors="ignore")
+    seen = _seen(folder / OUT_OF_FOLD)
+    if seen.empty:
+        # Neither a run nor one model of many was trained on what it was measured on.
+        held_out = _seen(folder / VALIDATION).index
+        seen = _seen(folder.parent / OUT_OF_FOLD) if (folder / RECORD).exists() else seen
+        seen = (_train_split(folder) if seen.empty else seen).drop(held_out, errors="ignore")
     here = pd.DataFrame(
         {
             "age": manifest["boneage"].to_numpy(float),
@@ -176,10 +179,25 @@ def trained_on_by_folds(path: Path, manifest: pd.DataFrame) -> int:
         },
         index=manifest["id"].astype(str),
     )
-    both = seen.join(here, how="inner", rsuffix="_here")
+    # Each of these once, however often an id stood among those that were seen.
+    both = here.add_suffix("_here").join(seen[~seen.index.duplicated()], how="inner")
     apart = (both["age"] - both["age_here"]).abs()
     same_sex = apart.isna() & (both["sex"] == both["sex_here"])
     return int((apart.lt(0.01) | same_sex).sum())
+
+
+def _train_split(run: Path) -> pd.DataFrame:
+    """By id the known age and sex of a run's train split; none where that is not to be had."""
+    try:
+        manifest = read_manifest(Path(read_json(run / RECORD)["data"]), "train")
+    except (BoneageError, KeyError):
+        return _none_seen()
+    ages, sexes = manifest["boneage"].to_numpy(float), _sex_letters(manifest)
+    return pd.DataFrame({"age": ages, "sex": sexes}, index=manifest["id"].astype(str))
+
+
+def _none_seen() -> pd.DataFrame:
+    return pd.DataFrame({"age": np.empty(0), "sex": []}, index=pd.Index([], dtype=str))
 
 
 def _seen(folder: Path) -> pd.DataFrame:
@@ -190,7 +208,7 @@ def _seen(folder: Path) -> pd.DataFrame:
             return table[[age, "sex"]].set_axis(["age", "sex"], axis=1)
         except (OSError, KeyError, ValueError):
             continue
-    return pd.DataFrame({"age": np.empty(0), "sex": []}, index=pd.Index([], dtype=str))
+    return _none_seen()
 
 
 def evaluation_folder(bundles: Sequence[Path], name: str) -> Path:

@@ -167,7 +167,7 @@ def _cross_validate(
                     report=report,
                 )
             )
-        measured = _out_of_fold(folder, record.data, count)
+        measured = _out_of_fold(folder, record.data, experiment, count)
         if measured.ages is not None:
             _calibrate_bundles(folder, measured.ages, count)
     except KeyboardInterrupt:
@@ -180,8 +180,13 @@ def _cross_validate(
     return CrossValidation(folder, measured, results, result)
 
 
-def _out_of_fold(folder: Path, data: Path, count: int) -> Measured:
-    about = {"model": str(folder), "data": str(data), "split": f"{count} folds, out of fold"}
+def _out_of_fold(folder: Path, data: Path, experiment: Experiment, count: int) -> Measured:
+    about = {
+        "model": str(folder),
+        "data": str(data),
+        "split": f"{count} folds, out of fold",
+        "epoch_kept": experiment.training.keep,
+    }
     ages = sexes = None
     if tables := _of_all_folds(folder, PREDICTIONS, count):
         found = pd.concat(tables, ignore_index=True)

@@ -74,10 +74,10 @@ def read_examples(
         One example per id with an image, in order of id.
 
     Raises:
-        BoneageError: A table lacks a column, or no id has an image.
+        BoneageError: A table lacks a column, a point a coordinate, or no id has an image.
     """
     point_columns = [f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"]
-    points = _read_table(keypoints, point_columns).set_index("id")
+    points = _placed(keypoints, point_columns)
     drawn: dict[str, pd.DataFrame] = {}
     if boxes is not None:
         table = _read_table(boxes, BOX_COLUMNS)
@@ -107,9 +107,7 @@ def read_examples(
                 radiograph = replace(radiograph, aspect=float(width / height))
         marked = None
         if name in points.index:
-            marked = Landmarks.from_array(
-                points.loc[name, point_columns].to_numpy(float).reshape(3, 2)
-            )
+            marked = Landmarks.from_array(points.loc[name].to_numpy().reshape(3, 2))
         examples.append(LandmarkExample(name, shrink(radiograph), marked, drawn.get(name)))
     return examples
 
@@ -140,6 +138,20 @@ def shrink(radiograph: Radiograph, side: int = KEPT_SIDE) -> Radiograph:
     rows, columns = max(round(height * factor), 1), max(round(width * factor), 1)
     pixels = warp(radiograph, np.eye(2, 3), rows, columns)
     return Radiograph(pixels, source=radiograph.source, aspect=aspect_of(radiograph))
+
+
+def _placed(path: Path, columns: list[str]) -> pd.DataFrame:
+    """The coordinates of key points by id, without the radiographs of which nobody placed any."""
+    table = _read_table(path, columns).set_index("id")[columns]
+    points = table.apply(pd.to_numeric, errors="coerce").astype(float)
+    points = points[table.notna().any(axis=1)]
+    wrong = points.index[~np.isfinite(points).all(axis=1) | points.index.duplicated()]
+    if len(wrong):
+        raise BoneageError(
+            f"{path}: radiograph {wrong[0]} has no number in each of {', '.join(columns)}, or has "
+            "two rows; mend or delete them"
+        )
+    return points
 
 
 def _read_table(path: Path, columns: tuple[str, ...] | list[str]) -> pd.DataFrame:

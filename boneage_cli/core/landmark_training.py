@@ -173,6 +173,9 @@ def train_landmark_network(
 
     Returns:
         The network with averaged weights, ready to predict.
+
+    Raises:
+        BoneageError: The loss is no longer a number.
     """
     rng = np.random.default_rng(recipe.seed)
     torch.manual_seed(recipe.seed)
@@ -205,6 +208,10 @@ def train_landmark_network(
             step += 1
             move_average(average, network, min(recipe.averaging, (step + 1) / (step + 10)))
             total += float(loss.detach())
+        if not math.isfinite(total):
+            raise BoneageError(
+                f"the loss is no longer a number in epoch {epoch}; lower --learning-rate"
+            )
         if report is not None:
             report(epoch, total / per_epoch, average)
     return average

@@ -54,7 +54,8 @@ class BoneAgeModule(pl.LightningModule):
         # The averaged copy starts as the network and follows it; it is what is measured and kept.
         self.average = copy.deepcopy(network).requires_grad_(False) if self.settings.ema else None
         names = [f"{split}_{name}" for split in ("train", "val") for name in METRICS]
-        self.metrics = nn.ModuleDict({name: MeanMetric() for name in names})
+        # One answer that is no number must show; the default leaves it out of the mean.
+        self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy=math.nan) for name in names})
         self.plateau: ReduceLROnPlateau | None = None
         self._plateau_state: dict[str, Any] | None = None
 

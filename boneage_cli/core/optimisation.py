@@ -24,8 +24,12 @@ def build_optimiser(
     """
     groups = list(groups)
     if settings.optimiser == "sgd":
+        momentum = settings.betas[0]
         return torch.optim.SGD(
-            groups, momentum=settings.betas[0], weight_decay=settings.weight_decay, nesterov=True
+            groups,
+            momentum=momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=momentum > 0,
         )
     kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
     return kind(groups, betas=settings.betas, weight_decay=settings.weight_decay)

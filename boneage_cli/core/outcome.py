@@ -48,10 +48,10 @@ class Run:
 
     Attributes:
         folder: The run folder.
-        bundle: The best epoch's model.
+        bundle: The model, of the epoch that training.keep names.
         measured: Its figures on the validation split; None in all processes but the first.
         epochs: Epochs trained.
-        best_epoch: The epoch that the bundle holds, from 1.
+        kept_epoch: The epoch that the bundle holds, from 1.
         parameters: Number of the network's weights.
         seconds: Time of training, that of earlier stages included, before and after interruptions.
     """
@@ -60,7 +60,7 @@ class Run:
     bundle: Path
     measured: Measured | None
     epochs: int
-    best_epoch: int
+    kept_epoch: int
     parameters: int
     seconds: float
 
@@ -83,73 +83,75 @@ def finish(
     recorder: RunRecorder,
     trainer: pl.Trainer,
 ) -> Run:
-    """Measures a trained model, completes its bundle, and writes what came of the run.
+    """Measures a trained model, and if that is new, completes its bundle and writes the outcome.
+
+    What is written of a finished run stays as it is: a fold's bundle has intervals of all folds.
 
     Args:
         folder: The run folder.
         record: How it was begun.
         datamodule: Its radiographs.
         module: The network, as it is after the last epoch.
-        recorder: The epochs, and which was best.
+        recorder: The epochs, and which was kept.
         trainer: Of several processes the first alone writes.
     """
     experiment, device = module.experiment, device_of(record.devices)
     history = pd.DataFrame(recorder.history)
-    measured = None
-    if trainer.is_global_zero:
-        plots.learning_curve(history, folder / "learning_curve.png")
-        measured = _measure(folder, datamodule, device)
-        ages, sexes = measured.ages, measured.sexes
-        write_measured(measured, folder / VALIDATION, f"{folder.name}, validation")
-        bundle = load_bundle(folder / BUNDLE)
-        metrics = bundle.metrics | {
-            name: figures.to_dict()
-            for name, figures in (("validation", ages), ("validation_sexes", sexes))
-            if figures is not None
-        }
-        if ages is not None:
-            write_coverage(ages.predictions, folder / VALIDATION / COVERAGE)
-        save_bundle(
-            replace(
-                bundle,
-                metrics=metrics,
-                calibration=None if ages is None else calibration_of(ages),
-                likeness=learn_likeness(folder / BUNDLE, datamodule, experiment, device),
-            ),
-            folder / BUNDLE,
-        )
+    bundle = folder / BUNDLE
     run = Run(
         folder=folder,
-        bundle=folder / BUNDLE,
-        measured=measured,
+        bundle=bundle,
+        measured=_measure(folder, datamodule, device) if trainer.is_global_zero else None,
         epochs=len(history),
-        best_epoch=recorder.best_epoch,
+        kept_epoch=recorder.kept_epoch,
         parameters=sum(p.numel() for p in module.network.parameters()),
         seconds=float(history["seconds"].sum()) + _seconds_of_stages(folder),
     )
-    if measured is not None:
-        best = history.iloc[recorder.best_epoch - 1]
-        result = _result(run, measured, experiment, datamodule, device)
-        write_json(result, folder / RESULT)
-        add_to_summary(
-            folder.parent,
-            {
-                "model_name": experiment.model.family + ("+sex" if experiment.model.gender else ""),
-                "num_params": run.parameters,
-                "total_training_time_s": round(run.seconds, 1),
-                "train_mae": best.get("train_mae"),
-                "train_rmse": best.get("train_rmse"),
-                "val_mae": run.evaluation.mae.value if run.evaluation else None,
-                "val_rmse": run.evaluation.rmse if run.evaluation else None,
-                "val_sex_accuracy": run.sexes.accuracy.value if run.sexes else None,
-                "stopped_epoch": run.epochs,
-                "best_epoch": run.best_epoch,
-                "config_file": str(record.config_file) if record.config_file else None,
-                "save_dir": str(folder),
-            },
-            experiment,
+    if run.measured is not None and not (folder / RESULT).exists():
+        plots.learning_curve(history, folder / "learning_curve.png")
+        write_measured(run.measured, folder / VALIDATION, f"{folder.name}, validation")
+        if run.evaluation is not None:
+            write_coverage(run.evaluation.predictions, folder / VALIDATION / COVERAGE)
+        save_bundle(
+            replace(
+                load_bundle(bundle),
+                metrics=load_bundle(bundle).metrics | _metrics(run),
+                calibration=None if run.evaluation is None else calibration_of(run.evaluation),
+                likeness=learn_likeness(bundle, datamodule, experiment, device),
+            ),
+            bundle,
         )
+        kept = history.iloc[run.kept_epoch - 1]
+        add_to_summary(folder.parent, _summary_row(run, record, experiment, kept), experiment)
+        # With this a run is finished.
+        write_json(_result(run, experiment, datamodule, device), folder / RESULT)
     return run
+
+
+def _metrics(run: Run) -> dict[str, Any]:
+    """What the bundle of a run says of its figures."""
+    figures = (("validation", run.evaluation), ("validation_sexes", run.sexes))
+    return {name: figure.to_dict() for name, figure in figures if figure is not None}
+
+
+def _summary_row(
+    run: Run, record: RunRecord, experiment: Experiment, kept: pd.Series
+) -> dict[str, Any]:
+    ages, sexes = run.evaluation, run.sexes
+    return {
+        "model_name": experiment.model.family + ("+sex" if experiment.model.gender else ""),
+        "num_params": run.parameters,
+        "total_training_time_s": round(run.seconds, 1),
+        "train_mae": kept.get("train_mae"),
+        "train_rmse": kept.get("train_rmse"),
+        "val_mae": ages.mae.value if ages else None,
+        "val_rmse": ages.rmse if ages else None,
+        "val_sex_accuracy": sexes.accuracy.value if sexes else None,
+        "stopped_epoch": run.epochs,
+        "best_epoch": run.kept_epoch,
+        "config_file": str(record.config_file) if record.config_file else None,
+        "save_dir": str(run.folder),
+    }
 
 
 def _seconds_of_stages(folder: Path) -> float:
@@ -157,7 +159,7 @@ def _seconds_of_stages(folder: Path) -> float:
 
 
 def _result(
-    run: Run, measured: Measured, experiment: Experiment, datamodule: BoneAgeData, device: str
+    run: Run, experiment: Experiment, datamodule: BoneAgeData, device: str
 ) -> dict[str, Any]:
     return {
         "name": experiment.name,
@@ -165,9 +167,9 @@ def _result(
         "backbone": experiment.model.backbone,
         "train_images": len(datamodule.train_manifest),
         "validation_images": len(datamodule.validation_manifest),
-        **measured.to_result(),
+        **(run.measured.to_result() if run.measured else {}),
         "epochs": run.epochs,
-        "best_epoch": run.best_epoch,
+        "best_epoch": run.kept_epoch,
         "parameters": run.parameters,
         "seconds": round(run.seconds, 1),
         "hardware": describe_hardware(device),

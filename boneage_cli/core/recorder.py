@@ -44,20 +44,28 @@ class RunRecorder(pl.Callback):
         self.history: list[EpochRow] = []
         self.best = math.inf
         self.best_epoch = 0
+        self.kept_epoch = 0
         self._started = 0.0
         self._trained = 0.0
         self._rate = 0.0
         # Of this epoch, for batches.csv.
         self._batches: list[dict[str, float]] = []
+        self._images = 0
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
-        return {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
+        return {
+            "history": self.history,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "kept_epoch": self.kept_epoch,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up where a checkpoint was written."""
         self.history = list(state["history"])
         self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.kept_epoch = state.get("kept_epoch", self.best_epoch)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Learns the main process's run folder, and whether patience was at its end already."""
@@ -68,7 +76,7 @@ class RunRecorder(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Starts the epoch's clock."""
         self._started = time.perf_counter()
-        self._batches = []
+        self._batches, self._images = [], 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
@@ -87,13 +95,11 @@ class RunRecorder(pl.Callback):
         """Notes what every so many batches came to; reading that waits for a GPU."""
         assert isinstance(module, BoneAgeModule)
         every = module.settings.log_every
+        self._images += len(batch["age"]) * trainer.world_size
         if not every or (batch_idx + 1) % every or not trainer.is_global_zero:
             return
         figures = {name.lower(): float(value) for name, value in outputs.items()}
         seconds = time.perf_counter() - self._started
-        images = (batch_idx + 1) * module.settings.batch_size * trainer.world_size
-        # The last batch of an epoch may be smaller.
-        images = min(images, len(trainer.train_dataloader.dataset))  # type: ignore[union-attr]
         self._batches.append(
             {
                 "epoch": trainer.current_epoch + 1,
@@ -101,7 +107,7 @@ class RunRecorder(pl.Callback):
                 **figures,
                 "learning_rate": self._rate,
                 "seconds": seconds,
-                "images_per_second": images / seconds,
+                "images_per_second": self._images / seconds,
             }
         )
 
@@ -114,20 +120,22 @@ class RunRecorder(pl.Callback):
         assert isinstance(module, BoneAgeModule)
         row = self._row(trainer, module)
         if not math.isfinite(row["train_loss"]) or not math.isfinite(row[module.monitor]):
-            kept = f"; the best model so far stays in {BUNDLE}" if self.best_epoch else ""
+            kept = f"; the model so far stays in {BUNDLE}" if self.kept_epoch else ""
             raise BoneageError(
                 f"{self.folder}: the loss is no longer a number in epoch {int(row['epoch'])}; "
                 f"lower training.learning_rate or set training.gradient_clip{kept}"
             )
         self.history.append(row)
-        if improved := row[module.monitor] < self.best:
-            self.best, self.best_epoch = row[module.monitor], int(row["epoch"])
+        epoch = int(row["epoch"])
+        if row[module.monitor] < self.best:
+            self.best, self.best_epoch = row[module.monitor], epoch
+        self.kept_epoch = epoch if module.settings.keep == "last" else self.best_epoch
         if module.plateau is not None:
             module.plateau.step(row[module.plateau_monitor])
         if self._patience_ends(module):
             trainer.should_stop = True
         if trainer.is_global_zero:
-            self._write(trainer, module, row, improved)
+            self._write(trainer, module, row)
             self.report(row)
         # Every process takes part in saving and waits for its end; then one of them renames.
         unfinished = self.folder / f".{CHECKPOINT}"
@@ -151,11 +159,9 @@ class RunRecorder(pl.Callback):
             / (self._trained - self._started),
         }
 
-    def _write(
-        self, trainer: pl.Trainer, module: BoneAgeModule, row: EpochRow, improved: bool
-    ) -> None:
+    def _write(self, trainer: pl.Trainer, module: BoneAgeModule, row: EpochRow) -> None:
         epoch, every = int(row["epoch"]), module.settings.keep_every
-        kept = [self.folder / BUNDLE] if improved else []
+        kept = [self.folder / BUNDLE] if self.kept_epoch == epoch else []
         if every and epoch % every == 0:
             kept.append(self.folder / f"epoch-{epoch:03}.safetensors")
         if kept:

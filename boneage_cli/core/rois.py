@@ -91,6 +91,9 @@ _CODE = (
         Path(__file__).with_name(name)
         for name in ("rois.py", "region_locators.py", "saliency.py", "salient_regions.py")
     ),
+    # Heat is what a network makes of what it is shown.
+    *(Path(__file__).with_name(name) for name in ("bundle.py", "views.py")),
+    Path(__file__).parents[1] / "models",
     *LOCATING,
 )
 # The table is written at least so often, so that a killed run loses little, seconds.

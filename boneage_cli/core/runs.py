@@ -10,7 +10,7 @@ A run folder holds::
     events.out.tfevents…          the same for TensorBoard
     teacher.csv                   where a stage is the teacher: its ages of the train split
     last.ckpt                     to resume from
-    best.safetensors              the best epoch's model, as a bundle
+    best.safetensors              the model of the epoch that was kept, as a bundle
     epoch-005.safetensors…        those of every training.keep_every epochs, where that is set
     learning_curve.png
     validation/                   the bundle's figures on the validation split: metrics.json,
@@ -156,7 +156,7 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
                     stacklevel=2,
                 )
                 return
-            earlier = earlier[folders != Path(row["save_dir"]).absolute()]
+            earlier = earlier[folders != Path(row["save_dir"]).name]
             line = pd.concat([earlier, line.astype(object)], ignore_index=True)
         with whole_file(path) as temporary:
             line.to_csv(temporary, index=False)
@@ -176,7 +176,7 @@ def add_test_figures(run: Path, figures: Mapping[str, float | None]) -> Path | N
     try:
         with alone_in(path.parent):
             table, folders = _runs_in(path)
-            rows = folders == run.absolute()
+            rows = folders == run.absolute().name
             if not rows.any():
                 return None
             for name, value in figures.items():
@@ -189,8 +189,11 @@ def add_test_figures(run: Path, figures: Mapping[str, float | None]) -> Path | N
 
 
 def _runs_in(path: Path) -> tuple[pd.DataFrame, pd.Series[Any]]:
-    """A table of runs, and the folder of each; OSError, ValueError or KeyError where it is none."""
+    """A table of runs, and each folder's name; OSError, ValueError or KeyError where it is none.
+
+    The runs lie beside the table, wherever the commands were typed that its paths are from.
+    """
     import pandas as pd
 
     table = pd.read_csv(path, dtype=object)
-    return table, table["save_dir"].map(lambda folder: Path(str(folder)).absolute())
+    return table, table["save_dir"].map(lambda folder: Path(str(folder)).name)

@@ -83,6 +83,8 @@ def ship(
         made = Path(folder, path.name)
         trained = load_bundle(run / BUNDLE)
         if blend < 1:
+            if experiment.training.anew:
+                raise BoneageError("--blend: the last stage began anew; leave --blend out")
             before = load_bundle(run / f"stage-{len(experiment.stages)}" / BUNDLE)
             trained = blended(before, trained, blend)
         # Where the file lay is nobody's business.

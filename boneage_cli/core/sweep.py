@@ -223,7 +223,7 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """The ranked outcomes as texts, a row of headings first."""
     judged = figure_name(outcome.result for outcome in outcomes if outcome.result is not None)
-    heads = ("rank", "run", judged, "against the first (95 %)", "weights", "training", "best epoch")
+    heads = ("rank", "run", judged, "against the first (95 %)", "weights", "training", "epoch kept")
     rows = [(str(rank), outcome.name, *_cells(outcome)) for rank, outcome in enumerate(outcomes, 1)]
     return [heads, *rows]
 
@@ -256,10 +256,12 @@ def _errors(run: Path) -> pd.Series | None:
         for name in (PREDICTIONS, SEX_PREDICTIONS):
             if not (run / kind / name).exists():
                 continue
-            table = read_prediction_table(run / kind / name).set_index("image_id")
-            if name == PREDICTIONS:
-                return table["absolute_error"]
-            return (table["predicted_sex"] != table["sex"]).astype(float).rename(name)
+            table = read_prediction_table(run / kind / name)
+            errors = table.get("absolute_error")
+            if errors is None:
+                errors = (table["predicted_sex"] != table["sex"]).astype(float).rename(name)
+            # A radiograph may be in a data set twice.
+            return errors.groupby(table["image_id"]).mean()
     return None
 
 

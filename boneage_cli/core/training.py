@@ -174,8 +174,9 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
     experiment = load_experiment(folder / SETTINGS)
     datamodule = data_of(record, experiment)
     _check_data(folder, record, datamodule)
-    network = _new_network(experiment, datamodule)
+    # A checkpoint has all weights; those to begin with may be gone since.
     started = (folder / CHECKPOINT).exists()
+    network = _new_network(experiment, datamodule, pretrained=not started)
     with _resumable(folder):
         if not started:
             _take_up(folder, record, network, experiment, begin, report)
@@ -207,10 +208,13 @@ def _check_data(folder: Path, record: RunRecord, datamodule: BoneAgeData) -> Non
         )
 
 
-def _new_network(experiment: Experiment, datamodule: BoneAgeData) -> Network:
+def _new_network(
+    experiment: Experiment, datamodule: BoneAgeData, *, pretrained: bool = True
+) -> Network:
     torch.manual_seed(experiment.training.seed)
     network = build_network(experiment, *mean_and_deviation(datamodule.train_manifest["boneage"]))
-    warn_of_new_parts(experiment, load_pretrained(network, experiment.model.weights))
+    if pretrained:
+        warn_of_new_parts(experiment, load_pretrained(network, experiment.model.weights))
     return network
 
 

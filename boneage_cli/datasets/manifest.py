@@ -66,7 +66,8 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
 
     Returns:
         A table with ``COLUMNS`` (and width, height, patient where known): ``id`` str, ``path`` str
-        made absolute, ``boneage`` float months, ``male`` nullable boolean, ``split`` str.
+        made absolute, ``boneage`` float months, ``male`` nullable boolean, ``split`` str,
+        which is the file's name.
 
     Raises:
         BoneageError: The folder holds no such table, or the table lacks a column, or a cell of it
@@ -94,7 +95,8 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
             )
         if table["path"].isna().any():
             raise _unreadable(file, "a row has no path")
-        tables.append(table)
+        # What stands in its cells must not bring a test radiograph among those that are learnt.
+        tables.append(table.assign(split=file.stem))
     manifest = pd.concat(tables, ignore_index=True)
     manifest["path"] = [str((folder / path).absolute()) for path in manifest["path"]]
     return manifest

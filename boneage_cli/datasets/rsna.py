@@ -140,7 +140,7 @@ def fetch_rsna(
         warnings += _unpack(files, folder, split)
         if split == "validation":
             source = replace(source, validation="from the source")
-        source = finish(folder, source).source
+        source = finish(folder, source, complete=split == missing[-1]).source
         if not keep_archives:
             for file in files:
                 file.unlink()

@@ -201,15 +201,16 @@ def remove_dataset(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def finish(folder: Path, source: Source) -> Fetched:
+def finish(folder: Path, source: Source, *, complete: bool = True) -> Fetched:
     """Completes SOURCE.json from what now lies in the folder.
 
     Args:
         folder: The data set's folder, with its CSVs.
         source: The record so far.
+        complete: Whether nothing that was asked for is missing.
 
     Returns:
-        The finished data set.
+        The data set.
     """
     manifest = read_manifest(folder)
     splits = {}
@@ -222,7 +223,7 @@ def finish(folder: Path, source: Source) -> Fetched:
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         splits=splits,
         label_version=label_version(manifest[manifest["split"] == "test"]),
-        complete=True,
+        complete=complete,
     )
     write_source(folder, source)
     return Fetched(folder, manifest, source)

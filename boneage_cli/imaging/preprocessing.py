@@ -19,7 +19,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.foreground import Foreground, centre_intensities, find_foreground
@@ -28,12 +28,11 @@ from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import pixels_of
 from boneage_cli.imaging.resize import resize
+from boneage_cli.settings_section import Section
 
 
-class Preprocessing(BaseModel):
+class Preprocessing(Section):
     """The pixels that a network sees. They belong to the model and travel in its bundle."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     height: int = Field(256, ge=32, le=2048, description="of the network's image, pixels")
     width: int = Field(256, ge=32, le=2048, description="of the network's image, pixels")
@@ -82,7 +81,7 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
     Returns:
         uint8, (settings.height, settings.width).
     """
-    radiograph = _softened(_in_gray_levels(radiograph), settings)
+    radiograph = _evened(radiograph, settings)
     needed = settings.foreground or settings.contrast == "stretch"
     hand = find_foreground(radiograph) if needed else None
     place = _geometry(radiograph, settings, hand)
@@ -115,25 +114,19 @@ def softness(radiograph: Radiograph, settings: Preprocessing) -> float:
 
 def geometry(radiograph: Radiograph, settings: Preprocessing) -> Geometry:
     """Where ``preprocess`` puts each point of a radiograph."""
-    hand = find_foreground(_in_gray_levels(radiograph)) if settings.foreground else None
+    hand = find_foreground(_evened(radiograph, settings)) if settings.foreground else None
     return _geometry(radiograph, settings, hand)
 
 
-def _in_gray_levels(radiograph: Radiograph) -> Radiograph:
-    """Brings pixels to gray levels of 8 bits, unrounded (float32): depth makes no difference."""
+def _evened(radiograph: Radiograph, settings: Preprocessing) -> Radiograph:
+    """Brings pixels to gray levels of 8 bits, unrounded (float32), and no sharper than wanted."""
     pixels = in_gray_levels(radiograph.pixels, radiograph.maximum)
+    if share := softness(radiograph, settings):
+        across, down = pixels_of(radiograph, share)
+        pixels = cv2.GaussianBlur(
+            pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
+        )
     return replace(radiograph, pixels=pixels, maximum=255)
-
-
-def _softened(radiograph: Radiograph, settings: Preprocessing) -> Radiograph:
-    share = softness(radiograph, settings)
-    if not share:
-        return radiograph
-    across, down = pixels_of(radiograph, share)
-    pixels = cv2.GaussianBlur(
-        radiograph.pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
-    )
-    return replace(radiograph, pixels=pixels)
 
 
 def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground | None) -> Geometry:

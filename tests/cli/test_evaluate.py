@@ -128,6 +128,13 @@ def test_training_and_evaluate_agree_on_the_validation_split(evaluate, demo_data
     assert metrics["mae"]["value"] == pytest.approx(demo_run.evaluation.mae.value, abs=1e-3)
 
 
+def test_a_run_is_told_to_be_measured_on_what_it_was_trained_on(evaluate, demo_data):
+    told = " ".join(evaluate(f"--data {demo_data} --split train").stderr.split())
+    assert "64 of these radiographs were trained on" in told
+    for split in ("validation", "test"):
+        assert "trained on" not in evaluate(f"--data {demo_data} --split {split}").stderr
+
+
 def test_several_models_write_to_the_current_folder(evaluate, demo_data, demo_bundle):
     evaluate(f"--model {demo_bundle} --data {demo_data} --split test")
     assert Path("evaluation-test/metrics.json").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -166,3 +167,16 @@ def test_a_sweep_does_not_replace_the_table_of_another(sweep) -> None:
     result = sweep("--vary training.seed=1,2 -o out", status=2)
     assert "holds the table of another sweep (with tiny-huber)" in result.stderr
     assert Path("out/table.csv").read_text() == table
+
+
+def test_a_radiograph_that_is_in_a_data_set_twice_is_compared_all_the_same(
+    sweep, demo_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(demo_data, tmp_path / "twice", ignore=shutil.ignore_patterns(".cache"))
+    table = pd.read_csv(tmp_path / "twice" / "validation.csv", dtype=str)
+    pd.concat([table, table[:1]]).to_csv(tmp_path / "twice" / "validation.csv", index=False)
+    result = sweep(f"-o out --folds 2 --vary training.seed=1,2 --data {tmp_path / 'twice'}")
+    table = pd.read_csv("out/table.csv")
+    assert len(table) == 2
+    assert "failed" not in result.stdout
+    assert table["against_first"].notna().sum() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_as_one, load_bundle, save_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.datamodule import BoneAgeData
 from boneage_cli.core.folds import CrossValidation, cross_validate, resume_cross_validation
 from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.run_record import Resources
 from boneage_cli.core.runs import read_json
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.splits import Fold
@@ -69,7 +72,7 @@ def test_evaluate_says_where_a_cross_validation_was_trained_on_what_it_measures(
         return " ".join(result.stderr.split())
 
     told = warnings("validation", validation.folder)
-    assert "16 of these radiographs were trained on in its cross-validation" in told
+    assert "16 of these radiographs were trained on" in told
     assert "out-of-fold/" in told
     own = predictions(validation.folder / "fold-1" / "validation")["image_id"]
     split = read_manifest(demo_data, "validation")["id"].astype(str)
@@ -218,7 +221,7 @@ def test_the_command_prints_each_fold_and_the_whole(
     (folder,) = (tmp_path / "runs").glob("*-tiny")
     again = CliRunner().invoke(app, ["train", "--resume", str(folder)])
     assert again.exit_code == 0
-    assert "epoch" not in again.stdout.split("Cross-validation")[0].replace("best epoch", "")
+    assert "epoch" not in again.stdout.split("Cross-validation")[0].replace("epoch kept", "")
 
 
 def test_a_folder_with_other_work_is_left_alone(
@@ -229,3 +232,37 @@ def test_a_folder_with_other_work_is_left_alone(
     other = tiny.model_copy(update={"name": "other"})
     with pytest.raises(BoneageError, match="other settings"):
         cross_validate(other, demo_data, 3, folder=validation.folder)
+
+
+def test_a_cross_validation_goes_on_with_its_cache(
+    tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
+    # Nothing can be kept beside the radiographs.
+    (data / ".cache").write_text("")
+
+    def stop_at_the_second(fold: Fold) -> None:
+        if fold.number == 2:
+            raise KeyboardInterrupt
+
+    resources = Resources(cache=tmp_path / "cache")
+    with pytest.raises(Interrupted):
+        cross_validate(
+            tiny, data, 2, folder=tmp_path / "run", resources=resources, begin=stop_at_the_second
+        )
+    assert len(resume_cross_validation(tmp_path / "run").folds) == 2
+
+
+@pytest.mark.parametrize("cell", ["Test", "testing", "", "train"])
+def test_the_test_split_is_never_learnt_from_whatever_its_cells_say(
+    cell: str, tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
+    table = pd.read_csv(data / "test.csv", dtype=str)
+    table.assign(split=cell).to_csv(data / "test.csv", index=False)
+    tested = set(table["id"])
+    for fold in (Fold(1, 2), Fold(2, 2)):
+        held = BoneAgeData(data, tiny, fold=fold)
+        assert not tested & {*held.train_manifest["id"], *held.validation_manifest["id"]}

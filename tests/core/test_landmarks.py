@@ -178,6 +178,7 @@ def test_training_writes_a_bundle_that_was_measured_on_what_it_did_not_see(tmp_p
         report=lambda epoch, loss: losses.append(loss),
     )
     assert len(losses) == 1
+    assert np.isfinite(losses).all()
     assert bundle.provenance["training_radiographs"] == len(examples) - len(held)
     assert bundle.metrics["upright"]["images"] == len(held)
     reloaded = load_landmark_bundle(tmp_path / "mine.safetensors")
@@ -209,6 +210,29 @@ def test_key_points_are_read_from_a_table_and_matched_by_id(demo_data: Path):
     first = examples[0]
     assert first.landmarks is not None
     assert first.landmarks.capitate[0] == pytest.approx(table.loc[first.id, "capitate_x"])
+
+
+@pytest.mark.parametrize("cell", ["", "inf", "left"])
+def test_a_key_point_without_a_coordinate_is_told_of(cell: str, demo_data: Path, tmp_path: Path):
+    table = pd.read_csv(demo_data / "landmarks.csv", dtype=str)
+    table.loc[3, "thumb_tip_y"] = cell
+    table.to_csv(tmp_path / "points.csv", index=False)
+    wrong = rf"points\.csv: radiograph {table.loc[3, 'id']} has no number"
+    with pytest.raises(BoneageError, match=wrong):
+        read_examples(tmp_path / "points.csv", data=demo_data)
+    table = table.drop(columns=["id"])
+    table.loc[3] = ""
+    table.insert(0, "id", pd.read_csv(demo_data / "landmarks.csv", dtype=str)["id"])
+    table.to_csv(tmp_path / "points.csv", index=False)
+    assert len(read_examples(tmp_path / "points.csv", data=demo_data)) == 95
+
+
+def test_training_on_no_numbers_ends_without_a_bundle(tmp_path: Path):
+    recipe = LandmarkRecipe(drawings=0, epochs=3, batch_size=4, size=64, learning_rate=1e9)
+    hands = drawn_examples(16, seed=5)
+    with pytest.raises(BoneageError, match=r"no longer a number in epoch .*lower --learning-rate"):
+        train_landmarks(hands, recipe, tmp_path / "mine.safetensors", device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_table_without_a_needed_column_is_named_and_refused(tmp_path: Path):

@@ -8,7 +8,9 @@ import signal
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +20,16 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.intervals import LEVELS, Calibration
 from boneage_cli.core.measuring import measure
+from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.outcome import Run
 from boneage_cli.core.prediction import Predictor
 from boneage_cli.core.run_record import Resources
-from boneage_cli.core.runs import add_to_summary
+from boneage_cli.core.runs import add_test_figures, add_to_summary
 from boneage_cli.core.training import resume, train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError, BoneageWarning
@@ -63,9 +67,9 @@ def test_the_table_of_runs_has_a_row_per_run_with_the_columns_of_s1(demo_run: Ru
     assert row["model_name"] == "global+sex"
     assert row["num_params"] == demo_run.parameters
     assert row["val_mae"] == pytest.approx(demo_run.evaluation.mae.value)
-    best = pd.read_csv(demo_run.folder / "history.csv").iloc[demo_run.best_epoch - 1]
+    best = pd.read_csv(demo_run.folder / "history.csv").iloc[demo_run.kept_epoch - 1]
     assert best["val_r2"] == pytest.approx(demo_run.evaluation.overall.r_squared, abs=1e-3)
-    assert row["best_epoch"] == demo_run.best_epoch
+    assert row["best_epoch"] == demo_run.kept_epoch
     assert row["cfg.training.batch_size"] == 16
 
 
@@ -137,9 +141,15 @@ def test_a_finished_run_that_is_resumed_is_measured_again_and_stays_what_it_is(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(demo_run.folder, folder)
-    names = sorted(path.name for path in folder.iterdir())
+    # As a cross-validation leaves the models of its folds.
+    calibration = Calibration({"all": (9.0,) * len(LEVELS)}, {"all": 80}, "80 out of fold")
+    bundle = replace(load_bundle(folder / "best.safetensors"), calibration=calibration)
+    save_bundle(bundle, folder / "best.safetensors")
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     again = resume(folder)
-    assert sorted(path.name for path in folder.iterdir()) == names
+    written = {path for path in folder.rglob("*") if path.is_file()}
+    assert written == set(kept)
+    assert [path for path in kept if path.read_bytes() != kept[path]] == []
     assert again.evaluation is not None
     assert demo_run.evaluation is not None
     assert again.evaluation.overall == demo_run.evaluation.overall
@@ -326,3 +336,85 @@ def test_a_disk_without_room_for_the_cache_is_told_beforehand(
     with pytest.raises(BoneageError, match=r"needs .* of disk, .* free; .* --cache"):
         train(tiny, demo_data, runs=tmp_path, resources=Resources(cache=tmp_path / "cache"))
     assert not [path.name for path in (tmp_path / "cache").iterdir() if "pixels" in path.name]
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(
+    demo_run: Run, demo_data: Path, tiny: Experiment, tmp_path: Path, start_training: Start
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(demo_run.bundle, weights)
+    model = tiny.model.model_copy(update={"weights": str(weights)})
+    training = tiny.training.model_copy(update={"epochs": 4})
+    experiment = tiny.model_copy(update={"model": model, "training": training})
+    process = start_training(experiment, demo_data, tmp_path / "runs")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    weights.unlink()
+    (folder,) = (tmp_path / "runs").glob("*-tiny")
+    assert resume(folder).epochs == 4
+
+
+def test_an_answer_that_is_no_number_ends_a_training(
+    demo_data: Path, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = BoneAgeModule.validation_step
+
+    def of_one_no_number(self: BoneAgeModule, batch: Any, number: int) -> Any:
+        age = batch["age"].clone()
+        age[0] = torch.nan
+        return whole(self, {**batch, "age": age}, number)
+
+    monkeypatch.setattr(BoneAgeModule, "validation_step", of_one_no_number)
+    with pytest.raises(BoneageError, match="no longer a number in epoch 1"):
+        train(tiny, demo_data, runs=tmp_path)
+
+
+def test_the_last_epoch_is_kept_where_that_is_wanted(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    # At this rate the second epoch is worse than the first.
+    for keep, rate, epoch in (("best", 3.0, None), ("last", 3.0, 3)):
+        update = {"keep": keep, "epochs": 3, "learning_rate": rate, "patience": 2}
+        training = tiny.training.model_copy(update=update)
+        run = train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path)
+        history = pd.read_csv(run.folder / "history.csv")
+        assert run.kept_epoch == (epoch or history["val_mae"].argmin() + 1)
+        assert load_bundle(run.bundle).metrics["epoch"] == run.kept_epoch
+        assert run.evaluation is not None
+        kept = history["val_mae"].iloc[run.kept_epoch - 1]
+        assert run.evaluation.mae.value == pytest.approx(kept, abs=1e-2)
+
+
+def test_a_run_is_one_row_of_the_table_from_whatever_folder_it_is_named(
+    demo_run: Run, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    add_to_summary(Path("runs"), {"save_dir": "runs/one", "val_mae": 9.0}, tiny)
+    monkeypatch.chdir(tmp_path / "runs")
+    add_to_summary(Path(), {"save_dir": "one", "val_mae": 8.0}, tiny)
+    assert add_test_figures(Path("one"), {"test_mae": 7.0}) is not None
+    monkeypatch.chdir(tmp_path / "runs" / "one")
+    assert add_test_figures(Path(), {"test_rmse": 10.0}) is not None
+    table = pd.read_csv(tmp_path / "runs" / "summary.csv")
+    assert table[["val_mae", "test_mae", "test_rmse"]].to_numpy().tolist() == [[8.0, 7.0, 10.0]]
+
+
+def test_sgd_may_have_no_momentum(demo_data: Path, tiny: Experiment, tmp_path: Path) -> None:
+    update = {"optimiser": "sgd", "betas": (0.0, 0.9), "epochs": 1}
+    training = tiny.training.model_copy(update=update)
+    assert train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path).epochs
+
+
+def test_rows_of_batches_count_the_images_that_were_shown(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    # 64 images in batches of 24 are three, none of them of 24.
+    update = {"batch_size": 24, "log_every": 1, "epochs": 1}
+    training = tiny.training.model_copy(update=update)
+    run = train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path)
+    table = pd.read_csv(run.folder / "batches.csv")
+    images = (table["images_per_second"] * table["seconds"]).round().diff()
+    assert len(table) == 3
+    assert images.iloc[1:].between(21, 22).all()
+    assert round(table["images_per_second"].iloc[-1] * table["seconds"].iloc[-1]) == 64

@@ -228,3 +228,18 @@ def test_the_true_archives_are_listed_with_their_published_digests():
         "683ea539",
         None,
     ]
+
+
+def test_a_fetch_that_broke_off_after_a_split_is_not_called_complete(
+    fetch, server, contents, tmp_path
+):
+    archives = [name for name in contents if "Training" in name]
+    server.drops = [len(contents[name]) for name in archives] + [0] * 8
+    with pytest.raises(BoneageError, match="run the same command again"):
+        fetch()
+    broken = read_source(tmp_path / "rsna")
+    assert set(broken.splits) == {"train"}
+    assert not broken.complete
+    server.drops = []
+    fetch()
+    assert read_source(tmp_path / "rsna").complete

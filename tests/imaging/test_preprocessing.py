@@ -178,6 +178,8 @@ def test_cutting_out_the_hand_makes_it_larger(drawn_hand):
         {"contrast": "auto"},
         {"clip_limit": 2},
         {"clahe": True, "clahe_tiles": 64, "height": 128},
+        {"rows": True},
+        {"clahe_tiles": True},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
@@ -208,3 +210,26 @@ def test_a_radiograph_of_many_rows_becomes_as_soft_as_one_of_few(aspect):
     middle = (rise * places).sum() / rise.sum()
     width = math.sqrt((rise * (places - middle) ** 2).sum() / rise.sum()) / 1024
     assert width == pytest.approx(0.5 / 300, rel=0.15)
+
+
+def test_points_are_told_to_lie_where_their_pixels_are_put(drawn_hand):
+    """Also where the radiograph is made softer before its hand is sought."""
+    settings = Preprocessing(foreground=True, fit="squash", rows=60, height=512, width=512)
+    sharp = settings.model_copy(update={"rows": 0})
+    moved = 0
+    for seed in range(12):
+        noise = np.random.default_rng(seed).normal(0, 45, drawn_hand.pixels.shape)
+        pixels = np.clip(drawn_hand.pixels + noise, 0, 255).astype(np.uint8)
+        marked = pixels.copy()
+        marked[158:163, 118:123] = 255 - marked[158:163, 118:123]
+        for chosen in (settings, sharp):
+            place = geometry(Radiograph(pixels), chosen)
+            if place != geometry(Radiograph(marked), chosen):
+                continue
+            shown, plain = (preprocess(Radiograph(p), chosen) for p in (marked, pixels))
+            change, at = np.abs(shown.astype(float) - plain), np.arange(512) + 0.5
+            rows, columns = (np.average(at, weights=change.sum(a)) for a in (1, 0))
+            expected = place.to_network((120.5 / 256, 160.5 / 320))
+            assert (columns, rows) == pytest.approx(tuple(expected), abs=2)
+        moved += geometry(Radiograph(pixels), settings) != geometry(Radiograph(pixels), sharp)
+    assert moved, "softness made no difference, so nothing was tried"
