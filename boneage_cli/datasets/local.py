@@ -17,6 +17,7 @@ import pandas as pd
 
 from boneage_cli.datasets.archives import extract_member, open_archive
 from boneage_cli.datasets.disk import require_free
+from boneage_cli.datasets.folders import files_below
 from boneage_cli.datasets.manifest import COLUMNS, write_manifest
 from boneage_cli.datasets.matching import Arrangement, arrange
 from boneage_cli.datasets.source import (
@@ -235,11 +236,10 @@ def _identity(path: Path, target: Path) -> dict[str, Any]:
         raise BoneageError(f"{path}: no such file or folder; check the spelling")
     found = [path.resolve()]
     if path.is_dir():
-        found = []
-        for folder, below, names in os.walk(path.resolve()):
-            below[:] = [name for name in below if Path(folder, name) != target]
-            found += [Path(folder, name) for name in names]
-    stats = [file.lstat() for file in found]
+        # What cannot be read is told of when it is to be fetched.
+        walk = files_below(path.resolve(), lambda error: None, leave_out=target)
+        found = [folder / name for folder, names in walk for name in names]
+    stats = [file.stat() if file.exists() else file.lstat() for file in found]
     latest = max((stat.st_mtime for stat in stats), default=0.0)
     return {
         "path": str(path.resolve()),

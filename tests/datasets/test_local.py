@@ -456,6 +456,11 @@ def test_linked_folders_are_followed_and_never_in_circles(layouts, tmp_path):
     fetched = fetch_local([tmp_path / "mine"], tmp_path / "data")
     assert len(fetched.manifest) == 26
     assert not fetched.warnings
+    assert fetch_local([tmp_path / "mine"], tmp_path / "data").unchanged
+    image = next((tmp_path / "disk").rglob("1377.png"))
+    image.with_name("1999.png").write_bytes(image.read_bytes())
+    with pytest.raises(BoneageError, match="--force"):
+        fetch_local([tmp_path / "mine"], tmp_path / "data")
 
 
 def test_zips_of_one_name_within_zips_are_kept_apart(images, tmp_path):
