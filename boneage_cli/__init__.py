@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.core.prediction.predictor import Predictor
     from boneage_cli.imaging.reading import read_radiograph
 
 __all__ = ["Predictor", "__version__", "read_radiograph"]
@@ -23,7 +23,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 def __getattr__(name: str) -> Any:
     # What takes long to import is imported when it is asked for.
     if name == "Predictor":
-        from boneage_cli.core.prediction import Predictor
+        from boneage_cli.core.prediction.predictor import Predictor
 
         return Predictor
     if name == "read_radiograph":

@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from boneage_cli.core.config import Experiment
-    from boneage_cli.core.outcome import Run
+    from boneage_cli.core.training.outcome import Run
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,7 +75,7 @@ def tiny() -> Experiment:
 @pytest.fixture(scope="session")
 def demo_run(demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of the tiny network on the demo data."""
-    from boneage_cli.core.training import train
+    from boneage_cli.core.training.run import train
 
     return train(tiny, demo_data, runs=tmp_path_factory.mktemp("runs"))
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from boneage_cli.core.cases import Prediction
-from boneage_cli.core.inputs import cases
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.prediction.cases import Prediction
+from boneage_cli.core.prediction.inputs import cases
+from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.processes import ENOUGH
 

@@ -20,19 +20,19 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import averaged, load_bundle
-from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.config import Experiment, write_experiment
-from boneage_cli.core.explanation import Explainer
+from boneage_cli.core.evaluation.measuring import measure
+from boneage_cli.core.evaluation.metrics import share_interval
+from boneage_cli.core.evaluation.sexes import compute_sex_metrics, evaluate_sexes
+from boneage_cli.core.explanation.pictures import Explainer
 from boneage_cli.core.exporting import TOLERANCES, export_model
-from boneage_cli.core.folds import cross_validate
-from boneage_cli.core.measuring import measure
-from boneage_cli.core.metrics import share_interval
-from boneage_cli.core.outcome import Run
-from boneage_cli.core.output import text_lines
-from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.run_record import RunRecord
-from boneage_cli.core.sex_evaluation import compute_sex_metrics, evaluate_sexes
-from boneage_cli.core.training import train, train_into
+from boneage_cli.core.prediction.cases import Case, Prediction
+from boneage_cli.core.prediction.output import text_lines
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.training.folds import cross_validate
+from boneage_cli.core.training.outcome import Run
+from boneage_cli.core.training.run import train, train_into
+from boneage_cli.core.training.run_record import RunRecord
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph

@@ -22,9 +22,9 @@ from boneage_cli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from boneage_cli.core.evaluation import Evaluation
-    from boneage_cli.core.sex_evaluation import SexEvaluation
-    from boneage_cli.core.stress import Stress
+    from boneage_cli.core.evaluation.ages import Evaluation
+    from boneage_cli.core.evaluation.sexes import SexEvaluation
+    from boneage_cli.core.evaluation.stress import Stress
     from boneage_cli.datasets.labelled_split import LabelledSplit
 
 
@@ -129,13 +129,13 @@ def evaluate(
     [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some
     were not, 2 when the command line or the data make no sense.
     """
-    from boneage_cli.core.evaluation import evaluation_folder, trained_on
-    from boneage_cli.core.inputs import check_pictures
-    from boneage_cli.core.measuring import measure, note_test_figures, write_measured
-    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.core.evaluation.ages import evaluation_folder, trained_on
+    from boneage_cli.core.evaluation.measuring import measure, note_test_figures, write_measured
+    from boneage_cli.core.evaluation.stress import stress as measure_stress
+    from boneage_cli.core.evaluation.stress import write_stress
+    from boneage_cli.core.prediction.inputs import check_pictures
+    from boneage_cli.core.prediction.predictor import Predictor
     from boneage_cli.core.runs import OUT_OF_FOLD, VALIDATION
-    from boneage_cli.core.stress import stress as measure_stress
-    from boneage_cli.core.stress import write_stress
     from boneage_cli.datasets.labelled_split import labelled_split
 
     bundles = model_paths(model)
@@ -202,7 +202,7 @@ def evaluate(
 
 
 def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
-    from boneage_cli.core.metrics import TOLERANCES
+    from boneage_cli.core.evaluation.metrics import TOLERANCES
 
     # Two tables, each of which fits a terminal of 80 columns.
     print_table(

@@ -87,7 +87,7 @@ def export(
 
     from boneage_cli.core.bundle import load_as_one
     from boneage_cli.core.exporting import SUFFIXES, export_model
-    from boneage_cli.core.inputs import cases
+    from boneage_cli.core.prediction.inputs import cases
     from boneage_cli.core.runs import SHIPPED_MODEL
 
     path = model or SHIPPED_MODEL

@@ -174,8 +174,8 @@ def locate_rois(
     read (each is named, the others are cropped), 2 when the command line or
     the data make no sense.
     """
-    from boneage_cli.core.inputs import cases, check_pictures
-    from boneage_cli.core.rois import RoiSettings, locate_dataset_rois, locate_rois
+    from boneage_cli.core.prediction.inputs import cases, check_pictures
+    from boneage_cli.core.regions.rois import RoiSettings, locate_dataset_rois, locate_rois
     from boneage_cli.datasets.manifest import find_dataset
 
     if inputs and (data or split):

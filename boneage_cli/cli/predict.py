@@ -28,7 +28,7 @@ from boneage_cli.errors import BoneageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from boneage_cli.core.cases import Prediction
+    from boneage_cli.core.prediction.cases import Prediction
 
 
 class Format(str, Enum):
@@ -206,15 +206,15 @@ def predict(
     from contextlib import closing
 
     from boneage_cli.ages import parse_childs_age
-    from boneage_cli.core.inputs import (
+    from boneage_cli.core.prediction.inputs import (
         STANDARD_INPUT,
         cases,
         check_output,
         count_cases,
         may_state_sex,
     )
-    from boneage_cli.core.output import write_predictions
-    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.core.prediction.output import write_predictions
+    from boneage_cli.core.prediction.predictor import Predictor
     from boneage_cli.progress import track
 
     names = [str(path) for path in inputs]
@@ -237,7 +237,7 @@ def predict(
     if age is not None:
         predictor.check_age("--age")
     if explain is not None:
-        from boneage_cli.core.explanation import Explainer, Explanations
+        from boneage_cli.core.explanation.pictures import Explainer, Explanations
 
         explanations = Explanations(Explainer(predictor), explain, names)
     found: Any = predictor.predict_files(

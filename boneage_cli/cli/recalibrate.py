@@ -58,9 +58,9 @@ def recalibrate(
     [bold]Exit status[/bold]: 0 when a bundle was written, 1 when the correction
     does not help, 2 when the table or the model makes no sense.
     """
-    from boneage_cli.core.inputs import cases, check_output
+    from boneage_cli.core.evaluation.recalibration import recalibrate as fit
     from boneage_cli.core.intervals import LEAST
-    from boneage_cli.core.recalibration import recalibrate as fit
+    from boneage_cli.core.prediction.inputs import cases, check_output
     from boneage_cli.core.runs import SHIPPED_MODEL
 
     check_output(output, [str(table)], text=False)

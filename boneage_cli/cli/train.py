@@ -12,8 +12,8 @@ from boneage_cli.cli.options import CacheOption, DataOption, refuse_beside
 from boneage_cli.cli.training_lines import print_epoch, print_stage
 
 if TYPE_CHECKING:
-    from boneage_cli.core.folds import CrossValidation
-    from boneage_cli.core.outcome import Run
+    from boneage_cli.core.training.folds import CrossValidation
+    from boneage_cli.core.training.outcome import Run
     from boneage_cli.datasets.splits import Fold
 
 
@@ -137,14 +137,16 @@ def train(
     auto takes all GPUs; CUDA_VISIBLE_DEVICES chooses among them. With --folds,
     and with settings that have stages, one device trains.
     """
-    from boneage_cli.core import training
     from boneage_cli.core.config import load_experiment
-    from boneage_cli.core.folds import (
+    from boneage_cli.core.training.folds import (
         cross_validate,
         is_cross_validation,
         resume_cross_validation,
     )
-    from boneage_cli.core.run_record import Resources
+    from boneage_cli.core.training.run import is_main_process
+    from boneage_cli.core.training.run import resume as go_on
+    from boneage_cli.core.training.run import train as train_model
+    from boneage_cli.core.training.run_record import Resources
     from boneage_cli.datasets.manifest import find_dataset
 
     if resume is not None:
@@ -157,7 +159,7 @@ def train(
         )
         return _print_cross_validation(validation)
     if resume is not None:
-        run = training.resume(resume, begin=print_stage, report=print_epoch)
+        run = go_on(resume, begin=print_stage, report=print_epoch)
     else:
         flags = {
             "model.family": model,
@@ -168,7 +170,7 @@ def train(
         experiment = load_experiment(config, flags=flags, overrides=set_ or (), tell=warn)
         folder = find_dataset(data)
         resources = Resources(cache=cache, devices=devices, nodes=nodes, wandb=wandb)
-        if training.is_main_process():
+        if is_main_process():
             console.print(f"data      {folder}", markup=False)
         if folds is not None:
             validation = cross_validate(
@@ -183,7 +185,7 @@ def train(
                 report=print_epoch,
             )
             return _print_cross_validation(validation)
-        run = training.train(
+        run = train_model(
             experiment,
             folder,
             runs=runs,
@@ -192,7 +194,7 @@ def train(
             begin=print_stage,
             report=print_epoch,
         )
-    if training.is_main_process():
+    if is_main_process():
         _print_run(run)
     return None
 
@@ -235,7 +237,7 @@ def _print_fold(fold: Fold) -> None:
 
 
 def _print_cross_validation(validation: CrossValidation) -> None:
-    from boneage_cli.core.metrics import figure, figure_name
+    from boneage_cli.core.evaluation.metrics import figure, figure_name
 
     rows = [
         (

@@ -110,14 +110,14 @@ def train_landmarks(
       boneage train-landmarks --keypoints points.csv --data rsna --evaluate shipped
     """
     from boneage_cli.core.bundle import load_bundle
+    from boneage_cli.core.explanation.saliency import AgeSaliency
     from boneage_cli.core.hardware import choose_device
-    from boneage_cli.core.landmark_evaluation import measure_salient_peaks
-    from boneage_cli.core.landmark_examples import read_examples
-    from boneage_cli.core.landmark_training import LandmarkRecipe, measure_bundle
-    from boneage_cli.core.landmark_training import train_landmarks as train
+    from boneage_cli.core.landmark_training.evaluation import measure_salient_peaks
+    from boneage_cli.core.landmark_training.examples import read_examples
+    from boneage_cli.core.landmark_training.training import LandmarkRecipe, measure_bundle
+    from boneage_cli.core.landmark_training.training import train_landmarks as train
     from boneage_cli.core.landmarks import SHIPPED, load_landmark_bundle
-    from boneage_cli.core.region_locators import SalientPeaks
-    from boneage_cli.core.saliency import AgeSaliency
+    from boneage_cli.core.regions.locators import SalientPeaks
     from boneage_cli.datasets.manifest import find_dataset
 
     if gradcam is not None and boxes is None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boneage_cli import __version__
-from boneage_cli.core.acceptance import Likeness
 from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.core.intervals import Calibration
+from boneage_cli.core.likeness import Likeness
 from boneage_cli.core.runs import bundles_at
 from boneage_cli.core.runtime import Graph
 from boneage_cli.core.views import shapes_of, view_settings
@@ -127,13 +127,19 @@ class Bundle:
         Args:
             with_features: Whether the features of ``Likeness`` are an output too.
         """
+        experiment = self.experiment
 
         def make() -> Any:
             from boneage_cli.core.graphs import AnswerGraph
 
-            return AnswerGraph(self, with_features=with_features).eval()
+            return AnswerGraph(
+                self.network(),
+                self.correction,
+                takes_sex=experiment.model.gender,
+                needs_sex=self.needs_sex,
+                with_features=with_features,
+            ).eval()
 
-        experiment = self.experiment
         names = FAMILIES[experiment.model.family]
         shapes = shapes_of(experiment)
         inputs: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {

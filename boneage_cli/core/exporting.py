@@ -18,8 +18,8 @@ import torch
 
 from boneage_cli import __version__
 from boneage_cli.core.bundle import Bundle
-from boneage_cli.core.cases import Case
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runtime import Graph, check_packages, convert_to_openvino, write_onnx
 from boneage_cli.core.views import Rendered
 from boneage_cli.datasets.demo import draw_hand

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from boneage_cli.models.average import AverageNetwork
 from boneage_cli.models.landmark_network import LandmarkNetwork, peaks
-
-if TYPE_CHECKING:
-    from boneage_cli.core.bundle import Bundle
+from boneage_cli.models.network import Network
 
 
 class AnswerGraph(nn.Module):
     """From the pixels of each view, and the sex, to an answer and the features of ``Likeness``.
 
     Args:
-        bundle: The model.
+        network: The network, or several averaged.
+        correction: See ``Bundle``.
+        takes_sex: Whether the sex is an input of the network.
+        needs_sex: Whether it is one of the graph: the correction may differ by sex, too.
         with_features: Whether the features are an output too.
     """
 
-    def __init__(self, bundle: Bundle, *, with_features: bool = True) -> None:
+    def __init__(
+        self,
+        network: Network | AverageNetwork,
+        correction: Mapping[str, tuple[float, float]],
+        *,
+        takes_sex: bool,
+        needs_sex: bool,
+        with_features: bool = True,
+    ) -> None:
         super().__init__()
-        self.network = bundle.network()
-        self.correction = bundle.correction
-        self.views = self.network.views
-        self.takes_sex = bundle.experiment.model.gender
-        self.needs_sex = bundle.needs_sex
+        self.network = network
+        self.correction = correction
+        self.views = network.views
+        self.takes_sex = takes_sex
+        self.needs_sex = needs_sex
         self.with_features = with_features
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:

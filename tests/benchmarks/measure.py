@@ -78,7 +78,7 @@ class Given:
 
     def cases(self, count: int) -> list[Any]:
         """So many radiographs, one after the other and again."""
-        from boneage_cli.core.inputs import cases
+        from boneage_cli.core.prediction.inputs import cases
 
         return list(islice(cycle(cases([str(self.images)], False)), count))
 
@@ -112,7 +112,7 @@ def of_predict(given: Given) -> list[Figure]:
     import numpy as np
 
     from boneage_cli.core.bench.naive_loop import naive_loop
-    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.core.prediction.predictor import Predictor
     from boneage_cli.core.runs import SHIPPED_MODEL
     from boneage_cli.imaging.reading import read_radiograph
     from boneage_cli.threads import worker_threads
@@ -195,7 +195,7 @@ def of_backends(given: Given) -> list[Figure]:
     import numpy as np
 
     from boneage_cli.core.bench.benchmarking import benchmark_backends
-    from boneage_cli.core.prediction import Predictor
+    from boneage_cli.core.prediction.predictor import Predictor
     from boneage_cli.core.runs import SHIPPED_MODEL
 
     names = ["torch", "auto"]
@@ -303,8 +303,8 @@ def _clahe(given: Given, folder: Path, workers: int) -> None:
 
 
 def _locate_rois(given: Given, folder: Path, workers: int) -> None:
-    from boneage_cli.core.cases import manifest_cases
-    from boneage_cli.core.rois import RoiSettings, locate_rois
+    from boneage_cli.core.prediction.cases import manifest_cases
+    from boneage_cli.core.regions.rois import RoiSettings, locate_rois
     from boneage_cli.datasets.manifest import read_manifest
 
     cases = islice(manifest_cases(read_manifest(given.data)), 8 if given.quick else 2400)
@@ -348,7 +348,7 @@ def _time(name: str, given: Given) -> float:
 def of_cache(given: Given) -> list[Figure]:
     """How long training waits for its pixels, the first time and from then on."""
     from boneage_cli.core.config import load_experiment
-    from boneage_cli.core.datamodule import BoneAgeData
+    from boneage_cli.core.training.datamodule import BoneAgeData
 
     experiment = load_experiment(overrides=["preprocessing.height=160", "preprocessing.width=136"])
     with tempfile.TemporaryDirectory() as folder:

@@ -26,10 +26,10 @@ from boneage_cli.cli import (
 from boneage_cli.core.bench.benchmarking import parse_batch_sizes
 from boneage_cli.core.exporting import Format
 from boneage_cli.core.hardware import Precision
-from boneage_cli.core.landmark_training import LandmarkRecipe
-from boneage_cli.core.output import FORMATS
-from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.rois import Method, RoiSettings
+from boneage_cli.core.landmark_training.training import LandmarkRecipe
+from boneage_cli.core.prediction.output import FORMATS
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.regions.rois import Method, RoiSettings
 from boneage_cli.core.runs import RUNS
 from boneage_cli.core.runtime import Backend
 from boneage_cli.datasets.drawings import fetch_demo

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle, save_bundle
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.imaging.reading import read_radiograph
 

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
 from boneage_cli.core.config import parse_experiment
-from boneage_cli.core.growth import deviation_score
 from boneage_cli.core.intervals import calibrate
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.prediction.growth import deviation_score
+from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.imaging.reading import read_radiograph
 
 LINE = re.compile(r"^(?P<path>.+): (\d+) years (\d+) months \((?P<months>-?\d+\.\d) months\)$")

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle, save_bundle
-from boneage_cli.core.cases import Case
 from boneage_cli.core.intervals import calibrate
-from boneage_cli.core.outcome import Run
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.training.outcome import Run
 from boneage_cli.datasets.manifest import read_manifest
 
 

@@ -15,7 +15,7 @@ NEW_PAGES = """
 import resource
 import torch
 from boneage_cli.core.config import TrainingSettings
-from boneage_cli.core.trainer import make_trainer
+from boneage_cli.core.training.trainer import make_trainer
 
 make_trainer(TrainingSettings(), devices="cpu")
 for _ in range(16):

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from boneage_cli.core.landmark_evaluation import (
+from boneage_cli.core.landmark_training.evaluation import (
     POSES,
     inside,
     key_point_regions,
@@ -22,8 +22,12 @@ from boneage_cli.core.landmark_evaluation import (
     measure_key_points,
     measure_regions,
 )
-from boneage_cli.core.landmark_examples import LandmarkExample, drawn_examples, read_examples
-from boneage_cli.core.landmark_training import LandmarkRecipe, show, train_landmarks
+from boneage_cli.core.landmark_training.examples import (
+    LandmarkExample,
+    drawn_examples,
+    read_examples,
+)
+from boneage_cli.core.landmark_training.training import LandmarkRecipe, show, train_landmarks
 from boneage_cli.core.landmarks import (
     SHIPPED,
     LandmarkLocator,
@@ -187,7 +191,7 @@ def test_training_writes_a_bundle_that_was_measured_on_what_it_did_not_see(tmp_p
 
 
 def test_a_few_steps_of_training_bring_the_heat_to_the_points(drawings: list[LandmarkExample]):
-    from boneage_cli.core.landmark_training import load_imagenet, train_landmark_network
+    from boneage_cli.core.landmark_training.training import load_imagenet, train_landmark_network
     from boneage_cli.models.landmark_network import LandmarkNetwork
 
     network = LandmarkNetwork()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import boneage_cli
-from boneage_cli.core.cases import REASONS
+from boneage_cli.core.prediction.cases import REASONS
 from boneage_cli.datasets.manifest import read_manifest
 
 

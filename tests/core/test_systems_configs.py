@@ -13,12 +13,12 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from boneage_cli.core.bundle import build_network, load_bundle
-from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment, load_experiment
-from boneage_cli.core.datamodule import view_pixels
-from boneage_cli.core.outcome import Run
-from boneage_cli.core.prediction import Predictor
-from boneage_cli.core.training import train
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.training.datamodule import view_pixels
+from boneage_cli.core.training.outcome import Run
+from boneage_cli.core.training.run import train
 from boneage_cli.core.views import ViewRenderer, view_settings
 from boneage_cli.datasets.drawings import fetch_demo
 from boneage_cli.datasets.manifest import read_manifest

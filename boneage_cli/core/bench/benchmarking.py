@@ -41,14 +41,14 @@ from boneage_cli.core.bench.timing import (
     throughput_figures,
 )
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
-from boneage_cli.core.cases import Case
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.hardware import (
     choose_device,
     choose_precision,
     device_type,
 )
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import bundles_at, write_json
 from boneage_cli.core.runtime import Backend, choose_backend
 from boneage_cli.core.views import Rendered, describe_shapes, shapes_of
@@ -189,7 +189,7 @@ def experiments(
         BoneageError: At once, if one of the networks cannot be made.
     """
     # What trains networks takes seconds to import, and nothing else here needs it.
-    from boneage_cli.core.sweep import combinations
+    from boneage_cli.core.training.sweep import combinations
 
     vary = [f"model.backbone={backbones}"] if backbones else []
     found = {}

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import cv2
 import numpy as np
 
-from boneage_cli.core.cases import Case
-from boneage_cli.core.inputs import cases
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.inputs import cases
 from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.reading import read_radiograph

@@ -11,8 +11,8 @@ import cv2
 import torch
 
 from boneage_cli.core.bench.timing import WARM_UP, rate_of
-from boneage_cli.core.cases import Case
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.views import shapes_of
 from boneage_cli.errors import BoneageError
 

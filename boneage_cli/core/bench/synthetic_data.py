@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from boneage_cli.core.batches import Batch
 from boneage_cli.core.bench.benchmarking import AGES
-from boneage_cli.core.datamodule import BoneAgeData
+from boneage_cli.core.training.batches import Batch
+from boneage_cli.core.training.datamodule import BoneAgeData
 
 KINDS = ("real", "synthetic")
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from boneage_cli.core.cases import Case, Prediction
 from boneage_cli.core.hardware import device_type
-from boneage_cli.core.prediction import Predictor
+from boneage_cli.core.prediction.cases import Case, Prediction
+from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 

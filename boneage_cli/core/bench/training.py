@@ -40,11 +40,11 @@ from boneage_cli.core.bench.step_timing import (
 from boneage_cli.core.bench.synthetic_data import KINDS, AlternatingData, kind_of, synthetic_batch
 from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.datamodule import mean_and_deviation
 from boneage_cli.core.hardware import choose_device, choose_precision
-from boneage_cli.core.module import BoneAgeModule
 from boneage_cli.core.runs import read_json, write_json
-from boneage_cli.core.trainer import make_module, make_trainer
+from boneage_cli.core.training.datamodule import mean_and_deviation
+from boneage_cli.core.training.module import BoneAgeModule
+from boneage_cli.core.training.trainer import make_module, make_trainer
 from boneage_cli.core.views import describe_shapes
 from boneage_cli.datasets.demo import write_demo
 from boneage_cli.errors import BoneageError, Interrupted

@@ -1,0 +1,1 @@
+"""What models are worth: figures on radiographs whose ages are known."""

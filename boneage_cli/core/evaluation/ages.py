@@ -1,0 +1,273 @@
+"""A model's ages of radiographs whose ages are known: all of them, by sex and by age."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.ages import YEARS_AT_MOST
+from boneage_cli.core.evaluation.grouped_figures import (
+    GroupedFigures,
+    age_groups,
+    grouped,
+    none_predicted,
+    nothing_known,
+)
+from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, Metrics, compute_metrics
+from boneage_cli.core.prediction.output import DECIMALS
+from boneage_cli.core.runs import (
+    OUT_OF_FOLD,
+    PREDICTIONS,
+    RECORD,
+    SEX_PREDICTIONS,
+    VALIDATION,
+    read_json,
+    write_json,
+)
+from boneage_cli.datasets.manifest import read_manifest, warn_of_impossible_ages
+from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.files import whole_file, writing
+from boneage_cli.sexes import sex_letter
+
+FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
+
+PREDICTION_COLUMNS = ("image_id", "true", "predicted", "absolute_error", "sex", "error")
+
+
+@dataclass(frozen=True)
+class Evaluation(GroupedFigures[Metrics]):
+    """What a model did on radiographs of known age; see ``GroupedFigures``.
+
+    ``predictions`` has ``PREDICTION_COLUMNS``: ages in months, sex as M or F.
+
+    Attributes:
+        yardstick: The one age that a model without eyes predicts for every child, months.
+        yardstick_mae: The mean absolute error that this makes on these radiographs, months.
+    """
+
+    answer = "predicted"
+
+    yardstick_mae: float = field(kw_only=True)
+
+    @property
+    def mae(self) -> Estimate:
+        """Mean absolute error over all radiographs, months."""
+        return self.overall.mae
+
+    @property
+    def rmse(self) -> float:
+        """Root of the mean square error over all radiographs, months."""
+        return self.overall.rmse
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as metrics.json holds them, ages in months."""
+        figures = self.as_json(Metrics.to_dict)
+        return figures | {"yardstick_mae": self.yardstick_mae, "interval": INTERVAL}
+
+
+def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a manifest that have a known age, numbered anew.
+
+    Raises:
+        BoneageError: There are none.
+    """
+    labelled = manifest[np.isfinite(manifest["boneage"])].reset_index(drop=True)
+    if labelled.empty:
+        raise nothing_known("bone age")
+    warn_of_impossible_ages(labelled)
+    return labelled
+
+
+def evaluate_predictions(
+    manifest: pd.DataFrame,
+    months: np.ndarray,
+    *,
+    errors: Sequence[str | None] | None = None,
+    yardstick: float | None = None,
+    unlabelled: int = 0,
+    refused: Mapping[str, int] | None = None,
+    about: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Compares predicted with known ages.
+
+    Args:
+        manifest: n rows with id, boneage (months, known) and male.
+        months: Predicted ages, shape (n,); NaN where a radiograph failed.
+        errors: Why radiographs failed, n of them, None where they did not.
+        yardstick: Mean age of the training radiographs in months; None for that of the rows.
+        unlabelled: As in ``GroupedFigures``.
+        refused: As in ``GroupedFigures``.
+        about: As in ``GroupedFigures``.
+
+    Raises:
+        BoneageError: Not one age was predicted.
+    """
+    predictions = _prediction_table(manifest, np.asarray(months, float), errors)
+    done = predictions[predictions["predicted"].notna()]
+    if done.empty:
+        raise none_predicted(len(predictions), predictions["error"].dropna())
+    true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
+    age = float(true.mean()) if yardstick is None else yardstick
+    if look_like_years(true, predicted):
+        warnings.warn(
+            f"known ages from {true.min():g} to {true.max():g} look like years, and would have to "
+            "be months: the errors are no errors",
+            BoneageWarning,
+            stacklevel=2,
+        )
+
+    def compute(rows: np.ndarray) -> Metrics:
+        return compute_metrics(true[rows], predicted[rows])
+
+    sex = done["sex"].to_numpy()
+    return Evaluation(
+        predictions=predictions,
+        overall=compute_metrics(true, predicted),
+        by_sex=grouped((("girls", sex == "F"), ("boys", sex == "M")), compute),
+        by_age=grouped(age_groups(true), compute),
+        yardstick=age,
+        yardstick_mae=float(np.abs(true - age).mean()),
+        unlabelled=unlabelled,
+        refused=None if refused is None else dict(refused),
+        about=dict(about or {}),
+    )
+
+
+def look_like_years(known: np.ndarray, predicted: np.ndarray) -> bool:
+    """Whether known ages are as small as if they were years, and predicted ones are not.
+
+    Args:
+        known: Months, as somebody says, (n,), n at least 1.
+        predicted: Months, (n,). Of infants they are small as well.
+    """
+    return bool(known.max() <= YEARS_AT_MOST and predicted.mean() > 4 * known.mean())
+
+
+def read_prediction_table(path: Path) -> pd.DataFrame:
+    """Reads a table of predicted ages or sexes that was written beside a model's figures."""
+    return pd.read_csv(
+        path, dtype=dict.fromkeys(("image_id", "sex", "predicted_sex", "error"), str)
+    )
+
+
+def trained_on(path: Path, manifest: pd.DataFrame) -> int:
+    """How many radiographs a run was trained on, or some of a cross-validation's models were.
+
+    Args:
+        path: What names a run, all models of a cross-validation or one, see ``bundles_at``. Of a
+            run that learnt from a part of its train split (data.train_images), all of it counts.
+        manifest: The radiographs; another data set may have the same ids, but not their ages, or
+            where those are unknown their sexes.
+    """
+    folder = path if path.is_dir() else path.parent
+    seen = _seen(folder / OUT_OF_FOLD)
+    if seen.empty:
+        # Neither a run nor one model of many was trained on what it was measured on.
+        held_out = _seen(folder / VALIDATION).index
+        seen = _seen(folder.parent / OUT_OF_FOLD) if (folder / RECORD).exists() else seen
+        seen = (_train_split(folder) if seen.empty else seen).drop(held_out, errors="ignore")
+    here = pd.DataFrame(
+        {
+            "age": manifest["boneage"].to_numpy(float),
+            "sex": _sex_letters(manifest),
+        },
+        index=manifest["id"].astype(str),
+    )
+    # Each of these once, however often an id stood among those that were seen.
+    both = here.add_suffix("_here").join(seen[~seen.index.duplicated()], how="inner")
+    apart = (both["age"] - both["age_here"]).abs()
+    same_sex = apart.isna() & (both["sex"] == both["sex_here"])
+    return int((apart.lt(0.01) | same_sex).sum())
+
+
+def _train_split(run: Path) -> pd.DataFrame:
+    """By id the known age and sex of a run's train split; none where that is not to be had."""
+    try:
+        manifest = read_manifest(Path(read_json(run / RECORD)["data"]), "train")
+    except (BoneageError, KeyError):
+        return _none_seen()
+    ages, sexes = manifest["boneage"].to_numpy(float), _sex_letters(manifest)
+    return pd.DataFrame({"age": ages, "sex": sexes}, index=manifest["id"].astype(str))
+
+
+def _none_seen() -> pd.DataFrame:
+    return pd.DataFrame({"age": np.empty(0), "sex": []}, index=pd.Index([], dtype=str))
+
+
+def _seen(folder: Path) -> pd.DataFrame:
+    """By id the known age and sex of the radiographs that a folder's figures are of."""
+    for name, age in ((PREDICTIONS, "true"), (SEX_PREDICTIONS, "boneage")):
+        try:
+            table = read_prediction_table(folder / name).set_index("image_id")
+            return table[[age, "sex"]].set_axis(["age", "sex"], axis=1)
+        except (OSError, KeyError, ValueError):
+            continue
+    return _none_seen()
+
+
+def evaluation_folder(bundles: Sequence[Path], name: str) -> Path:
+    """Where a model's figures go by default: its run's folder, or the current one.
+
+    Args:
+        bundles: Bundles or run folders; several have no folder in common.
+        name: What the radiographs are called.
+    """
+    run = bundles[0] if bundles[0].is_dir() else bundles[0].parent
+    own = len(bundles) == 1 and (run / RECORD).is_file()
+    return (run if own else Path()) / f"evaluation-{name}"
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:
+    """Writes metrics.json, predictions.csv, scatter.png and bland_altman.png.
+
+    Args:
+        evaluation: What to write.
+        folder: Where; it is made where it is missing.
+        title: What both plots are headed with.
+
+    Returns:
+        The four files.
+
+    Raises:
+        BoneageError: The folder cannot be written.
+    """
+    # The plots need matplotlib, which a caller that only wants figures need not load.
+    from boneage_cli.core.evaluation.plots import bland_altman, scatter
+
+    done = evaluation.predictions[evaluation.predictions["predicted"].notna()]
+    true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
+    male = None if done["sex"].isna().any() else (done["sex"] == "M").to_numpy(bool)
+    files = [folder / name for name in FILES]
+    with writing(folder):
+        write_json(evaluation.to_dict(), files[0])
+        with whole_file(files[1]) as temporary:
+            evaluation.predictions.round(DECIMALS).to_csv(temporary, index=False)
+        scatter(true, predicted, files[2], title, male=male)
+        bland_altman(true, predicted, files[3], title)
+    return files
+
+
+def _sex_letters(manifest: pd.DataFrame) -> list[str | None]:
+    """The sex of each row, None where it is not known."""
+    return [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]]
+
+
+def _prediction_table(
+    manifest: pd.DataFrame, months: np.ndarray, errors: Sequence[str | None] | None
+) -> pd.DataFrame:
+    known = manifest["boneage"].to_numpy(float)
+    columns = (
+        manifest["id"].tolist(),
+        known,
+        months,
+        np.abs(months - known),
+        _sex_letters(manifest),
+        [None] * len(known) if errors is None else list(errors),
+    )
+    return pd.DataFrame(dict(zip(PREDICTION_COLUMNS, columns, strict=True)))

@@ -1,0 +1,211 @@
+"""What a model does on radiographs of which the age, the sex or both are known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.core.evaluation.ages import (
+    FILES,
+    Evaluation,
+    evaluate_predictions,
+    write_evaluation,
+)
+from boneage_cli.core.evaluation.grouped_figures import nothing_known
+from boneage_cli.core.evaluation.sexes import (
+    SEX_FILES,
+    SexEvaluation,
+    evaluate_sexes,
+    write_sex_evaluation,
+)
+from boneage_cli.core.prediction.cases import Prediction, manifest_cases
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.runs import add_test_figures, read_json
+from boneage_cli.datasets.manifest import warn_of_impossible_ages
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import writing
+from boneage_cli.progress import track
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures of a model; at least one of both.
+
+    Attributes:
+        ages: Of bone ages; None where it predicts none, or none is known.
+        sexes: Of sexes; None where it predicts none, or none is known.
+        failures: The ids of radiographs that could not be predicted, and what went wrong.
+    """
+
+    ages: Evaluation | None
+    sexes: SexEvaluation | None
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def to_result(self) -> dict[str, Any]:
+        """The figures as result.json of a run holds them; None for what was not measured."""
+        ages, sexes = self.ages, self.sexes
+        return {
+            "validation_mae": asdict(ages.mae) if ages else None,
+            "yardstick_mae": ages.yardstick_mae if ages else None,
+            "validation_sex_accuracy": asdict(sexes.accuracy) if sexes else None,
+            "yardstick_sex_accuracy": sexes.yardstick if sexes else None,
+        }
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Whatever names the model and the data."""
+        return next(each.about for each in (self.ages, self.sexes) if each is not None)
+
+
+def measure(
+    predictor: Predictor,
+    manifest: pd.DataFrame,
+    *,
+    yardstick: float | None = None,
+    boys_in_training: float | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    tta: bool = False,
+    processes: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Measured:
+    """Predicts the labelled radiographs of a manifest and compares with what is known of them.
+
+    Args:
+        predictor: The model.
+        manifest: Rows as ``read_manifest`` gives them.
+        yardstick: Mean age of the training radiographs in months; None for that of the rows.
+        boys_in_training: Share of boys among them; None for that of the rows.
+        batch_size: Radiographs per pass of the network.
+        workers: Threads that read, or processes; None for one per core.
+        tta: Whether to average over several views of each radiograph.
+        processes: Whether several processes may share the work, see ``predict_files``.
+        about: What names the model and the data.
+
+    Raises:
+        BoneageError: Nothing that the model predicts is known of any row, or no radiograph could be
+            predicted.
+    """
+    aged = np.isfinite(manifest["boneage"].to_numpy(float)) & predictor.predicts_age
+    sexed = manifest["male"].notna().to_numpy(bool) & predictor.predicts_sex
+    asked = aged | sexed
+    if not asked.any():
+        raise nothing_known("bone age" if predictor.predicts_age else "sex")
+    rows = manifest[asked].reset_index(drop=True)
+    with_age, with_sex = aged[asked], sexed[asked]
+    warn_of_impossible_ages(rows[with_age])
+    found = predictor.predict_files(
+        manifest_cases(rows),
+        batch_size=batch_size,
+        workers=workers,
+        tta=tta,
+        force=True,
+        processes=processes,
+    )
+    results = list(track(found, description="predict", total=len(rows)))
+    months = _numbers([result.months for result in results])
+    probabilities = _numbers([result.male_probability for result in results])
+    errors = np.array([result.error for result in results], object)
+    ages = sexes = None
+    if with_age.any():
+        ages = evaluate_predictions(
+            rows[with_age],
+            months[with_age],
+            errors=errors[with_age].tolist(),
+            refused=_refused(results, with_age),
+            yardstick=yardstick,
+            unlabelled=len(manifest) - int(with_age.sum()),
+            about=about,
+        )
+    if with_sex.any():
+        sexes = evaluate_sexes(
+            rows[with_sex],
+            probabilities[with_sex],
+            errors=errors[with_sex].tolist(),
+            refused=_refused(results, with_sex),
+            boys_in_training=boys_in_training,
+            unlabelled=len(manifest) - int(with_sex.sum()),
+            about=about,
+        )
+    failures = [
+        (str(identity), error)
+        for identity, error in zip(rows["id"], errors, strict=True)
+        if error is not None
+    ]
+    return Measured(ages, sexes, failures)
+
+
+def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Path]:
+    """Writes the files of ``write_evaluation``, those of ``write_sex_evaluation``, or both.
+
+    Where one kind was not measured, what an earlier measurement of the same model wrote of it goes.
+
+    Args:
+        measured: What to write.
+        folder: Where; it is made where it is missing.
+        title: What plots are headed with.
+
+    Returns:
+        The files.
+
+    Raises:
+        BoneageError: The folder cannot be written.
+    """
+    files = []
+    if measured.ages is not None:
+        files += write_evaluation(measured.ages, folder, title)
+    if measured.sexes is not None:
+        files += write_sex_evaluation(measured.sexes, folder, title)
+    for evaluation, names in ((measured.ages, FILES), (measured.sexes, SEX_FILES)):
+        if evaluation is None and _is_of_model(folder / names[0], measured.about["model"]):
+            with writing(folder):
+                for name in names:
+                    (folder / name).unlink(missing_ok=True)
+    return files
+
+
+def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
+    """Tells a run's row of ``summary.csv`` what its model did on the whole test split, as S1 does.
+
+    Args:
+        measured: With ``model``, ``split``, ``chosen_of`` and ``tta`` in ``about``.
+
+    Returns:
+        The table and its columns; None where there is no such row, or this is another measurement.
+    """
+    about = measured.about
+    models = about["model"]
+    whole = about["split"] == "test" and about["chosen_of"] is None and not about["tta"]
+    if not whole or len(models) != 1 or not Path(models[0]).is_dir():
+        return None
+    ages, sexes = measured.ages, measured.sexes
+    figures = {
+        "test_mae": ages.mae.value if ages else None,
+        "test_rmse": ages.rmse if ages else None,
+        "test_sex_accuracy": sexes.accuracy.value if sexes else None,
+    }
+    table = add_test_figures(Path(models[0]), figures)
+    known = [name for name, value in figures.items() if value is not None]
+    return None if table is None else (table, known)
+
+
+def _is_of_model(metrics: Path, model: Any) -> bool:
+    """Whether there are figures, and of which model."""
+    try:
+        return bool(read_json(metrics).get("model") == model)
+    except BoneageError:
+        return False
+
+
+def _numbers(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def _refused(results: list[Prediction], rows: np.ndarray) -> Counter[str]:
+    chosen = zip(results, rows, strict=True)
+    return Counter(result.reason for result, counts in chosen if counts and result.reason)

@@ -1,0 +1,232 @@
+"""Fitting a model's ages to a site: a straight line per sex, kept only where it is seen to help.
+
+Sites differ in their readers, their machines and their children, and a model's ages may be off by a
+constant or a slope there. A line per sex from a small table of known ages mends that (as in Bland &
+Altman 1999, on bias that grows with the value); whether it does is measured by cross-validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.ages import OLDEST_BONE_AGE, is_bone_age
+from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
+from boneage_cli.core.evaluation.ages import look_like_years
+from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
+from boneage_cli.core.intervals import LEAST, Calibration, calibrate
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.runs import bundles_at
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import writing
+from boneage_cli.progress import track
+from boneage_cli.sexes import sex_letter
+
+FEWEST = 20
+"""Radiographs of one sex from which a line of its own is fitted."""
+
+PARTS = 10
+"""Parts of the cross-validation."""
+
+Line = tuple[float, float]
+"""Offset in months, and slope."""
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """What a correction does on a site's radiographs.
+
+    Attributes:
+        correction: Per sex (``F``, ``M``) the offset in months and the slope.
+        images: Radiographs that it was fitted on.
+        before: MAE of the model as it was, months.
+        after: MAE with lines fitted on the other parts, months.
+        gain: Before − after, paired, with its 95 % interval, months. A sex whose own gain may be
+            chance has no line and counts as 0.
+        skipped: Why radiographs were left out.
+        lost_intervals: Whether the model has prediction intervals and the new one has none, since
+            a corrected sex has too few readings for them.
+        written: The new bundle; None where the correction does not help.
+    """
+
+    correction: dict[str, Line]
+    images: int
+    before: Estimate
+    after: Estimate
+    gain: Estimate
+    skipped: list[str]
+    lost_intervals: bool
+    written: Path | None
+
+
+def recalibrate(
+    model: Path, cases: Sequence[Case], output: Path, *, device: str = "auto"
+) -> Recalibration:
+    """Fits a line per sex and writes a new bundle with it, if it helps beyond chance.
+
+    Args:
+        model: The bundle, or a run's folder; see ``load_as_one``.
+        cases: The site's radiographs with ``known`` ages in months.
+        output: The new bundle.
+        device: Where the network runs.
+
+    Raises:
+        BoneageError: There are too few radiographs of known age and sex, or their ages look like
+            years, or the bundle has a correction already or predicts sex.
+    """
+    bundle = load_as_one(model)
+    if bundle.correction:
+        raise BoneageError(f"{model}: has a correction already; start from the bundle without it")
+    if output.exists() and any(map(output.samefile, bundles_at(model))):
+        raise BoneageError(f"--output {output}: is the model itself; choose another name")
+    predictor = Predictor([bundle], device)
+    predictor.check_age("recalibrate")
+    if predictor.predicts_sex:
+        raise BoneageError(
+            f"{model}: predicts the sex, too, which a line per sex would have to be told; name a "
+            "model of ages alone"
+        )
+    table, skipped = _readings(predictor, _once(cases))
+    counts = table["sex"].value_counts()
+    sexes = sorted(str(sex) for sex, count in counts.items() if count >= FEWEST)
+    if not sexes:
+        left_out = f"; left out {len(skipped)}, the first: {skipped[0]}" if skipped else ""
+        raise BoneageError(
+            f"{len(table)} radiographs of known age and sex that could be predicted; a correction "
+            f"needs {FEWEST} of a sex{left_out}"
+        )
+    held_out = _cross_validated(table, sexes)
+    errors = (table["predicted"] - table["true"]).abs()
+    gains = errors - (held_out - table["true"]).abs()
+    # One sex's gain must not carry another's line along.
+    sexes = [sex for sex in sexes if mean_interval(gains[table["sex"] == sex].to_numpy()).low > 0]
+    helped = table["sex"].isin(sexes)
+    corrected = table.assign(predicted=held_out.where(helped, table["predicted"]))
+    correction = fit_lines(table, sexes)
+    calibration = _calibration(bundle, corrected, sexes)
+    result = Recalibration(
+        correction=correction,
+        images=len(table),
+        before=mean_interval(errors.to_numpy()),
+        after=mean_interval((corrected["predicted"] - corrected["true"]).abs().to_numpy()),
+        gain=mean_interval(gains.where(helped, 0.0).to_numpy()),
+        skipped=skipped,
+        lost_intervals=bundle.calibration is not None and calibration is None,
+        written=None,
+    )
+    if not correction:
+        return result
+    figures = {
+        "images": len(table),
+        "mae_before": result.before.value,
+        "mae_after_cross_validated": result.after.value,
+    }
+    with writing(output):
+        save_bundle(
+            replace(
+                bundle,
+                correction=correction,
+                calibration=calibration,
+                metrics=bundle.metrics | {"recalibration": figures},
+            ),
+            output,
+        )
+    return replace(result, written=output)
+
+
+def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame, list[str]]:
+    """A row of sex, predicted and true age per radiograph, and why others have none."""
+    found = track(predictor.predict_files(once), description="predict", total=len(once))
+    skipped, rows = [], []
+    for prediction in found:
+        case, male = prediction.case, prediction.known_male
+        if prediction.months is None:
+            skipped.append(str(prediction.complaint))
+        elif case.known is None or male is None:
+            skipped.append(f"{case.path}: {'no known age' if case.known is None else 'no sex'}")
+        elif not is_bone_age(case.known):
+            skipped.append(
+                f"{case.path}: {case.known:g} months is no bone age (0 to {OLDEST_BONE_AGE:g}); "
+                "mend it"
+            )
+        else:
+            rows.append((sex_letter(male), prediction.months, case.known))
+    table = pd.DataFrame(rows, columns=["sex", "predicted", "true"])
+    ages = table["true"]
+    if len(table) and look_like_years(ages.to_numpy(), table["predicted"].to_numpy()):
+        raise BoneageError(
+            f"known ages from {ages.min():g} to {ages.max():g} look like years; give months"
+        )
+    return table, skipped
+
+
+def _once(cases: Sequence[Case]) -> list[Case]:
+    """Each radiograph once, with the mean of its readings, so that no two parts have it."""
+    listed: dict[tuple[Path, bool | None], list[Case]] = {}
+    for case in cases:
+        listed.setdefault((Path(case.path).resolve(), case.male), []).append(case)
+    merged = []
+    for first, *others in listed.values():
+        readings = [each.known for each in (first, *others) if each.known is not None]
+        known = sum(readings) / len(readings) if readings else None
+        merged.append(replace(first, known=known) if others else first)
+    return merged
+
+
+def _calibration(bundle: Bundle, site: pd.DataFrame, sexes: Sequence[str]) -> Calibration | None:
+    """Intervals of corrected sexes by the site's errors, of others as they were.
+
+    None where a sex would be left without: groups of both sexes hold for neither any more.
+    """
+    old = bundle.calibration
+    groups: dict[str, tuple[tuple[float | None, ...], int]] = {}
+    if old is not None:
+        groups |= {name: (old.widths[name], old.images[name]) for name in old.widths}
+    groups = {name: found for name, found in groups.items() if name[0] in {"F", "M"} - set(sexes)}
+    rows = site[site["sex"].isin(sexes)]
+    if len(rows) >= LEAST:
+        new = calibrate(rows, "")
+        groups |= {
+            name: (new.widths[name], new.images[name]) for name in new.widths if name[0] in sexes
+        }
+    wanted = {"F", "M"} if bundle.experiment.data.sex == "both" else {bundle.experiment.data.sex}
+    if not wanted <= set(groups):
+        return None
+    return Calibration(
+        widths={name: widths for name, (widths, _) in groups.items()},
+        images={name: images for name, (_, images) in groups.items()},
+        source=f"{len(rows)} radiographs of a site, cross-validated",
+    )
+
+
+def fit_lines(table: pd.DataFrame, sexes: Iterable[str]) -> dict[str, Line]:
+    """The line from predicted to known age of each sex, by least squares.
+
+    Args:
+        table: Rows with ``sex`` (F or M), ``predicted`` and ``true`` (months).
+        sexes: The sexes that get a line; the ages of the others stay as they are.
+    """
+    lines: dict[str, Line] = {}
+    for sex in sexes:
+        rows = table[table["sex"] == sex]
+        slope, offset = np.polyfit(rows["predicted"], rows["true"], 1)
+        lines[sex] = (float(offset), float(slope))
+    return lines
+
+
+def _cross_validated(table: pd.DataFrame, sexes: Iterable[str]) -> pd.Series:
+    """Each row's age by lines that were fitted without it."""
+    # Equal shares of both sexes in every part.
+    shuffled = table.sample(frac=1, random_state=0).groupby("sex").cumcount() % PARTS
+    part = shuffled.reindex(table.index).to_numpy()
+    ages = table["predicted"].to_numpy(float).copy()
+    for number in range(PARTS):
+        for sex, (offset, slope) in fit_lines(table[part != number], sexes).items():
+            rows = (part == number) & (table["sex"] == sex).to_numpy()
+            ages[rows] = offset + slope * ages[rows]
+    return pd.Series(ages, table.index)

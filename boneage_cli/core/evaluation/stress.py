@@ -1,0 +1,319 @@
+"""How much a model loses when the same radiographs come in other ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.core.evaluation.ages import labelled_rows
+from boneage_cli.core.evaluation.grouped_figures import none_predicted
+from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, mean_interval
+from boneage_cli.core.prediction.cases import NO_NUMBER, Case, manifest_cases
+from boneage_cli.core.prediction.output import DECIMALS
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.runs import write_json
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file, writing
+from boneage_cli.imaging.perturbation_catalogue import PERTURBATIONS, Perturbation
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.progress import track
+from boneage_cli.threads import worker_threads
+
+UNPERTURBED = Perturbation("unperturbed", "", "The radiographs as they are.", lambda image: image)
+
+# Perturbed copies of one radiograph that are held at once. A network on a processor gains nothing
+# from more, and at the largest size that is read each takes 200 MB.
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class StressRow:
+    """What one perturbation did, in months where nothing else is said.
+
+    Attributes:
+        name: Of the perturbation.
+        group: Of the perturbation.
+        what: One sentence that describes it.
+        images: How many radiographs were compared.
+        failed: How many could be predicted as they are, but not perturbed.
+        refused: How many ``predict`` would refuse; they are among ``images`` all the same.
+        unchanged: How many there was nothing to change on, an image that is small already, say;
+            they are among ``images``.
+        mae: Mean absolute error on the perturbed radiographs.
+        lost: By how much that exceeds the error on the same radiographs as they are, with the
+            interval of the paired differences; below 0 the perturbed ones did better.
+        change: Mean of |perturbed − unperturbed prediction|.
+        shift: Mean of perturbed − unperturbed prediction: above zero, children look older.
+    """
+
+    name: str
+    group: str
+    what: str
+    images: int
+    failed: int
+    refused: int
+    unchanged: int
+    mae: Estimate
+    lost: Estimate
+    change: float
+    shift: float
+
+
+@dataclass(frozen=True)
+class Stress:
+    """How a model did on radiographs as they are, and perturbed.
+
+    Attributes:
+        predictions: One row per labelled radiograph: ``image_id``, ``true``, and the predicted
+            months ``unperturbed`` and under each perturbation's name, empty where it failed.
+        rows: The figures, ``unperturbed`` first. A perturbation that no radiograph survived has
+            none.
+        errors: For each of these names under which a radiograph failed, the first reason.
+        about: Whatever names the model and the data.
+    """
+
+    predictions: pd.DataFrame
+    rows: list[StressRow]
+    errors: dict[str, str] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unperturbed(self) -> StressRow:
+        """The figures on the radiographs as they are."""
+        return self.rows[0]
+
+    @property
+    def perturbed(self) -> list[StressRow]:
+        """The figures of perturbations that changed a radiograph."""
+        return [row for row in self.rows[1:] if row.unchanged < row.images]
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How many radiographs failed under which perturbations only, where any did."""
+        plain = self.predictions[UNPERTURBED.name].notna()
+        counts = {name: int((plain & self.predictions[name].isna()).sum()) for name in self.errors}
+        return {name: count for name, count in counts.items() if count}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as stress.json holds them, ages in months: ``about`` first."""
+        return {
+            **self.about,
+            "interval": INTERVAL,
+            "perturbations": [asdict(row) for row in self.rows],
+            "errors": self.errors,
+        }
+
+    def to_table(self) -> pd.DataFrame:
+        """The figures as stress.csv holds them: one row per perturbation, ends in columns."""
+        table = []
+        for row in self.rows:
+            cells: dict[str, Any] = {}
+            for name, value in asdict(row).items():
+                if isinstance(value, dict):
+                    cells |= {name: value["value"], f"{name}_low": value["low"]}
+                    cells[f"{name}_high"] = value["high"]
+                else:
+                    cells[name] = value
+            table.append(cells)
+        return pd.DataFrame(table)
+
+
+def stress(
+    predictor: Predictor,
+    manifest: pd.DataFrame,
+    *,
+    perturbations: Sequence[Perturbation] = PERTURBATIONS,
+    batch_size: int = 32,
+    workers: int | None = None,
+    tta: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Stress:
+    """Predicts the labelled radiographs of a manifest as they are, and perturbed.
+
+    Each radiograph is read once. A few perturbed copies of one radiograph are held at a time, so
+    memory stays flat however many there are.
+
+    Args:
+        predictor: The model.
+        manifest: Rows as ``read_manifest`` gives them.
+        perturbations: What is done to them.
+        batch_size: The most images per pass of the network.
+        workers: Threads that perturb; None for one per core.
+        tta: Whether to average over several views of each image.
+        about: What names the model and the data, for ``Stress.about``.
+
+    Raises:
+        BoneageError: No row has a known age, or no radiograph could be predicted as it is.
+    """
+    predictor.check_age("--stress")
+    labelled = labelled_rows(manifest)
+    names = [UNPERTURBED.name, *(perturbation.name for perturbation in perturbations)]
+    months = np.full((len(labelled), len(names)), np.nan)
+    unchanged = np.zeros((len(labelled), len(names)), bool)
+    refused = np.zeros((len(labelled), len(names)), bool)
+    errors: dict[str, str] = {}
+    cases = track(manifest_cases(labelled), description="stress", total=len(labelled))
+    with worker_threads(workers) as pool:
+        for row, case in enumerate(cases):
+            answers = _answers(predictor, case, perturbations, pool, min(batch_size, _AT_ONCE), tta)
+            for column, answer in enumerate(answers):
+                months[row, column] = answer.months
+                unchanged[row, column] = answer.unchanged
+                refused[row, column] = answer.refused
+                if answer.error is not None:
+                    errors.setdefault(names[column], answer.error)
+    known = labelled["boneage"].to_numpy(float)
+    if np.isnan(months[:, 0]).all():
+        raise none_predicted(len(labelled), [errors[UNPERTURBED.name]])
+    return Stress(
+        predictions=pd.DataFrame(
+            {
+                "image_id": labelled["id"].to_numpy(),
+                "true": known,
+                **dict(zip(names, months.T, strict=True)),
+            }
+        ),
+        rows=[
+            _figures(
+                perturbation,
+                known,
+                months[:, 0],
+                months[:, column],
+                unchanged[:, column],
+                refused[:, column],
+            )
+            for column, perturbation in enumerate([UNPERTURBED, *perturbations])
+            if np.isfinite(months[:, column]).any()
+        ],
+        errors=errors,
+        about=dict(about or {}),
+    )
+
+
+def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
+    """Writes stress.csv, stress.json and stress.png.
+
+    Args:
+        stress: What to write.
+        folder: Where; it is made where it is missing.
+        title: What the plot is headed with.
+
+    Returns:
+        The three files.
+
+    Raises:
+        BoneageError: The folder cannot be written.
+    """
+    # The plot needs matplotlib, which a caller that only wants figures need not load.
+    from boneage_cli.core.evaluation.plots import losses
+
+    files = [folder / name for name in ("stress.csv", "stress.json", "stress.png")]
+    with writing(folder):
+        with whole_file(files[0]) as temporary:
+            # Some figures round to -0.0.
+            table = stress.to_table().round(DECIMALS).replace(-0.0, 0.0)
+            table.to_csv(temporary, index=False)
+        write_json(stress.to_dict(), files[1])
+        rows = stress.perturbed
+        losses(
+            [row.name for row in rows],
+            [row.group for row in rows],
+            np.array([(row.lost.value, row.lost.low, row.lost.high) for row in rows]),
+            files[2],
+            title,
+            f"unperturbed MAE {stress.unperturbed.mae} months, n = {stress.unperturbed.images}",
+        )
+    return files
+
+
+@dataclass(frozen=True)
+class _Answer:
+    months: float = math.nan
+    unchanged: bool = False
+    refused: bool = False
+    error: str | None = None
+
+
+def _answers(
+    predictor: Predictor,
+    case: Case,
+    perturbations: Sequence[Perturbation],
+    pool: ThreadPoolExecutor,
+    at_once: int,
+    tta: bool,
+) -> Iterator[_Answer]:
+    """Yields what the model says of a radiograph as it is, and then of each perturbed copy.
+
+    Nothing follows where it cannot be predicted as it is.
+    """
+    try:
+        radiograph = read_radiograph(case.path, aspect=case.aspect)
+        (months,), (reason,) = predictor.answer([radiograph], [case.male], tta=tta)
+    except BoneageError as error:
+        yield _Answer(error=str(error))
+        return
+    first = _checked(months, reason, unchanged=True)
+    yield first
+    if first.error is not None:
+        return
+
+    def change(perturbation: Perturbation) -> Radiograph | BoneageError:
+        try:
+            return perturbation.change(radiograph)
+        except BoneageError as error:
+            return error
+
+    for start in range(0, len(perturbations), at_once):
+        images = list(pool.map(change, perturbations[start : start + at_once]))
+        asked = [i for i in images if isinstance(i, Radiograph) and i is not radiograph]
+        answers = zip(*predictor.answer(asked, [case.male] * len(asked), tta=tta), strict=True)
+        for image in images:
+            if isinstance(image, BoneageError):
+                yield _Answer(error=str(image))
+            elif image is radiograph:
+                yield first
+            else:
+                yield _checked(*next(answers), unchanged=False)
+
+
+def _checked(months: float, reason: str | None, *, unchanged: bool) -> _Answer:
+    if math.isfinite(months):
+        return _Answer(float(months), unchanged, refused=reason is not None)
+    return _Answer(error=NO_NUMBER)
+
+
+def _figures(
+    perturbation: Perturbation,
+    true: np.ndarray,
+    plain: np.ndarray,
+    perturbed: np.ndarray,
+    unchanged: np.ndarray,
+    refused: np.ndarray,
+) -> StressRow:
+    """The figures of one perturbation out of ages in months and marks, each (n,)."""
+    done = np.isfinite(perturbed)
+    before, after = np.abs(plain - true)[done], np.abs(perturbed - true)[done]
+    difference = (perturbed - plain)[done]
+    return StressRow(
+        name=perturbation.name,
+        group=perturbation.group,
+        what=perturbation.what,
+        images=int(done.sum()),
+        failed=int((np.isfinite(plain) & ~done).sum()),
+        refused=int(refused.sum()),
+        unchanged=int(unchanged.sum()),
+        mae=mean_interval(after),
+        # Radiographs are drawn anew together with both of their errors, so that what makes a
+        # radiograph hard in either form cancels out.
+        lost=mean_interval(after - before),
+        change=float(np.abs(difference).mean()),
+        shift=float(difference.mean()),
+    )

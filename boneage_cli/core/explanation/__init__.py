@@ -1,0 +1,1 @@
+"""Where in a radiograph a model takes its answer from."""

@@ -1,0 +1,234 @@
+"""How well key points and regions of the hand are found, upright, turned and mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from boneage_cli.core.landmarks import LandmarkLocator
+from boneage_cli.core.regions.locators import KeyPointRegions, SalientPeaks
+from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.registration import Region, aspect_of
+from boneage_cli.progress import track
+
+# Quarter turns counter-clockwise, and whether left and right are exchanged first.
+POSES = {
+    "upright": (0, False),
+    "90°": (1, False),
+    "180°": (2, False),
+    "270°": (3, False),
+    "mirrored": (0, True),
+}
+# The region that a hand-drawn box belongs to.
+BOX_REGIONS: dict[str, Region] = {"Wrist": "carpal", "MCP": "metaph"}
+
+# From radiographs to the corners of their regions by name, (4, 2) fractions of the image each.
+RegionFinder = Callable[[Sequence[Radiograph]], Sequence[Mapping[Region, Points]]]
+
+
+@dataclass(frozen=True)
+class KeyPointErrors:
+    """Errors of key points over many hands, as fractions of the hand's length.
+
+    Attributes:
+        errors: (images, 3), in the order of ``LANDMARK_NAMES``.
+        fallbacks: How many hands were not found.
+    """
+
+    errors: NDArray[np.float64]
+    fallbacks: int
+
+    def metrics(self) -> dict[str, float]:
+        """Median, 95th percentile, share above a tenth, fallbacks, and the median of each point."""
+        medians = np.median(self.errors, axis=0)
+        return {
+            "images": len(self.errors),
+            "median": float(np.median(self.errors)),
+            "p95": float(np.percentile(self.errors, 95)),
+            "above_0.1": float((self.errors > 0.1).mean()),
+            "fallbacks": self.fallbacks,
+            **{f"median_{name}": float(m) for name, m in zip(LANDMARK_NAMES, medians, strict=True)},
+        }
+
+
+def pose_radiograph(radiograph: Radiograph, pose: str) -> Radiograph:
+    """The radiograph in one of ``POSES``."""
+    quarters, mirrored = POSES[pose]
+    pixels = radiograph.pixels[:, ::-1] if mirrored else radiograph.pixels
+    aspect = aspect_of(radiograph)
+    return replace(
+        radiograph,
+        pixels=np.ascontiguousarray(np.rot90(pixels, quarters)),
+        aspect=1 / aspect if quarters % 2 else aspect,
+    )
+
+
+def pose_points(points: Points, pose: str) -> Points:
+    """Points of the radiograph, (N, 2) fractions, in one of ``POSES``."""
+    quarters, mirrored = POSES[pose]
+    if mirrored:
+        points = points * (-1, 1) + (1, 0)
+    for _ in range(quarters):
+        points = np.column_stack([points[:, 1], 1 - points[:, 0]])
+    return points
+
+
+def measure_key_points(
+    locator: LandmarkLocator,
+    radiographs: Sequence[Radiograph],
+    truth: Sequence[Landmarks],
+    pose: str = "upright",
+) -> KeyPointErrors:
+    """Finds the key points of posed radiographs and compares them with hand-placed ones.
+
+    Args:
+        locator: What finds them.
+        radiographs: Images not trained on.
+        truth: Their key points, as the radiographs are stored.
+        pose: One of ``POSES``.
+    """
+    located = locator.locate([pose_radiograph(image, pose) for image in radiographs])
+    errors = []
+    for radiograph, points, found in zip(radiographs, truth, located, strict=True):
+        aspect = aspect_of(pose_radiograph(radiograph, pose))
+        true = pose_points(points.array(), pose) * (aspect, 1)
+        distance = np.linalg.norm(found.landmarks.in_units(aspect) - true, axis=1)
+        errors.append(distance / np.linalg.norm(true[0] - true[2]))
+    return KeyPointErrors(np.array(errors), sum(found.fallback for found in located))
+
+
+def measure_regions(
+    find: RegionFinder,
+    radiographs: Sequence[Radiograph],
+    boxes: Sequence[pd.DataFrame],
+    pose: str = "upright",
+) -> dict[str, tuple[int, int]]:
+    """Counts the hand-drawn boxes whose centre lies inside the region that they belong to.
+
+    Args:
+        find: What finds the regions: the key points (see ``key_point_regions``) or another method.
+        radiographs: Images not trained on.
+        boxes: For each, rows of ``label,xmin,ymin,xmax,ymax`` in fractions of the stored image.
+        pose: One of ``POSES``.
+
+    Returns:
+        For each label of ``BOX_REGIONS``, how many boxes are inside, of how many.
+    """
+    counts = dict.fromkeys(BOX_REGIONS, (0, 0))
+    found = find([pose_radiograph(image, pose) for image in radiographs])
+    for regions, table in zip(found, boxes, strict=True):
+        for label, region in BOX_REGIONS.items():
+            rows = table[table["label"] == label]
+            centres = np.column_stack(
+                [(rows["xmin"] + rows["xmax"]) / 2, (rows["ymin"] + rows["ymax"]) / 2]
+            )
+            hits = inside(regions[region], pose_points(centres, pose))
+            counts[label] = counts[label][0] + int(hits.sum()), counts[label][1] + len(hits)
+    return counts
+
+
+def key_point_regions(locator: LandmarkLocator) -> RegionFinder:
+    """The regions as the key points place them, square as crops are."""
+    regions = KeyPointRegions(locator)
+    return lambda radiographs: [found.corners for found in regions.locate(radiographs)]
+
+
+def inside(corners: Points, points: Points) -> NDArray[np.bool_]:
+    """Which points lie inside a convex quadrilateral.
+
+    Args:
+        corners: (4, 2), in turn, either way round.
+        points: (N, 2).
+
+    Returns:
+        (N,).
+    """
+    edges = np.roll(corners, -1, axis=0) - corners
+    offsets = points[:, None, :] - corners
+    sides = edges[:, 0] * offsets[..., 1] - edges[:, 1] * offsets[..., 0]
+    return np.logical_or((sides >= 0).all(axis=1), (sides <= 0).all(axis=1))
+
+
+def measure(
+    locator: LandmarkLocator,
+    radiographs: Sequence[Radiograph],
+    truth: Sequence[Landmarks | None],
+    boxes: Sequence[pd.DataFrame | None],
+) -> dict[str, dict[str, float]]:
+    """Measures key points and regions in every pose.
+
+    Args:
+        locator: What finds them.
+        radiographs: Images not trained on.
+        truth: The key points of each, None where they are not known.
+        boxes: The hand-drawn boxes of each, None where there are none.
+
+    Returns:
+        By pose, the key points' ``metrics()`` and the shares ``wrist_in_carpal`` and
+        ``mcp_in_metaph`` with their counts; what could not be measured is left out.
+    """
+    marked = [
+        (image, points)
+        for image, points in zip(radiographs, truth, strict=True)
+        if points is not None
+    ]
+    boxed = [
+        (image, table) for image, table in zip(radiographs, boxes, strict=True) if table is not None
+    ]
+    results: dict[str, dict[str, float]] = {}
+    for pose in track(POSES, description="measuring", unit="pose"):
+        row: dict[str, float] = {}
+        if marked:
+            images, points = zip(*marked, strict=True)
+            row |= measure_key_points(locator, images, points, pose).metrics()
+        if boxed:
+            images, tables = zip(*boxed, strict=True)
+            row |= _shares(measure_regions(key_point_regions(locator), images, tables, pose))
+        results[pose] = row
+    return results
+
+
+def measure_salient_peaks(
+    peaks: SalientPeaks, radiographs: Sequence[Radiograph], boxes: Sequence[pd.DataFrame]
+) -> dict[str, dict[str, float]]:
+    """Measures the regions that an age model's saliency places, in every pose.
+
+    Args:
+        peaks: What places them.
+        radiographs: Images not trained on.
+        boxes: The hand-drawn boxes of each.
+
+    Returns:
+        By pose, the number of ``images``, the ``fallbacks`` among them (a region was a guess), and
+        the shares of boxes as ``measure`` gives them.
+    """
+    results: dict[str, dict[str, float]] = {}
+    for pose in track(POSES, description="measuring", unit="pose"):
+        fallbacks = 0
+
+        def find(images: Sequence[Radiograph]) -> list[Mapping[Region, Points]]:
+            nonlocal fallbacks
+            corners: list[Mapping[Region, Points]] = []
+            # Gradients of all images at once would not fit into memory.
+            for start in range(0, len(images), 16):
+                found = peaks.locate(images[start : start + 16])
+                fallbacks += sum(regions.fallback for regions in found)
+                corners += [dict(regions.corners.items()) for regions in found]
+            return corners
+
+        counts = measure_regions(find, radiographs, boxes, pose)
+        results[pose] = {"images": len(radiographs), "fallbacks": fallbacks, **_shares(counts)}
+    return results
+
+
+def _shares(counts: Mapping[str, tuple[int, int]]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for label, (hits, total) in counts.items():
+        name = f"{label.lower()}_in_{BOX_REGIONS[label]}"
+        shares |= {name: hits / max(total, 1), f"{name}_boxes": total}
+    return shares

@@ -1,0 +1,409 @@
+"""What a command is pointed at (files, folders, lists, tables), unrolled into single radiographs.
+
+Everything is read as it is needed, so a list of a million paths takes no more memory than a short
+one. Text lists are the ones of S3, one path a line; blank lines and lines that start with ``#`` are
+left out. Tables are CSV files with a header in any of the dialects in use for RSNA's data. Both may
+be UTF-8, UTF-16 or Windows-1252.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from boneage_cli.ages import MONTHS_PER_YEAR, is_childs_age
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.datasets.dialects import (
+    CSV_SUFFIXES,
+    FEMALE,
+    HEADINGS,
+    MALE,
+    PARSERS,
+    check_width,
+    columns_of,
+    csv_rows,
+    whole_id,
+)
+from boneage_cli.datasets.folders import radiographs_below
+from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
+from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.files import is_below
+
+STANDARD_INPUT = "-"
+_ANY_SUFFIX = (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
+
+Kind = Literal["image", "folder", "list", "table", "stdin"]
+
+_OWN_HEADINGS = {
+    "folder": ("dir", "folder", "directory"),
+    "age_months": ("agemonths",),
+    "age_years": ("ageyears",),
+    "age": ("age",),
+}
+# Which months or years the child's age is told in, by the columns that do.
+_AGES = {"age_months": 1, "age_years": MONTHS_PER_YEAR}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def cases(
+    inputs: Sequence[str], male: bool | None = None, age: float | None = None
+) -> Iterator[Case]:
+    """Unrolls inputs into radiographs, lazily and in order.
+
+    Args:
+        inputs: Radiographs, folders (searched to the bottom, sorted by name), text lists, CSV
+            tables, or ``-`` for a text list on standard input. Relative paths in a list or table
+            are looked for in the current folder, then beside the list. A table without a path
+            column is matched by id: ``<id>.png`` beside it, or in the folder that a row names.
+        male: The sex of every radiograph whose table row names none.
+        age: The chronological age in months of every child whose table row names none.
+
+    Returns:
+        An iterator over cases. A named file that does not exist is a case like any other: reading
+        it fails, and says so. A row whose cells make no sense is a case with an ``error``.
+
+    Raises:
+        BoneageError: At once if an input does not exist or a table lacks a needed column; while
+            iterating if an input turns out to be empty, or is no CSV table.
+    """
+    sources = [(text, _kind(text)) for text in inputs]
+    for text, kind in sources:
+        if kind == "table":
+            columns = _read_header(text).columns
+            if "age" in columns and not columns.keys() & _AGES.keys():
+                warnings.warn(
+                    f"{text}: its column age is left alone, as it could be months or years; call "
+                    "it age_months or age_years",
+                    BoneageWarning,
+                    stacklevel=2,
+                )
+    found = _unroll(sources, male, tell=True)
+    return found if age is None else _of_age(found, age)
+
+
+def count_cases(inputs: Sequence[str]) -> int | None:
+    """The number of radiographs in the inputs; None where standard input is one of them."""
+    total = 0
+    for text in inputs:
+        kind = _kind(text)
+        if kind == "stdin":
+            return None
+        if kind == "folder":
+            total += sum(1 for _ in radiographs_below(text))
+        elif kind == "list":
+            total += sum(1 for _ in _list_entries(text))
+        elif kind == "table":
+            total += sum(1 for _ in _table_rows(text))
+        else:
+            total += 1
+    return total
+
+
+def may_state_sex(inputs: Sequence[str]) -> bool:
+    """Whether any input could name a child's sex: a DICOM file, or a table with a sex column.
+
+    Standard input cannot be looked at twice and counts as one that could.
+    """
+    for text in inputs:
+        kind = _kind(text)
+        if kind == "stdin" or (
+            kind == "table" and {"male", "female"} & _read_header(text).columns.keys()
+        ):
+            return True
+        with closing(_unroll([(text, kind)], None)) as found:
+            if any(_may_be_dicom(Path(case.path)) for case in found):
+                return True
+    return False
+
+
+def check_output(output: Path, inputs: Sequence[str], *, text: bool = True) -> None:
+    """Refuses to write over what is read: an input, an image, or whatever else is no text.
+
+    Args:
+        output: The file that is to be written.
+        inputs: What is read.
+        text: Whether text will be written, which replaces nothing but text.
+
+    Raises:
+        BoneageError: The output is one of these.
+    """
+    if output.suffix.lower() in IMAGE_SUFFIXES:
+        raise BoneageError(f"--output {output}: is named like an image; name a file for the ages")
+    if output.exists() and any(
+        Path(name).exists() and output.samefile(name) for name in inputs if name != STANDARD_INPUT
+    ):
+        raise BoneageError(f"--output {output}: is an input as well; choose another name")
+    if not text and output.is_file() and not output.name.lower().endswith(".safetensors"):
+        raise BoneageError(
+            f"--output {output}: is there already and is no model; name a file *.safetensors"
+        )
+    if text and output.is_file():
+        with suppress(OSError), output.open("rb") as file:
+            if b"\0" in file.read(4096):
+                raise BoneageError(
+                    f"--output {output}: is there already and holds no text, but an image or a "
+                    "model maybe; choose another name"
+                )
+
+
+def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
+    """Refuses to put pictures into a folder of radiographs, whose part they would be taken for.
+
+    Args:
+        folder: Where the pictures go.
+        inputs: Where the radiographs come from.
+        option: The option that chose the folder.
+
+    Raises:
+        BoneageError: The folder is one of the inputs, or lies in one.
+    """
+    for name in inputs:
+        if Path(name).is_dir() and is_below(folder, name):
+            raise BoneageError(
+                f"{folder}: lies in {name}, so that its pictures would be taken for radiographs; "
+                f"choose another {option}"
+            )
+
+
+def _kind(text: str) -> Kind:
+    if text == STANDARD_INPUT:
+        return "stdin"
+    path = Path(text)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return "folder"
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if not path.exists():
+        # S3 takes the sex as its second argument.
+        is_sex = text.lower() in MALE | FEMALE
+        hint = "give the sex as --sex M or --sex F" if is_sex else "check the spelling"
+        raise BoneageError(f"{text}: no such file or folder; {hint}")
+    if not path.is_file():
+        raise BoneageError(
+            f"{text}: a pipe or a device, not a file; send what it says to 'boneage predict -'"
+        )
+    if suffix == ".xlsx":
+        raise BoneageError(f"{text}: a workbook; save its sheet as CSV")
+    if suffix in CSV_SUFFIXES:
+        return "table"
+    try:
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except OSError as error:
+        _cannot_read(text, error)
+    return "image" if b"\0" in start and not start.startswith(_UTF_16) else "list"
+
+
+def _unroll(
+    sources: Sequence[tuple[str, Kind]], male: bool | None, *, tell: bool = False
+) -> Generator[Case, None, None]:
+    for text, kind in sources:
+        empty = True
+        for case in _read(text, kind, male, tell):
+            empty = False
+            yield case
+        if empty:
+            what = "radiographs" if kind == "folder" else "paths"
+            name = "standard input" if kind == "stdin" else text
+            raise BoneageError(f"{name}: no {what} in it; see 'boneage predict --help'")
+
+
+def _of_age(cases: Iterator[Case], age: float) -> Iterator[Case]:
+    for case in cases:
+        yield case if case.age is not None else replace(case, age=age)
+
+
+def _read(text: str, kind: Kind, male: bool | None, tell: bool) -> Iterator[Case]:
+    if kind == "image":
+        yield Case(path=text, male=male)
+    elif kind == "folder":
+        for path, error in radiographs_below(text, tell=tell):
+            yield Case(path=path, male=male, error=error)
+    elif kind == "table":
+        yield from _table_cases(text, male)
+    else:
+        folders = [None] if kind == "stdin" else [None, Path(text).parent]
+        for entry in _list_entries(text):
+            yield Case(path=_locate(entry, folders) or entry, male=male)
+
+
+def _may_be_dicom(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in (".dcm", ".dicom") or suffix not in IMAGE_SUFFIXES
+
+
+def _list_entries(text: str) -> Iterator[str]:
+    for line in _lines(text):
+        entry = line.strip()
+        if entry and not entry.startswith("#"):
+            yield entry
+
+
+def _lines(text: str) -> Generator[str, None, None]:
+    """The lines of a file or of standard input; bytes that are no UTF-8 stay what they are."""
+    if text == STANDARD_INPUT:
+        for raw in _standard_input():
+            yield raw.decode("utf-8-sig", errors="surrogateescape")
+        return
+    path = Path(text)
+    try:
+        with path.open("rb") as file:
+            wide = file.read(2) in _UTF_16
+        encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+        with path.open(encoding=encoding, errors=errors, newline="") as lines:
+            yield from lines
+    except OSError as error:
+        _cannot_read(text, error)
+
+
+def _standard_input() -> Iterable[bytes]:
+    # Not sys.stdin's own buffer: Python cannot end while a thread waits in that.
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except OSError:
+        return sys.stdin.buffer
+
+
+@dataclass(frozen=True)
+class _Header:
+    columns: dict[str, list[int]]  # where the columns of each meaning are
+    width: int
+
+
+def _read_header(text: str) -> _Header:
+    with closing(_lines(text)) as lines:
+        return _first_row(text, csv_rows(text, lines))
+
+
+def _first_row(text: str, rows: Iterator[tuple[int, list[str]]]) -> _Header:
+    _, header = next(rows, (0, []))
+    columns = columns_of(header, HEADINGS | _OWN_HEADINGS)
+    if "image" not in columns and "id" not in columns:
+        found = ", ".join(header) or "nothing"
+        raise BoneageError(
+            f"{text}: the first line must name a column path, filename, image or id (it has "
+            f"{found}); name a plain list of paths .txt"
+        )
+    return _Header(columns, len(header))
+
+
+def _table_rows(text: str) -> Iterator[tuple[int, list[str], _Header]]:
+    """Yields each row's line number and cells; rows without any are left out."""
+    rows = csv_rows(text, _lines(text))
+    header = _first_row(text, rows)
+    for number, cells in rows:
+        yield number, cells, header
+
+
+def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
+    table = Path(text)
+    for number, cells, header in _table_rows(text):
+        where = f"{text}, line {number}"
+        row = {
+            meaning: [cells[place] for place in places if place < len(cells) and cells[place]]
+            for meaning, places in header.columns.items()
+        }
+        id = whole_id(_first(row, "id"))
+        name = _first(row, "image") or id
+        if not name:
+            problem = f"{where}: neither a path nor an id; fill it in or delete the line"
+            yield Case(path=where, error=problem)
+            continue
+        folder = _first(row, "folder")
+        folders: list[Path | None] = (
+            [Path(folder), table.parent / folder]
+            if folder
+            else [None, table.parent, table.with_suffix("")]
+        )
+        path = _locate(name, folders, _ANY_SUFFIX) or str(Path(folder, name))
+        case = Case(path=path, male=male, id=id or None)
+        try:
+            check_width(where, cells, header.width)
+            yield replace(
+                case,
+                male=_sex(where, row, male),
+                aspect=_aspect(where, row),
+                age=_age(where, row),
+                known=PARSERS["boneage"](where, _first(row, "boneage")),
+            )
+        except BoneageError as error:
+            # The others are answered all the same.
+            yield replace(case, error=str(error))
+
+
+def _first(row: Mapping[str, Sequence[str]], meaning: str) -> str:
+    return next(iter(row.get(meaning, ())), "")
+
+
+def _sex(where: str, row: Mapping[str, Sequence[str]], default: bool | None) -> bool | None:
+    stated = {
+        PARSERS[name](where, text) for name in ("male", "female") for text in row.get(name, ())
+    } - {None}
+    if len(stated) > 1:
+        raise BoneageError(f"{where}: two columns contradict each other on the sex; mend one")
+    return next(iter(stated), default)
+
+
+def _age(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
+    for name, months in _AGES.items():
+        text = _first(row, name)
+        try:
+            number = PARSERS["boneage"](where, text)
+        except BoneageError:
+            number = math.nan
+        if number is not None and not is_childs_age(number * months):
+            raise BoneageError(f"{where}: {name} '{text}' is no age; mend it or leave it empty")
+        if number is not None:
+            return float(number * months)
+    return None
+
+
+def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
+    width, height = (PARSERS[name](where, _first(row, name)) for name in ("width", "height"))
+    if width is None or height is None:
+        return None
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise BoneageError(
+            f"{where}: width {width:g} and height {height:g} are no size in pixels; mend them or "
+            "leave them empty"
+        )
+    return width / height
+
+
+def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] = ()) -> str | None:
+    """The first file of that name in the folders, tried with each suffix where it has none.
+
+    A name found in the current folder (None) is given back as it was written.
+    """
+    endings = [""] if name.lower().endswith(IMAGE_SUFFIXES) else ["", *suffixes]
+    for spelling in _spellings(name):
+        for folder in folders:
+            for ending in endings:
+                # pathlib takes several times as long, which tells in a list of a million.
+                path = os.path.join(folder or "", spelling + ending)  # noqa: PTH118
+                if os.path.isfile(path):  # noqa: PTH113
+                    return path
+    return None
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as its bytes are, and as Windows-1252 reads them if they are no UTF-8."""
+    yield name
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        yield os.fsencode(name).decode("cp1252", errors="replace")
+
+
+def _cannot_read(path: str, error: OSError) -> NoReturn:
+    raise BoneageError(
+        f"{path}: cannot be read ({error.strerror}); check its permissions"
+    ) from None

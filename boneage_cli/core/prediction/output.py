@@ -1,0 +1,175 @@
+"""Predictions as text, CSV or JSON, written one by one as they come."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from boneage_cli.ages import years_and_months
+from boneage_cli.core.prediction.cases import REASONS, Prediction
+from boneage_cli.core.prediction.growth import REFERENCE, deviation_score
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import whole_file, writing
+from boneage_cli.sexes import says_boy, sex_letter
+
+COLUMNS = (
+    *("path", "id", "sex", "months", "years_months", "low", "high", "age", "sds", "reference"),
+    *("predicted_sex", "male_probability", "reason", "error"),
+)
+
+# A thousandth of a month is the precision to which every command gives the same age.
+DECIMALS = 4
+
+
+def write_predictions(
+    predictions: Iterable[Prediction], style: str = "text", output: Path | None = None
+) -> None:
+    """Writes predictions one by one, each as soon as it is there.
+
+    Args:
+        predictions: In the order in which they are to be written.
+        style: ``text``, one line a radiograph, leaving out those that failed; ``csv``, a table
+            with ``COLUMNS``; ``json``, one array with an object of ``COLUMNS`` per radiograph.
+        output: The file, which appears when all is written; None for standard output.
+
+    Raises:
+        BoneageError: The file or standard output cannot be written.
+        BrokenPipeError: Whoever read standard output reads no more.
+    """
+    chunks = FORMATS[style](predictions)
+    if output is None:
+        _write_stream(chunks)
+        return
+    if output.is_symlink() and (output.is_file() or not output.exists()):
+        # The file that it leads to is written, and the link stays; /dev/stdout leads to none.
+        output = output.resolve()
+    with (
+        writing(output),
+        whole_file(output) as path,
+        path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
+        stream.writelines(chunks)
+
+
+def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields S3's line ``path: 10 years 6 months (126.5 months)`` where there is an age.
+
+    An interval, a standard deviation score, the predicted sex and the doubt of a forced answer
+    follow on the same line, where there are any.
+    """
+    for prediction in predictions:
+        parts = []
+        if prediction.months is not None:
+            parts.append(age_text(prediction.months))
+        if prediction.interval is not None:
+            parts.append(" to ".join(map(years_and_months, prediction.interval)))
+        if (sds := _deviation_score(prediction)) is not None:
+            parts.append(f"SDS {sds:+.1f} ({REFERENCE})")
+        if prediction.male_probability is not None:
+            parts.append(sex_text(prediction.male_probability))
+        if parts:
+            answer = ", ".join(parts)
+            if prediction.reason is not None:
+                answer += f" [doubtful: {REASONS[prediction.reason]}]"
+            yield f"{prediction.case.path}: {answer}\n"
+
+
+def age_text(months: float) -> str:
+    """An age as ``10 years 6 months (126.5 months)``."""
+    # Adding zero turns -0.0 into 0.0.
+    return f"{years_and_months(months)} ({round(months, 1) + 0.0:.1f} months)"
+
+
+def sex_text(male_probability: float) -> str:
+    """The likelier sex as ``girl (probability 0.931)``; nothing is certain."""
+    likelier = min(max(male_probability, 1 - male_probability), 0.999)
+    return f"{'boy' if says_boy(male_probability) else 'girl'} (probability {likelier:.3f})"
+
+
+def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a header and a CSV row per radiograph; a failed one has an error and no answer."""
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\n")
+
+    def written(cells: Iterable[Any]) -> str:
+        line.seek(0)
+        line.truncate()
+        writer.writerow(cells)
+        return line.getvalue()
+
+    yield written(COLUMNS)
+    for prediction in predictions:
+        yield written(prediction_row(prediction).values())
+
+
+def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a JSON array, one object a line; a failed one has an error and no answer."""
+    separator = "["
+    for prediction in predictions:
+        yield f"{separator}\n{json.dumps(prediction_row(prediction), allow_nan=False)}"
+        separator = ","
+    yield "[]\n" if separator == "[" else "\n]\n"
+
+
+def prediction_row(prediction: Prediction) -> dict[str, Any]:
+    """One prediction under ``COLUMNS``: known sex as M or F, ages in months, None where unknown."""
+    months = prediction.months
+    low, high = prediction.interval or (None, None)
+    male, predicted_male = prediction.known_male, prediction.predicted_male
+    probability, sds = prediction.male_probability, _deviation_score(prediction)
+    return {
+        "path": prediction.case.path,
+        "id": prediction.case.id,
+        "sex": None if male is None else sex_letter(male),
+        "months": None if months is None else round(months, DECIMALS),
+        "years_months": None if months is None else years_and_months(months),
+        "low": None if low is None else round(low, DECIMALS),
+        "high": None if high is None else round(high, DECIMALS),
+        "age": None if prediction.age is None else round(prediction.age, DECIMALS),
+        "sds": sds,
+        "reference": None if sds is None else REFERENCE,
+        "predicted_sex": None if predicted_male is None else sex_letter(predicted_male),
+        "male_probability": None if probability is None else round(probability, 6),
+        "reason": prediction.reason,
+        "error": prediction.error,
+    }
+
+
+def _deviation_score(prediction: Prediction) -> float | None:
+    """To two decimals; None where the age, the child's age or the sex is not known, or no norm."""
+    months, male = prediction.months, prediction.known_male
+    if months is None or prediction.age is None or male is None:
+        return None
+    score = deviation_score(months, prediction.age, male)
+    return None if score is None else round(score, 2)
+
+
+FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {
+    "text": text_lines,
+    "csv": csv_lines,
+    "json": json_lines,
+}
+
+
+def _write_stream(chunks: Iterable[str]) -> None:
+    if sys.stdout is None:
+        raise BoneageError("standard output is closed; name a file with --output")
+    # File names may hold bytes that are no UTF-8; they leave as they came.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+    for chunk in chunks:
+        try:
+            sys.stdout.write(chunk)
+            # A reader at the other end of a pipe gets each line when it is known.
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise BoneageError(
+                f"standard output cannot be written ({error.strerror}); name a file with --output"
+            ) from None

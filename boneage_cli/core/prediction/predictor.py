@@ -1,0 +1,556 @@
+"""From pixels to answers: the one path that validation, evaluate and predict share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from boneage_cli.core.bundle import Bundle, load_bundle
+from boneage_cli.core.hardware import choose_device, choose_precision, cpu_has_bf16
+from boneage_cli.core.intervals import LEAST, check_level
+from boneage_cli.core.mixed_precision import MIXED_PRECISION
+from boneage_cli.core.prediction.cases import NO_NUMBER, REASONS, Case, Prediction
+from boneage_cli.core.prediction.preparing import SEX_UNKNOWN, Pixels, Prepared, Preparer
+from boneage_cli.core.prediction.tta import AS_IT_IS, tta_views, turned
+from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
+from boneage_cli.core.runtime import choose_backend, run_graph, travels
+from boneage_cli.core.views import Rendered
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.processes import ENOUGH, processes_for, worker_processes
+from boneage_cli.threads import as_they_come, batched, in_turn, usable_threads, worker_threads
+
+# Radiographs whose features are looked at in one pass of the network.
+_AT_ONCE = 32
+# Radiographs that one of several processes is sent at a time.
+_SENT = 8
+
+
+class Answers(NamedTuple):
+    """What models say of n radiographs.
+
+    Attributes:
+        months: Bone ages, float (n,); NaN where no model predicts age.
+        male_probability: That it is a boy's hand, float (n,); NaN where no model predicts sex.
+        scores: How unlike the radiographs of training each is, float (n,); see ``Likeness.score``.
+    """
+
+    months: np.ndarray
+    male_probability: np.ndarray
+    scores: np.ndarray
+
+
+class Predictor(Preparer):
+    """One or several trained models, loaded once; several that predict the same are averaged.
+
+    Args:
+        bundles: The models.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
+        backend: What runs the networks, see ``choose_backend``.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+    ) -> None:
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        if (
+            precision == "auto"
+            and all(MIXED_PRECISION in bundle.metrics for bundle in bundles)
+            and cpu_has_bf16()
+            and choose_backend(backend, self.device, "32") == "openvino"
+        ):
+            self.precision = "mixed"
+        self.runners = [
+            run_graph(bundle.graph(), backend, self.device, self.precision) for bundle in bundles
+        ]
+        self.backend = self.runners[0].backend if self.runners else backend
+        super().__init__(bundles, self.device, backend)
+        # Where other processes find the same models; only ``load`` knows.
+        self.files: list[Path] = []
+
+    @classmethod
+    def load(
+        cls,
+        bundles: str | Path | Sequence[str | Path] = SHIPPED_MODEL,
+        device: str = "auto",
+        precision: str = "auto",
+        backend: str = "auto",
+    ) -> Predictor:
+        """Reads models from bundles, run folders, or folders of a cross-validation.
+
+        Args:
+            bundles: Which; the one that the package carries by default.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``. On CPUs with bf16, auto
+                takes mixed for models whose ages were found to stay what they are.
+            backend: What runs the networks, see ``choose_backend``.
+
+        Raises:
+            BoneageError: A file is no bundle, or the device or backend is not there.
+        """
+        if isinstance(bundles, (str, Path)):
+            bundles = [bundles]
+        if not bundles:
+            raise BoneageError("--model: name at least one model bundle")
+        files = [file for path in bundles for file in bundles_at(Path(path))]
+        predictor = cls([load_bundle(file) for file in files], device, precision, backend)
+        predictor.files = files
+        return predictor
+
+    @property
+    def description(self) -> str:
+        """One line: which models, and what network."""
+        return "; ".join(map(_described, self.bundles))
+
+    @property
+    def predicts_age(self) -> bool:
+        """Whether there are months."""
+        return any("months" in bundle.outputs for bundle in self.bundles)
+
+    @property
+    def predicts_sex(self) -> bool:
+        """Whether there are probabilities of being a boy."""
+        return any("male_probability" in bundle.outputs for bundle in self.bundles)
+
+    @property
+    def labels(self) -> list[str]:
+        """The columns of a manifest that its answers are compared with."""
+        wanted = {"boneage": self.predicts_age, "male": self.predicts_sex}
+        return [column for column, is_wanted in wanted.items() if is_wanted]
+
+    def check_age(self, asked: str) -> None:
+        """Finds out whether a model predicts age.
+
+        Args:
+            asked: What asks for ages, for the message.
+
+        Raises:
+            BoneageError: None does.
+        """
+        if not self.predicts_age:
+            raise BoneageError(
+                f"{asked}: is about bone ages, and {self.bundles[0].path} predicts sex; name a "
+                "model of ages"
+            )
+
+    def predict(
+        self,
+        radiographs: Sequence[Radiograph],
+        male: Sequence[bool | None],
+        *,
+        tta: bool = False,
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """The bone age of radiographs in memory; none is refused, see ``answer``.
+
+        Args:
+            radiographs: The radiographs.
+            male: The sex of each child; None to take what the radiograph says.
+            tta: Whether to average over mirrored and slightly turned views.
+            batch_size: Images per pass of the network.
+
+        Returns:
+            Months, float (n,).
+
+        Raises:
+            BoneageError: The model needs sex and one is unknown, or predicts no age.
+        """
+        self.check_age("predict")
+        return self.answer(radiographs, male, tta=tta, batch_size=batch_size)[0]
+
+    def predict_sex(
+        self, radiographs: Sequence[Radiograph], *, tta: bool = False, batch_size: int = 32
+    ) -> np.ndarray:
+        """How likely each of some radiographs in memory is a boy's; none is refused.
+
+        Args:
+            radiographs: The radiographs.
+            tta: Whether to average over mirrored and slightly turned views.
+            batch_size: Images per pass of the network.
+
+        Returns:
+            Probabilities, float (n,).
+
+        Raises:
+            BoneageError: No model predicts sex.
+        """
+        if not self.predicts_sex:
+            raise BoneageError(
+                f"{self.bundles[0].path}: this model predicts no sex; train one with "
+                "model.targets = ['sex']"
+            )
+        # No model that predicts it takes it, and what others make of a wrong one is left alone.
+        anything = [False] * len(radiographs)
+        return self._of_radiographs(radiographs, anything, tta, batch_size)[0].male_probability
+
+    def answer(
+        self,
+        radiographs: Sequence[Radiograph],
+        male: Sequence[bool | None],
+        *,
+        tta: bool = False,
+        batch_size: int = 32,
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """The bone age of radiographs in memory, and why some should be refused.
+
+        Args:
+            radiographs: As in ``predict``, as are the others.
+            male: The sex of each child.
+            tta: Whether to average over several views.
+            batch_size: Images per pass of the network.
+
+        Returns:
+            Months, float (n,), and for each radiograph a code of ``REASONS`` or None.
+
+        Raises:
+            BoneageError: The model needs sex and one is unknown, or predicts no age.
+        """
+        self.check_age("answer")
+        sexes = [r.male if m is None else m for r, m in zip(radiographs, male, strict=True)]
+        if self.needs_sex and None in sexes:
+            source = radiographs[sexes.index(None)].source
+            raise BoneageError(f"{source}: {SEX_UNKNOWN}")
+        for radiograph, male_or_none in zip(radiographs, sexes, strict=True):
+            if self.never_saw(male_or_none):
+                raise BoneageError(f"{radiograph.source}: {self.of_one_sex}")
+        answers, reasons = self._of_radiographs(radiographs, sexes, tta, batch_size)
+        return answers.months, reasons
+
+    def _of_radiographs(
+        self,
+        radiographs: Sequence[Radiograph],
+        sexes: Sequence[bool | None],
+        tta: bool,
+        batch_size: int,
+    ) -> tuple[Answers, list[str | None]]:
+        answers = []
+        reasons: list[str | None] = []
+        for start in range(0, len(radiographs), batch_size):
+            batch = radiographs[start : start + batch_size]
+            pixels, found = zip(*map(self.see, batch), strict=True)
+            answers.append(self._answer(pixels, sexes[start : start + batch_size], tta))
+            reasons += [_reason(*pair) for pair in zip(found, answers[-1].scores, strict=True)]
+        return _joined(answers), reasons
+
+    def predict_files(
+        self,
+        cases: Iterable[Case],
+        *,
+        batch_size: int = 32,
+        workers: int | None = None,
+        tta: bool = False,
+        interval: int | None = None,
+        force: bool = False,
+        processes: bool = False,
+        slow_source: bool = False,
+    ) -> Iterator[Prediction]:
+        """The bone age or sex of radiographs on disk, in order, one by one as they are known.
+
+        Threads read and preprocess ahead of the network; what waits is bounded, so memory stays
+        flat however many cases there are.
+
+        Args:
+            cases: What to predict; drawn from lazily.
+            batch_size: Images per pass of the network.
+            workers: Reading threads, or processes; None for one per core.
+            tta: Whether to average over mirrored and slightly turned views.
+            interval: The level in per cent of the prediction intervals; None for none.
+            force: Whether images that look like no hand radiograph are answered as well.
+            processes: Whether several processes may share the work of ``ENOUGH`` cases and more,
+                where ``load`` read the models from files: each takes radiographs from file to
+                months where OpenVINO runs the networks, else to what these see. See
+                ``worker_processes`` for what that asks of the calling program.
+            slow_source: Whether cases may come one by one, so that those that are there are
+                answered before more are waited for.
+
+        Yields:
+            A prediction for each case; one that cannot be read or is refused carries the error
+            instead of an answer.
+
+        Raises:
+            BoneageError: No model has been calibrated for intervals, or there is no such level.
+        """
+        if interval is not None:
+            self.check_interval(interval)
+        workers = workers or usable_threads()
+        source = iter(cases)
+        if processes and (count := self.processes(workers)):
+            enough, source = _at_least(ENOUGH, source)
+            if enough:
+                yield from self._in_processes(source, count, batch_size, tta, interval, force)
+                return
+        with worker_threads(workers) as pool:
+            if slow_source:
+                for chosen in as_they_come(source, batch_size):
+                    found = list(pool.map(self.prepare, chosen))
+                    yield from self._predict_batch(found, tta, interval, force)
+                return
+            # Two batches ahead keep the readers busy while the network runs.
+            ahead = 2 * batch_size + workers
+            prepared = in_turn(lambda case: pool.submit(self.prepare, case), source, ahead)
+            for batch in batched(prepared, batch_size):
+                yield from self._predict_batch(batch, tta, interval, force)
+
+    def processes(self, workers: int) -> int:
+        """How many processes share the work of so many workers; 0 where only threads can."""
+        able = self.files and (self._networks_travel or self._locators_travel)
+        return processes_for(workers) if able else 0
+
+    @property
+    def _networks_travel(self) -> bool:
+        """Whether other processes have the same networks in a moment."""
+        return all(map(travels, self.runners))
+
+    def _in_processes(
+        self,
+        cases: Iterator[Case],
+        count: int,
+        batch_size: int,
+        tta: bool,
+        interval: int | None,
+        force: bool,
+    ) -> Iterator[Prediction]:
+        """As ``predict_files``, in so many processes."""
+        chunks = batched(cases, _SENT)
+        if self._networks_travel:
+            answer = partial(_answerer, self.files, self.precision, tta, interval, force)
+            with worker_processes(count, answer) as submit:
+                yield from chain.from_iterable(in_turn(submit, chunks, 4 * count))
+            return
+        # One process has the GPU, and the others prepare what it takes.
+        ahead = max(4 * count, 2 * batch_size // _SENT)
+        with worker_processes(count, partial(_preparer, self.files)) as submit:
+            prepared = chain.from_iterable(in_turn(submit, chunks, ahead))
+            for batch in batched(prepared, batch_size):
+                yield from self._predict_batch(batch, tta, interval, force)
+
+    def answer_files(
+        self, cases: Sequence[Case], *, tta: bool, interval: int | None, force: bool
+    ) -> list[Prediction]:
+        """The same as ``predict_files`` of a few cases, in the thread that calls."""
+        prepared = [self.prepare(case) for case in cases]
+        return list(self._predict_batch(prepared, tta, interval, force))
+
+    def check_interval(self, level: int) -> None:
+        """Finds out, before any radiograph is read, whether intervals can be given.
+
+        Raises:
+            BoneageError: A model has not been calibrated, there is no such level, or no model
+                predicts age.
+        """
+        check_level(level)
+        self.check_age("--interval")
+        for bundle in self.bundles:
+            if "months" not in bundle.outputs:
+                continue
+            if bundle.calibration is not None:
+                bundle.calibration.check(level)
+            else:
+                raise BoneageError(
+                    f"{bundle.path}: this model has no calibration for --interval, which takes "
+                    f"{LEAST} radiographs: of the validation split when it is trained, or of each "
+                    "sex that recalibrate corrects"
+                )
+
+    def interval(self, months: float, male: bool | None, level: int) -> tuple[float, float]:
+        """The interval that holds the known age of so many of a hundred radiographs like this.
+
+        The half width of several models is the mean of theirs, which is on the wide side: their
+        average errs less than each of them.
+
+        Args:
+            months: The predicted age.
+            male: The child's sex; None where it is not known.
+            level: Per cent.
+
+        Returns:
+            Lower and upper end, months; the lower is at least 0.
+
+        Raises:
+            BoneageError: As ``check_interval``.
+        """
+        self.check_interval(level)
+        halves = [
+            bundle.calibration.half_width(months, male, level)
+            for bundle in self.bundles
+            if bundle.calibration is not None
+        ]
+        half = sum(halves) / len(halves)
+        return max(0.0, months - half), months + half
+
+    def predict_pixels(
+        self,
+        views: Callable[[np.ndarray], Rendered],
+        male: np.ndarray,
+        *,
+        batch_size: int = 32,
+    ) -> Answers:
+        """What models that all see the same views say of rendered radiographs.
+
+        Args:
+            views: Gives the views of some of the n radiographs, by their numbers.
+            male: (n,), 1 for a boy, 0 for a girl; ignored by models without sex.
+            batch_size: Images per pass of the network.
+        """
+        answers = []
+        for start in range(0, len(male), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(male)))
+            pixels = dict.fromkeys(self.renderers, views(rows))
+            answers.append(self._forward(pixels, male[rows]))
+        return _joined(answers)
+
+    def features(self, views: Callable[[np.ndarray], Rendered], rows: np.ndarray) -> np.ndarray:
+        """What the first model's ``Likeness`` looks at, of rendered radiographs.
+
+        Args:
+            views: Gives the views of some radiographs, by their numbers.
+            rows: The numbers of the radiographs, (n,).
+
+        Returns:
+            Float32 (n, F).
+        """
+        found = []
+        for start in range(0, len(rows), _AT_ONCE):
+            pixels = views(rows[start : start + _AT_ONCE])
+            # Whatever the sex, the features are the same.
+            girls = np.zeros(len(next(iter(pixels.values()))), np.float32)
+            found.append(self._run(0, pixels, girls)["features"])
+        return np.concatenate(found)
+
+    def _predict_batch(
+        self, batch: Sequence[Prepared], tta: bool, interval: int | None, force: bool
+    ) -> Iterator[Prediction]:
+        pixels = [item.pixels for item in batch if item.pixels is not None]
+        male = [item.male for item in batch if item.pixels is not None]
+        answers = iter(zip(*self._answer(pixels, male, tta), strict=True) if pixels else ())
+        for item in batch:
+            if item.pixels is None:
+                yield Prediction(item.case, None, None, item.error)
+                continue
+            age, probability, score = map(float, next(answers))
+            sex = item.male if self.needs_sex else None
+            reason = _reason(item.reason, score)
+            if not all(
+                math.isfinite(number)
+                for number, wanted in ((age, self.predicts_age), (probability, self.predicts_sex))
+                if wanted
+            ):
+                yield Prediction(item.case, None, sex, NO_NUMBER, item.stated)
+            elif reason and not force:
+                refused = f"refused: {REASONS[reason]} ({reason})"
+                yield Prediction(item.case, None, sex, refused, item.stated, reason=reason)
+            else:
+                yield Prediction(
+                    item.case,
+                    age if self.predicts_age else None,
+                    sex,
+                    stated=item.stated,
+                    interval=self.interval(age, item.male, interval) if interval else None,
+                    age=item.age,
+                    reason=reason,
+                    male_probability=probability if self.predicts_sex else None,
+                )
+
+    def _answer(self, pixels: Sequence[Pixels], male: Sequence[bool | None], tta: bool) -> Answers:
+        stacked = {
+            settings: {
+                name: np.stack([item[settings][name] for item in pixels]) for name in settings.names
+            }
+            for settings in self.renderers
+        }
+        return self._forward(stacked, np.array([bool(m) for m in male], np.float32), tta)
+
+    def _run(self, number: int, views: Rendered, male: np.ndarray) -> dict[str, np.ndarray]:
+        """The model of this number: its ``outputs``, (n,) each, and features, (n, F)."""
+        bundle = self.bundles[number]
+        inputs = [views[name][:, None] for name in self.view_settings[number].names]
+        found = self.runners[number](*inputs, *([male] if bundle.needs_sex else []))
+        return dict(zip((*bundle.outputs, "features"), found, strict=True))
+
+    def _forward(self, pixels: Pixels, male: np.ndarray, tta: bool = False) -> Answers:
+        """Each answer is the mean over the models that give it, and over their views."""
+        male = np.asarray(male, np.float32)
+        # By output what each model says, (n,).
+        answers: dict[str, list[np.ndarray]] = {"months": [], "male_probability": []}
+        scores: list[np.ndarray] = []
+        for number, (bundle, settings) in enumerate(
+            zip(self.bundles, self.view_settings, strict=True)
+        ):
+            looks = tta_views(bundle.experiment.augmentation) if tta else (AS_IT_IS,)
+            found: dict[str, list[np.ndarray]] = {name: [] for name in bundle.outputs}
+            for look in looks:
+                views = {name: turned(array, look) for name, array in pixels[settings].items()}
+                given = self._run(number, views, male)
+                for name in bundle.outputs:
+                    found[name].append(given[name].astype(np.float64))
+                if bundle.likeness is not None and look == AS_IT_IS:
+                    scores.append(bundle.likeness.score(given["features"]))
+            for name, of_views in found.items():
+                answers[name].append(np.mean(of_views, axis=0))
+        months, male_probability = (
+            np.mean(of_models, axis=0) if of_models else np.full(len(male), np.nan)
+            for of_models in answers.values()
+        )
+        likeness = np.mean(scores, axis=0) if scores else np.zeros(len(male))
+        return Answers(months, male_probability, likeness)
+
+
+def _joined(batches: Sequence[Answers]) -> Answers:
+    empty = (np.empty(0),) * len(Answers._fields)
+    return Answers(*map(np.concatenate, zip(empty, *batches, strict=True)))
+
+
+def _at_least(count: int, cases: Iterator[Case]) -> tuple[bool, Iterator[Case]]:
+    """Whether there are so many, and all of them: an error of drawing them comes in its place."""
+    first: list[Case] = []
+    try:
+        first.extend(islice(cases, count))
+    except BoneageError as error:
+        return False, chain(first, _raising(error))
+    return len(first) == count, chain(first, cases)
+
+
+def _raising(error: BoneageError) -> Iterator[Case]:
+    raise error
+    yield
+
+
+def _answerer(
+    files: Sequence[Path], precision: str, tta: bool, interval: int | None, force: bool
+) -> Callable[[Sequence[Case]], list[Prediction]]:
+    """What each of several processes answers with."""
+    predictor = Predictor.load(files, "cpu", precision, "openvino")
+    return partial(predictor.answer_files, tta=tta, interval=interval, force=force)
+
+
+def _preparer(files: Sequence[Path]) -> Callable[[Sequence[Case]], list[Prepared]]:
+    """What each of several processes makes with what models see."""
+    preparer = Preparer([load_bundle(file) for file in files])
+    return lambda cases: list(map(preparer.prepare, cases))
+
+
+def _reason(of_key_points: str | None, score: float) -> str | None:
+    return of_key_points or ("unlike-training" if score > 1 else None)
+
+
+def _described(bundle: Bundle) -> str:
+    own, model = bundle.path == SHIPPED_MODEL, bundle.experiment.model
+    name = f"the package's {SHIPPED_MODEL.name}" if own else str(bundle.path)
+    models = [each.experiment.model for each in bundle.members] or [model]
+    backbones = " and ".join(str(each.backbone) for each in models)
+    sex = "with sex" if model.gender else "without sex"
+    if "sex" in model.targets:
+        sex = "predicts " + " and ".join(model.targets)
+    return f"{name} ({model.family}, {backbones}, {sex})"

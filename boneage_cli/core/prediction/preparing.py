@@ -1,0 +1,134 @@
+"""From files to what models see of them: reading, key points, cutting out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from boneage_cli.core.bundle import Bundle
+from boneage_cli.core.landmarks import Located
+from boneage_cli.core.prediction.acceptance import reason_of_key_points
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.runtime import travels
+from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.sexes import sex_letter
+
+SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
+
+Pixels = dict[ViewSettings, Rendered]
+"""The views that each of the models' settings makes of one radiograph, or of several stacked."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A radiograph as the networks take it, or why it has no answer.
+
+    Attributes:
+        case: What was asked.
+        pixels: What the models see; None where there is an error.
+        male: The child's sex, where anybody tells it.
+        error: Why there is no answer.
+        stated: The sex that the file itself states.
+        age: The child's chronological age in months, where it is known.
+        reason: Why the key points speak against an answer, a code of ``REASONS``.
+    """
+
+    case: Case
+    pixels: Pixels | None
+    male: bool | None
+    error: str | None = None
+    stated: bool | None = None
+    age: float | None = None
+    reason: str | None = None
+
+
+class Preparer:
+    """Makes what models see, without the models' networks.
+
+    Args:
+        bundles: The models.
+        device: As ``choose_device`` gives it, for the network that finds key points.
+        backend: What runs that network, where it is one that can.
+    """
+
+    def __init__(
+        self, bundles: Sequence[Bundle], device: str = "cpu", backend: str = "auto"
+    ) -> None:
+        self.bundles = list(bundles)
+        self.needs_sex = any(bundle.needs_sex for bundle in bundles)
+        # A model of girls alone knows nothing of boys.
+        self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
+        self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
+        # Models that see the same pixels share them, and all that need key points the same ones.
+        self.renderers = {
+            # The other backends are for comparing age networks.
+            settings: ViewRenderer(
+                settings, device, backend if backend in ("torch", "openvino") else "auto"
+            )
+            for settings in dict.fromkeys(self.view_settings)
+        }
+
+    @property
+    def _locators_travel(self) -> bool:
+        """Whether other processes find the same key points."""
+        locators = [renderer.locator for renderer in self.renderers.values()]
+        return all(locator is None or travels(locator.run) for locator in locators)
+
+    def prepare(self, case: Case) -> Prepared:
+        """Reads a radiograph and makes what the models see of it; errors are told, not raised."""
+        if case.error is not None:
+            return Prepared(case, None, None, case.error)
+        try:
+            radiograph = read_radiograph(case.path, aspect=case.aspect)
+            male = radiograph.male if case.male is None else case.male
+            if self.needs_sex and male is None:
+                return Prepared(case, None, None, SEX_UNKNOWN)
+            if self.never_saw(male):
+                return Prepared(case, None, male, self.of_one_sex)
+            pixels, reason = self.see(radiograph)
+            return Prepared(
+                case,
+                pixels,
+                male,
+                stated=radiograph.male,
+                age=radiograph.age if case.age is None else case.age,
+                reason=reason,
+            )
+        except BoneageError as error:
+            return Prepared(case, None, None, str(error))
+
+    def locate(self, radiograph: Radiograph) -> Located | None:
+        """The key points of a radiograph's hand; None where no model needs them."""
+        for renderer in self.renderers.values():
+            if renderer.locator is not None:
+                return renderer.locate(radiograph)
+        return None
+
+    def render(self, radiograph: Radiograph) -> Pixels:
+        """What the models see of a radiograph: for each of their settings the views."""
+        return self.see(radiograph)[0]
+
+    def see(self, radiograph: Radiograph) -> tuple[Pixels, str | None]:
+        """A radiograph's views, and why its key points speak against an answer."""
+        located = self.locate(radiograph)
+        reason = None if located is None else reason_of_key_points(radiograph, located)
+        return self._render(radiograph, located), reason
+
+    def never_saw(self, male: bool | None) -> bool:
+        """Whether a model was trained on the other sex alone."""
+        return male is not None and bool(self.trained_on - {sex_letter(male)})
+
+    @property
+    def of_one_sex(self) -> str:
+        """Says which sex a model was trained on, and the way out."""
+        sexes = " and of ".join("girls" if sex == "F" else "boys" for sex in self.trained_on)
+        return f"a model of {sexes} alone (data.sex); choose another --model"
+
+    def _render(self, radiograph: Radiograph, located: Located | None) -> Pixels:
+        return {
+            settings: renderer.render(radiograph, located)
+            for settings, renderer in self.renderers.items()
+        }

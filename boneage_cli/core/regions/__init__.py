@@ -1,0 +1,1 @@
+"""Carpal and metacarpal regions of many radiographs."""

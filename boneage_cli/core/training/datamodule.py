@@ -1,0 +1,242 @@
+"""A data set's radiographs for a training, from the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from boneage_cli.core.config import DataSettings, Experiment
+from boneage_cli.core.training.batches import Batch, EpochBatches, RadiographBatches
+from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
+from boneage_cli.datasets.cache import DIGESTS, cached_pixels, content_digests
+from boneage_cli.datasets.manifest import read_manifest, true_aspects, warn_of_impossible_ages
+from boneage_cli.datasets.splits import Fold, assign_folds, choose
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import writing
+from boneage_cli.imaging.degradation import degrade
+from boneage_cli.imaging.reading import read_radiograph
+
+# Of the GPU's free memory, how much may hold radiographs; the rest is for the network.
+_SHARE_OF_GPU = 0.4
+
+
+class BoneAgeData(pl.LightningDataModule):
+    """The train and validation splits of a data set, cached as the network sees them.
+
+    Args:
+        folder: The data set's folder.
+        experiment: The settings.
+        cache: Where decoded images are kept; None for ``.cache`` in the data set's folder.
+        fold: Which part of the train and validation splits together is held out for validation;
+            None to validate on the validation split.
+
+    Raises:
+        BoneageError: The data set lacks a split, or a split has nothing that can be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        experiment: Experiment,
+        cache: Path | None = None,
+        fold: Fold | None = None,
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.experiment = experiment
+        self.cache = cache or folder / ".cache"
+        self.renderer = ViewRenderer(view_settings(experiment))
+        self.pool: pd.DataFrame | None = None
+        self.places: dict[str, np.ndarray | None] = {"train": None, "validation": None}
+        self.degraded = experiment.augmentation.share_degraded
+        seed, needs_sex = experiment.training.seed, experiment.model.needs_sex
+        if fold is None:
+            train, validation = (
+                usable(read_manifest(folder, split), experiment.data, needs_sex)
+                for split in ("train", "validation")
+            )
+        else:
+            everything = read_manifest(folder)
+            self.pool = usable(
+                everything[everything["split"] != "test"], experiment.data, needs_sex
+            )
+            held_out = assign_folds(self.pool, fold.of, seed) == fold.number - 1
+            train, validation = self.pool[~held_out], self.pool[held_out]
+        if experiment.data.train_images:
+            train = choose(train, experiment.data.train_images, seed)
+        if fold is not None:
+            # All folds share one cache.
+            self.places = {
+                "train": train.index.to_numpy(),
+                "validation": validation.index.to_numpy(),
+            }
+        self.train_manifest = train.reset_index(drop=True)
+        self.validation_manifest = validation.reset_index(drop=True)
+        self.batches: dict[str, RadiographBatches] = {}
+        self._moved: dict[int, Tensor] = {}
+
+    def digest(self) -> str:
+        """Of all that is learnt from and measured against: labels, proportions, files' contents.
+
+        Raises:
+            BoneageError: An image is missing, or the cache's folder cannot be written.
+        """
+        tables = (self.train_manifest, self.validation_manifest)
+        columns = ["id", "boneage", "male", "width", "height"]
+        labels = [
+            table[table.columns.intersection(columns)].to_csv(index=False) for table in tables
+        ]
+        paths = [path for table in tables for path in table["path"]]
+        with writing(self.cache, "place with --cache"):
+            contents = content_digests(paths, self.cache / DIGESTS)
+        return hashlib.sha256("".join(labels + contents).encode()).hexdigest()
+
+    def prepare_data(self) -> None:
+        """Fills the caches, in one process of each machine; that process keeps what it mapped."""
+        self.setup("fit")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Maps the caches into memory; worse copies only to train, at the stage ``fit``."""
+        if not self.batches:
+            pooled = None if self.pool is None else self._views(self.pool)
+            for split, manifest in (
+                ("train", self.train_manifest),
+                ("validation", self.validation_manifest),
+            ):
+                views = self._views(manifest) if pooled is None else pooled
+                self.batches[split] = RadiographBatches(views, manifest, self.places[split])
+        train = self.batches["train"]
+        if stage == "fit" and self.degraded and not train.copies:
+            manifest = self.train_manifest if self.pool is None else self.pool
+            train.copies = self._views(manifest, self.experiment.training.seed)
+
+    def train_batches_of(self, other: Experiment) -> RadiographBatches:
+        """The train split's radiographs, in the same order, as another experiment sees them."""
+        manifest = self.train_manifest if self.pool is None else self.pool
+        views = view_pixels(manifest, ViewRenderer(view_settings(other)), self.cache)
+        return RadiographBatches(views, self.train_manifest, self.places["train"])
+
+    def release(self) -> None:
+        """Frees the device's memory, which the next training of the same process needs."""
+        for batches in self.batches.values():
+            batches.move_back()
+        self._moved.clear()
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches of the train split."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the validation split, in order."""
+        return self._loader("validation", shuffle=False)
+
+    def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
+        batches = self.batches[split]
+        trainer = self.trainer
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        if device.type == "cuda" and not batches.resident and self._fits(device):
+            batches.move_to(device, self._moved)
+        sampler = EpochBatches(
+            len(batches),
+            self.experiment.training.batch_size,
+            shuffle=shuffle,
+            seed=self.experiment.training.seed,
+            degraded=self.degraded,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        # Slicing mapped bytes takes microseconds: worker processes would only copy them again.
+        return DataLoader(
+            batches,
+            sampler=sampler,
+            batch_size=None,
+            pin_memory=device.type == "cuda" and not batches.resident,
+        )
+
+    def _fits(self, device: torch.device) -> bool:
+        views = {
+            id(view): view
+            for each in self.batches.values()
+            for view in (*each.views.values(), *each.copies.values())
+        }
+        needed = sum(view.nbytes for key, view in views.items() if key not in self._moved)
+        free, _ = torch.cuda.mem_get_info(device)
+        return needed <= _SHARE_OF_GPU * free
+
+    def _views(self, manifest: pd.DataFrame, degraded: int | None = None) -> Rendered:
+        return view_pixels(manifest, self.renderer, self.cache, degraded)
+
+
+def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.DataFrame:
+    """The rows that can be trained on or measured against.
+
+    Args:
+        manifest: Rows of one split, or of several.
+        data: Which of them are wanted.
+        needs_sex: Whether a row without sex is useless.
+
+    Raises:
+        BoneageError: No row is left.
+    """
+    fits = np.isfinite(manifest["boneage"].to_numpy(float))
+    if needs_sex:
+        fits &= manifest["male"].notna().to_numpy()
+    if data.sex != "both":
+        fits &= (manifest["male"] == (data.sex == "M")).fillna(False).to_numpy(bool)
+    if not fits.any():
+        split = ", ".join(manifest["split"].unique())
+        raise BoneageError(
+            f"split {split}: no image has a bone age and the sex that the settings ask for; "
+            "'boneage check-data' lists what is missing"
+        )
+    warn_of_impossible_ages(manifest[fits])
+    return manifest[fits].reset_index(drop=True)
+
+
+def view_pixels(
+    manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path, degraded: int | None = None
+) -> Rendered:
+    """The views of each row, from the cache or made now.
+
+    Args:
+        manifest: The n rows.
+        renderer: Makes the views.
+        cache: Where they are kept.
+        degraded: Seed of the worse copies that are wanted instead, see ``degrade``.
+
+    Returns:
+        Uint8 (n, H, W) each.
+
+    Raises:
+        BoneageError: An image cannot be read.
+    """
+    paths = manifest["path"].tolist()
+    aspects = true_aspects(manifest)
+
+    def render(row: int) -> Rendered:
+        radiograph = read_radiograph(paths[row], aspect=aspects[row])
+        if degraded is None:
+            return renderer(radiograph)
+        copy = degrade(radiograph, np.random.default_rng([degraded, row]))
+        located = renderer.locate(copy)
+        # An image of which nobody knows where its hand is would teach nothing.
+        lost = located is not None and located.fallback
+        return renderer(radiograph) if lost else renderer.render(copy, located)
+
+    key = f"{renderer.key} {aspects}"
+    if degraded is not None:
+        key += f" degraded {degraded}"
+    return cached_pixels(paths, render, shapes=renderer.shapes, key=key, folder=cache)
+
+
+def mean_and_deviation(ages: pd.Series) -> tuple[float, float]:
+    """Mean and standard deviation of the training ages, months; the deviation is at least 1."""
+    values = ages.to_numpy(float)
+    return float(values.mean()), max(1.0, float(values.std()))

@@ -1,0 +1,238 @@
+"""One training and validation step of every model family."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torchmetrics import MeanMetric
+
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.training.augmentation import Augmentation
+from boneage_cli.core.training.batches import Batch
+from boneage_cli.core.training.norm_statistics import measure_norms
+from boneage_cli.core.training.optimisation import (
+    build_optimiser,
+    move_average,
+    rate_schedule,
+    with_and_without_decay,
+)
+from boneage_cli.models.losses import build_loss, weighted_mean
+from boneage_cli.models.network import (
+    Network,
+    encoder_parameters,
+    freeze_encoder,
+    head_parameters,
+)
+
+_MIDDLE_AGE = 120.0  # months
+METRICS = ("loss", "mae", "squared_error", "age", "squared_age", "sex_error")
+
+
+class BoneAgeModule(pl.LightningModule):
+    """Trains a network on months, on sex, or on both.
+
+    Args:
+        network: The network, with pretrained weights where they are wanted.
+        experiment: The settings.
+    """
+
+    def __init__(self, network: Network, experiment: Experiment) -> None:
+        super().__init__()
+        self.network = network
+        self.experiment = experiment
+        self.settings = experiment.training
+        self.loss = build_loss(self.settings.loss, **self.settings.loss_options)
+        self.augmentation = Augmentation(experiment.augmentation)
+        # The averaged copy starts as the network and follows it; it is what is measured and kept.
+        self.average = copy.deepcopy(network).requires_grad_(False) if self.settings.ema else None
+        names = [f"{split}_{name}" for split in ("train", "val") for name in METRICS]
+        # One answer that is no number must show; the default leaves it out of the mean.
+        self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy=math.nan) for name in names})
+        self.plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
+
+    @property
+    def best_guess(self) -> Network:
+        """The network whose predictions count: the averaged one where weights are averaged."""
+        return self.average if self.average is not None else self.network
+
+    @property
+    def monitor(self) -> str:
+        """The validation figure that decides which epoch is best; smaller is better."""
+        return "val_mae" if "age" in self.experiment.model.targets else "val_sex_error"
+
+    @property
+    def plateau_monitor(self) -> str:
+        """The validation figure that the plateau schedule watches."""
+        return "val_loss" if self.settings.plateau_monitor == "loss" else self.monitor
+
+    def on_train_epoch_start(self) -> None:
+        """Freezes or releases the encoder."""
+        frozen = self.current_epoch < self.settings.frozen_epochs
+        freeze_encoder(self.network, frozen)
+        if self.average is not None:
+            # Its batch normalisation is not measured anew either.
+            self.average.encoder_frozen = frozen
+        if self.plateau is not None and self.current_epoch == self.settings.frozen_epochs:
+            # A resumed run comes here in this epoch once as well, with the rates of before.
+            for group in self.plateau.optimizer.param_groups:
+                if group["part"] == "head":
+                    group["lr"] *= self.settings.head_fine_tune_rate
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss of one batch, augmented on the device that trains, and its MAE in months."""
+        # Chance depends on seed, epoch, batch and process alone, so a resumed run repeats it.
+        place = (self.settings.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+        batch = batch | self.augmentation({name: batch[name] for name in self.network.views})
+        if self.settings.label_noise:
+            noise = self.settings.label_noise * torch.randn_like(batch["target"])
+            batch["target"] = batch["target"] + noise
+        if self.settings.mixup:
+            batch = self._mix(batch)
+        return self._step(self.network, batch, "train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Measures batch normalisation anew, on training images that nothing has changed."""
+        if self.settings.norm_images:
+            measure_norms(self.best_guess, self._clean_batches(self.settings.norm_images))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measures one validation batch."""
+        self._step(self.best_guess, batch, "val")
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Moves the averaged weights towards the network's after each optimiser step."""
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        # Lightning steps after an epoch's last batch too, however few it has gathered by then.
+        if self.average is None or ((batch_idx + 1) % self.settings.accumulate and not last):
+            return
+        # A young average follows quickly: it would otherwise remember its untrained start.
+        decay = min(self.settings.ema, (1 + self.global_step) / (10 + self.global_step))
+        move_average(self.average, self.network, decay)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and a rate that is a function of the step."""
+        rate = self.settings.learning_rate
+        groups = [
+            *with_and_without_decay(
+                encoder_parameters(self.network), rate * self.settings.fine_tune_rate, "encoder"
+            ),
+            *with_and_without_decay(head_parameters(self.network), rate, "head"),
+        ]
+        optimiser = build_optimiser(groups, self.settings)
+        if self.settings.schedule == "plateau":
+            self.plateau = ReduceLROnPlateau(
+                optimiser,
+                factor=self.settings.plateau_factor,
+                patience=self.settings.plateau_patience,
+                min_lr=self.settings.minimum_rate,
+            )
+            return optimiser
+        steps = int(self.trainer.estimated_stepping_batches)
+        factors = [rate_schedule(self.settings, steps, g["part"]) for g in optimiser.param_groups]
+        schedule = LambdaLR(optimiser, factors)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def epoch_figures(self) -> dict[str, float]:
+        """The figures of the epoch that ends, over all processes; they begin anew with this.
+
+        Returns:
+            ``train_`` and ``val_`` loss; mae and rmse in months; r2, the share of the variance of
+            ages that is explained; sex_error as a fraction.
+        """
+        figures = {}
+        for name in self.metrics:
+            metric = self._metric(name)
+            if metric.update_called:
+                figures[name] = float(metric.compute())
+            metric.reset()
+        for split in ("train", "val"):
+            squared, age, squared_age = (
+                figures.pop(f"{split}_{name}", None)
+                for name in ("squared_error", "age", "squared_age")
+            )
+            if squared is not None and age is not None and squared_age is not None:
+                figures[f"{split}_rmse"] = squared**0.5
+                variance = squared_age - age**2
+                figures[f"{split}_r2"] = 1 - squared / variance if variance > 0 else math.nan
+        return figures
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the plateau's count of epochs."""
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the plateau's count of epochs."""
+        self._plateau_state = checkpoint.get("plateau")
+
+    def on_train_start(self) -> None:
+        """Restores the plateau, which exists only once the optimiser does."""
+        if self.plateau is not None and self._plateau_state is not None:
+            self.plateau.load_state_dict(self._plateau_state)
+
+    def _step(self, network: Network, batch: Batch, split: str) -> dict[str, Tensor]:
+        views = {name: batch[name] for name in network.views}
+        outputs = network(views, batch["male"] if self.experiment.model.gender else None)
+        weight = batch["weight"]
+        loss = torch.zeros((), device=weight.device)
+        figures: dict[str, Tensor] = {}
+        if "age" in outputs:
+            months, age = outputs["age"].float(), batch["age"]
+            loss = loss + self.loss(months, batch["target"], weight)
+            error = (months.detach() - age).abs()
+            figures |= {"MAE": error.mean(), "RMSE": error.square().mean().sqrt()}
+            # From where ages lie, so that little is lost of their variance in 32 bits.
+            centred = age - _MIDDLE_AGE
+            for name, values in (
+                ("mae", error),
+                ("squared_error", error.square()),
+                ("age", centred),
+                ("squared_age", centred.square()),
+            ):
+                self._metric(f"{split}_{name}").update(values, weight)
+        if "sex" in outputs:
+            logit, male = outputs["sex"].float(), batch["male"]
+            losses = nn.functional.binary_cross_entropy_with_logits(logit, male, reduction="none")
+            loss = loss + weighted_mean(losses, weight)
+            wrong = ((logit.detach() > 0) != (male > 0.5)).float()
+            self._metric(f"{split}_sex_error").update(wrong, weight)
+        self._metric(f"{split}_loss").update(loss.detach(), weight.sum())
+        return {"loss": loss, **figures}
+
+    def _clean_batches(self, images: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+        batches = self.trainer.train_dataloader.dataset  # type: ignore[union-attr]
+        chance = np.random.default_rng((self.settings.seed, self.current_epoch))
+        rows = chance.permutation(len(batches))[:images]
+        for some in np.array_split(rows, -(-len(rows) // self.settings.batch_size)):
+            batch = self.transfer_batch_to_device(batches[some.tolist()], self.device, 0)
+            views = {name: batch[name] for name in self.network.views}
+            yield views, batch["male"] if self.experiment.model.gender else None
+
+    def _metric(self, name: str) -> MeanMetric:
+        metric = self.metrics[name]
+        assert isinstance(metric, MeanMetric)
+        return metric
+
+    def _mix(self, batch: Batch) -> Batch:
+        # Mixup (Zhang et al. 2018, arXiv:1710.09412) of images, ages and sexes alike.
+        alpha = torch.tensor(self.settings.mixup)
+        share = float(torch.distributions.Beta(alpha, alpha).sample())
+        order = torch.randperm(len(batch["age"]), device=batch["age"].device)
+        mixed = dict(batch)
+        for name in (*self.network.views, "age", "target", "male"):
+            value = batch[name].float()
+            mixed[name] = share * value + (1 - share) * value[order]
+        return mixed

@@ -1,0 +1,311 @@
+"""One training run, from settings and a data set to a run folder with a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from boneage_cli.core.bundle import Bundle, build_network
+from boneage_cli.core.config import Experiment, earlier_stages, load_experiment, write_experiment
+from boneage_cli.core.hardware import describe_hardware
+from boneage_cli.core.runs import (
+    BUNDLE,
+    CHECKPOINT,
+    RECORD,
+    RESULT,
+    RUNS,
+    SETTINGS,
+    STAGE,
+    TEACHER,
+    new_run_folder,
+    read_json,
+)
+from boneage_cli.core.training.datamodule import BoneAgeData, mean_and_deviation
+from boneage_cli.core.training.logs import check_loggers, close_loggers, run_loggers
+from boneage_cli.core.training.outcome import Run, finish
+from boneage_cli.core.training.recorder import EpochRow, RunRecorder, TrainingProgress
+from boneage_cli.core.training.run_record import Resources, RunRecord
+from boneage_cli.core.training.stages import check_stages, warn_of_new_parts
+from boneage_cli.core.training.teacher import teach
+from boneage_cli.core.training.trainer import accelerator_of, device_of, make_module, make_trainer
+from boneage_cli.datasets.source import read_source
+from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.models.network import Network
+from boneage_cli.models.pretrained import load_pretrained
+
+Report = Callable[[EpochRow], None]
+Begin = Callable[[Experiment], None]
+
+
+def silent(news: Any) -> None:
+    """Says nothing, neither of an epoch nor of a stage."""
+
+
+def train(
+    experiment: Experiment,
+    data: Path,
+    *,
+    runs: Path = RUNS,
+    folder: Path | None = None,
+    config_file: Path | None = None,
+    resources: Resources | None = None,
+    begin: Begin = silent,
+    report: Report = silent,
+) -> Run:
+    """Trains a model, after the stages that its settings put before it.
+
+    Args:
+        experiment: The settings.
+        data: The data set's folder, with a train and a validation split.
+        runs: Where a new run folder is made, named by time and experiment.
+        folder: The run folder itself, instead.
+        config_file: The file that the settings came from, for the table of runs.
+        resources: Devices, cache and logs.
+        begin: Called with the settings of each stage when its training begins.
+        report: Called with the figures of each epoch.
+
+    Raises:
+        BoneageError: The data or the settings do not allow it.
+        Interrupted: The user stopped it; the message says how to go on.
+    """
+    record = RunRecord.new(data, resources, config_file=config_file)
+    return _train(experiment, record, folder, runs, begin, report)
+
+
+def train_into(
+    folder: Path,
+    experiment: Experiment,
+    record: RunRecord,
+    *,
+    begin: Begin = silent,
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Trains into a folder, or goes on with what was begun there, or takes what is finished.
+
+    Args:
+        folder: The run folder.
+        experiment: The settings.
+        record: How the run is begun, where it is not.
+        begin: Called with the settings of each stage.
+        report: Called with the figures of each epoch.
+
+    Returns:
+        The figures of ``result.json``.
+
+    Raises:
+        BoneageError: The folder holds a run of other settings or data.
+        Interrupted: The user stopped it.
+    """
+    if not (folder / RECORD).exists():
+        _train(experiment, record, folder, RUNS, begin, report)
+    else:
+        begun = RunRecord.read(folder)
+        if load_experiment(folder / SETTINGS) != experiment or not begun.is_of_same_work(record):
+            raise BoneageError(
+                f"{folder}: holds a run of other settings or of another data set; choose another "
+                "folder, or remove this one"
+            )
+        if (folder / RESULT).exists():
+            _check_data(folder, begun, data_of(record, experiment))
+        else:
+            resume(folder, begin=begin, report=report)
+    result = read_json(folder / RESULT)
+    if "sex" in experiment.model.targets and "validation_sex_accuracy" not in result:
+        raise BoneageError(
+            f"{folder}: was trained by an earlier version, which measured no sexes; choose another "
+            "folder, or remove this one"
+        )
+    return result
+
+
+def _train(
+    experiment: Experiment,
+    record: RunRecord,
+    folder: Path | None,
+    runs: Path,
+    begin: Begin,
+    report: Report,
+) -> Run:
+    if experiment.stages:
+        record = record.on_one_device("stages")
+    check_loggers(record.wandb)
+    # Before there is a run folder.
+    accelerator_of(record.devices)
+    datamodule = data_of(record, experiment)
+    network = _new_network(experiment, datamodule)
+    check_stages(experiment, record.teacher)
+    record = record.model_copy(update={"data_digest": datamodule.digest()})
+    if not is_main_process():
+        # The main process makes the folder, and is the only one that writes there.
+        folder = folder or runs / experiment.name
+    else:
+        folder = new_run_folder(runs, experiment.name) if folder is None else folder
+        write_experiment(experiment, folder / SETTINGS)
+        record.write(folder)
+    with _resumable(folder):
+        _take_up(folder, record, network, experiment, begin, report)
+        return _fit(folder, record, datamodule, network, experiment, report, resume=False)
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes and prints, of one or several that train."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> Run:
+    """Goes on with a run that was interrupted, to the same result as if it had not been.
+
+    Args:
+        folder: The run folder.
+        begin: Called with the settings of each stage that is still to come.
+        report: Called with the figures of each epoch.
+
+    Raises:
+        BoneageError: It is no run folder, or the data set is not the one it began with.
+        Interrupted: The user stopped it; the message says how to go on.
+    """
+    record = RunRecord.read(folder)
+    experiment = load_experiment(folder / SETTINGS)
+    datamodule = data_of(record, experiment)
+    _check_data(folder, record, datamodule)
+    # A checkpoint has all weights; those to begin with may be gone since.
+    started = (folder / CHECKPOINT).exists()
+    network = _new_network(experiment, datamodule, pretrained=not started)
+    with _resumable(folder):
+        if not started:
+            _take_up(folder, record, network, experiment, begin, report)
+        return _fit(folder, record, datamodule, network, experiment, report, resume=started)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Has an interrupt say how to go on with a run, wherever in it the user stops it."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except (SystemExit, KeyboardInterrupt):
+        # Lightning turns an interrupt into an exit.
+        raise Interrupted(f"interrupted; go on with: boneage train --resume {folder}") from None
+
+
+def data_of(record: RunRecord, experiment: Experiment) -> BoneAgeData:
+    """The radiographs of a run."""
+    return BoneAgeData(record.data, experiment, record.cache, record.fold)
+
+
+def _check_data(folder: Path, record: RunRecord, datamodule: BoneAgeData) -> None:
+    if datamodule.digest() != record.data_digest:
+        raise BoneageError(
+            f"{record.data}: the labels or images changed since {folder.name} began; "
+            "start a new run"
+        )
+
+
+def _new_network(
+    experiment: Experiment, datamodule: BoneAgeData, *, pretrained: bool = True
+) -> Network:
+    torch.manual_seed(experiment.training.seed)
+    network = build_network(experiment, *mean_and_deviation(datamodule.train_manifest["boneage"]))
+    if pretrained:
+        warn_of_new_parts(experiment, load_pretrained(network, experiment.model.weights))
+    return network
+
+
+def _take_up(
+    folder: Path,
+    record: RunRecord,
+    network: Network,
+    experiment: Experiment,
+    begin: Begin,
+    report: Report,
+) -> None:
+    """Gives a network the weights of the stages before; those that are missing are trained."""
+    weights = record.begin_with
+    for number, (stage, following) in enumerate(
+        pairwise([*earlier_stages(experiment), experiment]), 1
+    ):
+        place = folder / f"{STAGE}{number}"
+        if not (place / RESULT).exists():
+            begin(stage)
+        try:
+            train_into(
+                place,
+                stage,
+                record.of_stage(weights, _bundle_of_teacher(folder, stage)),
+                begin=begin,
+                report=report,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted in stage {number}; go on with: boneage train --resume {folder}"
+            ) from None
+        weights = None if following.training.anew else place / BUNDLE
+    if experiment.stages:
+        begin(experiment)
+    if weights is not None:
+        load_pretrained(network, str(weights))
+
+
+def _bundle_of_teacher(folder: Path, stage: Experiment) -> Path | None:
+    """The model of the stage that teaches another, in the folder of the run that has both."""
+    number = stage.training.teacher
+    return folder / f"{STAGE}{number}" / BUNDLE if number else None
+
+
+def _fit(
+    folder: Path,
+    record: RunRecord,
+    datamodule: BoneAgeData,
+    network: Network,
+    experiment: Experiment,
+    report: Report,
+    *,
+    resume: bool,
+) -> Run:
+    module = make_module(network, experiment)
+    mean, deviation = mean_and_deviation(datamodule.train_manifest["boneage"])
+    untrained = Bundle(experiment, mean, deviation, {}, provenance=_provenance(datamodule, record))
+    recorder = RunRecorder(folder, untrained, report)
+    trainer = make_trainer(
+        experiment.training,
+        devices=record.devices,
+        nodes=record.nodes,
+        # A finished run has nothing to add.
+        logger=[] if (folder / RESULT).exists() else run_loggers(folder, record.wandb),
+        callbacks=[recorder, TrainingProgress()],
+    )
+    try:
+        bundle = record.teacher or _bundle_of_teacher(folder, experiment)
+        if bundle is not None:
+            share, device = experiment.training.teacher_share, device_of(record.devices)
+            teach(datamodule, bundle, share, folder / TEACHER, device)
+        trainer.fit(
+            module,
+            datamodule=datamodule,
+            ckpt_path=folder / CHECKPOINT if resume else None,
+            weights_only=True,
+        )
+        return finish(folder, record, datamodule, module, recorder, trainer)
+    finally:
+        datamodule.release()
+        close_loggers(record.wandb)
+
+
+def _provenance(datamodule: BoneAgeData, record: RunRecord) -> dict[str, Any]:
+    source = read_source(datamodule.folder)
+    return {
+        "data": source.name if source else datamodule.folder.name,
+        "label_version": source.label_version if source else None,
+        "train_images": len(datamodule.train_manifest),
+        "validation_images": len(datamodule.validation_manifest),
+        "data_digest": record.data_digest,
+        "torch": torch.__version__,
+        "hardware": describe_hardware(device_of(record.devices)),
+    }

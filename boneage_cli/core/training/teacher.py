@@ -1,0 +1,52 @@
+"""A model that teaches another: its ages are a part of what that one learns."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.training.datamodule import BoneAgeData
+from boneage_cli.files import whole_file
+from boneage_cli.progress import track
+
+_TAUGHT_AT_A_TIME = 256
+
+
+def teach(datamodule: BoneAgeData, bundle: Path, share: float, kept: Path, device: str) -> None:
+    """Makes a teacher's ages a part of what is learnt (Hinton et al. 2015, arXiv:1503.02531).
+
+    Readers' ages differ from each other by half a year; a teacher's, of the same radiographs as
+    they are, have less chance in them.
+
+    Args:
+        datamodule: The radiographs.
+        bundle: The teacher.
+        share: Its part of the target.
+        kept: Where its ages are kept: a resumed run has the same.
+        device: Where it runs, ``cuda`` or ``cpu``.
+    """
+    datamodule.prepare_data()
+    manifest = datamodule.train_manifest
+    if not kept.exists():
+        shown = datamodule.train_batches_of(load_bundle(bundle).experiment)
+        predictor = Predictor.load([bundle], device)
+        parts = np.array_split(np.arange(len(shown)), math.ceil(len(shown) / _TAUGHT_AT_A_TIME))
+
+        def months_of(part: np.ndarray) -> np.ndarray:
+            sexes = shown.male[part].numpy()
+            return predictor.predict_pixels(lambda rows: shown.pixels(part[rows]), sexes).months
+
+        found = track(
+            map(months_of, parts), description="ask the teacher", total=len(parts), unit="batch"
+        )
+        months = np.concatenate(list(found))
+        with whole_file(kept) as temporary:
+            table = pd.DataFrame({"id": manifest["id"], "months": months})
+            table.to_csv(temporary, index=False)
+    months = np.array(pd.read_csv(kept)["months"], dtype=float)
+    datamodule.batches["train"].teach(months, share)

@@ -1,0 +1,103 @@
+"""Promises about which radiographs are trained on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from boneage_cli.core.config import AugmentationSettings, DataSettings, Experiment
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.training.datamodule import BoneAgeData
+from boneage_cli.core.training.run import train
+from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.datasets.splits import Fold
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.reading import read_radiograph
+
+
+def of(experiment: Experiment, **data: object) -> Experiment:
+    return experiment.model_copy(update={"data": DataSettings(**data)})
+
+
+def test_a_stated_number_of_training_images_leaves_validation_whole(
+    tiny: Experiment, demo_data: Path
+) -> None:
+    data = BoneAgeData(demo_data, of(tiny, train_images=20))
+    assert len(data.train_manifest) == 20
+    assert len(data.validation_manifest) == 16
+
+
+def test_more_images_than_there_are_is_refused(tiny: Experiment, demo_data: Path) -> None:
+    with pytest.raises(BoneageError, match="500 of 64 radiographs"):
+        BoneAgeData(demo_data, of(tiny, train_images=500))
+
+
+def test_a_model_of_girls_trains_on_girls_and_answers_for_no_boy(
+    tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    data = BoneAgeData(demo_data, of(tiny, sex="F"))
+    assert not data.train_manifest["male"].any()
+    assert not data.validation_manifest["male"].any()
+
+    predictor = Predictor.load([train(of(tiny, sex="F"), demo_data, runs=tmp_path).bundle])
+    path = read_manifest(demo_data, "test")["path"].iloc[0]
+    girl, boy = predictor.predict_files([Case(path, False), Case(path, True)])
+    assert girl.months is not None
+    assert boy.months is None
+    assert boy.error == "a model of girls alone (data.sex); choose another --model"
+    with pytest.raises(BoneageError, match="girls alone"):
+        predictor.predict([read_radiograph(path)], [True])
+
+
+@pytest.mark.parametrize("fold", [None, Fold(2, 4)])
+def test_worse_copies_are_those_of_the_training_radiographs(
+    fold: Fold | None, tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    degraded = tiny.model_copy(update={"augmentation": AugmentationSettings(degraded=0.5)})
+    plain, copied = (BoneAgeData(demo_data, each, tmp_path, fold) for each in (tiny, degraded))
+    plain.setup()
+    copied.setup("fit")
+    rows = list(range(len(plain.train_manifest)))
+    copies = [row + len(rows) for row in rows]
+    expected, seen, worse = (
+        plain.batches["train"][rows],
+        copied.batches["train"][rows],
+        copied.batches["train"][copies],
+    )
+    assert torch.equal(seen["hand"], expected["hand"])
+    assert torch.equal(worse["age"], expected["age"])
+    near = np.array(
+        [
+            np.corrcoef(a.numpy().ravel(), b.numpy().ravel())[0, 1]
+            for a, b in zip(worse["hand"], expected["hand"], strict=True)
+        ]
+    )
+    assert (near < 0.9999).mean() > 0.8, "copies are worse"
+    assert np.median(near) > 0.7, "copies are of the same hands"
+    held_out = list(range(len(plain.validation_manifest)))
+    for name, values in plain.batches["validation"][held_out].items():
+        assert torch.equal(values, copied.batches["validation"][held_out][name])
+    with_copies = {row for batch in copied.train_dataloader().sampler for row in batch}
+    assert with_copies & set(copies)
+    assert with_copies & set(rows)
+
+
+@pytest.mark.parametrize("model", [{"gender": True}, {"gender": False, "targets": ("age", "sex")}])
+def test_children_of_unknown_sex_are_left_out_where_sex_matters(
+    model: dict[str, object], tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(demo_data, folder, ignore=shutil.ignore_patterns(".cache"))
+    table = pd.read_csv(folder / "train.csv", dtype=str)
+    table.loc[:2, "male"] = ""
+    table.to_csv(folder / "train.csv", index=False)
+    data = BoneAgeData(
+        folder, tiny.model_copy(update={"model": tiny.model.model_copy(update=model)})
+    )
+    assert len(data.train_manifest) == 61

@@ -1,0 +1,420 @@
+"""Promises about a training run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.bundle import load_bundle, save_bundle
+from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.evaluation.measuring import measure
+from boneage_cli.core.intervals import LEVELS, Calibration
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.runs import add_test_figures, add_to_summary
+from boneage_cli.core.training.module import BoneAgeModule
+from boneage_cli.core.training.outcome import Run
+from boneage_cli.core.training.run import resume, train
+from boneage_cli.core.training.run_record import Resources
+from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.errors import BoneageError, BoneageWarning
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
+    names = {path.name for path in demo_run.folder.iterdir() if "tfevents" not in path.name}
+    assert names == {
+        "settings.toml",
+        "run.json",
+        "result.json",
+        "history.csv",
+        "last.ckpt",
+        "best.safetensors",
+        "learning_curve.png",
+        "validation",
+    }
+    assert any("tfevents" in path.name for path in demo_run.folder.iterdir())
+    validation = {path.name for path in (demo_run.folder / "validation").iterdir()}
+    assert validation == {"metrics.json", "predictions.csv", "scatter.png", "bland_altman.png"}
+    history = pd.read_csv(demo_run.folder / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert np.isfinite(history.to_numpy()).all()
+
+
+def test_the_settings_of_a_run_can_be_trained_again(demo_run: Run, tiny: Experiment) -> None:
+    assert load_experiment(demo_run.folder / "settings.toml") == tiny
+
+
+def test_the_table_of_runs_has_a_row_per_run_with_the_columns_of_s1(demo_run: Run) -> None:
+    table = pd.read_csv(demo_run.folder.parent / "summary.csv")
+    row = table[table["save_dir"] == str(demo_run.folder)].iloc[0]
+    assert row["model_name"] == "global+sex"
+    assert row["num_params"] == demo_run.parameters
+    assert row["val_mae"] == pytest.approx(demo_run.evaluation.mae.value)
+    best = pd.read_csv(demo_run.folder / "history.csv").iloc[demo_run.kept_epoch - 1]
+    assert best["val_r2"] == pytest.approx(demo_run.evaluation.overall.r_squared, abs=1e-3)
+    assert row["best_epoch"] == demo_run.kept_epoch
+    assert row["cfg.training.batch_size"] == 16
+
+
+def test_a_bundle_says_where_it_comes_from(demo_run: Run, tiny: Experiment) -> None:
+    bundle = load_bundle(demo_run.bundle)
+    assert bundle.experiment == tiny
+    assert bundle.provenance["data"] == "demo"
+    assert bundle.provenance["train_images"] == 64
+    assert bundle.provenance["software"].startswith("boneage ")
+    assert bundle.metrics["validation"]["images"] == 16
+
+
+def test_the_same_pixels_give_the_same_months_everywhere(demo_run: Run, demo_data: Path) -> None:
+    in_training = pd.read_csv(demo_run.folder / "validation" / "predictions.csv")
+    predictor = Predictor.load([demo_run.bundle], precision="32")
+    manifest = read_manifest(demo_data, "validation")
+    evaluated = measure(predictor, manifest).ages.predictions["predicted"]
+    cases = [Case(row.path, male=row.male) for row in manifest.itertuples()]
+    predicted = [p.months for p in predictor.predict_files(cases, batch_size=5)]
+    assert np.abs(in_training["predicted"] - evaluated).max() < 1e-3
+    assert np.abs(in_training["predicted"] - predicted).max() < 1e-3
+    best = pd.read_csv(demo_run.folder / "history.csv")["val_mae"].min()
+    assert in_training["absolute_error"].mean() == pytest.approx(best, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "extra", [{"ema": 0.9}, {"schedule": "plateau", "plateau_patience": 0}], ids=["ema", "plateau"]
+)
+def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
+    extra: dict[str, object],
+    demo_data: Path,
+    tiny: Experiment,
+    tmp_path: Path,
+    start_training: Start,
+) -> None:
+    also = {"epochs": 4, "keep_every": 2, "log_every": 3}
+    settings = tiny.training.model_copy(update=also | extra)
+    model = tiny.model.model_copy(update={"dropout": 0.3})
+    experiment = tiny.model_copy(update={"training": settings, "model": model})
+    whole = train(experiment, demo_data, runs=tmp_path / "whole")
+
+    process = start_training(experiment, demo_data, tmp_path / "killed")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (folder,) = (tmp_path / "killed").iterdir()
+    assert not (folder / "validation").exists(), "it ended before it could be killed"
+    resumed = resume(folder)
+
+    columns = ["epoch", "train_loss", "train_mae", "val_mae", "learning_rate"]
+    expected = pd.read_csv(whole.folder / "history.csv")[columns]
+    found = pd.read_csv(resumed.folder / "history.csv")[columns]
+    pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-5)
+    columns = ["epoch", "batch", "loss", "mae", "rmse", "learning_rate"]
+    expected = pd.read_csv(whole.folder / "batches.csv")[columns]
+    found = pd.read_csv(resumed.folder / "batches.csv")[columns]
+    # Four batches an epoch, of which every third is told.
+    assert expected[["epoch", "batch"]].to_numpy().tolist() == [[e, 3] for e in (1, 2, 3, 4)]
+    pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-5)
+    kept = ["epoch-002.safetensors", "epoch-004.safetensors"]
+    assert sorted(path.name for path in resumed.folder.glob("epoch-*")) == kept
+    for name in ("best.safetensors", *kept):
+        first, second = (load_bundle(run.folder / name).weights for run in (whole, resumed))
+        for weight in first:
+            torch.testing.assert_close(second[weight], first[weight], rtol=1e-4, atol=1e-5)
+
+
+def test_a_finished_run_that_is_resumed_is_measured_again_and_stays_what_it_is(
+    demo_run: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(demo_run.folder, folder)
+    # As a cross-validation leaves the models of its folds.
+    calibration = Calibration({"all": (9.0,) * len(LEVELS)}, {"all": 80}, "80 out of fold")
+    bundle = replace(load_bundle(folder / "best.safetensors"), calibration=calibration)
+    save_bundle(bundle, folder / "best.safetensors")
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = resume(folder)
+    written = {path for path in folder.rglob("*") if path.is_file()}
+    assert written == set(kept)
+    assert [path for path in kept if path.read_bytes() != kept[path]] == []
+    assert again.evaluation is not None
+    assert demo_run.evaluation is not None
+    assert again.evaluation.overall == demo_run.evaluation.overall
+
+
+def test_a_training_that_ended_early_is_not_resumed(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    still = tiny.training.model_copy(
+        update={"epochs": 9, "patience": 1, "learning_rate": 1e-9, "norm_images": 0}
+    )
+    run = train(tiny.model_copy(update={"training": still}), demo_data, runs=tmp_path)
+    history = (run.folder / "history.csv").read_text()
+    assert run.epochs < 9
+    assert resume(run.folder).epochs == run.epochs
+    assert (run.folder / "history.csv").read_text() == history
+
+
+def test_an_interrupt_says_how_to_go_on(
+    demo_data: Path, tiny: Experiment, tmp_path: Path, start_training: Start
+) -> None:
+    settings = tiny.training.model_copy(update={"epochs": 500})
+    experiment = tiny.model_copy(update={"training": settings})
+    process = start_training(experiment, demo_data, tmp_path / "runs")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert process.returncode == 130
+    assert f"boneage train --resume {folder}" in errors
+    assert "Traceback" not in errors
+    assert (folder / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("option", ["--set training.epochs=9", "--folds 2", "--devices cpu"])
+def test_resume_takes_no_settings_beside_it(option: str, demo_run: Run) -> None:
+    line = ["train", "--resume", str(demo_run.folder), *option.split()]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 2
+    assert f"{option.split()[0]} with --resume: a run goes on as it was begun" in result.stderr
+
+
+def test_a_run_whose_labels_changed_is_not_resumed(
+    demo_run: Run, demo_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record = json.loads((demo_run.folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "data_digest": "another"}))
+    (folder / "settings.toml").write_text((demo_run.folder / "settings.toml").read_text())
+    with pytest.raises(BoneageError, match="changed since"):
+        resume(folder)
+
+
+@pytest.mark.parametrize("change", ["an image", "its proportions"])
+def test_a_run_whose_images_changed_is_not_resumed(
+    change: str, demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
+    run = train(tiny, data, runs=tmp_path / "runs")
+    if change == "an image":
+        one, other, *_ = sorted((data / "train").iterdir())
+        shutil.copyfile(one, other)
+    else:
+        table = pd.read_csv(data / "train.csv").assign(width=100, height=200)
+        table.to_csv(data / "train.csv", index=False)
+    with pytest.raises(BoneageError, match="labels or images changed since"):
+        resume(run.folder)
+
+
+def test_runs_that_end_at_the_same_time_are_all_in_the_table(
+    tiny: Experiment, tmp_path: Path
+) -> None:
+    def end(number: int) -> None:
+        add_to_summary(tmp_path, {"save_dir": str(tmp_path / str(number))}, tiny)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(end, range(12)))
+    folders = pd.read_csv(tmp_path / "summary.csv")["save_dir"]
+    assert sorted(folders) == sorted(str(tmp_path / str(number)) for number in range(12))
+
+
+def test_a_foreign_table_of_runs_stays_and_the_run_is_whole(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    (tmp_path / "summary.csv").write_text("someone,else\n1,2\n")
+    with pytest.warns(BoneageWarning, match=r"summary.csv: cannot be read as a table of runs"):
+        run = train(tiny, demo_data, runs=tmp_path)
+    assert (run.folder / "result.json").exists()
+    assert (tmp_path / "summary.csv").read_text() == "someone,else\n1,2\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "following"),
+    [
+        (["--set", "data.sex=F"], "boneage predict INPUT --sex F --model"),
+        (["--no-gender"], "boneage predict INPUT --model"),
+        (["--no-gender", "--set", "model.targets=['sex']"], "boneage predict INPUT --model"),
+    ],
+)
+def test_what_a_training_says_at_its_end_is_true(
+    options: list[str],
+    following: str,
+    demo_data: Path,
+    tiny: Experiment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    write_experiment(tiny, tmp_path / "tiny.toml")
+    line = ["train", "--config", str(tmp_path / "tiny.toml"), "--data", str(demo_data)]
+    result = CliRunner().invoke(app, [*line, "--runs", str(tmp_path / "[runs]"), *options])
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "[runs]").glob("*-tiny")
+    place, names = next(
+        line.removeprefix("plots").strip().split(": ")
+        for line in result.stdout.splitlines()
+        if line.startswith("plots")
+    )
+    assert Path(place) == folder
+    assert all((folder / name).is_file() for name in names.split(", "))
+    said = [text for text in result.stdout.splitlines() if text.startswith("next")]
+    assert f"{following} {folder}" in said[0]
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BoneageError, match="is this a run folder"):
+        resume(tmp_path)
+
+
+def test_a_bundle_can_be_read_by_whom_the_umask_lets(demo_bundle: Path) -> None:
+    beside = demo_bundle.with_name("settings.toml")
+    assert demo_bundle.stat().st_mode == beside.stat().st_mode
+
+
+def test_a_bundle_is_no_pickle_and_a_damaged_one_is_named(
+    demo_bundle: Path, tmp_path: Path
+) -> None:
+    with safe_open(demo_bundle, framework="pt") as file:
+        assert json.loads(file.metadata()["boneage"])["format"] == "boneage-bundle-1"
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(demo_bundle.read_bytes()[:1000])
+    with pytest.raises(BoneageError, match=r"damaged\.safetensors"):
+        load_bundle(damaged)
+    with pytest.raises(BoneageError, match="no such model bundle"):
+        load_bundle(tmp_path / "absent.safetensors")
+
+
+def test_a_model_without_sex_is_the_same_for_boys_and_girls(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    model = tiny.model.model_copy(update={"gender": False})
+    run = train(tiny.model_copy(update={"model": model}), demo_data, runs=tmp_path)
+    predictor = Predictor.load([run.bundle])
+    assert not predictor.needs_sex
+    path = read_manifest(demo_data, "test")["path"].iloc[0]
+    boy, girl, unknown = predictor.predict_files([Case(path, sex) for sex in (True, False, None)])
+    assert boy.months == girl.months == unknown.months
+
+
+def test_several_models_are_averaged(demo_run: Run, demo_data: Path) -> None:
+    path = read_manifest(demo_data, "test")["path"].iloc[0]
+    once = next(Predictor.load([demo_run.bundle]).predict_files([Case(path, True)]))
+    twice = next(Predictor.load([demo_run.bundle] * 2).predict_files([Case(path, True)]))
+    assert twice.months == pytest.approx(once.months, abs=1e-3)
+
+
+def test_a_second_training_reads_no_image_again(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    train(tiny, demo_data, runs=tmp_path / "runs", resources=Resources(cache=cache))
+    built = {path: path.stat().st_mtime_ns for path in cache.glob("pixels-*.npy")}
+    assert len(built) == 2
+    train(tiny, demo_data, runs=tmp_path / "runs", resources=Resources(cache=cache))
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("pixels-*.npy")} == built
+
+
+def test_a_disk_without_room_for_the_cache_is_told_beforehand(
+    demo_data: Path, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: full)
+    with pytest.raises(BoneageError, match=r"needs .* of disk, .* free; .* --cache"):
+        train(tiny, demo_data, runs=tmp_path, resources=Resources(cache=tmp_path / "cache"))
+    assert not [path.name for path in (tmp_path / "cache").iterdir() if "pixels" in path.name]
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(
+    demo_run: Run, demo_data: Path, tiny: Experiment, tmp_path: Path, start_training: Start
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(demo_run.bundle, weights)
+    model = tiny.model.model_copy(update={"weights": str(weights)})
+    training = tiny.training.model_copy(update={"epochs": 4})
+    experiment = tiny.model_copy(update={"model": model, "training": training})
+    process = start_training(experiment, demo_data, tmp_path / "runs")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    weights.unlink()
+    (folder,) = (tmp_path / "runs").glob("*-tiny")
+    assert resume(folder).epochs == 4
+
+
+def test_an_answer_that_is_no_number_ends_a_training(
+    demo_data: Path, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = BoneAgeModule.validation_step
+
+    def of_one_no_number(self: BoneAgeModule, batch: Any, number: int) -> Any:
+        age = batch["age"].clone()
+        age[0] = torch.nan
+        return whole(self, {**batch, "age": age}, number)
+
+    monkeypatch.setattr(BoneAgeModule, "validation_step", of_one_no_number)
+    with pytest.raises(BoneageError, match="no longer a number in epoch 1"):
+        train(tiny, demo_data, runs=tmp_path)
+
+
+def test_the_last_epoch_is_kept_where_that_is_wanted(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    # At this rate the second epoch is worse than the first.
+    for keep, rate, epoch in (("best", 3.0, None), ("last", 3.0, 3)):
+        update = {"keep": keep, "epochs": 3, "learning_rate": rate, "patience": 2}
+        training = tiny.training.model_copy(update=update)
+        run = train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path)
+        history = pd.read_csv(run.folder / "history.csv")
+        assert run.kept_epoch == (epoch or history["val_mae"].argmin() + 1)
+        assert load_bundle(run.bundle).metrics["epoch"] == run.kept_epoch
+        assert run.evaluation is not None
+        kept = history["val_mae"].iloc[run.kept_epoch - 1]
+        assert run.evaluation.mae.value == pytest.approx(kept, abs=1e-2)
+
+
+def test_a_run_is_one_row_of_the_table_from_whatever_folder_it_is_named(
+    demo_run: Run, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    add_to_summary(Path("runs"), {"save_dir": "runs/one", "val_mae": 9.0}, tiny)
+    monkeypatch.chdir(tmp_path / "runs")
+    add_to_summary(Path(), {"save_dir": "one", "val_mae": 8.0}, tiny)
+    assert add_test_figures(Path("one"), {"test_mae": 7.0}) is not None
+    monkeypatch.chdir(tmp_path / "runs" / "one")
+    assert add_test_figures(Path(), {"test_rmse": 10.0}) is not None
+    table = pd.read_csv(tmp_path / "runs" / "summary.csv")
+    assert table[["val_mae", "test_mae", "test_rmse"]].to_numpy().tolist() == [[8.0, 7.0, 10.0]]
+
+
+def test_sgd_may_have_no_momentum(demo_data: Path, tiny: Experiment, tmp_path: Path) -> None:
+    update = {"optimiser": "sgd", "betas": (0.0, 0.9), "epochs": 1}
+    training = tiny.training.model_copy(update=update)
+    assert train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path).epochs
+
+
+def test_rows_of_batches_count_the_images_that_were_shown(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    # 64 images in batches of 24 are three, none of them of 24.
+    update = {"batch_size": 24, "log_every": 1, "epochs": 1}
+    training = tiny.training.model_copy(update=update)
+    run = train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path)
+    table = pd.read_csv(run.folder / "batches.csv")
+    images = (table["images_per_second"] * table["seconds"]).round().diff()
+    assert len(table) == 3
+    assert images.iloc[1:].between(21, 22).all()
+    assert round(table["images_per_second"].iloc[-1] * table["seconds"].iloc[-1]) == 64
