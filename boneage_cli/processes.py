@@ -14,18 +14,18 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr
 from multiprocessing import get_context, parent_process
-from threading import Thread, current_thread, main_thread
+from threading import Thread
 from types import FrameType
 from typing import Any
 
 from boneage_cli.errors import BoneageError
+from boneage_cli.interrupts import SIGNALS, interrupts_wait
 
 ENOUGH = 512
 """Fewer radiographs are done before other processes have begun."""
 
 # More processes read faster than disks do, and each takes its memory.
 _MOST = 16
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _make: Callable[[], Callable[[Any], Any]] | None = None
 _work: Callable[[Any], Any] | None = None
@@ -77,26 +77,16 @@ def _starting() -> Iterator[None]:
     """
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
-    came: list[int] = []
-    ours = current_thread() is main_thread()
-    before = {
-        each: signal.signal(each, lambda number, _: came.append(number))
-        for each in _SIGNALS
-        if ours
-    }
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        if threads is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads
-    for number in came:
-        signal.raise_signal(number)
+    with interrupts_wait():
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            if threads is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = threads
 
 
 def _begin(make: Callable[[], Callable[[Any], Any]]) -> None:
@@ -106,7 +96,7 @@ def _begin(make: Callable[[], Callable[[Any], Any]]) -> None:
     # A terminal interrupts all its processes; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     Thread(target=_end_with_parent, daemon=True).start()
 
 

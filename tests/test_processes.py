@@ -180,3 +180,32 @@ def test_processes_end_with_the_one_that_started_them(predicting: subprocess.Pop
     assert len(shared) == 2
     predicting.kill()
     assert have_ended(shared)
+
+
+INTERRUPTED = """
+import signal
+from boneage_cli.interrupts import interrupts_wait
+
+try:
+    with interrupts_wait():
+        signal.raise_signal(signal.SIGINT)
+        print("through")
+    print("never")
+except KeyboardInterrupt:
+    print("interrupted")
+with interrupts_wait():
+    pass
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_an_interrupt_waits_until_what_cannot_be_interrupted_is_through() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        # A suite that runs in the background ignores Ctrl-C, and its children would with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert ended.stdout.split() == ["through", "interrupted"]
+    assert "KeyboardInterrupt" in ended.stderr

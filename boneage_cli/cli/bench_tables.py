@@ -202,10 +202,9 @@ def _versions(about: dict[str, Any]) -> str:
 def _ranked(measured: Benchmark) -> pd.DataFrame:
     import pandas as pd
 
-    from boneage_cli.core.bench.report import ranking
+    from boneage_cli.core.bench.report import named, ranking
 
-    table = pd.DataFrame(measured.throughput)
-    return ranking(table.assign(network=table["model"]))
+    return ranking(named(pd.DataFrame(measured.throughput).assign(source="")))
 
 
 def print_rankings(networks: pd.DataFrame) -> None:

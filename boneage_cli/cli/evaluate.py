@@ -47,7 +47,8 @@ def evaluate(
             "-o",
             file_okay=False,
             help="The folder for figures and plots. Default: evaluation-SPLIT (with --sample, "
-            "evaluation-SPLIT-N) in the run folder, or in the current one.",
+            "evaluation-SPLIT-N; on other data than the run's, evaluation-DATA-SPLIT) in the run "
+            "folder, or in the current one; a new one where that has other figures.",
         ),
     ] = None,
     sample: Annotated[
@@ -141,7 +142,9 @@ def evaluate(
     bundles = model_paths(model)
     predictor = Predictor.load(bundles, device.value, precision.value)
     error_console.print(f"model: {predictor.description}", markup=False)
-    chosen = labelled_split(data, split, sample, labels=predictor.labels)
+    chosen = labelled_split(data, split, sample, labels=predictor.labels, male=predictor.only_male)
+    if chosen.of_other_sex:
+        warn(f"{chosen.of_other_sex:,} radiographs left out: {predictor.of_one_sex}")
     if output is not None:
         radiographs = {str(Path(path).parent) for path in chosen.manifest["path"]}
         check_pictures(output, sorted(radiographs), "place with --output")
@@ -173,7 +176,7 @@ def evaluate(
         processes=True,
         about=about,
     )
-    target = output or evaluation_folder(bundles, chosen.name)
+    target = output or evaluation_folder(bundles, chosen.name, about)
     files = write_measured(measured, target, chosen.title)
     if measured.ages is not None:
         _print_evaluation(measured.ages, chosen)

@@ -31,8 +31,14 @@ def export(
         ),
     ] = None,
     format: Annotated[
-        Format, typer.Option("--format", "-f", help="The runtime to write for.")
-    ] = Format.onnx,
+        Format | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="The runtime to write for. Default: by the ending of --output, else onnx.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -90,6 +96,9 @@ def export(
     from boneage_cli.core.prediction.inputs import cases
     from boneage_cli.core.runs import SHIPPED_MODEL
 
+    if format is None:
+        named_xml = output is not None and output.suffix.lower() == SUFFIXES[Format.openvino.value]
+        format = Format.openvino if named_xml else Format.onnx
     path = model or SHIPPED_MODEL
     bundle = load_as_one(path)
     target = output or Path(bundle.experiment.name + SUFFIXES[format.value])

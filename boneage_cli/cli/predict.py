@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from boneage_cli.ages import MONTHS_PER_YEAR
 from boneage_cli.cli.console import EXIT_FINDINGS, error_console, fail, warn
 from boneage_cli.cli.options import (
     Backend,
@@ -47,6 +48,8 @@ def predict(
             help="Radiographs (PNG, JPEG, TIFF, WebP, DICOM), folders, text lists with one path a "
             "line, CSV tables, or - for a text list on standard input.",
             show_default=False,
+            # One that cannot be read fails by itself.
+            readable=False,
         ),
     ],
     sex: Annotated[
@@ -183,10 +186,11 @@ def predict(
     [bold]Refusals[/bold]
 
     What looks like no whole hand, or unlike all that the model was trained on,
-    is refused: it fails, with a reason. --force answers all the same; the line
-    then ends with the doubt, in square brackets. The column reason holds its code:
-    no-hand, fingers-cut-off, wrist-cut-off or unlike-training. Models that see
-    registered hands or regions give all four, others the last alone.
+    is refused: it fails, with a reason. --force answers all the same, without an
+    interval; the line then ends with the doubt, in square brackets. The column
+    reason holds its code:
+    no-hand, fingers-cut-off, wrist-cut-off, two-hands or unlike-training. Models
+    that see registered hands or regions give all five, others the last alone.
 
     [bold]Explanations[/bold]
 
@@ -197,6 +201,7 @@ def predict(
     Of models that predict sex alone it is heat of the sex; of those with a gate
     between image and sex (sex_fusion) the picture says how far it is open.
     The heat of several models is averaged. DIR/README.txt tells how to read it.
+    The pictures of an earlier run there go when those of this one are made.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
     when the command line or an input makes no sense. A research tool, not a
@@ -206,16 +211,19 @@ def predict(
     from contextlib import closing
 
     from boneage_cli.ages import parse_childs_age
-    from boneage_cli.core.prediction.inputs import (
-        STANDARD_INPUT,
-        cases,
-        check_output,
-        count_cases,
-        may_state_sex,
-    )
-    from boneage_cli.core.prediction.output import write_predictions
-    from boneage_cli.core.prediction.predictor import Predictor
-    from boneage_cli.progress import track
+    from boneage_cli.interrupts import interrupts_wait
+
+    with interrupts_wait():
+        from boneage_cli.core.prediction.inputs import (
+            STANDARD_INPUT,
+            cases,
+            check_output,
+            count_cases,
+            may_state_sex,
+        )
+        from boneage_cli.core.prediction.output import write_predictions
+        from boneage_cli.core.prediction.predictor import Predictor
+        from boneage_cli.progress import track
 
     names = [str(path) for path in inputs]
     if output is not None:
@@ -237,7 +245,8 @@ def predict(
     if age is not None:
         predictor.check_age("--age")
     if explain is not None:
-        from boneage_cli.core.explanation.pictures import Explainer, Explanations
+        with interrupts_wait():
+            from boneage_cli.core.explanation.pictures import Explainer, Explanations
 
         explanations = Explanations(Explainer(predictor), explain, names)
     found: Any = predictor.predict_files(
@@ -270,6 +279,11 @@ def predict(
         raise typer.Exit(EXIT_FINDINGS)
 
 
+# Months.
+_FAR_APART = 60
+_NOBODY = 100 * MONTHS_PER_YEAR
+
+
 class _Tally:
     """Counts predictions as they pass, and tells of those that failed or are in doubt."""
 
@@ -298,6 +312,14 @@ class _Tally:
             return fail, prediction.complaint + way_out
         if used is not None and prediction.stated not in (None, used):
             return warn, f"{path}: taken as {sex_letter(used)}, but it says {sex_letter(not used)}"
+        if prediction.age is not None and prediction.months is not None:
+            apart = prediction.months - prediction.age
+            # Children's bone ages are not so far from their ages; adults' are, in the other way.
+            if apart > _FAR_APART or prediction.age > _NOBODY:
+                return warn, (
+                    f"{path}: the bone age is {abs(apart):.0f} months from the child's age of "
+                    f"{prediction.age:g}; is that years instead of months, or the reverse?"
+                )
         return warn, ""
 
     def text(self) -> str:

@@ -22,7 +22,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.preprocessing import Preprocessing
 from boneage_cli.models.families import resolve_family
-from boneage_cli.models.losses import build_loss
+from boneage_cli.models.losses import LOSSES, build_loss, options_of
 from boneage_cli.settings_section import Section
 
 if sys.version_info >= (3, 11):
@@ -101,6 +101,8 @@ class ModelSettings(Section):
     def _sex_is_input_or_target(self) -> ModelSettings:
         if self.gender and "sex" in self.targets:
             raise ValueError("sex cannot be input and target at once; set gender = false")
+        if self.gender and self.sex_fusion == "none":
+            raise ValueError("sex_fusion = 'none' leaves the sex out; set gender = false instead")
         return self
 
 
@@ -214,9 +216,14 @@ class TrainingSettings(Section):
         "errors where sex is the only target",
     )
     minimum_rate: float = Field(1e-6, ge=0, description="below which plateau does not go")
-    loss: str = Field("mae", description="mae, mse, huber, smooth_l1, wing, l1_l2, mae_relative")
+    loss: str = Field("mae", description=", ".join(LOSSES))
     loss_options: dict[str, float] = Field(
-        default_factory=dict, description="such as {delta = 10} months for huber"
+        default_factory=dict,
+        description="such as {delta = 10} months for huber; known are scale (months per unit of "
+        "the loss), "
+        + ", ".join(
+            f"{', '.join(options_of(name))} of {name}" for name in LOSSES if options_of(name)
+        ),
     )
     gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for no limit")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
@@ -354,12 +361,39 @@ def load_experiment(
             raise BoneageError(f"{path}: cannot be read ({error.strerror}); see configs/") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BoneageError(f"{path}: not a TOML file: {error}") from None
+    loss = _loss_of(values)
+    given = [f"{key}={value}" for key, value in (flags or {}).items() if value is not None]
     for key, value in (flags or {}).items():
         if value is not None:
             _assign(values, key, value)
     for override in overrides:
         _apply_override(values, override)
-    return parse_experiment(values, str(path) if path else "settings")
+    if _loss_of(values) != loss and not any(
+        "loss_options" in each for each in (*given, *overrides)
+    ):
+        _leave_options_of(loss, values, tell)
+    # The mistake may be in the file or in these.
+    beside = ", ".join([*given, *overrides])
+    file = str(path) if path else "settings"
+    return parse_experiment(values, f"{file} with {beside}" if beside else file)
+
+
+def _loss_of(values: Mapping[str, Any]) -> Any:
+    training = values.get("training")
+    return training.get("loss", "mae") if isinstance(training, Mapping) else "mae"
+
+
+def _leave_options_of(loss: Any, values: dict[str, Any], tell: Callable[[str], None]) -> None:
+    """Another loss than the file's takes over its scale, and no options that it does not have."""
+    training = values["training"]
+    options = training.get("loss_options")
+    if not isinstance(options, Mapping):
+        return
+    known = ("scale", *options_of(str(training["loss"])))
+    kept = {name: value for name, value in options.items() if name in known}
+    if left := sorted(options.keys() - kept.keys()):
+        training["loss_options"] = kept
+        tell(f"training.loss_options: {', '.join(left)} of the file's loss {loss} left out")
 
 
 def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:

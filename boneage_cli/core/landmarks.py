@@ -223,6 +223,19 @@ class LandmarkLocator:
             found += self._locate_batch(radiographs[start : start + self.batch_size])
         return found
 
+    def sureness(self, radiograph: Radiograph, quarters: int = 0) -> float:
+        """How sure the network is of a hand in one pose, without trying others.
+
+        Args:
+            radiograph: White bone on black.
+            quarters: By how many quarters it is turned, as by ``numpy.rot90``.
+
+        Returns:
+            As ``Located.confidence``; 0 where there is nothing like a hand.
+        """
+        ((_, confidence),) = self._two_looks([radiograph], quarters)
+        return confidence
+
     def _locate_batch(self, radiographs: Sequence[Radiograph]) -> list[Located]:
         best = self._two_looks(radiographs, 0)
         for inverted in (False, True):

@@ -75,6 +75,10 @@ SUMMARY_COLUMNS = (
     "best_epoch",
     "config_file",
     "save_dir",
+    # Beyond S1's.
+    "data",
+    "test_images",
+    "test_label_version",
 )
 
 
@@ -129,7 +133,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BoneageError(f"{path}: cannot be read ({error}); is this a run folder?") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BoneageError(f"{path}: cannot be read ({reason}); is this a run folder?") from None
 
 
 def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:
@@ -162,7 +167,13 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
             line.to_csv(temporary, index=False)
 
 
-def add_test_figures(run: Path, figures: Mapping[str, float | None]) -> Path | None:
+def run_of(path: Path) -> Path | None:
+    """The run folder that a path names by itself or by its bundle; None where it is of no run."""
+    folder = path.parent if path.name == BUNDLE else path
+    return folder if (folder / RECORD).is_file() else None
+
+
+def add_test_figures(run: Path, figures: Mapping[str, Any]) -> Path | None:
     """Fills in what a run's row of ``summary.csv`` says of the test split.
 
     Args:

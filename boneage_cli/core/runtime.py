@@ -32,6 +32,7 @@ from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_
 from boneage_cli.core.mixed_precision import COARSE, PartsRequest, parts
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
+from boneage_cli.interrupts import interrupts_wait
 from boneage_cli.progress import track
 from boneage_cli.threads import usable_threads
 
@@ -150,6 +151,8 @@ def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> 
     chosen = choose_backend(backend, device, precision)
     try:
         if chosen == "openvino":
+            with interrupts_wait():
+                import openvino  # noqa: F401
             return _OpenVino(graph, precision)
         if chosen == "onnxruntime":
             return _OnnxRuntime(graph)

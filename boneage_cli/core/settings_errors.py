@@ -29,6 +29,7 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
             # A key in the wrong section is as common as a misspelt one.
             everywhere = [name for name, _ in flatten(schema().model_dump())]
             elsewhere = [name for name in everywhere if name.split(".")[-1] == location[-1]]
+            near = [".".join([*location[:-1], name]) for name in near]
             hint = elsewhere[0] if elsewhere else near[0] if near else None
             suggestion = f"did you mean {hint}?" if hint else f"known are {', '.join(known)}"
             yield f"unknown setting {key}; {suggestion}"

@@ -83,10 +83,10 @@ def ship(
         made = Path(folder, path.name)
         trained = load_bundle(run / BUNDLE)
         if blend < 1:
-            if experiment.training.anew:
-                raise BoneageError("--blend: the last stage began anew; leave --blend out")
             before = load_bundle(run / f"stage-{len(experiment.stages)}" / BUNDLE)
             trained = blended(before, trained, blend)
+            if experiment.training.anew:
+                raise BoneageError("--blend: the last stage began anew; leave --blend out")
         # Where the file lay is nobody's business.
         weights = Path(experiment.model.weights).name
         model = experiment.model.model_copy(update={"weights": weights})

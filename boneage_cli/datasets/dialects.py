@@ -132,16 +132,18 @@ def csv_rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]
             break
         above += 1
     delimiter = stated or max(",;\t", key=first.count)
-    reader = csv.reader(chain([first], source), delimiter=delimiter)
+    # Strictly: a quotation mark that nothing closes would take all rows behind it into its cell.
+    reader = csv.reader(chain([first], source), delimiter=delimiter, strict=True)
+    read = 0
     try:
         for row in reader:
-            cells = [cell.strip() for cell in row]
+            cells, read = [cell.strip() for cell in row], reader.line_num
             if any(cells):
-                yield above + reader.line_num, cells
+                yield above + read, cells
     except csv.Error as error:
-        line_number = above + reader.line_num
         raise BoneageError(
-            f"{name}, line {line_number}: not a CSV file ({error}); save it again as CSV"
+            f"{name}, line {above + read + 1}: no row of a CSV table ({error}); mend its quotation "
+            "marks, or save it again as CSV"
         ) from None
 
 

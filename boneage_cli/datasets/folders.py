@@ -11,6 +11,7 @@ from pathlib import Path
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageWarning
 from boneage_cli.imaging.containers import is_dicom
+from boneage_cli.imaging.png import EXPLANATION, has_note
 
 # Pictures that nobody here reads; a folder's are told of.
 _OTHER_PICTURES = (".bmp", ".gif", ".jp2", ".j2k", ".jpf", ".heic", ".heif", ".avif", ".jxl")
@@ -52,7 +53,8 @@ def radiographs_below(
     """Yields the radiographs of a folder, and at last what in it cannot be opened and why.
 
     The folder is searched to the bottom, in order of name; hidden files and folders are passed
-    over. DICOM files are known by their mark, whatever they are called.
+    over, and so are the pictures of ``predict --explain``. DICOM files are known by their mark,
+    whatever they are called.
 
     Args:
         folder: The folder.
@@ -63,7 +65,7 @@ def radiographs_below(
     for place, names in files_below(folder, closed.append):
         for name in names:
             path = place / name
-            if _is_radiograph(path):
+            if _is_radiograph(path) and not has_note(path, EXPLANATION):
                 yield str(path), None
             elif path.suffix.lower() in _OTHER_PICTURES:
                 others.append(str(path))

@@ -28,6 +28,7 @@ class LabelledSplit:
         mean_training_age: Mean known age of the data set's train split in months; None where it
             has none.
         boys_in_training: The share of boys among those of known sex there; None where it has none.
+        of_other_sex: How many rows were left out, where those of one sex alone are wanted.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class LabelledSplit:
     chosen_of: int | None
     mean_training_age: float | None
     boys_in_training: float | None
+    of_other_sex: int = 0
 
     @property
     def title(self) -> str:
@@ -55,6 +57,7 @@ def labelled_split(
     sample: int | None = None,
     *,
     labels: Sequence[str] = ("boneage",),
+    male: bool | None = None,
 ) -> LabelledSplit:
     """Finds the radiographs to measure a model on.
 
@@ -64,6 +67,7 @@ def labelled_split(
         sample: How many of its labelled radiographs to choose, evenly by sex and age, the same each
             time; None for all.
         labels: The columns of which at least one has to be known of a radiograph.
+        male: The sex that a model is for; None for both.
 
     Raises:
         BoneageError: There is no such data set or split, or it has fewer labels than that.
@@ -73,6 +77,8 @@ def labelled_split(
     manifest = read_manifest(folder, split)
     # Of the whole split: a sample may lack the radiograph that tells the versions apart.
     version = label_version(manifest) if split.startswith("test") else None
+    every, manifest = len(manifest), _of_sex(manifest, male)
+    left_out = every - len(manifest)
     labelled = manifest[_is_labelled(manifest, labels)]
     if sample is not None:
         if sample > len(labelled):
@@ -84,7 +90,7 @@ def labelled_split(
         manifest = choose(labelled, sample, seed=0)
     mean = boys = None
     if (folder / "train.csv").is_file():
-        train = read_manifest(folder, "train")
+        train = _of_sex(read_manifest(folder, "train"), male)
         mean = float(train["boneage"].mean())
         males = train["male"].dropna()
         boys = float(males.mean()) if len(males) else None
@@ -96,7 +102,15 @@ def labelled_split(
         chosen_of=None if sample is None else len(labelled),
         mean_training_age=mean,
         boys_in_training=boys,
+        of_other_sex=left_out,
     )
+
+
+def _of_sex(manifest: pd.DataFrame, male: bool | None) -> pd.DataFrame:
+    """The rows of one sex, and those of unknown sex."""
+    if male is None:
+        return manifest
+    return manifest[(manifest["male"] == male).fillna(True)].reset_index(drop=True)
 
 
 def _with_labels(folder: Path, labels: Sequence[str]) -> str:

@@ -80,7 +80,11 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
     files = [folder / f"{name}.csv" for name in names if (folder / f"{name}.csv").is_file()]
     if not files:
         wanted = "train.csv" if split is None else f"{split}.csv"
-        raise BoneageError(f"{folder}: no {wanted} here; make a data set with 'boneage fetch'")
+        there = [f"{name}.csv" for name in SPLITS if (folder / f"{name}.csv").is_file()]
+        way_out = (
+            f"there is {', '.join(there)}" if there else "make a data set with 'boneage fetch'"
+        )
+        raise BoneageError(f"{folder}: no {wanted} here; {way_out}")
     tables = []
     for file in files:
         try:

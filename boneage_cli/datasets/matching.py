@@ -204,7 +204,7 @@ def _merge(label: _Label, other: _Label) -> None:
             )
             raise BoneageError(
                 f"{where}: {meaning} {_shown(name, ours)} and {_shown(name, theirs)}; "
-                "keep the right one, or leave one table out"
+                "keep the right one, or leave one table out; rename files that share a name"
             )
 
 

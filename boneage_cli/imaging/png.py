@@ -11,6 +11,8 @@ import numpy as np
 
 from boneage_cli.files import whole_file
 
+EXPLANATION = "boneage predict --explain"
+"""The note of pictures that are no radiographs, though they look like one."""
 # Signature and header (PNG specification, section 5), which every other chunk comes after.
 _HEADER = 33
 

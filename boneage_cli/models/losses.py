@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def options_of(name: str) -> list[str]:
+    """What a loss can be told, besides ``scale``; nothing of a loss that is unknown."""
+    return list(inspect.signature(LOSSES[name]).parameters)[2:] if name in LOSSES else []
+
+
 def build_loss(name: str, *, scale: float = 1.0, **options: float) -> AgeLoss:
     """Makes a loss on months.
 
@@ -36,7 +41,7 @@ def build_loss(name: str, *, scale: float = 1.0, **options: float) -> AgeLoss:
     """
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
-    known = list(inspect.signature(LOSSES[name]).parameters)[2:]
+    known = options_of(name)
     for option, value in {"scale": scale, **options}.items():
         if option not in ("scale", *known):
             raise unknown_name(f"option of loss {name}", option, ["scale", *known])

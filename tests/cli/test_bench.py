@@ -98,6 +98,17 @@ def test_networks_are_compared_and_ranked_without_training(
         assert all(name in ranked for name in names)
 
 
+def test_networks_of_other_sizes_are_told_apart_by_them(bench, tiny: Experiment) -> None:
+    wide = tiny.preprocessing.model_copy(update={"width": 96})
+    write_experiment(tiny, Path("tiny.toml"))
+    write_experiment(
+        tiny.model_copy(update={"name": "wide", "preprocessing": wide}), Path("wide.toml")
+    )
+    result = bench("-c tiny.toml -c wide.toml --batch-sizes 1 --seconds 0.1 -o out")
+    assert "tiny, 64 × 56" in result.stdout
+    assert "wide, 64 × 96" in result.stdout
+
+
 def test_backends_are_held_against_torch(bench, demo_bundle: Path, demo_data: Path) -> None:
     options = f"--model {demo_bundle} --batch-sizes 1,2 --seconds 0.1 --device cpu --output out"
     result = bench(f"{options} --backends torch,openvino --images {demo_data / 'test'}")

@@ -69,8 +69,34 @@ def test_the_summary_of_runs_is_told_what_a_run_did_on_the_test_split(
     measured = json.loads((tmp_path / "metrics.json").read_text())
     assert figures()["test_mae"] == pytest.approx(measured["mae"]["value"])
     assert figures()["test_rmse"] == pytest.approx(measured["rmse"])
-    same = before.drop(["test_mae", "test_rmse"])
-    assert figures().drop(["test_mae", "test_rmse"]).equals(same)
+    told = ["test_mae", "test_rmse", "test_images", "test_label_version"]
+    assert (figures()["test_images"], figures()["test_label_version"]) == (16, "integer")
+    assert figures().drop(told).equals(before.drop(told))
+    # Other radiographs than those of its own data set, a sample or other views are no such figures.
+    shutil.copytree(demo_data, tmp_path / "others")
+    row = figures()
+    for of in (f"{tmp_path}/others", f"{demo_data} --sample 6", f"{demo_data} --tta"):
+        line = f"evaluate -m {demo_run.folder} -d {of} --split test -o {tmp_path}/out --device cpu"
+        assert "test_mae" not in CliRunner().invoke(app, line.split()).stdout
+    assert figures().equals(row)
+    # A run is known by its bundle as well.
+    line = f"evaluate -m {demo_run.bundle} -d {demo_data} --split test -o {tmp_path} --device cpu"
+    assert "test_mae" in CliRunner().invoke(app, line.split()).stdout
+
+
+def test_figures_of_another_measurement_stay(evaluate, demo_data, data):
+    for line in (f"--data {demo_data}", f"--data {data}", f"--data {demo_data} --tta"):
+        for _ in range(2):
+            evaluate(f"{line} --split test")
+    names = {path.name for path in Path("run").glob("evaluation-*")}
+    assert names == {"evaluation-test", "evaluation-hands-test", "evaluation-test-tta"}
+    for name, where in (("test", demo_data), ("hands-test", data)):
+        figures = json.loads(Path(f"run/evaluation-{name}/metrics.json").read_text())
+        assert figures["data"] == str(where)
+    # The same folder of models, of other radiographs of the same name.
+    shutil.copytree(data, "more/hands")
+    evaluate("--data more/hands --split test")
+    assert Path("run/evaluation-hands-test-2/metrics.json").is_file()
 
 
 def test_the_yardstick_is_the_mean_of_the_training_ages(evaluate, demo_data):
@@ -93,7 +119,7 @@ def test_the_validation_split_is_taken_where_the_test_split_has_no_ages(evaluate
     table["boneage"] = None
     table.to_csv(data / "test.csv", index=False)
     evaluate(f"--data {data}")
-    assert Path("run/evaluation-validation").is_dir()
+    assert Path("run/evaluation-hands-validation").is_dir()
     assert "known bone age" in evaluate(f"--data {data} --split test", status=2).stderr
 
 
@@ -137,7 +163,7 @@ def test_a_run_is_told_to_be_measured_on_what_it_was_trained_on(evaluate, demo_d
 
 def test_several_models_write_to_the_current_folder(evaluate, demo_data, demo_bundle):
     evaluate(f"--model {demo_bundle} --data {demo_data} --split test")
-    assert Path("evaluation-test/metrics.json").is_file()
+    assert Path("evaluation-demo-test/metrics.json").is_file()
 
 
 def test_stress_shows_what_is_lost_when_the_same_radiographs_come_in_other_ways(

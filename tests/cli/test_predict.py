@@ -480,3 +480,42 @@ def test_a_folder_that_pictures_must_not_go_to_is_refused_in_one_line(predict):
         assert result.stderr.count("\n") == 1
     assert Path("file").read_text() == "kept"
     assert Path("hands/a.png").read_bytes() == before
+
+
+def test_pictures_of_explain_are_no_radiographs(predict):
+    predict("hands/a.png --sex F --explain hands/why", status=0)
+    assert [row["path"] for row in rows(predict("hands --sex F --format csv").stdout)] == [
+        f"hands/{name}.png" for name in "abc"
+    ]
+
+
+def test_a_call_that_draws_nothing_leaves_the_pictures_of_an_earlier_one(predict):
+    predict("hands/a.png hands/b.png --sex F --explain why")
+    Path("broken.png").write_bytes(b"no image")
+    predict("broken.png --sex F --explain why", status=1)
+    assert sorted(path.name for path in Path("why").glob("*.png")) == ["a.png", "b.png"]
+    predict("hands/b.png --sex F --explain why")
+    assert [path.name for path in Path("why").glob("*.png")] == ["b.png"]
+
+
+def test_a_forced_answer_that_is_in_doubt_has_no_interval(predict):
+    cv2.imwrite("noise.png", np.random.default_rng(0).integers(0, 256, (320, 256), np.uint8))
+    line = "noise.png --sex F --force --interval 90 --format csv"
+    (row,) = rows(predict(line, model=None).stdout)
+    assert row["reason"] == "no-hand"
+    assert row["months"]
+    assert (row["low"], row["high"]) == ("", "")
+
+
+@pytest.mark.parametrize("age", ["9", "114 years"])
+def test_an_age_far_from_the_bone_age_is_asked_about(predict, age):
+    result = predict_of(age)
+    assert "is that years instead of months" in " ".join(result.stderr.split())
+    assert "is that years" not in predict_of("10y").stderr
+
+
+def predict_of(age: str):
+    words = ["predict", "hands/c.png", "--sex", "F", "--force", "--age", age]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    return result

@@ -102,7 +102,7 @@ def test_each_combination_can_be_cross_validated(sweep) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("--vary training.los=mae,mse", "did you mean loss"),
+        ("--vary training.los=mae,mse", "did you mean training.loss?"),
         ("--vary training.loss=mae,no_such", "no_such"),
         ("--vary training.loss", "section.key=value,value"),
         ("--vary training.loss=mae --vary training.loss=mse", "named twice"),

@@ -33,7 +33,7 @@ def test_defaults_survive_a_round_trip_through_toml(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_setting_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(BoneageError, match=r"training\.epoch; did you mean epochs\?"):
+    with pytest.raises(BoneageError, match=r"training\.epoch; did you mean training\.epochs\?"):
         parse_experiment({"training": {"epoch": 3}}, "x.toml")
 
 
@@ -122,3 +122,30 @@ def test_values_arrive_as_written(epochs: int, rate: float, text: str) -> None:
     assert experiment.training.learning_rate == rate
     flat = dict(flatten({"a": {"b": text}}))
     assert flat == {"a.b": text}
+
+
+def test_another_loss_keeps_the_scale_of_a_recipe_and_leaves_options_that_it_does_not_have() -> (
+    None
+):
+    recipe = Path(__file__).parents[2] / "configs" / "s1-global.toml"
+    notes: list[str] = []
+    assert load_experiment(recipe).training.loss_options == {"delta": 10}
+    other = load_experiment(recipe, ["training.loss=mae"], tell=notes.append)
+    assert other.training.loss_options == {}
+    assert notes == ["training.loss_options: delta of the file's loss huber left out"]
+    assert load_experiment(recipe, ["training.epochs=1"]).training.loss_options == {"delta": 10}
+    with pytest.raises(BoneageError, match="unknown option of loss mae"):
+        load_experiment(recipe, ["training.loss=mae", "training.loss_options={delta = 3}"])
+
+
+def test_a_mistake_beside_a_file_is_told_with_what_stands_beside_it() -> None:
+    recipe = Path(__file__).parents[2] / "configs" / "quick.toml"
+    with pytest.raises(
+        BoneageError, match=r"quick\.toml with training\.epochs=0: training\.epochs"
+    ):
+        load_experiment(recipe, ["training.epochs=0"])
+
+
+def test_a_sex_that_joins_nothing_is_refused() -> None:
+    with pytest.raises(BoneageError, match="leaves the sex out; set gender = false"):
+        parse_experiment({"model": {"sex_fusion": "none"}}, "x.toml")

@@ -140,7 +140,10 @@ def test_augment_switches_the_light_augmentation_of_s1_on(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("training: {epoch: 3}", r"unknown setting training\.epoch; did you mean epochs\?"),
+        (
+            "training: {epoch: 3}",
+            r"unknown setting training\.epoch; did you mean training\.epochs\?",
+        ),
         ("roi: {extractor: {zzz: 3}}", r"roi\.extractor\.zzz; known are roi_size, heatmap_thr"),
         ("trainig: {epochs: 3}", r"unknown setting trainig; did you mean training\?"),
         ("training: {epochs: 0}", r"training\.epochs: .* \(given 0\)"),

@@ -323,6 +323,8 @@ def benchmark_networks(
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     about: dict[str, Any] = {}
+    # In order; networks may differ in what runs them best.
+    used: dict[tuple[str, str], None] = {}
     rounds = len(networks) * len(batch_sizes)
     bar: tqdm[Any] = track(total=rounds, description="bench", unit="batch size")
     with bar:
@@ -331,6 +333,7 @@ def benchmark_networks(
             (bundle,) = predictor.bundles
             weights = sum(weight.numel() for weight in bundle.network().parameters())
             about = about or _about(predictor, seconds) | {"models": [n.name for n in networks]}
+            used |= {(predictor.backend, predictor.precision): None}
             for size in batch_sizes:
                 try:
                     passes = _passes(predictor, size, seconds / rounds)
@@ -340,6 +343,8 @@ def benchmark_networks(
                 else:
                     rows.append(_row(network.name, predictor, size, passes, weights))
                 bar.update()
+    for name, values in zip(("backend", "precision"), zip(*used, strict=True), strict=True):
+        about[name] = ", ".join(dict.fromkeys(values))
     return Benchmark(about=about, throughput=rows, notes=notes)
 
 

@@ -20,8 +20,8 @@ RANKINGS = (
     ("images_per_s_per_million", True, "by images/s per million parameters"),
 )
 _NUMBERS = ("batch_size", "mean_ms", "ms_per_image", "images_per_s", "parameters")
-# What tells measurements of one network apart, the most telling first.
-_TELLING = ("pixels", "hardware", "backend", "precision", "source")
+# What figures hang on besides the network, the most telling first.
+_TELLING = ("pixels", "hardware", "backend", "precision")
 
 
 def read_results(paths: Sequence[Path]) -> pd.DataFrame:
@@ -32,8 +32,8 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
 
     Returns:
         The rows of all of them, with ``source``, where a row comes from, and ``network``, the
-        model's name with as much of image size, hardware, precision and source as tells it from
-        others.
+        model's name with whatever of image size, hardware, backend and precision is not the same
+        of all, and the source where that alone tells it from another.
 
     Raises:
         BoneageError: One of them is no such table.
@@ -51,12 +51,12 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
 def named(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of ``COLUMNS`` and ``source``, with ``network`` added as ``read_results`` says."""
     name = table["model"].astype(str)
-    identity = table[["model", *_TELLING]].astype(str).agg("\n".join, axis=1)
     for column in _TELLING:
-        ambiguous = identity.groupby(name).transform("nunique") > 1
-        differs = table[column].groupby(name).transform("nunique") > 1
-        name = name.where(~(ambiguous & differs), name + ", " + table[column].astype(str))
-    return table.assign(network=name)
+        # Else figures of other sizes or machines look as if networks alone differed.
+        if table[column].nunique() > 1:
+            name = name + ", " + table[column].astype(str)
+    several = table["source"].groupby(name).transform("nunique") > 1
+    return table.assign(network=name.where(~several, name + ", " + table["source"].astype(str)))
 
 
 def ranking(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from boneage_cli.core.runs import (
     SEX_PREDICTIONS,
     VALIDATION,
     read_json,
+    run_of,
     write_json,
 )
 from boneage_cli.datasets.manifest import read_manifest, warn_of_impossible_ages
@@ -211,16 +213,38 @@ def _seen(folder: Path) -> pd.DataFrame:
     return _none_seen()
 
 
-def evaluation_folder(bundles: Sequence[Path], name: str) -> Path:
+def evaluation_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any]) -> Path:
     """Where a model's figures go by default: its run's folder, or the current one.
+
+    Figures of another measurement stay: the folder is then called after the data set, too, and
+    numbered where that is taken as well.
 
     Args:
         bundles: Bundles or run folders; several have no folder in common.
         name: What the radiographs are called.
+        about: What names the measurement, with ``data``.
     """
-    run = bundles[0] if bundles[0].is_dir() else bundles[0].parent
-    own = len(bundles) == 1 and (run / RECORD).is_file()
-    return (run if own else Path()) / f"evaluation-{name}"
+    run = run_of(bundles[0]) if len(bundles) == 1 else None
+    data = "" if run and is_trained_on(run, about["data"]) else f"{Path(about['data']).name}-"
+    stem = f"evaluation-{data}{name}" + ("-tta" if about["tta"] else "")
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    folders = ((run or Path()) / each for each in names)
+    return next(folder for folder in folders if _is_free(folder, about))
+
+
+def is_trained_on(run: Path, data: str | Path) -> bool:
+    """Whether a run, or a cross-validation, was trained on this data set."""
+    try:
+        return Path(read_json(run / RECORD)["data"]).resolve() == Path(data).resolve()
+    except (BoneageError, KeyError):
+        return False
+
+
+def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a folder has no figures, or those of the same measurement."""
+    kept = [folder / name for name in ("metrics.json", "sex_metrics.json", "stress.json")]
+    there = [read_json(path) for path in kept if path.exists()]
+    return all(earlier.get(key) == value for earlier in there for key, value in about.items())
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:

@@ -14,6 +14,7 @@ from boneage_cli.core.evaluation.ages import (
     FILES,
     Evaluation,
     evaluate_predictions,
+    is_trained_on,
     write_evaluation,
 )
 from boneage_cli.core.evaluation.grouped_figures import nothing_known
@@ -25,7 +26,7 @@ from boneage_cli.core.evaluation.sexes import (
 )
 from boneage_cli.core.prediction.cases import Prediction, manifest_cases
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runs import add_test_figures, read_json
+from boneage_cli.core.runs import add_test_figures, read_json, run_of
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
@@ -108,6 +109,9 @@ def measure(
         processes=processes,
     )
     results = list(track(found, description="predict", total=len(rows)))
+    # DICOM files may tell what the labels do not.
+    known = pd.array([result.known_male for result in results], dtype="boolean")
+    rows["male"] = rows["male"].astype("boolean").fillna(pd.Series(known))
     months = _numbers([result.months for result in results])
     probabilities = _numbers([result.male_probability for result in results])
     errors = np.array([result.error for result in results], object)
@@ -172,8 +176,11 @@ def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Pa
 def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
     """Tells a run's row of ``summary.csv`` what its model did on the whole test split, as S1 does.
 
+    The test split is that of the data set which it was trained on, and all of it was predicted.
+
     Args:
-        measured: With ``model``, ``split``, ``chosen_of`` and ``tta`` in ``about``.
+        measured: With ``model``, ``data``, ``split``, ``chosen_of``, ``label_version`` and ``tta``
+            in ``about``.
 
     Returns:
         The table and its columns; None where there is no such row, or this is another measurement.
@@ -181,7 +188,8 @@ def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
     about = measured.about
     models = about["model"]
     whole = about["split"] == "test" and about["chosen_of"] is None and not about["tta"]
-    if not whole or len(models) != 1 or not Path(models[0]).is_dir():
+    run = run_of(Path(models[0])) if len(models) == 1 else None
+    if not whole or measured.failures or run is None or not is_trained_on(run, about["data"]):
         return None
     ages, sexes = measured.ages, measured.sexes
     figures = {
@@ -189,8 +197,10 @@ def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
         "test_rmse": ages.rmse if ages else None,
         "test_sex_accuracy": sexes.accuracy.value if sexes else None,
     }
-    table = add_test_figures(Path(models[0]), figures)
     known = [name for name, value in figures.items() if value is not None]
+    images = [each.overall.images for each in (ages, sexes) if each]
+    version = {"test_images": images[0], "test_label_version": about["label_version"]}
+    table = add_test_figures(run, figures | version)
     return None if table is None else (table, known)
 
 

@@ -147,7 +147,8 @@ def share_interval(right: np.ndarray) -> Estimate:
     middle = share + z**2 / (2 * count)
     half = z * (share * (1 - share) / count + (z / (2 * count)) ** 2) ** 0.5
     low, high = ((middle + sign * half) / (1 + z**2 / count) for sign in (-1, 1))
-    return Estimate(share, min(low, share), max(high, share))
+    # Rounding takes the ends of none and of all a little beyond.
+    return Estimate(share, max(0.0, min(low, share)), min(1.0, max(high, share)))
 
 
 def figure(result: Mapping[str, Any]) -> str:

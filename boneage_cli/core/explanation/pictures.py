@@ -20,14 +20,14 @@ from boneage_cli.core.explanation.overlay import HeatMap, overlay
 from boneage_cli.core.explanation.saliency import grad_cam, onto_radiograph, scaled
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import check_pictures
-from boneage_cli.core.prediction.output import age_text, sex_text
+from boneage_cli.core.prediction.output import age_text, doubt_text, sex_text
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.prediction.preparing import SEX_UNKNOWN
 from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import Landmarks, Points
-from boneage_cli.imaging.png import has_note, write_png
+from boneage_cli.imaging.png import EXPLANATION, has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import Matrix
@@ -45,12 +45,12 @@ one, blue the registered hand. Crosses: the key points that the outlines follow 
 age, and the sex where the model takes it; or the predicted sex. "63% image": in a model with a gate
 between image and sex so much of what it decides on is the image's, on average over its features.
 
+Each run puts its pictures in place of those that an earlier one left here.
+
 Heat tells where a network looks, not whether it is right. A research tool, not a medical device.
 """
 
 _OPTION = "place with --explain"
-# What each picture carries, so that no other is removed.
-_NOTE = "boneage predict --explain"
 # Height of the line above the picture, pixels.
 _TITLE = 24
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -173,7 +173,7 @@ class Explanations:
     """A folder of pictures, one for each radiograph that is predicted.
 
     Pictures are called ``<stem>.png`` after the radiograph; of two with one name the second gets
-    ``-2``. Those of an earlier call are removed.
+    ``-2``. Those of an earlier call go when all of this one's are there.
 
     Args:
         explainer: What draws them.
@@ -202,9 +202,6 @@ class Explanations:
                 raise BoneageError(
                     f"{folder}: holds files that --explain did not make; choose a new folder"
                 )
-            for picture in folder.glob("*.png"):
-                if has_note(picture, _NOTE):
-                    picture.unlink()
             with whole_file(folder / ABOUT) as temporary:
                 temporary.write_text(_ABOUT_TEXT, encoding="utf-8")
 
@@ -214,6 +211,7 @@ class Explanations:
         Raises:
             BoneageError: A picture cannot be written.
         """
+        earlier = {path for path in self.folder.glob("*.png") if has_note(path, EXPLANATION)}
         for prediction in predictions:
             yield prediction
             if prediction.error is not None:
@@ -225,17 +223,23 @@ class Explanations:
                 self.errors.append(str(error))
                 continue
             picture = self.explainer.draw(radiograph, _answer(prediction), prediction.male)
-            self._write(picture, image_stem(prediction.case.path))
+            earlier.discard(self._write(picture, image_stem(prediction.case.path)))
+        if self.pictures:
+            with writing(self.folder, _OPTION):
+                for path in earlier:
+                    path.unlink(missing_ok=True)
 
-    def _write(self, picture: np.ndarray, stem: str) -> None:
+    def _write(self, picture: np.ndarray, stem: str) -> Path:
         name = stem
         while self._names[name]:
             self._names[stem] += 1
             name = f"{stem}-{self._names[stem]}"
         self._names[name] += 1
+        path = self.folder / f"{name}.png"
         with writing(self.folder, _OPTION):
-            write_png(self.folder / f"{name}.png", picture, _NOTE)
+            write_png(path, picture, EXPLANATION)
         self.pictures += 1
+        return path
 
     def _is_ours(self) -> bool:
         about = self.folder / ABOUT
@@ -245,9 +249,9 @@ class Explanations:
 
 def _answer(prediction: Prediction) -> str:
     if prediction.months is not None:
-        return age_text(prediction.months)
+        return age_text(prediction.months) + doubt_text(prediction)
     assert prediction.male_probability is not None
-    return sex_text(prediction.male_probability)
+    return sex_text(prediction.male_probability) + doubt_text(prediction)
 
 
 def _cells_per_radiograph(cells: Sequence[int], frame: Matrix) -> float:

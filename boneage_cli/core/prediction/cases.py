@@ -17,6 +17,7 @@ REASONS = {
     "no-hand": "no hand was found",
     "fingers-cut-off": "the fingertips are cut off",
     "wrist-cut-off": "the wrist is cut off",
+    "two-hands": "there is another hand beside it",
     "unlike-training": "it looks unlike every radiograph that the model was trained on",
 }
 """Each reason's code and sentence."""

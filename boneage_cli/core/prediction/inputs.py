@@ -12,6 +12,7 @@ import math
 import os
 import sys
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -76,6 +77,8 @@ def cases(
     sources = [(text, _kind(text)) for text in inputs]
     for text, kind in sources:
         if kind == "table":
+            # All of it, so that nothing is predicted of a table that breaks off.
+            deque(_table_rows(text), maxlen=0)
             columns = _read_header(text).columns
             if "age" in columns and not columns.keys() & _AGES.keys():
                 warnings.warn(
@@ -117,7 +120,7 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
             kind == "table" and {"male", "female"} & _read_header(text).columns.keys()
         ):
             return True
-        with closing(_unroll([(text, kind)], None)) as found:
+        with closing(_read(text, kind, None)) as found:
             if any(_may_be_dicom(Path(case.path)) for case in found):
                 return True
     return False
@@ -213,7 +216,11 @@ def _unroll(
         if empty:
             what = "radiographs" if kind == "folder" else "paths"
             name = "standard input" if kind == "stdin" else text
-            raise BoneageError(f"{name}: no {what} in it; see 'boneage predict --help'")
+            problem = f"{name}: no {what} in it; see 'boneage predict --help'"
+            if len(sources) == 1:
+                raise BoneageError(problem)
+            # The others are answered all the same.
+            yield Case(path=name, error=problem)
 
 
 def _of_age(cases: Iterator[Case], age: float) -> Iterator[Case]:
@@ -221,7 +228,9 @@ def _of_age(cases: Iterator[Case], age: float) -> Iterator[Case]:
         yield case if case.age is not None else replace(case, age=age)
 
 
-def _read(text: str, kind: Kind, male: bool | None, tell: bool) -> Iterator[Case]:
+def _read(
+    text: str, kind: Kind, male: bool | None, tell: bool = False
+) -> Generator[Case, None, None]:
     if kind == "image":
         yield Case(path=text, male=male)
     elif kind == "folder":
@@ -251,6 +260,10 @@ def _lines(text: str) -> Generator[str, None, None]:
     """The lines of a file or of standard input; bytes that are no UTF-8 stay what they are."""
     if text == STANDARD_INPUT:
         for raw in _standard_input():
+            if b"\0" in raw:
+                raise BoneageError(
+                    "standard input is no list of paths but an image or the like; name the file"
+                )
             yield raw.decode("utf-8-sig", errors="surrogateescape")
         return
     path = Path(text)
@@ -353,6 +366,7 @@ def _sex(where: str, row: Mapping[str, Sequence[str]], default: bool | None) -> 
 
 
 def _age(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
+    stated: list[float] = []
     for name, months in _AGES.items():
         text = _first(row, name)
         try:
@@ -362,8 +376,11 @@ def _age(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
         if number is not None and not is_childs_age(number * months):
             raise BoneageError(f"{where}: {name} '{text}' is no age; mend it or leave it empty")
         if number is not None:
-            return float(number * months)
-    return None
+            stated.append(number * months)
+    # Whole years leave out months.
+    if stated and max(stated) - min(stated) >= MONTHS_PER_YEAR:
+        raise BoneageError(f"{where}: two columns contradict each other on the age; mend one")
+    return stated[0] if stated else None
 
 
 def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
@@ -395,8 +412,11 @@ def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] =
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """A name as its bytes are, and as Windows-1252 reads them if they are no UTF-8."""
+    """A name as its bytes are, as Windows writes it, or as Windows-1252 reads it if no UTF-8."""
     yield name
+    if "\\" in name or name.startswith('"'):
+        yield name.strip('"')
+        yield name.strip('"').replace("\\", "/")
     try:
         name.encode()
     except UnicodeEncodeError:

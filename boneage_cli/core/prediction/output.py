@@ -73,9 +73,7 @@ def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
         if prediction.male_probability is not None:
             parts.append(sex_text(prediction.male_probability))
         if parts:
-            answer = ", ".join(parts)
-            if prediction.reason is not None:
-                answer += f" [doubtful: {REASONS[prediction.reason]}]"
+            answer = ", ".join(parts) + doubt_text(prediction)
             yield f"{prediction.case.path}: {answer}\n"
 
 
@@ -89,6 +87,11 @@ def sex_text(male_probability: float) -> str:
     """The likelier sex as ``girl (probability 0.931)``; nothing is certain."""
     likelier = min(max(male_probability, 1 - male_probability), 0.999)
     return f"{'boy' if says_boy(male_probability) else 'girl'} (probability {likelier:.3f})"
+
+
+def doubt_text(prediction: Prediction) -> str:
+    """What follows a forced answer, with why it is none: `` [doubtful: the wrist is cut off]``."""
+    return "" if prediction.reason is None else f" [doubtful: {REASONS[prediction.reason]}]"
 
 
 def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:

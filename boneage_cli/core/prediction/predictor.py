@@ -457,7 +457,10 @@ class Predictor(Preparer):
                     age if self.predicts_age else None,
                     sex,
                     stated=item.stated,
-                    interval=self.interval(age, item.male, interval) if interval else None,
+                    # How far off such answers are nobody has measured.
+                    interval=self.interval(age, item.male, interval)
+                    if interval and not reason
+                    else None,
                     age=item.age,
                     reason=reason,
                     male_probability=probability if self.predicts_sex else None,

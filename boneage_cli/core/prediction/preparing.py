@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from boneage_cli.core.bundle import Bundle
-from boneage_cli.core.landmarks import Located
-from boneage_cli.core.prediction.acceptance import reason_of_key_points
+from boneage_cli.core.landmarks import LandmarkLocator, Located
+from boneage_cli.core.prediction.acceptance import has_another_hand, reason_of_key_points
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.runtime import travels
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
-from boneage_cli.sexes import sex_letter
+from boneage_cli.sexes import male_of, sex_letter
 
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
 
@@ -102,10 +102,12 @@ class Preparer:
 
     def locate(self, radiograph: Radiograph) -> Located | None:
         """The key points of a radiograph's hand; None where no model needs them."""
-        for renderer in self.renderers.values():
-            if renderer.locator is not None:
-                return renderer.locate(radiograph)
-        return None
+        return None if self._locator is None else self._locator.locate([radiograph])[0]
+
+    @property
+    def _locator(self) -> LandmarkLocator | None:
+        locators = (renderer.locator for renderer in self.renderers.values())
+        return next((locator for locator in locators if locator is not None), None)
 
     def render(self, radiograph: Radiograph) -> Pixels:
         """What the models see of a radiograph: for each of their settings the views."""
@@ -113,13 +115,22 @@ class Preparer:
 
     def see(self, radiograph: Radiograph) -> tuple[Pixels, str | None]:
         """A radiograph's views, and why its key points speak against an answer."""
-        located = self.locate(radiograph)
-        reason = None if located is None else reason_of_key_points(radiograph, located)
+        located, locator = self.locate(radiograph), self._locator
+        reason = None
+        if located is not None and locator is not None:
+            reason = reason_of_key_points(radiograph, located)
+            if reason is None and has_another_hand(radiograph, located, locator):
+                reason = "two-hands"
         return self._render(radiograph, located), reason
 
     def never_saw(self, male: bool | None) -> bool:
         """Whether a model was trained on the other sex alone."""
         return male is not None and bool(self.trained_on - {sex_letter(male)})
+
+    @property
+    def only_male(self) -> bool | None:
+        """The sex that all models were trained on alone; None where there is none such."""
+        return male_of(next(iter(self.trained_on))) if len(self.trained_on) == 1 else None
 
     @property
     def of_one_sex(self) -> str:

@@ -151,6 +151,7 @@ def _summary_row(
         "best_epoch": run.kept_epoch,
         "config_file": str(record.config_file) if record.config_file else None,
         "save_dir": str(run.folder),
+        "data": str(record.data),
     }
 
 

@@ -224,7 +224,10 @@ def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """The ranked outcomes as texts, a row of headings first."""
     judged = figure_name(outcome.result for outcome in outcomes if outcome.result is not None)
     heads = ("rank", "run", judged, "against the first (95 %)", "weights", "training", "epoch kept")
-    rows = [(str(rank), outcome.name, *_cells(outcome)) for rank, outcome in enumerate(outcomes, 1)]
+    rows = [
+        (str(rank) if outcome.result else "", outcome.name, *_cells(outcome))
+        for rank, outcome in enumerate(outcomes, 1)
+    ]
     return [heads, *rows]
 
 
@@ -294,7 +297,7 @@ def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
         accuracy = result.get("validation_sex_accuracy") or {}
         rows.append(
             {
-                "rank": rank,
+                "rank": rank if outcome.result else None,
                 "run": outcome.name,
                 **outcome.combination.varied,
                 "validation_mae": mae.get("value"),

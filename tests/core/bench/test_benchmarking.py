@@ -123,20 +123,15 @@ def test_networks_are_ranked_by_throughput_latency_and_efficiency() -> None:
     assert efficient["images_per_s_per_million"].tolist() == [200, 100, 50]
 
 
-def test_a_network_that_was_measured_twice_is_told_apart_by_what_differs() -> None:
+def test_networks_are_named_with_what_is_not_the_same_of_all() -> None:
+    alike = results({"model": "a"}, {"model": "b", "source": "x"})
+    assert named(alike)["network"].tolist() == ["a", "b"]
     table = results(
-        {"model": "a"},
-        {"model": "b", "hardware": "CPU", "source": "x"},
-        {"model": "b", "hardware": "GPU", "precision": "32", "source": "y"},
-        {"model": "b", "hardware": "GPU", "precision": "bf16", "source": "y"},
-        {"model": "c", "source": "x"},
-        {"model": "c", "source": "y"},
+        {"model": "a", "precision": "32"},
+        {"model": "b", "precision": "mixed", "source": "x"},
+        {"model": "b", "precision": "32", "source": "x"},
+        {"model": "c", "precision": "32", "source": "x"},
+        {"model": "c", "precision": "32", "source": "y"},
     )
-    assert named(table)["network"].tolist() == [
-        "a",
-        "b, CPU",
-        "b, GPU, 32",
-        "b, GPU, bf16",
-        "c, x",
-        "c, y",
-    ]
+    expected = ["a, 32", "b, mixed", "b, 32", "c, 32, x", "c, 32, y"]
+    assert named(table)["network"].tolist() == expected

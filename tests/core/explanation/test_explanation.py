@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -236,6 +237,20 @@ def test_a_radiograph_that_is_gone_is_told_and_the_others_are_drawn(
     assert pictures.pictures == 1
     (error,) = pictures.errors
     assert "gone.png" in error
+
+
+def test_the_picture_of_a_doubtful_answer_says_so(hand: DrawnHand, tmp_path: Path):
+    model = explainer(looking_at("global", "hand", MIDDLE, MIDDLE))
+    assert cv2.imwrite(str(tmp_path / "here.png"), hand.pixels)
+    sure = Prediction(Case(f"{tmp_path}/here.png"), 100.0)
+    shown = []
+    for answer in (sure, replace(sure, reason="no-hand")):
+        folder = tmp_path / f"why {answer.reason}"
+        list(Explanations(model, folder).watch([answer]))
+        shown.append(cv2.imread(str(folder / "here.png")))
+    above, doubtful = (picture[:24].any(axis=(0, 2)).nonzero()[0][-1] for picture in shown)
+    assert doubtful > above
+    np.testing.assert_array_equal(shown[0][24:], shown[1][24:])
 
 
 def test_a_gate_between_image_and_sex_can_be_read(tiny: Experiment, hand: DrawnHand):

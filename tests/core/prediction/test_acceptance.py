@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.landmarks import LandmarkLocator
 from boneage_cli.core.likeness import Likeness, fit_likeness
-from boneage_cli.core.prediction.acceptance import reason_of_key_points
+from boneage_cli.core.prediction.acceptance import has_another_hand, reason_of_key_points
 from boneage_cli.core.prediction.cases import REASONS, Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.views import ViewRenderer, view_settings
@@ -186,3 +187,53 @@ def test_a_model_refuses_what_is_unlike_its_training_and_force_answers(
 
 def test_every_reason_is_a_code_with_a_sentence() -> None:
     assert all(code == code.lower().replace(" ", "-") and text for code, text in REASONS.items())
+
+
+def side_by_side(first: Radiograph, second: Radiograph) -> np.ndarray:
+    """Both hands of a child on one plate, thumbs inwards."""
+    rows = max(first.pixels.shape[0], second.pixels.shape[0])
+    left, right = (
+        np.pad(pixels, ((0, rows - len(pixels)), (0, 0)))
+        for pixels in (second.pixels[:, ::-1], first.pixels)
+    )
+    return np.hstack([right, left])
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_two_hands_on_one_plate_are_refused_however_it_is_turned(
+    locator: LandmarkLocator, hands: list[Radiograph], turn: int
+) -> None:
+    told = []
+    for first, second in zip(hands[::2], hands[1::2], strict=True):
+        plate = Radiograph(np.ascontiguousarray(np.rot90(side_by_side(first, second), turn)))
+        told.append(has_another_hand(plate, locator.locate([plate])[0], locator))
+    assert sum(told) >= len(told) - 1
+
+
+def test_a_hand_beside_nothing_is_one_hand(
+    locator: LandmarkLocator, hands: list[Radiograph]
+) -> None:
+    for hand in hands:
+        for beside in (np.zeros_like(hand.pixels), np.full_like(hand.pixels, 90)):
+            plate = Radiograph(np.hstack([hand.pixels, beside]))
+            assert not has_another_hand(plate, locator.locate([plate])[0], locator)
+
+
+def test_predict_refuses_two_hands_and_force_answers_for_one(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(shared_data / "rsna-native-150.zip") as archive:
+        names = sorted(n for n in archive.namelist() if n.lower().endswith((".png", ".webp")))[:2]
+        for name in names:
+            (tmp_path / Path(name).name).write_bytes(archive.read(name))
+    first, second = (read_radiograph(tmp_path / Path(name).name) for name in names)
+    cv2.imwrite(str(tmp_path / "plate.png"), side_by_side(first, second))
+    predictor = Predictor.load()
+    cases = [Case(str(tmp_path / name), male=True) for name in ("plate.png", Path(names[0]).name)]
+    plate, single = predictor.predict_files(cases)
+    assert plate.reason == "two-hands"
+    assert plate.error == "refused: there is another hand beside it (two-hands)"
+    assert single.error is None
+    forced = next(predictor.predict_files(cases[:1], force=True))
+    assert forced.months is not None
+    assert forced.reason == "two-hands"

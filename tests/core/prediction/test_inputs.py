@@ -201,7 +201,9 @@ def test_a_workbook_is_not_taken_for_an_image(folder):
         ("age,sex\n1,M\n", "must name a column path"),
         ("", "must name a column path"),
         ("path,sex\n", "no paths in it"),
-        ('path,sex\n"a.png\n' + "x" * 200_000, "not a CSV file"),
+        ('path,name\na.png,x\nb.png,"x\nc.png,y\n', "line 3: no row .* mend its quotation marks"),
+        ('path,name\na.png,"x\nb.png,y"z\n', "line 2: no row of a CSV table"),
+        ('path,sex\n"a.png\n' + "x" * 200_000, "line 2: no row of a CSV table"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused(folder, table, message):
@@ -410,3 +412,32 @@ def test_a_table_with_any_names_quoted_by_the_csv_rules_is_read(tmp_path_factory
     found = list(cases([str(file)]))
     assert [case.male for case in found] == [male for _, (_, male) in rows]
     assert [case.path for case in found] == [f"{name}.png".strip() for name, _ in rows]
+
+
+def test_an_empty_folder_fails_by_itself_among_others(folder):
+    (folder / "nobody").mkdir()
+    found = list(cases(["nobody", "a.png"]))
+    assert [case.path for case in found] == ["nobody", "a.png"]
+    assert "no radiographs in it" in found[0].error
+    assert found[1].error is None
+
+
+@pytest.mark.parametrize("entry", ['"scans/a b.png"', "scans\\a b.png", '"scans\\a b.png"'])
+def test_paths_as_windows_writes_them_are_found(folder, entry):
+    (folder / "scans" / "a b.png").write_bytes(b"")
+    Path("list.txt").write_text(f"{entry}\n")
+    assert paths("list.txt") == ["scans/a b.png"]
+
+
+def test_ages_in_two_columns_may_not_contradict_each_other(folder):
+    Path("t.csv").write_text("path,age_years,age_months\na.png,9,112\nb.png,9,9\nc.png,,9\n")
+    first, second, third = cases(["t.csv"])
+    assert (first.age, first.error) == (112, None)
+    assert "line 3: two columns contradict each other on the age" in second.error
+    assert third.age == 9
+
+
+def test_an_image_on_standard_input_is_told_in_one_line(folder, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\x89PNG\0\0\n\0\n")))
+    with pytest.raises(BoneageError, match="no list of paths but an image"):
+        list(cases(["-"]))

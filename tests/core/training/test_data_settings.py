@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from boneage_cli.cli.app import app
 from boneage_cli.core.config import AugmentationSettings, DataSettings, Experiment
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
@@ -101,3 +104,20 @@ def test_children_of_unknown_sex_are_left_out_where_sex_matters(
         folder, tiny.model_copy(update={"model": tiny.model.model_copy(update=model)})
     )
     assert len(data.train_manifest) == 61
+
+
+def test_a_model_of_girls_is_measured_on_girls(
+    tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    run = train(of(tiny, sex="F"), demo_data, runs=tmp_path)
+    line = f"evaluate -m {run.folder} -d {demo_data} --split test -o {tmp_path}/out"
+    result = CliRunner().invoke(app, line.split())
+    assert result.exit_code == 0, result.output
+    table = read_manifest(demo_data, "test")
+    told = " ".join(result.stderr.split())
+    assert f"{table['male'].sum()} radiographs left out: a model of girls alone" in told
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert figures["images"] == (~table["male"]).sum()
+    train_split = read_manifest(demo_data, "train")
+    girls = train_split[~train_split["male"].astype(bool)]["boneage"].mean()
+    assert figures["yardstick"] == pytest.approx(girls)
