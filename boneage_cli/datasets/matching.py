@@ -111,7 +111,10 @@ def arrange(findings: Findings) -> Arrangement:
             f"read like {next(iter(labels))!r}; make them agree"
         )
     if not kept:
-        raise BoneageError("no radiograph has a bone age; give the table with the labels too")
+        raise BoneageError(
+            "no radiograph has a bone age; give the table with the labels too, where a column "
+            "boneage has them in months"
+        )
 
     table = pd.DataFrame(kept).drop(columns=["key", "label", "folder_split"])
     table["boneage"] = table["boneage"].astype(float)

@@ -243,8 +243,19 @@ def is_trained_on(run: Path, data: str | Path) -> bool:
 def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
     """Whether a folder has no figures, or those of the same measurement."""
     kept = [folder / name for name in ("metrics.json", "sex_metrics.json", "stress.json")]
-    there = [read_json(path) for path in kept if path.exists()]
-    return all(earlier.get(key) == value for earlier in there for key, value in about.items())
+    try:
+        there = [read_json(path) for path in kept if path.exists()]
+    except BoneageError:
+        return False
+    return all(_absolute(earlier) == _absolute(about) for earlier in there)
+
+
+def _absolute(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What names a measurement, its files as they are named from wherever."""
+    names = ("split", "chosen_of", "label_version", "tta")
+    models = [str(Path(model).resolve()) for model in about.get("model", ())]
+    data = str(Path(about.get("data", "")).resolve())
+    return {"model": models, "data": data} | {name: about.get(name) for name in names}
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:

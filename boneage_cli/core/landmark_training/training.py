@@ -135,7 +135,7 @@ def train_landmarks(
 def measure_bundle(
     bundle: LandmarkBundle, examples: Sequence[LandmarkExample], *, device: str
 ) -> dict[str, dict[str, float]]:
-    """The figures of ``landmark_evaluation.measure`` on the held-out examples, by pose."""
+    """The figures of ``measure`` on the held-out examples, by pose."""
     held = [example for example in examples if example.held_out]
     return measure(
         LandmarkLocator.of(bundle, device=device),
