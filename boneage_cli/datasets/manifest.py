@@ -14,6 +14,7 @@ the source names patients, so that no child is on both sides of a split.
 
 from __future__ import annotations
 
+import difflib
 import math
 import warnings
 from pathlib import Path
@@ -140,9 +141,13 @@ def find_dataset(data: Path | None = None) -> Path:
         for folder in (Path(data), base / data):
             if _is_dataset(folder):
                 return folder
+        there = [folder.name for folder in base.glob("*/") if _is_dataset(folder)]
+        near = difflib.get_close_matches(str(data), there, n=1, cutoff=0.5)
+        instead = "'boneage fetch --help' tells how to get one"
+        way_out = f"did you mean {near[0]}?" if near else instead
         raise BoneageError(
             f"--data {data}: no data set here (a folder with train.csv, validation.csv or "
-            "test.csv); 'boneage fetch --help' tells how to get one"
+            f"test.csv); {way_out}"
         )
     if _is_dataset(base):
         return base

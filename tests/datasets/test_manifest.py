@@ -145,3 +145,9 @@ def labelled(**months) -> pd.DataFrame:
 )
 def test_the_version_of_test_labels_is_told_by_their_values(test, version):
     assert label_version(test) == version
+
+
+def test_a_misspelt_data_set_is_told_the_nearest_name(below_data):
+    below_data("rsna")
+    with pytest.raises(BoneageError, match=r"--data rsan: .* did you mean rsna\?"):
+        find_dataset("rsan")
