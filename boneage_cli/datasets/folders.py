@@ -65,7 +65,9 @@ def radiographs_below(
     for place, names in files_below(folder, closed.append):
         for name in names:
             path = place / name
-            if _is_radiograph(path) and not has_note(path, EXPLANATION):
+            if path.suffix.lower() == ".png" and has_note(path, EXPLANATION):
+                continue
+            if _is_radiograph(path):
                 yield str(path), None
             elif path.suffix.lower() in _OTHER_PICTURES:
                 others.append(str(path))
