@@ -75,7 +75,9 @@ class ModelSettings(Section):
     sex_dropout: float = Field(0.0, ge=0, lt=1, description="after those layers")
     attention_heads: int = Field(4, ge=1, description="of the cross-attention")
     hidden: Widths = Field((128,), description="dense layers before the head")
-    activation: str | tuple[str, ...] = Field("relu", description="of the dense layers")
+    activation: str | tuple[str, ...] = Field(
+        "relu", description="of the dense layers: relu, tanh, swish, mish, elu or gelu"
+    )
     dropout: float | tuple[float, ...] = Field(0.2, description="before each dense layer")
     norm: bool = Field(False, description="whether each dense layer begins with batch norm")
     head: str = Field(

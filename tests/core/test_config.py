@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from boneage_cli.core.config import (
     Experiment,
+    ModelSettings,
     experiment_to_toml,
     load_experiment,
     parse_experiment,
 )
 from boneage_cli.core.settings_errors import flatten
 from boneage_cli.errors import BoneageError
+from boneage_cli.models.dense import ACTIVATIONS
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
@@ -149,3 +151,9 @@ def test_a_mistake_beside_a_file_is_told_with_what_stands_beside_it() -> None:
 def test_a_sex_that_joins_nothing_is_refused() -> None:
     with pytest.raises(BoneageError, match="leaves the sex out; set gender = false"):
         parse_experiment({"model": {"sex_fusion": "none"}}, "x.toml")
+
+
+def test_the_names_of_activations_are_told() -> None:
+    told = ModelSettings.model_fields["activation"].description
+    assert told is not None
+    assert all(name in told for name in ACTIVATIONS)
