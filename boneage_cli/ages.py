@@ -62,6 +62,19 @@ def is_childs_age(months: float) -> bool:
     return 0 <= months <= OLDEST_PERSON
 
 
+def look_like_other_units(age: float, bone_age: float) -> bool:
+    """Whether a child's age is rather in years, or in months where years are meant.
+
+    Children's bone ages are not 5 years ahead of their ages; those of adults lie behind, in any
+    archive.
+
+    Args:
+        age: How old the child is said to be, months.
+        bone_age: Months.
+    """
+    return bone_age - age > 5 * MONTHS_PER_YEAR or age > 100 * MONTHS_PER_YEAR
+
+
 def parse_childs_age(text: str) -> float:
     """Reads how old a child is, in months, see ``parse_age``.
 

@@ -29,10 +29,10 @@ from boneage_cli.core.exporting import TOLERANCES, export_model
 from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.output import text_lines
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.training.folds import cross_validate
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import train, train_into
-from boneage_cli.core.training.run_record import RunRecord
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph

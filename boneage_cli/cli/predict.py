@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from boneage_cli.ages import MONTHS_PER_YEAR
 from boneage_cli.cli.console import EXIT_FINDINGS, error_console, fail, warn
 from boneage_cli.cli.options import (
     Backend,
@@ -279,11 +278,6 @@ def predict(
         raise typer.Exit(EXIT_FINDINGS)
 
 
-# Months.
-_FAR_APART = 60
-_NOBODY = 100 * MONTHS_PER_YEAR
-
-
 class _Tally:
     """Counts predictions as they pass, and tells of those that failed or are in doubt."""
 
@@ -300,6 +294,7 @@ class _Tally:
             yield prediction
 
     def _remark(self, prediction: Prediction) -> tuple[Callable[[str], None], str]:
+        from boneage_cli.ages import look_like_other_units
         from boneage_cli.sexes import sex_letter
 
         path = prediction.case.path
@@ -313,11 +308,10 @@ class _Tally:
         if used is not None and prediction.stated not in (None, used):
             return warn, f"{path}: taken as {sex_letter(used)}, but it says {sex_letter(not used)}"
         if prediction.age is not None and prediction.months is not None:
-            apart = prediction.months - prediction.age
-            # Children's bone ages are not so far from their ages; adults' are, in the other way.
-            if apart > _FAR_APART or prediction.age > _NOBODY:
+            apart = abs(prediction.months - prediction.age)
+            if look_like_other_units(prediction.age, prediction.months):
                 return warn, (
-                    f"{path}: the bone age is {abs(apart):.0f} months from the child's age of "
+                    f"{path}: the bone age is {apart:.0f} months from the child's age of "
                     f"{prediction.age:g}; is that years instead of months, or the reverse?"
                 )
         return warn, ""

@@ -138,6 +138,7 @@ def train(
     and with settings that have stages, one device trains.
     """
     from boneage_cli.core.config import load_experiment
+    from boneage_cli.core.run_record import Resources
     from boneage_cli.core.training.folds import (
         cross_validate,
         is_cross_validation,
@@ -146,7 +147,6 @@ def train(
     from boneage_cli.core.training.run import is_main_process
     from boneage_cli.core.training.run import resume as go_on
     from boneage_cli.core.training.run import train as train_model
-    from boneage_cli.core.training.run_record import Resources
     from boneage_cli.datasets.manifest import find_dataset
 
     if resume is not None:

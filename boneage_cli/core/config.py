@@ -364,20 +364,17 @@ def load_experiment(
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BoneageError(f"{path}: not a TOML file: {error}") from None
     loss = _loss_of(values)
-    given = [f"{key}={value}" for key, value in (flags or {}).items() if value is not None]
-    for key, value in (flags or {}).items():
-        if value is not None:
-            _assign(values, key, value)
+    chosen = {key: value for key, value in (flags or {}).items() if value is not None}
+    for key, value in chosen.items():
+        _assign(values, key, value)
     for override in overrides:
         _apply_override(values, override)
-    if _loss_of(values) != loss and not any(
-        "loss_options" in each for each in (*given, *overrides)
-    ):
+    given = [*(f"{key}={value}" for key, value in chosen.items()), *overrides]
+    if _loss_of(values) != loss and not any("loss_options" in each for each in given):
         _leave_options_of(loss, values, tell)
-    # The mistake may be in the file or in these.
-    beside = ", ".join([*given, *overrides])
     file = str(path) if path else "settings"
-    return parse_experiment(values, f"{file} with {beside}" if beside else file)
+    # The mistake may be in the file or in what is given beside it.
+    return parse_experiment(values, f"{file} with {', '.join(given)}" if given else file)
 
 
 def _loss_of(values: Mapping[str, Any]) -> Any:

@@ -24,11 +24,11 @@ from boneage_cli.core.intervals import coverage, random_parts
 from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.runs import BUNDLE, RESULT, SETTINGS, SHIPPED_MODEL, read_json
 from boneage_cli.core.runtime import ship_graphs
 from boneage_cli.core.training.outcome import calibration_of, learn_likeness
 from boneage_cli.core.training.run import data_of
-from boneage_cli.core.training.run_record import RunRecord
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError

@@ -22,6 +22,7 @@ from boneage_cli.core.evaluation.grouped_figures import (
 )
 from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.prediction.output import DECIMALS
+from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.runs import (
     OUT_OF_FOLD,
     PREDICTIONS,
@@ -191,8 +192,8 @@ def trained_on(path: Path, manifest: pd.DataFrame) -> int:
 def _train_split(run: Path) -> pd.DataFrame:
     """By id the known age and sex of a run's train split; none where that is not to be had."""
     try:
-        manifest = read_manifest(Path(read_json(run / RECORD)["data"]), "train")
-    except (BoneageError, KeyError):
+        manifest = read_manifest(RunRecord.read(run).data, "train")
+    except BoneageError:
         return _none_seen()
     ages, sexes = manifest["boneage"].to_numpy(float), _sex_letters(manifest)
     return pd.DataFrame({"age": ages, "sex": sexes}, index=manifest["id"].astype(str))
@@ -235,8 +236,8 @@ def evaluation_folder(bundles: Sequence[Path], name: str, about: Mapping[str, An
 def is_trained_on(run: Path, data: str | Path) -> bool:
     """Whether a run, or a cross-validation, was trained on this data set."""
     try:
-        return Path(read_json(run / RECORD)["data"]).resolve() == Path(data).resolve()
-    except (BoneageError, KeyError):
+        return RunRecord.read(run).data.resolve() == Path(data).resolve()
+    except BoneageError:
         return False
 
 

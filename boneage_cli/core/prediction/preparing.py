@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from boneage_cli.core.bundle import Bundle
-from boneage_cli.core.landmarks import LandmarkLocator, Located
+from boneage_cli.core.landmarks import Located
 from boneage_cli.core.prediction.acceptance import has_another_hand, reason_of_key_points
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.runtime import travels
@@ -70,6 +70,8 @@ class Preparer:
             )
             for settings in dict.fromkeys(self.view_settings)
         }
+        locators = (renderer.locator for renderer in self.renderers.values())
+        self._locator = next((locator for locator in locators if locator is not None), None)
 
     @property
     def _locators_travel(self) -> bool:
@@ -104,22 +106,16 @@ class Preparer:
         """The key points of a radiograph's hand; None where no model needs them."""
         return None if self._locator is None else self._locator.locate([radiograph])[0]
 
-    @property
-    def _locator(self) -> LandmarkLocator | None:
-        locators = (renderer.locator for renderer in self.renderers.values())
-        return next((locator for locator in locators if locator is not None), None)
-
     def render(self, radiograph: Radiograph) -> Pixels:
         """What the models see of a radiograph: for each of their settings the views."""
-        return self.see(radiograph)[0]
+        return self._render(radiograph, self.locate(radiograph))
 
     def see(self, radiograph: Radiograph) -> tuple[Pixels, str | None]:
         """A radiograph's views, and why its key points speak against an answer."""
-        located, locator = self.locate(radiograph), self._locator
-        reason = None
-        if located is not None and locator is not None:
+        located, reason = self.locate(radiograph), None
+        if located is not None and self._locator is not None:
             reason = reason_of_key_points(radiograph, located)
-            if reason is None and has_another_hand(radiograph, located, locator):
+            if reason is None and has_another_hand(radiograph, located, self._locator):
                 reason = "two-hands"
         return self._render(radiograph, located), reason
 

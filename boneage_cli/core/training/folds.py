@@ -24,6 +24,7 @@ from boneage_cli.core.evaluation.ages import (
 from boneage_cli.core.evaluation.measuring import Measured, write_measured
 from boneage_cli.core.evaluation.sexes import evaluate_sexes
 from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage
+from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
     FOLD,
     OUT_OF_FOLD,
@@ -46,7 +47,6 @@ from boneage_cli.core.training.run import (
     silent,
     train_into,
 )
-from boneage_cli.core.training.run_record import Resources, RunRecord
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.sexes import male_of
 

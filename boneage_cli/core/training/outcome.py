@@ -23,6 +23,7 @@ from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.intervals import COVERAGE, LEAST, Calibration, calibrate, write_coverage
 from boneage_cli.core.likeness import Likeness, fit_likeness
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.runs import (
     BUNDLE,
     RESULT,
@@ -35,7 +36,6 @@ from boneage_cli.core.runs import (
 from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.recorder import RunRecorder
-from boneage_cli.core.training.run_record import RunRecord
 from boneage_cli.core.training.trainer import device_of
 
 # Training radiographs whose features are learnt, for the refusal of images that are unlike them.
@@ -112,10 +112,11 @@ def finish(
         write_measured(run.measured, folder / VALIDATION, f"{folder.name}, validation")
         if run.evaluation is not None:
             write_coverage(run.evaluation.predictions, folder / VALIDATION / COVERAGE)
+        trained = load_bundle(bundle)
         save_bundle(
             replace(
-                load_bundle(bundle),
-                metrics=load_bundle(bundle).metrics | _metrics(run),
+                trained,
+                metrics=trained.metrics | _metrics(run),
                 calibration=None if run.evaluation is None else calibration_of(run.evaluation),
                 likeness=learn_likeness(bundle, datamodule, experiment, device),
             ),

@@ -20,6 +20,7 @@ import torch
 from boneage_cli.core.config import Experiment, load_experiment
 from boneage_cli.core.evaluation.ages import read_prediction_table
 from boneage_cli.core.evaluation.metrics import Estimate, figure, figure_name, mean_interval
+from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
     OUT_OF_FOLD,
     PREDICTIONS,
@@ -30,7 +31,6 @@ from boneage_cli.core.runs import (
 )
 from boneage_cli.core.training.folds import cross_validate
 from boneage_cli.core.training.run import Begin, Report, silent, train_into
-from boneage_cli.core.training.run_record import Resources, RunRecord
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file, writing
 

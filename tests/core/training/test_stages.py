@@ -20,10 +20,10 @@ from boneage_cli.core.config import (
     load_experiment,
     write_experiment,
 )
+from boneage_cli.core.run_record import Resources
 from boneage_cli.core.runs import read_json
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import resume, train
-from boneage_cli.core.training.run_record import Resources
 from boneage_cli.errors import BoneageError, Interrupted
 
 Start = Callable[..., subprocess.Popen[str]]

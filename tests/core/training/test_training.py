@@ -26,11 +26,11 @@ from boneage_cli.core.evaluation.measuring import measure
 from boneage_cli.core.intervals import LEVELS, Calibration
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.run_record import Resources
 from boneage_cli.core.runs import add_test_figures, add_to_summary
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import resume, train
-from boneage_cli.core.training.run_record import Resources
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError, BoneageWarning
 

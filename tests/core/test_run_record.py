@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.training.run_record import Resources, RunRecord
+from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.datasets.splits import Fold
 
 
