@@ -24,7 +24,14 @@ from boneage_cli.core.weights_file import StoredWeights, read_weights, write_wei
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.registration import Matrix, aspect_of, frame_from_image, is_negative, warp
+from boneage_cli.imaging.registration import (
+    Matrix,
+    aspect_of,
+    frame_from_image,
+    is_negative,
+    undone,
+    warp,
+)
 
 if TYPE_CHECKING:
     from boneage_cli.models.landmark_network import LandmarkNetwork
@@ -291,7 +298,7 @@ class LandmarkLocator:
         points, shares = (found.astype(np.float64) for found in self.run(pixels[:, None]))
         return [
             (
-                np.round((seen - frame[:, 2]) @ np.linalg.inv(frame[:, :2]).T, _DECIMALS),
+                np.round(undone(frame, seen), _DECIMALS),
                 float(share.min()),
             )
             for seen, share, frame in zip(points, shares, frames, strict=True)

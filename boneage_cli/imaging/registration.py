@@ -130,8 +130,24 @@ def region_corners(
     """
     left, top, right, bottom = region_box(region, shape)
     box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    matrix = canonical_from_image(landmarks, aspect)
-    return (box - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    return undone(canonical_from_image(landmarks, aspect), box)
+
+
+def undone(matrix: Matrix, points: Points) -> Points:
+    """Where points, (n, 2), were before an affine transform, (2, 3)."""
+    return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+
+
+def frame_corners(frame: Matrix) -> Points:
+    """The corners of what a frame shows, in fractions of the radiograph, (4, 2).
+
+    Args:
+        frame: From fractions of the radiograph to fractions of what is shown, (2, 3).
+
+    Returns:
+        Clockwise from the one that becomes the top left.
+    """
+    return undone(frame, np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]))
 
 
 def render_region(
@@ -261,7 +277,7 @@ def _sampled(
     """The pixels at a grid of points in a box of the canonical frame, as far as there are any."""
     left, top, right, bottom = box
     grid = np.stack(np.meshgrid(np.linspace(left, right, 16), np.linspace(top, bottom, 16)), -1)
-    places = (grid.reshape(-1, 2) - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    places = undone(matrix, grid.reshape(-1, 2))
     inside = places[((places >= 0) & (places < 1)).all(1)]
     height, width = radiograph.pixels.shape
     columns, rows = (inside * (width, height)).astype(int).T

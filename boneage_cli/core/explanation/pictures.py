@@ -30,7 +30,7 @@ from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.png import EXPLANATION, has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
-from boneage_cli.imaging.registration import Matrix
+from boneage_cli.imaging.registration import Matrix, frame_corners
 from boneage_cli.sexes import sex_letter
 
 # Tells how to read the pictures, and marks the folder as one whose pictures may be replaced.
@@ -138,7 +138,7 @@ class Explainer:
             ]
             heats.append(scaled(np.sum(parts, axis=0)))
         outlines = tuple(
-            (name, _corners(frame))
+            (name, frame_corners(frame))
             for settings, (_, frames) in seen.items()
             for name, frame in frames.items()
             if renderers[settings].is_registered(name)
@@ -257,12 +257,6 @@ def _answer(prediction: Prediction) -> str:
 def _cells_per_radiograph(cells: Sequence[int], frame: Matrix) -> float:
     """How many of a view's cells would cover the whole radiograph."""
     return float(np.prod(cells) * abs(np.linalg.det(frame[:, :2])))
-
-
-def _corners(frame: Matrix) -> Points:
-    """A view's corners in fractions of the radiograph, (4, 2), from the top left one clockwise."""
-    corners = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
-    return (corners - frame[:, 2]) @ np.linalg.inv(frame[:, :2]).T
 
 
 def _title(text: str, width: int) -> np.ndarray:

@@ -12,7 +12,12 @@ import numpy as np
 from boneage_cli.core.landmarks import LandmarkLocator, Located
 from boneage_cli.imaging.landmarks import Points
 from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.registration import aspect_of, canonical_from_image, frame_from_image
+from boneage_cli.imaging.registration import (
+    aspect_of,
+    canonical_from_image,
+    frame_corners,
+    frame_from_image,
+)
 
 # Below this the key-point network is not sure of a hand. Of 600 radiographs of RSNA's that it was
 # not trained on 99.5 % have more than 0.98; 33 photographs, textures and other scans have 0.89 at
@@ -76,9 +81,7 @@ def has_another_hand(radiograph: Radiograph, located: Located, locator: Landmark
 
 def _beside(radiograph: Radiograph, located: Located) -> Radiograph | None:
     """The largest part of a radiograph at one side of its hand; None where it holds no other."""
-    frame = frame_from_image(radiograph, located.landmarks, _HAND)
-    square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
-    corners = (square - frame[:, 2]) @ np.linalg.inv(frame[:, :2]).T
+    corners = frame_corners(frame_from_image(radiograph, located.landmarks, _HAND))
     (left, top), (right, bottom) = corners.min(0).clip(0, 1), corners.max(0).clip(0, 1)
     parts = np.array([(0, 0, left, 1), (right, 0, 1, 1), (0, 0, 1, top), (0, bottom, 1, 1)])
     shares = (parts[:, 2] - parts[:, 0]) * (parts[:, 3] - parts[:, 1])
