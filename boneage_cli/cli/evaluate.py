@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, error_console, fail, print_table, warn
+from boneage_cli.cli.console import EXIT_FINDINGS, console, error_console, fail, print_table
 from boneage_cli.cli.options import (
     BatchSizeOption,
     DataOption,
@@ -23,8 +23,10 @@ from boneage_cli.cli.options import (
 
 if TYPE_CHECKING:
     from boneage_cli.core.evaluation.ages import Evaluation
+    from boneage_cli.core.evaluation.measuring import Measured
     from boneage_cli.core.evaluation.sexes import SexEvaluation
     from boneage_cli.core.evaluation.stress import Stress
+    from boneage_cli.core.prediction.predictor import Predictor
     from boneage_cli.datasets.labelled_split import LabelledSplit
 
 
@@ -130,54 +132,39 @@ def evaluate(
     [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some
     were not, 2 when the command line or the data make no sense.
     """
-    from boneage_cli.core.evaluation.ages import evaluation_folder, trained_on
-    from boneage_cli.core.evaluation.measuring import measure, note_test_figures, write_measured
-    from boneage_cli.core.evaluation.stress import stress as measure_stress
-    from boneage_cli.core.evaluation.stress import write_stress
-    from boneage_cli.core.prediction.inputs import check_pictures
-    from boneage_cli.core.prediction.predictor import Predictor
-    from boneage_cli.core.runs import OUT_OF_FOLD, VALIDATION
-    from boneage_cli.datasets.labelled_split import labelled_split
+    from boneage_cli.core.evaluation.evaluate import evaluate_model
 
-    bundles = model_paths(model)
-    predictor = Predictor.load(bundles, device.value, precision.value)
-    error_console.print(f"model: {predictor.description}", markup=False)
-    chosen = labelled_split(data, split, sample, labels=predictor.labels, male=predictor.only_male)
-    if chosen.of_other_sex:
-        warn(f"{chosen.of_other_sex:,} radiographs left out: {predictor.of_one_sex}")
-    if output is not None:
-        radiographs = {str(Path(path).parent) for path in chosen.manifest["path"]}
-        check_pictures(output, sorted(radiographs), "place with --output")
-    if stress:
-        predictor.check_age("--stress")
-    for path in bundles:
-        if seen := trained_on(path, chosen.manifest):
-            warn(
-                f"{path}: {seen:,} of these radiographs were trained on, so the figures flatter "
-                f"it; those in {VALIDATION}/ of a run or {OUT_OF_FOLD}/ of a cross-validation are "
-                "of others"
-            )
-    about = {
-        "model": [str(path) for path in bundles],
-        "data": str(chosen.folder),
-        "split": chosen.split,
-        "chosen_of": chosen.chosen_of,
-        "label_version": chosen.label_version,
-        "tta": tta,
-    }
-    measured = measure(
-        predictor,
-        chosen.manifest,
-        yardstick=chosen.mean_training_age,
-        boys_in_training=chosen.boys_in_training,
+    done = evaluate_model(
+        model_paths(model),
+        data,
+        split,
+        sample=sample,
+        output=output,
+        stressed=stress,
+        tta=tta,
         batch_size=batch_size,
         workers=workers,
-        tta=tta,
-        processes=True,
-        about=about,
+        device=device.value,
+        precision=precision.value,
+        begin=_print_model,
+        report=_print_measured,
     )
-    target = output or evaluation_folder(bundles, chosen.name, about)
-    files = write_measured(measured, target, chosen.title)
+    if done.stressed is not None:
+        _print_stress(done.stressed, f"{done.chosen.folder}, {done.chosen.split}")
+    files = ", ".join(file.name for file in done.files)
+    _print_lines({"written": f"{done.folder}: {files}"})
+    if done.summary:
+        table, columns = done.summary
+        _print_lines({"summary": f"{table}: {', '.join(columns)}"})
+    if done.failed:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def _print_model(predictor: Predictor) -> None:
+    error_console.print(f"model: {predictor.description}", markup=False)
+
+
+def _print_measured(predictor: Predictor, chosen: LabelledSplit, measured: Measured) -> None:
     if measured.ages is not None:
         _print_evaluation(measured.ages, chosen)
     elif predictor.predicts_age:
@@ -188,20 +175,6 @@ def evaluate(
         _print_lines({"sexes": "not measured: no radiograph here has a known one"})
     for name, error in measured.failures:
         fail(error if name in error else f"{name}: {error}")
-    failed = len(measured.failures)
-    if stress:
-        stressed = measure_stress(
-            predictor, chosen.manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
-        )
-        files += write_stress(stressed, target, chosen.title)
-        _print_stress(stressed, f"{chosen.folder}, {chosen.split}")
-        failed += sum(stressed.failed.values())
-    console.print(f"{'written':11}{target}: {', '.join(file.name for file in files)}", markup=False)
-    if noted := note_test_figures(measured):
-        table, columns = noted
-        console.print(f"{'summary':11}{table}: {', '.join(columns)}", markup=False)
-    if failed:
-        raise typer.Exit(EXIT_FINDINGS)
 
 
 def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
@@ -276,7 +249,7 @@ def _left_out(evaluation: Evaluation | SexEvaluation, what: str) -> dict[str, st
 
 def _print_lines(lines: dict[str, str]) -> None:
     for name, text in lines.items():
-        console.print(f"{name:11}{text}")
+        console.print(f"{name:11}{text}", markup=False)
 
 
 def _print_stress(stress: Stress, title: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,9 +26,8 @@ from boneage_cli.cli.options import (
 from boneage_cli.errors import BoneageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from boneage_cli.core.prediction.cases import Prediction
+    from boneage_cli.core.prediction.predictor import Predictor
 
 
 class Format(str, Enum):
@@ -206,119 +205,59 @@ def predict(
     when the command line or an input makes no sense. A research tool, not a
     medical device.
     """
-    import sys
-    from contextlib import closing
-
     from boneage_cli.ages import parse_childs_age
     from boneage_cli.interrupts import interrupts_wait
 
     with interrupts_wait():
-        from boneage_cli.core.prediction.inputs import (
-            STANDARD_INPUT,
-            cases,
-            check_output,
-            count_cases,
-            may_state_sex,
-        )
-        from boneage_cli.core.prediction.output import write_predictions
-        from boneage_cli.core.prediction.predictor import Predictor
-        from boneage_cli.progress import track
+        from boneage_cli.core.batch_prediction import predict_batch
 
-    names = [str(path) for path in inputs]
-    if output is not None:
-        check_output(output, names)
-    style = format.value if format else _style_by_ending(output)
-    male = None if sex is None else sex in (Sex.M, Sex.male)
-    unrolled = cases(names, male, None if age is None else parse_childs_age(age))
-    predictor = Predictor.load(model_paths(model), device.value, precision.value, backend.value)
-    if not model:
-        error_console.print(f"model: {predictor.description}", markup=False)
-    if predictor.needs_sex and male is None and not may_state_sex(names):
-        raise BoneageError(
-            "this model needs the child's sex, which no input names: give --sex M or --sex F, or a "
-            "CSV table with a column sex"
-        )
-    explanations = None
-    if interval is not None:
-        predictor.check_interval(interval)
-    if age is not None:
-        predictor.check_age("--age")
-    if explain is not None:
-        with interrupts_wait():
-            from boneage_cli.core.explanation.pictures import Explainer, Explanations
-
-        explanations = Explanations(Explainer(predictor), explain, names)
-    found: Any = predictor.predict_files(
-        unrolled,
+    outcome = predict_batch(
+        [str(path) for path in inputs],
+        model_paths(model),
+        male=None if sex is None else sex in (Sex.M, Sex.male),
+        age=None if age is None else parse_childs_age(age),
+        style=format.value if format else _style_by_ending(output),
+        output=output,
+        interval=interval,
+        explain=explain,
+        force=force,
+        tta=tta,
         batch_size=batch_size,
         workers=workers,
-        tta=tta,
-        interval=interval,
-        force=force,
-        processes=STANDARD_INPUT not in names,
-        slow_source=STANDARD_INPUT in names,
+        device=device.value,
+        precision=precision.value,
+        backend=backend.value,
+        begin=None if model else _print_model,
+        tell=_tell,
     )
-    tally = _Tally()
-    # Lines that run down a terminal are progress enough; a bar between them would tear them.
-    barred = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
-    with closing(found):
-        shown = explanations.watch(found) if explanations else found
-        if barred:
-            shown = track(shown, description="predict", total=count_cases(names))
-        write_predictions(tally.watch(shown), style, output)
     if output is not None:
-        error_console.print(f"{tally.text()}: {output}", markup=False)
-    undrawn = explanations.errors if explanations else []
-    if explanations:
-        for error in undrawn:
-            fail(error)
-        pictures = "picture" if explanations.pictures == 1 else "pictures"
-        error_console.print(f"{explanations.pictures} {pictures}: {explain}", markup=False)
-    if tally.failed or undrawn:
+        radiographs = "radiograph" if outcome.total == 1 else "radiographs"
+        _print_aside(f"{outcome.total} {radiographs}, {outcome.failed} failed: {output}")
+    for error in outcome.undrawn:
+        fail(error)
+    if outcome.pictures is not None:
+        pictures = "picture" if outcome.pictures == 1 else "pictures"
+        _print_aside(f"{outcome.pictures} {pictures}: {explain}")
+    if outcome.failed or outcome.undrawn:
         raise typer.Exit(EXIT_FINDINGS)
 
 
-class _Tally:
-    """Counts predictions as they pass, and tells of those that failed or are in doubt."""
+def _tell(prediction: Prediction) -> None:
+    """Tells of a prediction that failed or is in doubt."""
+    from boneage_cli.core.batch_prediction import contradiction
 
-    def __init__(self) -> None:
-        self.total = self.failed = 0
+    if prediction.complaint is not None:
+        fail(prediction.complaint + ("; --force answers anyway" if prediction.reason else ""))
+    elif doubt := contradiction(prediction):
+        warn(doubt)
 
-    def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        for prediction in predictions:
-            self.total += 1
-            self.failed += prediction.error is not None
-            say, message = self._remark(prediction)
-            if message:
-                say(message)
-            yield prediction
 
-    def _remark(self, prediction: Prediction) -> tuple[Callable[[str], None], str]:
-        from boneage_cli.ages import look_like_other_units
-        from boneage_cli.sexes import sex_letter
+def _print_model(predictor: Predictor) -> None:
+    _print_aside(f"model: {predictor.description}")
 
-        path = prediction.case.path
-        # A model without sex leaves it to the standard deviation score, or to be compared with.
-        scored = prediction.age is not None and prediction.months is not None
-        shown = scored or prediction.male_probability is not None
-        used = prediction.known_male if shown else prediction.male
-        if prediction.complaint is not None:
-            way_out = "; --force answers anyway" if prediction.reason else ""
-            return fail, prediction.complaint + way_out
-        if used is not None and prediction.stated not in (None, used):
-            return warn, f"{path}: taken as {sex_letter(used)}, but it says {sex_letter(not used)}"
-        if prediction.age is not None and prediction.months is not None:
-            apart = abs(prediction.months - prediction.age)
-            if look_like_other_units(prediction.age, prediction.months):
-                return warn, (
-                    f"{path}: the bone age is {apart:.0f} months from the child's age of "
-                    f"{prediction.age:g}; is that years instead of months, or the reverse?"
-                )
-        return warn, ""
 
-    def text(self) -> str:
-        radiographs = "radiograph" if self.total == 1 else "radiographs"
-        return f"{self.total} {radiographs}, {self.failed} failed"
+def _print_aside(line: str) -> None:
+    error_console.print(line, markup=False)
 
 
 def _style_by_ending(output: Path | None) -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from boneage_cli.ages import is_bone_age
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
+from boneage_cli.sexes import sex_letter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,6 +121,13 @@ def true_aspects(manifest: pd.DataFrame) -> list[float | None]:
         return [None] * len(manifest)
     ratios = manifest["width"].astype(float) / manifest["height"].astype(float)
     return [ratio if math.isfinite(ratio) and ratio > 0 else None for ratio in ratios]
+
+
+def sex_letters(manifest: pd.DataFrame) -> list[str | None]:
+    """The sex of each row as M or F; None where it is not known."""
+    import pandas as pd
+
+    return [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]]
 
 
 def find_dataset(data: Path | None = None) -> Path:

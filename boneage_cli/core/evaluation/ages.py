@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,21 +21,13 @@ from boneage_cli.core.evaluation.grouped_figures import (
 )
 from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.prediction.output import DECIMALS
-from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.runs import (
-    OUT_OF_FOLD,
     PREDICTIONS,
-    RECORD,
-    SEX_PREDICTIONS,
-    VALIDATION,
-    read_json,
-    run_of,
     write_json,
 )
-from boneage_cli.datasets.manifest import read_manifest, warn_of_impossible_ages
-from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.datasets.manifest import sex_letters, warn_of_impossible_ages
+from boneage_cli.errors import BoneageWarning
 from boneage_cli.files import whole_file, writing
-from boneage_cli.sexes import sex_letter
 
 FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
 
@@ -159,106 +150,6 @@ def read_prediction_table(path: Path) -> pd.DataFrame:
     )
 
 
-def trained_on(path: Path, manifest: pd.DataFrame) -> int:
-    """How many radiographs a run was trained on, or some of a cross-validation's models were.
-
-    Args:
-        path: What names a run, all models of a cross-validation or one, see ``bundles_at``. Of a
-            run that learnt from a part of its train split (data.train_images), all of it counts.
-        manifest: The radiographs; another data set may have the same ids, but not their ages, or
-            where those are unknown their sexes.
-    """
-    folder = path if path.is_dir() else path.parent
-    seen = _seen(folder / OUT_OF_FOLD)
-    if seen.empty:
-        # Neither a run nor one model of many was trained on what it was measured on.
-        held_out = _seen(folder / VALIDATION).index
-        seen = _seen(folder.parent / OUT_OF_FOLD) if (folder / RECORD).exists() else seen
-        seen = (_train_split(folder) if seen.empty else seen).drop(held_out, errors="ignore")
-    here = pd.DataFrame(
-        {
-            "age": manifest["boneage"].to_numpy(float),
-            "sex": _sex_letters(manifest),
-        },
-        index=manifest["id"].astype(str),
-    )
-    # Each of these once, however often an id stood among those that were seen.
-    both = here.add_suffix("_here").join(seen[~seen.index.duplicated()], how="inner")
-    apart = (both["age"] - both["age_here"]).abs()
-    same_sex = apart.isna() & (both["sex"] == both["sex_here"])
-    return int((apart.lt(0.01) | same_sex).sum())
-
-
-def _train_split(run: Path) -> pd.DataFrame:
-    """By id the known age and sex of a run's train split; none where that is not to be had."""
-    try:
-        manifest = read_manifest(RunRecord.read(run).data, "train")
-    except BoneageError:
-        return _none_seen()
-    ages, sexes = manifest["boneage"].to_numpy(float), _sex_letters(manifest)
-    return pd.DataFrame({"age": ages, "sex": sexes}, index=manifest["id"].astype(str))
-
-
-def _none_seen() -> pd.DataFrame:
-    return pd.DataFrame({"age": np.empty(0), "sex": []}, index=pd.Index([], dtype=str))
-
-
-def _seen(folder: Path) -> pd.DataFrame:
-    """By id the known age and sex of the radiographs that a folder's figures are of."""
-    for name, age in ((PREDICTIONS, "true"), (SEX_PREDICTIONS, "boneage")):
-        try:
-            table = read_prediction_table(folder / name).set_index("image_id")
-            return table[[age, "sex"]].set_axis(["age", "sex"], axis=1)
-        except (OSError, KeyError, ValueError):
-            continue
-    return _none_seen()
-
-
-def evaluation_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any]) -> Path:
-    """Where a model's figures go by default: its run's folder, or the current one.
-
-    Figures of another measurement stay: the folder is then called after the data set, too, and
-    numbered where that is taken as well.
-
-    Args:
-        bundles: Bundles or run folders; several have no folder in common.
-        name: What the radiographs are called.
-        about: What names the measurement, with ``data``.
-    """
-    run = run_of(bundles[0]) if len(bundles) == 1 else None
-    data = "" if run and is_trained_on(run, about["data"]) else f"{Path(about['data']).name}-"
-    stem = f"evaluation-{data}{name}" + ("-tta" if about["tta"] else "")
-    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    folders = ((run or Path()) / each for each in names)
-    return next(folder for folder in folders if _is_free(folder, about))
-
-
-def is_trained_on(run: Path, data: str | Path) -> bool:
-    """Whether a run, or a cross-validation, was trained on this data set."""
-    try:
-        return RunRecord.read(run).data.resolve() == Path(data).resolve()
-    except BoneageError:
-        return False
-
-
-def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether a folder has no figures, or those of the same measurement."""
-    kept = [folder / name for name in ("metrics.json", "sex_metrics.json", "stress.json")]
-    try:
-        there = [read_json(path) for path in kept if path.exists()]
-    except BoneageError:
-        return False
-    return all(_absolute(earlier) == _absolute(about) for earlier in there)
-
-
-def _absolute(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What names a measurement, its files as they are named from wherever."""
-    names = ("split", "chosen_of", "label_version", "tta")
-    models = [str(Path(model).resolve()) for model in about.get("model", ())]
-    data = str(Path(about.get("data", "")).resolve())
-    return {"model": models, "data": data} | {name: about.get(name) for name in names}
-
-
 def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:
     """Writes metrics.json, predictions.csv, scatter.png and bland_altman.png.
 
@@ -289,11 +180,6 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     return files
 
 
-def _sex_letters(manifest: pd.DataFrame) -> list[str | None]:
-    """The sex of each row, None where it is not known."""
-    return [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]]
-
-
 def _prediction_table(
     manifest: pd.DataFrame, months: np.ndarray, errors: Sequence[str | None] | None
 ) -> pd.DataFrame:
@@ -303,7 +189,7 @@ def _prediction_table(
         known,
         months,
         np.abs(months - known),
-        _sex_letters(manifest),
+        sex_letters(manifest),
         [None] * len(known) if errors is None else list(errors),
     )
     return pd.DataFrame(dict(zip(PREDICTION_COLUMNS, columns, strict=True)))

@@ -14,7 +14,6 @@ from boneage_cli.core.evaluation.ages import (
     FILES,
     Evaluation,
     evaluate_predictions,
-    is_trained_on,
     write_evaluation,
 )
 from boneage_cli.core.evaluation.grouped_figures import nothing_known
@@ -24,6 +23,7 @@ from boneage_cli.core.evaluation.sexes import (
     evaluate_sexes,
     write_sex_evaluation,
 )
+from boneage_cli.core.evaluation.training_overlap import is_trained_on
 from boneage_cli.core.prediction.cases import Prediction, manifest_cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import add_test_figures, read_json, run_of

@@ -1,0 +1,167 @@
+"""Batch prediction: from what a user names as radiographs to a table of their ages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boneage_cli.ages import look_like_other_units
+from boneage_cli.core.prediction.cases import Prediction
+from boneage_cli.core.prediction.inputs import (
+    STANDARD_INPUT,
+    cases,
+    check_output,
+    count_cases,
+    may_state_sex,
+)
+from boneage_cli.core.prediction.output import write_predictions
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.errors import BoneageError
+from boneage_cli.interrupts import interrupts_wait
+from boneage_cli.progress import track
+from boneage_cli.sexes import sex_letter
+
+if TYPE_CHECKING:
+    from boneage_cli.core.explanation.pictures import Explanations
+
+
+@dataclass
+class BatchOutcome:
+    """What came of a batch.
+
+    Attributes:
+        total: How many radiographs were answered, failures included.
+        failed: How many of them failed.
+        pictures: How many explanations were drawn; None where none were asked for.
+        undrawn: Why others were not.
+    """
+
+    total: int = 0
+    failed: int = 0
+    pictures: int | None = None
+    undrawn: list[str] = field(default_factory=list)
+
+
+def predict_batch(
+    inputs: Sequence[str],
+    bundles: Sequence[Path],
+    *,
+    male: bool | None = None,
+    age: float | None = None,
+    style: str = "text",
+    output: Path | None = None,
+    interval: int | None = None,
+    explain: Path | None = None,
+    force: bool = False,
+    tta: bool = False,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    backend: str = "auto",
+    begin: Callable[[Predictor], None] | None = None,
+    tell: Callable[[Prediction], None] | None = None,
+) -> BatchOutcome:
+    """Predicts radiographs and writes each answer as soon as it is there.
+
+    Args:
+        inputs: Image files, folders, lists and tables, as ``prediction.inputs.cases`` takes them.
+        bundles: The model's bundles or run folders, averaged.
+        male: The sex of every child whose table row names none.
+        age: The chronological age of every such child, months.
+        style: As in ``write_predictions``.
+        output: As in ``write_predictions``.
+        interval: The coverage of prediction intervals in percent; None for none.
+        explain: A folder for pictures of where each answer comes from; None for none.
+        force: Whether to answer what looks like no hand radiograph.
+        tta: Whether to average over several views of each radiograph.
+        batch_size: Radiographs per pass of the network.
+        workers: Threads or processes that read; None for one per core.
+        device: Where the network runs.
+        precision: What it computes in.
+        backend: What runs it.
+        begin: Is called when the model is loaded.
+        tell: Is called with each prediction, before it is written.
+
+    Raises:
+        BoneageError: The inputs, the model or the options make no sense together, or the output
+            cannot be written.
+    """
+    if output is not None:
+        check_output(output, inputs)
+    unrolled = cases(inputs, male, age)
+    predictor = Predictor.load(bundles, device, precision, backend)
+    if begin:
+        begin(predictor)
+    if predictor.needs_sex and male is None and not may_state_sex(inputs):
+        raise BoneageError(
+            "this model needs the child's sex, which no input names: give --sex M or --sex F, or a "
+            "CSV table with a column sex"
+        )
+    if interval is not None:
+        predictor.check_interval(interval)
+    if age is not None:
+        predictor.check_age("--age")
+    explanations = None if explain is None else _explanations(predictor, explain, inputs)
+    outcome = BatchOutcome()
+
+    def counted(found: Iterator[Prediction]) -> Iterator[Prediction]:
+        for prediction in found:
+            outcome.total += 1
+            outcome.failed += prediction.error is not None
+            if tell:
+                tell(prediction)
+            yield prediction
+
+    found: Any = predictor.predict_files(
+        unrolled,
+        batch_size=batch_size,
+        workers=workers,
+        tta=tta,
+        interval=interval,
+        force=force,
+        processes=STANDARD_INPUT not in inputs,
+        slow_source=STANDARD_INPUT in inputs,
+    )
+    # Lines that run down a terminal are progress enough; a bar between them would tear them.
+    barred = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
+    with closing(found):
+        shown = explanations.watch(found) if explanations else found
+        if barred:
+            shown = track(shown, description="predict", total=count_cases(inputs))
+        write_predictions(counted(shown), style, output)
+    if explanations:
+        outcome.pictures, outcome.undrawn = explanations.pictures, explanations.errors
+    return outcome
+
+
+def contradiction(prediction: Prediction) -> str | None:
+    """How what was said of a child contradicts its file or its bone age, in one line.
+
+    None where it does not, and of what matters to no part of the answer.
+    """
+    path, months, age = prediction.case.path, prediction.months, prediction.age
+    scored = age is not None and months is not None
+    # A model without sex leaves it to the standard deviation score, or to be compared with.
+    shown = scored or prediction.male_probability is not None
+    used = prediction.known_male if shown else prediction.male
+    if used is not None and prediction.stated not in (None, used):
+        return f"{path}: taken as {sex_letter(used)}, but it says {sex_letter(not used)}"
+    if age is not None and months is not None and look_like_other_units(age, months):
+        return (
+            f"{path}: the bone age is {abs(months - age):.0f} months from the child's age of "
+            f"{age:g}; is that years instead of months, or the reverse?"
+        )
+    return None
+
+
+def _explanations(predictor: Predictor, folder: Path, inputs: Sequence[str]) -> Explanations:
+    # They need torch, which takes seconds to import and which an answer does without.
+    with interrupts_wait():
+        from boneage_cli.core.explanation.pictures import Explainer, Explanations
+
+    return Explanations(Explainer(predictor), folder, inputs)

@@ -1,0 +1,49 @@
+"""Where a model's figures go, so that no other measurement's are replaced."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from boneage_cli.core.evaluation.training_overlap import is_trained_on
+from boneage_cli.core.runs import read_json, run_of
+from boneage_cli.errors import BoneageError
+
+
+def figures_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any]) -> Path:
+    """Where a model's figures go by default: its run's folder, or the current one.
+
+    Figures of another measurement stay: the folder is then called after the data set, too, and
+    numbered where that is taken as well.
+
+    Args:
+        bundles: Bundles or run folders; several have no folder in common.
+        name: What the radiographs are called.
+        about: What names the measurement, with ``data``.
+    """
+    run = run_of(bundles[0]) if len(bundles) == 1 else None
+    data = "" if run and is_trained_on(run, about["data"]) else f"{Path(about['data']).name}-"
+    stem = f"evaluation-{data}{name}" + ("-tta" if about["tta"] else "")
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    folders = ((run or Path()) / each for each in names)
+    return next(folder for folder in folders if _is_free(folder, about))
+
+
+def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a folder has no figures, or those of the same measurement."""
+    kept = [folder / name for name in ("metrics.json", "sex_metrics.json", "stress.json")]
+    try:
+        there = [read_json(path) for path in kept if path.exists()]
+    except BoneageError:
+        return False
+    return all(_absolute(earlier) == _absolute(about) for earlier in there)
+
+
+def _absolute(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What names a measurement, its files as they are named from wherever."""
+    names = ("split", "chosen_of", "label_version", "tta")
+    models = [str(Path(model).resolve()) for model in about.get("model", ())]
+    data = str(Path(about.get("data", "")).resolve())
+    return {"model": models, "data": data} | {name: about.get(name) for name in names}
