@@ -246,18 +246,17 @@ def bench(
         )
         return
     refuse_beside(context, "without --train", _NOT_WITHOUT_TRAINING)
-    from boneage_cli.core.bench.benchmarking import (
-        benchmark_backends,
-        benchmark_model,
+    from boneage_cli.core.bench.backends import benchmark_backends, parse_backends
+    from boneage_cli.core.bench.benchmark import write_benchmark
+    from boneage_cli.core.bench.circumstances import busy
+    from boneage_cli.core.bench.model import benchmark_model
+    from boneage_cli.core.bench.networks import (
         benchmark_networks,
         experiments,
-        parse_backends,
         parse_batch_sizes,
         trained,
         untrained,
-        write_benchmark,
     )
-    from boneage_cli.core.bench.circumstances import busy
 
     sizes = parse_batch_sizes(batch_sizes)
     _warn_if_busy(busy())
@@ -350,8 +349,8 @@ def report(
 def _bench_training(
     configs: list[Path], backbones: str | None, data: Path | None, folder: Path, **options: Any
 ) -> None:
-    from boneage_cli.core.bench.benchmarking import experiments
     from boneage_cli.core.bench.circumstances import busy
+    from boneage_cli.core.bench.networks import experiments
     from boneage_cli.core.bench.training import (
         benchmark_training,
         earlier_measurements,

@@ -9,7 +9,7 @@ from boneage_cli.cli.console import console, print_table, warn
 if TYPE_CHECKING:
     import pandas as pd
 
-    from boneage_cli.core.bench.benchmarking import Benchmark
+    from boneage_cli.core.bench.benchmark import Benchmark
     from boneage_cli.core.bench.training import TrainingBenchmark
 
 

@@ -194,7 +194,7 @@ def of_backends(given: Given) -> list[Figure]:
     """How far the backend that is chosen is from torch in full precision."""
     import numpy as np
 
-    from boneage_cli.core.bench.benchmarking import benchmark_backends
+    from boneage_cli.core.bench.backends import benchmark_backends
     from boneage_cli.core.prediction.predictor import Predictor
     from boneage_cli.core.runs import SHIPPED_MODEL
 

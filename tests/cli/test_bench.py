@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.bench.benchmarking import COLUMNS
+from boneage_cli.core.bench.benchmark import COLUMNS
 from boneage_cli.core.bench.step_timing import PARTS as TRAINING_PARTS
 from boneage_cli.core.bench.timing import PARTS
 from boneage_cli.core.bench.training import COLUMNS as TRAINING_COLUMNS

@@ -23,7 +23,7 @@ from boneage_cli.cli import (
     train,
     train_landmarks,
 )
-from boneage_cli.core.bench.benchmarking import parse_batch_sizes
+from boneage_cli.core.bench.networks import parse_batch_sizes
 from boneage_cli.core.exporting import Format
 from boneage_cli.core.hardware import Precision
 from boneage_cli.core.landmark_training.training import LandmarkRecipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from boneage_cli.core.bench.benchmarking import AGES
+from boneage_cli.core.bench.networks import AGES
 from boneage_cli.core.training.batches import Batch
 from boneage_cli.core.training.datamodule import BoneAgeData
 

@@ -1,0 +1,135 @@
+"""One network run in several ways: how fast, and how far apart the months are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from boneage_cli.core.bench.benchmark import Benchmark, circumstances
+from boneage_cli.core.bench.images import radiographs
+from boneage_cli.core.bench.networks import TimedNetwork, benchmark_networks, trained
+from boneage_cli.core.hardware import choose_device, choose_precision
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.runtime import Backend, choose_backend
+from boneage_cli.core.views import Rendered
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.progress import track
+
+
+def parse_backends(text: str) -> list[str]:
+    """Names of backends from text such as ``torch,openvino``, each once; or ``all``.
+
+    Raises:
+        BoneageError: One of them is unknown.
+    """
+    known = ["all", *get_args(Backend)]
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names or not set(names) <= set(known):
+        raise BoneageError(f"--backends {text}: write some of {', '.join(known)}")
+    return names
+
+
+def benchmark_backends(
+    models: Sequence[Path],
+    backends: Sequence[str],
+    images: Sequence[str] = (),
+    *,
+    male: bool = True,
+    batch_sizes: Sequence[int] = (1, 4, 8, 16, 32),
+    seconds: float = 60,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Benchmark:
+    """Runs one model in several ways: how fast, and how far from torch in full precision.
+
+    Args:
+        models: A bundle or run folder, one.
+        backends: What is to run it, see ``choose_backend``; ``all`` for what can run here.
+        images: Radiographs to compare the months of, see ``benchmark_model``; all of them are.
+        male: The sex of the children that no table names.
+        batch_sizes: Of the passes of the network.
+        seconds: About how long to measure, shared by all.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
+
+    Raises:
+        BoneageError: There are several models, one or a radiograph cannot be read, or a backend is
+            not there.
+    """
+    networks = trained(models)
+    if len(networks) > 1:
+        raise BoneageError(
+            f"--backends: runs one model, not {len(networks)}; name one with --model"
+        )
+    (network,) = networks
+    where = choose_device(device)
+    arithmetic = choose_precision(precision, where)
+    notes = []
+    if "all" in backends:
+        backends = []
+        for name in (each for each in get_args(Backend) if each != "auto"):
+            try:
+                backends = [*backends, choose_backend(name, where, arithmetic)]
+            except BoneageError as error:
+                notes.append(str(error))
+    # Better a mistake now than after minutes of measuring the others.
+    for backend in backends:
+        choose_backend(backend, where, arithmetic)
+    bundle = network.load()
+    eager = Predictor([bundle], device, "32", "torch")
+    eager.check_age("--backends")
+    (settings,) = eager.view_settings
+    with radiographs(images, male, most=None) as (chosen, described):
+        rendered = [
+            eager.render(read_radiograph(case.path, aspect=case.aspect))[settings]
+            for case in track(chosen, description="render", unit="radiograph")
+        ]
+        sexes = np.array([float(bool(case.male)) for case in chosen], np.float32)
+    views = {name: np.stack([each[name] for each in rendered]) for name in settings.names}
+
+    def pixels(rows: np.ndarray) -> Rendered:
+        return {name: array[rows] for name, array in views.items()}
+
+    expected = eager.predict_pixels(pixels, sexes).months
+    measured = Benchmark(
+        circumstances(eager, seconds)
+        | {"models": [*map(str, models)], "backend": ",".join(backends), "precision": arithmetic},
+        throughput=[],
+        notes=notes,
+        images=described,
+        differences=[],
+    )
+    for backend in backends:
+        begun = time.perf_counter()
+        predictor = Predictor([bundle], device, precision, backend)
+        predictor.predict_pixels(pixels, sexes[:1])
+        load = time.perf_counter() - begun
+        apart = np.abs(predictor.predict_pixels(pixels, sexes).months - expected)
+        assert measured.differences is not None
+        measured.differences.append(
+            {
+                "backend": backend,
+                "precision": predictor.precision,
+                "images": len(apart),
+                "mean_months": float(apart.mean()),
+                "largest_months": float(apart.max()),
+                "load_s": load,
+            }
+        )
+        del predictor
+        passes = benchmark_networks(
+            [TimedNetwork(f"{network.name}, {backend}", lambda: bundle)],
+            batch_sizes=batch_sizes,
+            seconds=seconds / len(backends),
+            device=device,
+            precision=precision,
+            backend=backend,
+        )
+        measured.throughput.extend(row | {"asked": backend} for row in passes.throughput)
+        measured.notes.extend(passes.notes)
+    return measured

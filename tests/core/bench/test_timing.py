@@ -1,0 +1,60 @@
+"""Promises about the figures of speed; nothing here depends on a clock."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boneage_cli.core.bench.timing import (
+    PARTS,
+    Latency,
+    percentiles,
+    split,
+    summarise,
+    throughput_figures,
+)
+
+
+def test_times_are_summarised_as_statistics_says() -> None:
+    assert summarise([1, 2, 3, 6]) == {
+        "mean_ms": 3,
+        "std_ms": pytest.approx(np.std([1, 2, 3, 6], ddof=1)),
+        "min_ms": 1,
+        "max_ms": 6,
+        "median_ms": 2.5,
+    }
+    assert summarise([4.0])["std_ms"] == 0
+
+
+def test_throughput_is_all_images_by_all_time() -> None:
+    figures = throughput_figures([100, 300], batch_size=8)
+    assert figures["ms_per_image"] == 25
+    assert figures["images_per_s"] == pytest.approx(2 * 8 / 0.4)
+
+
+def test_percentiles_are_those_of_the_repetitions() -> None:
+    assert percentiles(np.arange(101.0)) == {"p50_ms": 50, "p95_ms": 95, "p99_ms": 99}
+    assert set(percentiles(np.array([7.0])).values()) == {7}
+
+
+@given(st.lists(st.floats(0, 10), min_size=7, max_size=7))
+def test_the_parts_of_a_radiograph_s_time_add_up_to_it(times: list[float]) -> None:
+    names = ("begun", "reading", "read", "rendered", "passing", "passed", "ended")
+    marks = dict(zip(names, sorted(times), strict=True))
+    parts = split(marks)
+    assert tuple(parts) == PARTS
+    assert sum(parts.values()) == pytest.approx(1000 * (marks["ended"] - marks["begun"]))
+    assert min(parts.values()) >= -1e-9
+
+
+def test_the_means_of_the_parts_add_up_to_the_mean_of_the_total() -> None:
+    times = np.random.default_rng(0).uniform(1, 50, (len(PARTS), 40))
+    figures = Latency(dict(zip(PARTS, times, strict=True))).to_dict()
+    assert figures["repetitions"] == 40
+    total = figures["parts"].pop("total")
+    for key in ("mean_ms", "share"):
+        assert sum(part[key] for part in figures["parts"].values()) == pytest.approx(total[key])
+    assert total["share"] == 1
+    assert total["p99_ms"] == pytest.approx(np.percentile(times.sum(axis=0), 99))
