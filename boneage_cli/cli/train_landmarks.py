@@ -9,7 +9,6 @@ import typer
 
 from boneage_cli.cli.console import console, print_table
 from boneage_cli.cli.options import Device, DeviceOption
-from boneage_cli.errors import BoneageError
 
 
 def train_landmarks(
@@ -109,52 +108,25 @@ def train_landmarks(
 
       boneage train-landmarks --keypoints points.csv --data rsna --evaluate shipped
     """
-    from boneage_cli.core.bundle import load_bundle
-    from boneage_cli.core.explanation.saliency import AgeSaliency
-    from boneage_cli.core.hardware import choose_device
-    from boneage_cli.core.landmark_training.evaluation import measure_salient_peaks
-    from boneage_cli.core.landmark_training.examples import read_examples
-    from boneage_cli.core.landmark_training.training import LandmarkRecipe, measure_bundle
-    from boneage_cli.core.landmark_training.training import train_landmarks as train
-    from boneage_cli.core.landmarks import SHIPPED, load_landmark_bundle
-    from boneage_cli.core.regions.locators import SalientPeaks
-    from boneage_cli.datasets.manifest import find_dataset
+    from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
+    from boneage_cli.core.landmark_training.run import LandmarkFiles, train_or_measure
+    from boneage_cli.core.landmarks import SHIPPED
 
-    if gradcam is not None and boxes is None:
-        raise BoneageError("--gradcam: regions are measured on boxes; name a table with --boxes")
-    if (images is None) == (data is None):
-        raise BoneageError("give the radiographs by one of --images DIR and --data DIR")
-    where = choose_device(device.value)
-    examples = read_examples(
-        keypoints,
-        images=images,
-        data=None if data is None else find_dataset(data),
-        native_size=native_size,
-        boxes=boxes,
+    figures, salient = train_or_measure(
+        LandmarkFiles(keypoints, images, data, native_size, boxes),
+        LandmarkRecipe(epochs=epochs, drawings=drawings, learning_rate=learning_rate, seed=seed),
+        output,
+        weights=weights,
+        evaluate=SHIPPED if str(evaluate) == "shipped" else evaluate,
+        gradcam=gradcam,
+        device=device.value,
+        begin=lambda training, held_out: console.print(
+            f"radiographs  {training} to train on, {held_out} to measure on"
+        ),
+        report=lambda epoch, loss: console.print(f"epoch {epoch:3d}  loss {loss:.3f}"),
     )
-    held = sum(example.held_out for example in examples)
-    console.print(f"radiographs  {len(examples) - held} to train on, {held} to measure on")
-    if evaluate is not None:
-        path = SHIPPED if str(evaluate) == "shipped" else evaluate
-        metrics = measure_bundle(load_landmark_bundle(path), examples, device=where)
-    else:
-        bundle = train(
-            examples,
-            LandmarkRecipe(
-                epochs=epochs, drawings=drawings, learning_rate=learning_rate, seed=seed
-            ),
-            output,
-            device=where,
-            weights=weights,
-            report=lambda epoch, loss: console.print(f"epoch {epoch:3d}  loss {loss:.3f}"),
-        )
-        metrics = bundle.metrics
-    _print_metrics("Radiographs not trained on", metrics)
-    if gradcam is not None:
-        boxed = [(e.radiograph, e.boxes) for e in examples if e.boxes is not None]
-        peaks = SalientPeaks(AgeSaliency(load_bundle(gradcam), device=where))
-        radiographs, tables = zip(*boxed, strict=True)
-        salient = measure_salient_peaks(peaks, radiographs, tables)
+    _print_metrics("Radiographs not trained on", figures)
+    if salient is not None:
         _print_metrics(f"The same, regions by Grad-CAM of {gradcam}", salient)
     if evaluate is None:
         console.print(f"bundle       {output}", markup=False)

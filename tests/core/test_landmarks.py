@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from boneage_cli.core.landmark_training.augmentation import show
 from boneage_cli.core.landmark_training.evaluation import (
     POSES,
     inside,
@@ -27,7 +28,8 @@ from boneage_cli.core.landmark_training.examples import (
     drawn_examples,
     read_examples,
 )
-from boneage_cli.core.landmark_training.training import LandmarkRecipe, show, train_landmarks
+from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
+from boneage_cli.core.landmark_training.training import train_landmarks
 from boneage_cli.core.landmarks import (
     SHIPPED,
     LandmarkLocator,

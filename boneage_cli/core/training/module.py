@@ -115,9 +115,7 @@ class BoneAgeModule(pl.LightningModule):
         # Lightning steps after an epoch's last batch too, however few it has gathered by then.
         if self.average is None or ((batch_idx + 1) % self.settings.accumulate and not last):
             return
-        # A young average follows quickly: it would otherwise remember its untrained start.
-        decay = min(self.settings.ema, (1 + self.global_step) / (10 + self.global_step))
-        move_average(self.average, self.network, decay)
+        move_average(self.average, self.network, self.settings.ema, self.global_step)
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and a rate that is a function of the step."""

@@ -55,6 +55,21 @@ def with_and_without_decay(
     return [group for group in groups if group["params"]]
 
 
+def cosine_rate(step: int, steps: int, warmup: int, floor: float = 0.0) -> float:
+    """A factor that climbs to 1 over the warm-up and falls along half a cosine.
+
+    Args:
+        step: The number of the step, from 0.
+        steps: How many there are.
+        warmup: How many of them it climbs.
+        floor: Where it ends.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
 def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable[[int], float]:
     """The factor on the learning rate at each optimiser step.
 
@@ -65,14 +80,10 @@ def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable
         part: ``encoder`` or ``head``, which has another rate after the frozen epochs.
     """
     per_epoch = max(1, steps // settings.epochs)
-    floor = settings.final_rate
 
     def cosine(step: int) -> float:
         warmup = round(settings.warmup_epochs * per_epoch)
-        if step < warmup:
-            return (step + 1) / warmup
-        done = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+        return cosine_rate(step, steps, warmup, settings.final_rate)
 
     def cyclical(step: int) -> float:
         # Smith 2017 (arXiv:1506.01186): the rate climbs from base to learning_rate and back, once
@@ -99,14 +110,18 @@ def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable
 
 
 @torch.no_grad()
-def move_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+def move_average(average: nn.Module, network: nn.Module, decay: float, steps: int) -> None:
     """Moves averaged weights towards a network's; counts, which are no weights, are copied.
+
+    A young average follows quickly: it would otherwise remember its untrained start.
 
     Args:
         average: Of the same make as the network; it is changed in place.
         network: The network.
-        decay: How much of the average stays.
+        decay: How much of the average stays, once it is old.
+        steps: How many steps the optimiser has made.
     """
+    decay = min(decay, (1 + steps) / (10 + steps))
     means, values = average.state_dict(), network.state_dict()
     moved = [name for name, mean in means.items() if mean.is_floating_point()]
     # All at once: one by one, a GPU would wait for hundreds of launches.

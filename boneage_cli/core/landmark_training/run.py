@@ -1,0 +1,109 @@
+"""Training or measuring a key-point network, from the tables that hold the key points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from boneage_cli.core.bundle import load_bundle
+from boneage_cli.core.explanation.saliency import AgeSaliency
+from boneage_cli.core.hardware import choose_device
+from boneage_cli.core.landmark_training.evaluation import measure_salient_peaks
+from boneage_cli.core.landmark_training.examples import LandmarkExample, read_examples
+from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
+from boneage_cli.core.landmark_training.training import measure_bundle, train_landmarks
+from boneage_cli.core.landmarks import load_landmark_bundle
+from boneage_cli.core.regions.locators import SalientPeaks
+from boneage_cli.datasets.manifest import find_dataset
+from boneage_cli.errors import BoneageError
+
+Figures = dict[str, dict[str, float]]
+"""Of each pose, see ``evaluation.measure``."""
+
+
+@dataclass(frozen=True)
+class LandmarkFiles:
+    """Where hand-placed key points and their radiographs are; see ``read_examples``.
+
+    Attributes:
+        keypoints: Table of key points.
+        images: A folder of radiographs, or
+        data: a data set's folder or name.
+        native_size: Table of the sizes of radiographs as they were taken.
+        boxes: Table of hand-drawn boxes.
+    """
+
+    keypoints: Path
+    images: Path | None = None
+    data: Path | None = None
+    native_size: Path | None = None
+    boxes: Path | None = None
+
+    def read(self) -> list[LandmarkExample]:
+        """The radiographs with what people marked in them.
+
+        Raises:
+            BoneageError: None or both of ``images`` and ``data`` are named, or a table is wrong.
+        """
+        if (self.images is None) == (self.data is None):
+            raise BoneageError("give the radiographs by one of --images DIR and --data DIR")
+        return read_examples(
+            self.keypoints,
+            images=self.images,
+            data=None if self.data is None else find_dataset(self.data),
+            native_size=self.native_size,
+            boxes=self.boxes,
+        )
+
+
+def train_or_measure(
+    files: LandmarkFiles,
+    recipe: LandmarkRecipe,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    evaluate: Path | None = None,
+    gradcam: Path | None = None,
+    device: str = "auto",
+    begin: Callable[[int, int], None] | None = None,
+    report: Callable[[int, float], None] | None = None,
+) -> tuple[Figures, Figures | None]:
+    """Trains a key-point network, or measures one, on the radiographs that were held out.
+
+    Args:
+        files: The radiographs.
+        recipe: How to train.
+        output: The bundle to write.
+        weights: A key-point bundle to start from; None for ImageNet's weights.
+        evaluate: A key-point bundle to measure instead of training one.
+        gradcam: The bundle of an age model, whose regions by Grad-CAM are measured, too.
+        device: Where the networks run.
+        begin: Is called with how many radiographs train and how many measure.
+        report: As in ``train_landmarks``.
+
+    Returns:
+        The figures of the key-point network, and those of the regions by Grad-CAM.
+
+    Raises:
+        BoneageError: A file is wrong, or ``gradcam`` has no boxes to be measured on.
+    """
+    if gradcam is not None and files.boxes is None:
+        raise BoneageError("--gradcam: regions are measured on boxes; name a table with --boxes")
+    where = choose_device(device)
+    examples = files.read()
+    held_out = sum(example.held_out for example in examples)
+    if begin:
+        begin(len(examples) - held_out, held_out)
+    if evaluate is not None:
+        figures = measure_bundle(load_landmark_bundle(evaluate), examples, device=where)
+    else:
+        figures = train_landmarks(
+            examples, recipe, output, device=where, weights=weights, report=report
+        ).metrics
+    if gradcam is None:
+        return figures, None
+    boxed = [(each.radiograph, each.boxes) for each in examples if each.boxes is not None]
+    peaks = SalientPeaks(AgeSaliency(load_bundle(gradcam), device=where))
+    radiographs, tables = zip(*boxed, strict=True)
+    return figures, measure_salient_peaks(peaks, radiographs, tables)
