@@ -221,7 +221,7 @@ def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> s
     if pixels.dtype == np.uint16:
         pixels = np.rint(pixels * np.float32(65535 / radiograph.maximum)).astype(np.uint16)
     try:
-        write_png(target, pixels, note=version)
+        write_png(target, pixels, version, full_range=True)
     except OSError as error:
         raise BoneageError(
             f"{target}: cannot be written ({error.strerror}); mend that, then run again"

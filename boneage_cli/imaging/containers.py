@@ -34,12 +34,17 @@ class Container:
         width: Width in pixels.
         height: Height in pixels.
         data: What the decoder needs: the file, or for PNG the chunks that hold the picture.
+        full_white: The intensity of white, where the file states that its samples fill their
+            depth; None where it does not.
+        white_is_zero: Whether small numbers are bright.
     """
 
     format: str
     width: int
     height: int
     data: bytes
+    full_white: int | None = None
+    white_is_zero: bool = False
 
 
 def is_dicom(path: Path) -> bool:
@@ -103,7 +108,8 @@ def _png(data: bytes) -> Container:
     view = memoryview(data)
     kept = [view[:8]]
     position = 8
-    kinds = set()
+    kinds: set[bytes] = set()
+    header = b""
     while b"IEND" not in kinds:
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
@@ -118,14 +124,17 @@ def _png(data: bytes) -> Container:
                     "the file is damaged (a PNG checksum is wrong); copy or download it again"
                 )
             kept.append(view[position:end])
+            header = header or data[position + 8 : end - 4]
         elif kind == b"acTL":
             raise ContainerError(_SEVERAL)
         kinds.add(kind)
         position = end
-    if not {b"IHDR", b"IDAT"} <= kinds:
+    if not {b"IHDR", b"IDAT"} <= kinds or bytes(kept[1][4:8]) != b"IHDR":
         raise ContainerError("the file is a PNG without a picture")
-    width, height = struct.unpack_from(">II", data, 16)
-    return Container("PNG", width, height, b"".join(kept))
+    width, height, depth = struct.unpack_from(">IIB", header)
+    # Section 11.3.2.4: where the significant bits are stated, samples are scaled to fill theirs.
+    white = 65535 if depth == 16 and b"sBIT" in kinds else None
+    return Container("PNG", width, height, b"".join(kept), full_white=white)
 
 
 def _jpeg(data: bytes) -> Container:
@@ -194,7 +203,7 @@ def _tiff(data: bytes) -> Container:
         position = directory + 2 + 12 * entry
         tag, kind, count = struct.unpack_from(order + "HHI", data, position)
         code = {1: "B", 3: "H", 4: "I"}.get(kind)
-        if tag not in (256, 257, 273, 277, 279, 324, 325) or code is None:
+        if tag not in (256, 257, 262, 273, 277, 279, 324, 325) or code is None:
             continue
         form = f"{order}{count}{code}"
         at = position + 8
@@ -216,4 +225,5 @@ def _tiff(data: bytes) -> Container:
         raise ContainerError(
             "gray with an alpha channel in a TIFF is not supported; save it as PNG"
         )
-    return Container("TIFF", values[256][0], values[257][0], data)
+    negative = values.get(262) == (0,)
+    return Container("TIFF", values[256][0], values[257][0], data, white_is_zero=negative)

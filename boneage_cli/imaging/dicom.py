@@ -14,8 +14,16 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, pixel_array
+from pydicom.multival import MultiValue
+from pydicom.pixels import (
+    apply_modality_lut,
+    apply_voi,
+    apply_windowing,
+    get_decoder,
+    pixel_array,
+)
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -30,6 +38,8 @@ from boneage_cli.sexes import male_of
 
 DAYS_PER_MONTH = 365.25 / 12
 _MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / DAYS_PER_MONTH, "D": 1 / DAYS_PER_MONTH}
+# Of the examination: which it is that archives leave in differs.
+_DATES = ("StudyDate", "AcquisitionDate", "ContentDate")
 # Archives that make data anonymous set a false birth date more often than a false age.
 _LARGEST_CONTRADICTION = 24.0
 
@@ -71,11 +81,17 @@ def read_dicom(data: bytes, source: str, *, max_pixels: int) -> Radiograph:
     except DicomError:
         raise
     except Exception as error:  # pydicom and its decoders raise a dozen types on damaged files
-        raise DicomError(f"the DICOM file is damaged or truncated ({_one_line(error)})") from None
+        raise DicomError(
+            f"the DICOM file is damaged or truncated ({_one_line(error)}); export it again"
+        ) from None
     try:
         pixels, white = _displayed(dataset, stored)
+    except DicomError:
+        raise
     except Exception as error:
-        raise DicomError(f"the DICOM file's window or LUT is wrong ({_one_line(error)})") from None
+        raise DicomError(
+            f"the DICOM file's window or LUT is wrong ({_one_line(error)}); export it again"
+        ) from None
     return Radiograph(
         pixels,
         white,
@@ -122,7 +138,18 @@ def _check(dataset: Dataset, max_pixels: int) -> None:
             f"{dataset.BitsAllocated}-bit {photometric} pixels are not supported; export the image "
             "as MONOCHROME2 with 8 to 16 bits"
         )
+    stored, highest = _value(dataset, "BitsStored"), _value(dataset, "HighBit")
+    if stored and highest is not None and highest != stored - 1:
+        raise DicomError(
+            f"{stored}-bit pixels that end at bit {highest} are not supported; export the image "
+            "as MONOCHROME2 with 8 to 16 bits"
+        )
     syntax = dataset.file_meta.TransferSyntaxUID
+    if not _can_decode(syntax):
+        raise DicomError(
+            f"its pixels are stored as {syntax.name}, which is not supported; export it "
+            "uncompressed or as JPEG 2000"
+        )
     if syntax.is_encapsulated and syntax != RLELossless:
         stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
         size = _stream_size(stream)
@@ -131,6 +158,13 @@ def _check(dataset: Dataset, max_pixels: int) -> None:
                 f"the DICOM file is damaged: it states {columns} × {rows} pixels, its picture "
                 f"{size[0]} × {size[1]}"
             )
+
+
+def _can_decode(syntax: UID) -> bool:
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
 
 
 def _stream_size(stream: bytes) -> tuple[int, int]:
@@ -155,29 +189,42 @@ def _displayed(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
     bits = int(dataset.BitsStored)
     if bits <= 8 and stored.dtype == np.uint16:
         stored = stored.astype(np.uint8)
+    padding = _padding(dataset, stored)
+    # What fills up the picture says nothing of how bright its radiograph is.
+    used = stored if padding is None or padding.all() else stored[~padding]
     inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     if _shown_as_stored(dataset):
-        white = 255 if bits <= 8 else full_white(stored) if bits == 16 else 2**bits - 1
-        values = np.arange(np.iinfo(stored.dtype).max + 1)
-        table = np.clip(white - values if inverted else values, 0, white)
+        white = 255 if bits <= 8 else full_white(used) if bits == 16 else 2**bits - 1
+        pixels = np.minimum(stored, stored.dtype.type(white))
+        if inverted:
+            pixels = stored.dtype.type(white) - pixels
     else:
         white = 255 if bits <= 8 else 65535
         kind = np.iinfo(stored.dtype)
         values = np.arange(kind.min, kind.max + 1)
-        shares = _shown(dataset, values, stored)
+        shares = _shown(dataset, values, used)
         table = np.rint((1 - shares if inverted else shares) * white)
-    padding = _value(dataset, "PixelPaddingValue")
+        table = table.astype(np.uint8 if bits <= 8 else np.uint16)
+        pixels = table[stored if kind.min == 0 else stored.astype(np.int32) - kind.min]
     if padding is not None:
-        limit = _value(dataset, "PixelPaddingRangeLimit")
-        ends = sorted((int(padding), int(padding if limit is None else limit)))
-        table[(values >= ends[0]) & (values <= ends[1])] = 0
-    table = table.astype(np.uint8 if white == 255 and bits <= 8 else np.uint16)
-    return table[stored.astype(np.int32) - values[0]], white
+        pixels[padding] = 0
+    return pixels, white
+
+
+def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
+    """Which pixels only fill up the picture; None where none is stated to."""
+    padding = _value(dataset, "PixelPaddingValue")
+    if padding is None:
+        return None
+    limit = _value(dataset, "PixelPaddingRangeLimit")
+    low, high = sorted((int(padding), int(padding if limit is None else limit)))
+    fills: np.ndarray = (stored >= low) & (stored <= high)
+    return fills
 
 
 def _shown_as_stored(dataset: Dataset) -> bool:
     # A rising straight line before no window changes nothing.
-    slope = _value(dataset, "RescaleSlope")
+    slope = _slope(dataset)
     return (
         dataset.PixelRepresentation == 0
         and not _has_window(dataset)
@@ -188,12 +235,28 @@ def _shown_as_stored(dataset: Dataset) -> bool:
 
 
 def _has_window(dataset: Dataset) -> bool:
-    return dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None
+    # PS3.3, C.11.2.1.2.1 and C.11.2.1.3: narrower ones are none. Exports write 0 for "not set".
+    width = _first(_value(dataset, "WindowWidth"))
+    least = 1.0 if _text(dataset, "VOILUTFunction") in ("", "LINEAR") else 1e-9
+    return _first(_value(dataset, "WindowCenter")) is not None and (width or 0) >= least
 
 
-def _shown(dataset: Dataset, values: np.ndarray, stored: np.ndarray) -> np.ndarray:
+def _slope(dataset: Dataset) -> float | None:
+    """The slope of the rescaling; None where there is none, and of 0, which would leave nothing."""
+    return _first(_value(dataset, "RescaleSlope")) or None
+
+
+def _first(value: Any) -> float | None:
+    """A number, or the first of several; None of none."""
+    if isinstance(value, MultiValue):
+        value = value[0] if value else None
+    return None if value is None else float(value)
+
+
+def _shown(dataset: Dataset, values: np.ndarray, used: np.ndarray) -> np.ndarray:
     """For each stored value, how bright it is meant to be shown, 0 to 1."""
-    modality = apply_modality_lut(values, dataset)
+    rescaled = _slope(dataset) is not None or dataset.get("ModalityLUTSequence")
+    modality = apply_modality_lut(values, dataset) if rescaled else values
     if dataset.get("VOILUTSequence"):
         shown = apply_voi(np.rint(modality).astype(np.int32), dataset, index=0)
         black, white = 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
@@ -203,8 +266,10 @@ def _shown(dataset: Dataset, values: np.ndarray, stored: np.ndarray) -> np.ndarr
             black, white = apply_windowing(np.array([-1e9, 1e9]), dataset, index=0)
     else:
         shown = modality
-        used = modality[np.array([stored.min(), stored.max()], np.int32) - values[0]]
-        black, white = used.min(), used.max()
+        ends = modality[np.array([used.min(), used.max()], np.int32) - values[0]]
+        black, white = ends.min(), ends.max()
+        if white == black:
+            raise DicomError("all pixels of the DICOM file have one value; export it again")
     if white == black:
         raise ValueError("all values look the same")
     return np.clip((shown - black) / (white - black), 0, 1)
@@ -224,13 +289,20 @@ def _aspect(dataset: Dataset) -> float | None:
 
 
 def _age(dataset: Dataset) -> float | None:
-    """Age in months: by the dates, which are finer, unless the stated age contradicts them."""
+    """Age in months: by the dates, which are finer, unless the stated age contradicts them.
+
+    Ages that are stated in whole years are those of the last birthday. No years is what is written
+    where nobody knows.
+    """
     match = re.fullmatch(r"(\d{1,3})([DWMY])", _text(dataset, "PatientAge"))
     stated = int(match[1]) * _MONTHS[match[2]] if match else None
-    birth, study = _date(dataset, "PatientBirthDate"), _date(dataset, "StudyDate")
-    if birth is None or study is None:
+    if match and match[2] == "Y" and not stated:
+        stated = None
+    birth = _date(dataset, "PatientBirthDate")
+    taken = next(filter(None, (_date(dataset, name) for name in _DATES)), None)
+    if birth is None or taken is None:
         return stated
-    counted = (study - birth).days / DAYS_PER_MONTH
+    counted = (taken - birth).days / DAYS_PER_MONTH
     if not is_childs_age(counted):
         return stated
     if stated is not None and abs(counted - stated) > _LARGEST_CONTRADICTION:

@@ -28,18 +28,25 @@ def encode_png(pixels: np.ndarray, *, quickly: bool = False) -> bytes:
     return cv2.imencode(".png", pixels, options)[1].tobytes()
 
 
-def write_png(path: Path, pixels: np.ndarray, note: str | None = None) -> None:
+def write_png(
+    path: Path, pixels: np.ndarray, note: str | None = None, *, full_range: bool = False
+) -> None:
     """Writes a PNG file; OpenCV's own writer leaves a part of one where the disk is full.
 
     Args:
         path: The file.
         pixels: As in ``encode_png``.
         note: A line that the file carries, see ``has_note``.
+        full_range: Whether the file says that white is the greatest number of its depth, so that
+            nobody has to guess it, however dark the pixels are. They are gray.
     """
     content = encode_png(pixels)
-    chunk = b"" if note is None else _chunk(note)
+    chunks = b"" if note is None else _chunk(b"tEXt", _text(note))
+    if full_range:
+        # Section 11.3.2.4: all bits are significant.
+        chunks += _chunk(b"sBIT", bytes([8 * pixels.itemsize]))
     with whole_file(path) as temporary:
-        temporary.write_bytes(content[:_HEADER] + chunk + content[_HEADER:])
+        temporary.write_bytes(content[:_HEADER] + chunks + content[_HEADER:])
 
 
 def has_note(path: Path, note: str, *, whole: bool = True) -> bool:
@@ -50,7 +57,7 @@ def has_note(path: Path, note: str, *, whole: bool = True) -> bool:
         note: The note.
         whole: Whether it is all of the note, and not how it begins.
     """
-    chunk = _chunk(note)
+    chunk = _chunk(b"tEXt", _text(note))
     # Behind the chunk's length, and before the sum that checks it.
     start, end = (0, len(chunk)) if whole else (4, len(chunk) - 4)
     try:
@@ -60,7 +67,10 @@ def has_note(path: Path, note: str, *, whole: bool = True) -> bool:
         return False
 
 
-def _chunk(note: str) -> bytes:
-    # Section 11.3.3.2: a keyword, a zero byte, and the text.
-    body = b"tEXtComment\0" + note.encode("latin-1")
-    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+def _text(note: str) -> bytes:
+    # Section 11.3.4.3: a keyword, a zero byte, and the text.
+    return b"Comment\0" + note.encode("latin-1")
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -12,7 +12,7 @@ import numpy as np
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.containers import ContainerError, begins_as_dicom, open_container
 from boneage_cli.imaging.depth import full_white
-from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.radiograph import Radiograph, negative
 
 MAX_PIXELS = 100_000_000
 
@@ -36,7 +36,7 @@ def read_radiograph(
     """Reads a radiograph as gray pixels at the depth of its file.
 
     The format is recognised by content, not by suffix. Colour becomes gray, transparency is laid on
-    black, and the orientation that a JPEG's EXIF states is applied. Safe to call from threads.
+    black, and the orientation that a JPEG or TIFF states is applied. Safe to call from threads.
 
     Args:
         path: A PNG (8 or 16 bits), JPEG, TIFF (8 or 16 bits), WebP or DICOM file.
@@ -103,7 +103,11 @@ def read_radiograph_bytes(data: bytes, source: str, *, max_pixels: int = MAX_PIX
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ReadError(f"{source}: pixels of type {pixels.dtype}; save it with 8 or 16 bits")
     gray = _gray(pixels, composited=container.format == "TIFF" and pixels.dtype == np.uint8)
-    return Radiograph(gray, full_white(gray), source)
+    radiograph = Radiograph(gray, container.full_white or full_white(gray), source)
+    # OpenCV turns those of 8 bits round by itself.
+    if container.white_is_zero and gray.dtype == np.uint16:
+        return negative(radiograph)
+    return radiograph
 
 
 def _decode(data: bytes, format: str) -> np.ndarray | None:

@@ -47,11 +47,12 @@ def as_dicom() -> Callable[..., bytes]:
         dataset.SamplesPerPixel = 1
         dataset.PhotometricInterpretation = "MONOCHROME2"
         bits = pixels.dtype.itemsize * 8
-        dataset.BitsAllocated = dataset.BitsStored = bits
+        dataset.BitsAllocated = bits
         dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+        dataset.BitsStored = elements.get("BitsStored", bits)
+        dataset.HighBit = dataset.BitsStored - 1
         for name, value in elements.items():
             setattr(dataset, name, value)
-        dataset.HighBit = dataset.BitsStored - 1
         if stream is not None:
             dataset.PixelData = encapsulate([stream])
             dataset["PixelData"].VR = "OB"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 from pydicom.uid import (
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -161,6 +162,56 @@ def test_padding_is_black(hand_pixels, as_dicom):
     assert not padded[:40].any()
 
 
+@pytest.mark.parametrize(
+    ("padding", "elements"),
+    [
+        (65535, {}),
+        (65535, {"PhotometricInterpretation": "MONOCHROME1"}),
+        (65535, {"RescaleSlope": -1, "RescaleIntercept": 4095}),
+        (-32768, {}),
+        (-32768, {"PixelPaddingRangeLimit": -30000}),
+    ],
+)
+def test_padding_does_not_change_how_bright_the_hand_is(hand_pixels, as_dicom, padding, elements):
+    kind = np.uint16 if padding > 0 else np.int16
+    pixels = hand_pixels.astype(kind) * 16
+    plain = read(as_dicom(pixels[40:], **elements))
+    framed = pixels.copy()
+    framed[:40] = padding
+    padded = read(as_dicom(framed, PixelPaddingValue=padding, **elements))
+    assert padded.maximum == plain.maximum
+    np.testing.assert_array_equal(padded.pixels[40:], plain.pixels)
+
+
+def test_a_window_of_no_width_and_a_rescale_of_nothing_are_none(hand_pixels, as_dicom):
+    deep = hand_pixels.astype(np.uint16) * 16
+    plain = read(as_dicom(deep, BitsStored=12))
+    for elements in (
+        {"WindowCenter": 0, "WindowWidth": 0},
+        {"WindowCenter": [0, 5], "WindowWidth": [0, 3]},
+        {"RescaleSlope": 0, "RescaleIntercept": 0},
+    ):
+        odd = read(as_dicom(deep, BitsStored=12, **elements))
+        np.testing.assert_array_equal(odd.pixels, plain.pixels)
+
+
+def test_pixels_in_unusual_bits_are_refused(hand_pixels, as_dicom):
+    high = hand_pixels.astype(np.uint16) << 8
+    with pytest.raises(ReadError, match=r"12-bit pixels that end at bit 15 .* export"):
+        read(as_dicom(high, BitsStored=12, HighBit=15))
+
+
+def test_films_and_private_compressions_are_named(hand_pixels, as_dicom):
+    file = as_dicom(hand_pixels, syntax=MPEG2MPML, stream=b"\0\0\1\xb3")
+    with pytest.raises(ReadError, match=r"MPEG2.* not supported; export it uncompressed"):
+        read(file)
+
+
+def test_pixels_of_one_value_are_named(as_dicom):
+    with pytest.raises(ReadError, match="all pixels of the DICOM file have one value"):
+        read(as_dicom(np.full((40, 40), -5, np.int16)))
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
 @pytest.mark.parametrize("depth", [8, 16])
 def test_compressed_forms_give_the_pixels_of_the_uncompressed(hand_pixels, as_dicom, syntax, depth):
@@ -292,6 +343,11 @@ def test_the_sex_is_read(hand_pixels, as_dicom, stated, male):
         ({"PatientAge": "004W"}, 0.92),
         ({"PatientAge": "030D"}, 0.986),
         ({"PatientAge": ""}, None),
+        # Nobody is zero years old but infants, whose age is stated in days, weeks or months.
+        ({"PatientAge": "000Y"}, None),
+        ({"PatientAge": "000D"}, 0),
+        ({"PatientBirthDate": "20100315", "AcquisitionDate": "20170315"}, 84),
+        ({"PatientBirthDate": "20100315", "StudyDate": "", "ContentDate": "20170315"}, 84),
         ({"PatientBirthDate": "20100315", "StudyDate": "20170315"}, 84),
         ({"PatientBirthDate": "20100315"}, None),
         # The dates are finer than a whole number of years.

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.reading import ReadError, read_radiograph, read_radiograph_bytes
 
 SUFFIXES = (".png", ".jpg", ".tif", ".webp")
@@ -99,6 +100,25 @@ def test_a_very_dark_8_bit_image_widened_to_16_bits_stays_dark(factor):
     dark = np.tile(np.arange(12, dtype=np.uint16), (32, 4))
     radiograph = read_radiograph_bytes(encode(dark * np.uint16(factor), ".png"), "hand")
     assert radiograph.maximum == 65535
+
+
+def test_a_dark_16_bit_png_that_states_its_significant_bits_stays_dark(tmp_path, hand_pixels):
+    dark = hand_pixels.astype(np.uint16) * 20
+    write_png(tmp_path / "hand.png", dark, full_range=True)
+    radiograph = read_radiograph(tmp_path / "hand.png")
+    assert radiograph.maximum == 65535
+    np.testing.assert_array_equal(radiograph.pixels, dark)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_tiff_of_small_numbers_for_white_is_turned_round(hand_pixels, kind):
+    white = np.iinfo(kind).max
+    shown = hand_pixels.astype(kind) * (white // 255)
+    stored = encode(white - shown, ".tiff", cv2.IMWRITE_TIFF_COMPRESSION, 1)
+    entry = struct.pack("<HHII", 262, 3, 1, 1)
+    assert stored.count(entry) == 1
+    file = stored.replace(entry, struct.pack("<HHII", 262, 3, 1, 0))
+    np.testing.assert_array_equal(read(file), shown)
 
 
 def test_transparency_is_laid_on_black(hand_pixels):
@@ -218,6 +238,13 @@ def bombs() -> dict[str, bytes]:
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(name, data):
     with pytest.raises(ReadError, match=r"hand: \d+ × \d+ pixels are more than the 100,000,000"):
         read(data)
+
+
+def test_a_png_whose_header_is_not_first_has_no_size_to_trust(hand_pixels):
+    file = encode(hand_pixels, ".png")
+    hidden = file[:8] + png_chunk(b"tEXt", b"a" * 40) + file[8:]
+    with pytest.raises(ReadError, match="are more than the 1,000"):
+        read_radiograph_bytes(hidden, "hand.png", max_pixels=1000)
 
 
 def test_the_size_limit_is_a_setting_and_counts_pixels(hand_pixels):
