@@ -6,11 +6,14 @@ fill a disk. Both are refused before anything is written.
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from boneage_cli.datasets.disk import readable_bytes
@@ -23,7 +26,7 @@ LARGEST_RATIO = 200
 HARMLESS_BYTES = 256_000_000
 MOST_MEMBERS = 500_000
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
@@ -97,12 +100,18 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     Raises:
         BoneageError: It is damaged.
     """
-    try:
+    with _unpacking(archive, member):
         return archive.read(member)
-    except NotImplementedError:
-        raise _unreadable_method(archive, member) from None
-    except _DAMAGE as error:
-        raise _damaged(archive, member, error) from None
+
+
+def read_beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> bytes:
+    """Reads the first bytes of a member.
+
+    Raises:
+        BoneageError: It is damaged.
+    """
+    with _unpacking(archive, member), archive.open(member) as packed:
+        return packed.read(size)
 
 
 def extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
@@ -118,29 +127,33 @@ def extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pa
     """
     try:
         with (
+            _unpacking(archive, member),
             whole_file(target) as temporary,
             archive.open(member) as packed,
             temporary.open("wb") as unpacked,
         ):
             shutil.copyfileobj(packed, unpacked, 1 << 20)
-    except NotImplementedError:
-        raise _unreadable_method(archive, member) from None
-    except _DAMAGE as error:
-        raise _damaged(archive, member, error) from None
     except OSError as error:
-        raise BoneageError(f"{target}: {error.strerror}; mend that, then run again") from None
+        raise BoneageError(
+            f"{target}: {error.strerror}; make room or mend the permissions, then run again"
+        ) from None
 
 
-def _damaged(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, error: BaseException
-) -> BoneageError:
-    return BoneageError(
-        f"{archive.filename}: {member.filename!r} is damaged ({error}); get it again"
-    )
-
-
-def _unreadable_method(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> BoneageError:
-    return BoneageError(
-        f"{archive.filename}: {member.filename!r} is packed by a method that Python cannot read; "
-        "unpack it with 7-Zip and give the folder"
-    )
+@contextmanager
+def _unpacking(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[None]:
+    """Names a member that cannot be unpacked."""
+    what = f"{archive.filename}: {member.filename!r}"
+    try:
+        yield
+    except NotImplementedError:
+        raise BoneageError(
+            f"{what} is packed by a method that Python cannot read; unpack it with 7-Zip and give "
+            "the folder"
+        ) from None
+    except _DAMAGE as error:
+        raise BoneageError(f"{what} is damaged ({error}); get it again") from None
+    except OSError as error:
+        # Those of the disk have a number, those of damaged bzip2 have none.
+        if error.errno is not None:
+            raise
+        raise BoneageError(f"{what} is damaged ({error}); get it again") from None

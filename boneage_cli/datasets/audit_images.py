@@ -9,8 +9,8 @@ from pathlib import Path
 
 from boneage_cli.datasets.audit_labels import LabelledImage, label_difference
 from boneage_cli.datasets.findings import Finding
+from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.image_statistics import ImageStatistics, image_statistics
-from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
@@ -117,8 +117,6 @@ def repeated_pixels(rows: Iterable[LabelledImage]) -> Iterator[Finding]:
 def unnamed_files(folder: Path, split: str, rows: Iterable[LabelledImage]) -> Iterator[Finding]:
     """Names the image files in a split's folder that no row of any split names."""
     named = {row.path for row in rows}
-    for parent, _, names in os.walk(os.path.normpath(folder.absolute() / split)):
-        for name in sorted(names):
-            path = str(Path(parent, name))
-            if name.lower().endswith(IMAGE_SUFFIXES) and path not in named:
-                yield Finding("file-unnamed", "no row names this image", split, path=path)
+    for path, _ in radiographs_below(os.path.normpath(folder.absolute() / split)):
+        if path not in named:
+            yield Finding("file-unnamed", "no row names this image", split, path=path)

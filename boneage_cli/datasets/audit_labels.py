@@ -122,11 +122,15 @@ def _read_row(
         id=text["id"],
         path=os.path.normpath(folder.absolute() / text["path"]) if text["path"] else "",
         split=split,
-        width=_number(text.get("width", "")),
-        height=_number(text.get("height", "")),
+        width=_length(text.get("width", "")),
+        height=_length(text.get("height", "")),
         patient=text.get("patient", ""),
     )
     findings = []
+    for side in ("width", "height"):
+        cell = text.get(side, "")
+        if getattr(row, side) is None and cell.lower() not in {*_NOTHING, "nan"}:
+            findings.append(row.finding("size-unreadable", f"{side} '{cell}'"))
     # DictReader gathers surplus values under None, and fills missing ones with None.
     if None in cells or None in cells.values():
         findings.append(row.finding("row-length", "more or fewer values than columns"))
@@ -168,6 +172,11 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _length(text: str) -> float | None:
+    length = _number(text)
+    return length if length is not None and math.isfinite(length) and length > 0 else None
 
 
 def repeated_ids(rows: Sequence[LabelledImage]) -> Iterator[Finding]:

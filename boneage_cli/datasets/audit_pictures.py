@@ -12,6 +12,7 @@ from boneage_cli.datasets.audit import Audit
 from boneage_cli.datasets.audit_labels import LabelledImage
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.clahe import apply_clahe
+from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
 from boneage_cli.imaging.reading import read_radiograph
 
 CLIP_LIMIT = 2.0
@@ -98,8 +99,8 @@ def _jpeg(pixels: np.ndarray, white: int, row: LabelledImage, height: int) -> by
     # A strip of extreme aspect stays within the page.
     width = int(np.clip(round(height * original[0] / original[1]), height // 4, 3 * height))
     small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    grey = np.clip(small.astype(np.float32) * (255 / white), 0, 255).astype(np.uint8)
-    encoded = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+    gray = to_8_bits(in_gray_levels(small, white))
+    encoded = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return encoded.tobytes()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -57,8 +58,8 @@ def cached_pixels(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         digests = content_digests(paths, folder / DIGESTS, workers)
-        identity = json.dumps([code_digest(IMAGING), key, shapes, digests]).encode()
-        stem = f"pixels-{hashlib.sha256(identity).hexdigest()[:20]}"
+        identity = json.dumps([code_digest(IMAGING), cv2.__version__, key, shapes, digests])
+        stem = f"pixels-{hashlib.sha256(identity.encode()).hexdigest()[:20]}"
         files = {view: folder / f"{stem}-{view}.npy" for view in shapes}
         if not all(file.exists() for file in files.values()):
             _build(files, len(paths), render, shapes, workers)

@@ -38,6 +38,7 @@ KINDS = {
     ),
     "sex-unreadable": Kind(ERROR, "write True for a boy, False for a girl, nothing if unknown"),
     "label-version-wrong": Kind(ERROR, "correct label_version in SOURCE.json, or fetch again"),
+    "size-unreadable": Kind(ERROR, "write the original's width and height in pixels, or nothing"),
     "path-missing": Kind(ERROR, "give the row the path of its image"),
     "file-missing": Kind(ERROR, "put the image back, or delete the row"),
     "file-unreadable": Kind(ERROR, "fetch or export the image again, or delete the row"),

@@ -208,9 +208,9 @@ def warn_of_impossible_ages(manifest: pd.DataFrame) -> None:
     if len(wrong):
         first = wrong.iloc[0]
         warnings.warn(
-            f"{len(wrong)} of {len(manifest)} known bone ages cannot be (radiograph {first['id']}: "
-            f"{first['boneage']:g} months) and distort what is made of them; 'boneage check-data' "
-            "lists them",
+            f"{len(wrong)} of {len(manifest)} known bone ages are impossible (radiograph "
+            f"{first['id']}: {first['boneage']:g} months) and distort what is made of them; "
+            "'boneage check-data' lists them",
             BoneageWarning,
             stacklevel=3,
         )

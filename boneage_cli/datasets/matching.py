@@ -116,6 +116,7 @@ def arrange(findings: Findings) -> Arrangement:
             "boneage has them in months"
         )
 
+    _check_ids(kept)
     table = pd.DataFrame(kept).drop(columns=["key", "label", "folder_split"])
     table["boneage"] = table["boneage"].astype(float)
     table["male"] = table["male"].astype("boolean")
@@ -130,6 +131,18 @@ def arrange(findings: Findings) -> Arrangement:
         notes,
         warnings,
     )
+
+
+def _check_ids(rows: Iterable[dict[str, Any]]) -> None:
+    """Refuses two radiographs of one id, which would have one file and one place in every table."""
+    first: dict[tuple[str, str], SourceFile] = {}
+    for row in rows:
+        other = first.setdefault((row["split"], row["id"]), row["file"])
+        if other is not row["file"]:
+            raise BoneageError(
+                f"{row['id']}: the id of two radiographs, {other} and {row['file']}; give each one "
+                "of its own, and call the column patient_id if it names children"
+            )
 
 
 def _read_tables(

@@ -87,7 +87,10 @@ def clahe_split(
     rows = manifest.assign(
         path=[f"{folder.name}/{target}" for target in targets], split=folder.name
     )
-    write_manifest(rows[made], dataset)
+    if made.any():
+        write_manifest(rows[made], dataset)
+    else:
+        (dataset / f"{folder.name}.csv").unlink(missing_ok=True)
     return copies
 
 
@@ -224,6 +227,7 @@ def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> s
         write_png(target, pixels, version, full_range=True)
     except OSError as error:
         raise BoneageError(
-            f"{target}: cannot be written ({error.strerror}); mend that, then run again"
+            f"{target}: cannot be written ({error.strerror}); make room or mend the permissions, "
+            "then run again"
         ) from None
     return None

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from boneage_cli.datasets.archives import extract_member, open_archive, read_member, safe_parts
+from boneage_cli.datasets.archives import (
+    extract_member,
+    open_archive,
+    read_beginning,
+    read_member,
+    safe_parts,
+)
 from boneage_cli.datasets.dialects import TABLE_SUFFIXES, named_split
 from boneage_cli.datasets.folders import files_below, is_hidden
 from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.containers import is_dicom
+from boneage_cli.imaging.containers import DICOM_INDEX, begins_as_dicom, is_dicom
 
 # Copies that tools of this field prepare beside the radiographs.
 PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "mask", "masks"}
 PREPARED_ENDING = "_clahe"
 DEEPEST_ZIP_IN_ZIP = 3
+_KNOWN_SUFFIXES = (*TABLE_SUFFIXES, *IMAGE_SUFFIXES, ".zip")
 
 
 @dataclass(frozen=True)
@@ -141,21 +149,28 @@ def _search_zip(
                 extract_member(archive, member, unpacked)
                 _search_zip(unpacked, (*parts, *inner), staging, findings, depth + 1)
             else:
+                called = (*inner[:-1], _member_called(archive, member, inner[-1]))
                 _sort_in(
-                    SourceFile((*parts, *inner), path, position, size=member.file_size), findings
+                    SourceFile((*parts, *called), path, position, size=member.file_size), findings
                 )
 
 
 def _called(file: Path, name: str) -> str:
     """What a loose file is called in a data set, whose readers go by suffixes."""
-    known = (*TABLE_SUFFIXES, *IMAGE_SUFFIXES, ".zip")
     try:
-        dicom = not name.lower().endswith(known) and is_dicom(file)
+        dicom = not name.lower().endswith(_KNOWN_SUFFIXES) and is_dicom(file)
     except OSError as error:
         raise BoneageError(
             f"{file}: cannot be opened ({error.strerror}); check its permissions"
         ) from None
     return f"{name}.dcm" if dicom else name
+
+
+def _member_called(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> str:
+    """The same of a zip's member."""
+    if name.lower().endswith(_KNOWN_SUFFIXES) or name.upper() == DICOM_INDEX:
+        return name
+    return f"{name}.dcm" if begins_as_dicom(read_beginning(archive, member, 132)) else name
 
 
 def _sort_in(file: SourceFile, findings: Findings) -> bool:

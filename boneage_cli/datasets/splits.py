@@ -59,22 +59,24 @@ def choose(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 
     Args:
         manifest: Rows with ``id``, ``boneage`` (months) and ``male``.
-        count: How many rows are wanted. Smaller choices with one seed lie in no larger ones.
+        count: How many are wanted, each id once. Choices of different sizes are not nested, even
+            with one seed.
         seed: The same seed chooses the same radiographs, in whatever order the rows stand.
 
     Raises:
         BoneageError: There are not so many.
     """
-    if not 1 <= count <= len(manifest):
+    once = manifest.drop_duplicates("id")
+    if not 1 <= count <= len(once):
         raise BoneageError(
-            f"{count} of {len(manifest)} radiographs (data.train_images, or what --sample says): "
-            f"choose 1 to {len(manifest)}"
+            f"{count} of {len(once)} radiographs (data.train_images, or what --sample says): "
+            f"choose 1 to {len(once)}"
         )
     rng = np.random.default_rng(seed)
-    ids = _in_order_of_sex_and_age(manifest.drop(columns="patient", errors="ignore"), rng)
+    ids = _in_order_of_sex_and_age(once.drop(columns="patient", errors="ignore"), rng)
     edges = np.arange(count + 1) * len(ids) // count
     chosen = set(ids[rng.integers(edges[:-1], edges[1:])])
-    return manifest[("radiograph " + manifest["id"].astype(str)).isin(chosen)]
+    return once[("radiograph " + once["id"].astype(str)).isin(chosen)]
 
 
 def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:

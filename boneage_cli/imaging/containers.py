@@ -17,6 +17,8 @@ _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # A file without DICOM's mark begins with one of the lowest elements of its group: a length, a
 # version, a character set, the type of the image, a date, an identifier.
 _LAST_FIRST_ELEMENT, _LONGEST_FIRST = 0x60, 128
+DICOM_INDEX = "DICOMDIR"
+"""The name of the index of an archive on disk, which is DICOM and no radiograph."""
 _TRUNCATED = "the file is truncated; copy or download it again"
 _SEVERAL = "the file holds several pictures; save the one with the hand as a file of its own"
 
@@ -53,7 +55,7 @@ def is_dicom(path: Path) -> bool:
     Raises:
         OSError: It cannot be opened.
     """
-    if path.name.upper() == "DICOMDIR" or not path.is_file():
+    if path.name.upper() == DICOM_INDEX or not path.is_file():
         return False
     with path.open("rb") as file:
         return begins_as_dicom(file.read(132))

@@ -163,8 +163,9 @@ class SexFusion(nn.Module):
         heads: int,
     ) -> None:
         super().__init__()
-        if name not in FUSIONS:
-            raise unknown_name("sex_fusion", name, FUSIONS)
+        known = [fusion for fusion in FUSIONS if fusion != "none"]
+        if name not in known:
+            raise unknown_name("sex_fusion", name, known)
         widths = [sex_features] if isinstance(sex_features, int) else list(sex_features)
         if not widths or any(width < 1 for width in widths):
             raise ValueError(f"sex_features must be at least 1 wide, not {sex_features}")

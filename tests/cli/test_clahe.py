@@ -16,6 +16,8 @@ from typer.testing import CliRunner, Result
 from boneage_cli.cli.app import app
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
 from boneage_cli.imaging.clahe import apply_clahe
+from boneage_cli.imaging.perturbations import dicom_bytes
+from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
 
 
@@ -105,6 +107,25 @@ def test_a_copy_of_a_file_that_can_no_longer_be_read_goes(folder):
     (folder / "validation" / "e.webp").write_bytes(b"no image")
     run("--split", "validation", status=1)
     assert not (folder / "validation_CLAHE" / "e.png").exists()
+
+
+def test_no_table_of_copies_is_left_where_no_radiograph_can_be_read_any_more(folder):
+    run("--split", "test")
+    for name in "gh":
+        (folder / "test" / f"{name}.webp").write_bytes(b"no image")
+    assert "0 made, 0 already there, 2 failed" in run("--split", "test", status=1).stdout
+    assert not (folder / "test_CLAHE.csv").exists()
+
+
+def test_the_copy_of_a_dark_12_bit_radiograph_is_as_dark(tmp_path):
+    dark = np.random.default_rng(0).integers(0, 400, (90, 80)).astype(np.uint16)
+    (tmp_path / "hand.dcm").write_bytes(dicom_bytes(Radiograph(dark, 4095)))
+    settings = ("--clip-limit", "1", "--tiles", "2")
+    run("--input", tmp_path / "hand.dcm", "--output", tmp_path / "copies", *settings)
+    copy = read_radiograph(tmp_path / "copies" / "hand.png")
+    expected = apply_clahe(dark, 1, 2, 4095) / 4095
+    assert expected.max() < 0.25
+    np.testing.assert_allclose(copy.pixels / copy.maximum, expected, atol=1e-3)
 
 
 def test_a_split_with_nothing_to_copy_is_refused(folder):

@@ -112,6 +112,22 @@ def test_damage_is_named_and_leaves_no_file(tmp_path, write_zip):
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_of_any_packing_is_named(method, tmp_path):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w", method) as made:
+        made.writestr("labels.csv", bytes(range(256)) * 400)
+    content = bytearray(archive.read_bytes())
+    content[45:60] = bytes(15)
+    archive.write_bytes(content)
+    with open_archive(archive) as opened:
+        member = opened.infolist()[0]
+        with pytest.raises(BoneageError, match=r"'labels\.csv' is damaged \(.*\); get it again"):
+            read_member(opened, member)
+        with pytest.raises(BoneageError, match=r"'labels\.csv' is damaged \(.*\); get it again"):
+            extract_member(opened, member, tmp_path / "labels.csv")
+
+
 @pytest.mark.parametrize("content", [b"", b"PK no zip", b"PK\x05\x06" + bytes(10)])
 def test_what_is_no_zip_is_named(content, tmp_path):
     (tmp_path / "set.zip").write_bytes(content)

@@ -288,6 +288,26 @@ def test_an_image_that_no_row_names_is_a_warning(data: DataSet) -> None:
     assert finding.split == "test"
 
 
+def test_what_the_system_leaves_in_folders_is_no_image_and_dicom_without_a_suffix_is(
+    data: DataSet,
+) -> None:
+    (data.folder / "test" / "._4360.png").write_bytes(b"resource fork")
+    (data.folder / "test" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    assert Path(data.only("file-unnamed").path).name == "IM0001"
+
+
+@pytest.mark.parametrize("width", ["inf", "-5", "0", "wide"])
+def test_a_size_that_is_none_is_named_and_the_report_is_written_all_the_same(
+    data: DataSet, width: str, tmp_path: Path
+) -> None:
+    data.table["width"], data.table["height"] = "60", "70"
+    data.table.loc["105", "width"] = width
+    finding = data.only("size-unreadable")
+    assert (finding.id, finding.message) == ("105", f"width '{width}'")
+    write_report(data.check(), tmp_path / "report")
+    assert (tmp_path / "report" / "index.html").exists()
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 def test_suspicious_images_are_warned_about_at_any_depth(data: DataSet, depth: int) -> None:
     def store(name: str, pixels: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import openpyxl
 import pandas as pd
 import pytest
+from pydicom.data import get_testdata_file
 
 from boneage_cli.datasets.local import fetch_local
 from boneage_cli.datasets.manifest import read_manifest
@@ -573,3 +574,26 @@ def test_the_real_native_radiographs_come_with_their_table(shared_data, tmp_path
     assert len(fetched.manifest) == 150
     assert fetched.manifest["boneage"].notna().all()
     assert not fetched.warnings
+
+
+def test_an_id_of_two_radiographs_is_refused_and_neither_is_lost(images, tmp_path):
+    table = labels(
+        "id,filename,boneage,male", (1, 2), lambda n: f"7,{n}.png,{months(n):g},{is_male(n)}"
+    )
+    lay(tmp_path / "from", {**images("{}.png", (1, 2)), "labels.csv": table})
+    with pytest.raises(BoneageError, match=r"7: the id of two radiographs, .*1\.png and .*2\.png"):
+        fetch_local([tmp_path / "from"], tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_dicom_files_without_a_suffix_are_found_in_zips_as_in_folders(tmp_path):
+    content = Path(get_testdata_file("CT_small.dcm")).read_bytes()
+    members = {"IM0001": content, "IM0002": content, "DICOMDIR": content, "notes": b"text"}
+    table = labels("id,boneage,male", (1, 2), lambda n: f"IM000{n},{100 + n},True")
+    lay(tmp_path / "loose", {**members, "labels.csv": table})
+    lay(tmp_path / "zipped", {"set.zip": zipped(members), "labels.csv": table})
+    for name in ("loose", "zipped"):
+        fetch_local([tmp_path / name], tmp_path / "to" / name, validation_fraction=0)
+        manifest = read_manifest(tmp_path / "to" / name, "train")
+        assert manifest["id"].tolist() == ["IM0001", "IM0002"]
+        assert all(Path(path).read_bytes() == content for path in manifest["path"])

@@ -118,3 +118,10 @@ def test_a_choice_has_the_wanted_size_and_the_sexes_of_the_whole(count, wanted, 
 def test_more_than_there_are_cannot_be_chosen():
     with pytest.raises(BoneageError, match="11 of 10 radiographs"):
         choose(radiographs(10), 11, 0)
+
+
+def test_an_id_that_stands_twice_is_chosen_once():
+    manifest = pd.concat([radiographs(10), radiographs(1)], ignore_index=True)
+    assert sorted(choose(manifest, 10, 0)["id"]) == sorted(radiographs(10)["id"])
+    with pytest.raises(BoneageError, match="11 of 10 radiographs"):
+        choose(manifest, 11, 0)

@@ -162,7 +162,9 @@ def test_files_hold_what_the_evaluation_holds(tmp_path):
 
 @pytest.mark.parametrize("impossible", [500.0, -5.0, 0.0])
 def test_ages_that_no_child_has_are_told_of(impossible):
-    with pytest.warns(BoneageWarning, match=f"1 of 2 known bone ages cannot be .*{impossible:g}"):
+    with pytest.warns(
+        BoneageWarning, match=f"1 of 2 known bone ages are impossible .*{impossible:g}"
+    ):
         labelled_rows(manifest([100, impossible]))
 
 
