@@ -30,6 +30,31 @@ def writing(place: str | os.PathLike[str], option: str = "--output") -> Iterator
         ) from None
 
 
+def nearest_existing(path: str | os.PathLike[str]) -> Path:
+    """The file or folder itself, or where it is missing the nearest of those that would hold it."""
+    existing = Path(path).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return existing
+
+
+def check_writable(place: str | os.PathLike[str], option: str = "--output") -> None:
+    """Refuses a file or folder that cannot be written, before work that would be lost.
+
+    Args:
+        place: What is to be written; it need not exist yet.
+        option: The option that chose it.
+
+    Raises:
+        BoneageError: It may not be written to, or a file lies where a folder would have to be.
+    """
+    existing = nearest_existing(place)
+    if existing != Path(place).absolute() and not existing.is_dir():
+        raise BoneageError(f"{place}: {existing} is a file; choose another {option}")
+    if not os.access(existing, os.W_OK):
+        raise BoneageError(f"{place}: may not be written to; choose another {option}")
+
+
 def is_below(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
     """Whether a file or folder lies in another, or is it, in whatever way both are written."""
     return Path(path).resolve().is_relative_to(Path(folder).resolve())

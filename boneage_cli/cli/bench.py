@@ -247,7 +247,7 @@ def bench(
         return
     refuse_beside(context, "without --train", _NOT_WITHOUT_TRAINING)
     from boneage_cli.core.bench.backends import benchmark_backends, parse_backends
-    from boneage_cli.core.bench.benchmark import write_benchmark
+    from boneage_cli.core.bench.benchmark import check_folder, write_benchmark
     from boneage_cli.core.bench.circumstances import busy
     from boneage_cli.core.bench.model import benchmark_model
     from boneage_cli.core.bench.networks import (
@@ -258,6 +258,7 @@ def bench(
         untrained,
     )
 
+    check_folder(folder)
     sizes = parse_batch_sizes(batch_sizes)
     _warn_if_busy(busy())
     if backends:
@@ -357,9 +358,11 @@ def _bench_training(
         write_measurements,
     )
     from boneage_cli.datasets.manifest import find_dataset
+    from boneage_cli.files import check_writable
 
     _warn_if_busy(busy())
     chosen = experiments(configs, backbones, tell=warn)
+    check_writable(folder)
     earlier = earlier_measurements(folder)
     found = find_dataset(data) if data else None
     console.print(

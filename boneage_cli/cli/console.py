@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -25,6 +26,13 @@ EXIT_INTERRUPTED = 130
 # What shells report for a program that ended because nobody read its output any more.
 EXIT_BROKEN_PIPE = 141
 
+_MAKE_ROOM = "make room there, or write elsewhere"
+_GET_ACCESS = "check its permissions, or choose another place"
+WAYS_OUT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _GET_ACCESS),
+}
+"""What to do about errors of the system, by their numbers."""
 OUT_OF_MEMORY = (
     "the GPU has too little free memory; take smaller batches (--batch-size, in training --set "
     "training.batch_size=16), fewer pixels, or the CPU (--device cpu, in training --devices cpu)"
@@ -141,7 +149,8 @@ class CommandGroup(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             place = error.filename or "output"
-            fail(f"{place}: {error.strerror or error}; make room there, or write elsewhere")
+            way_out = WAYS_OUT.get(error.errno or 0, "mend that, then run again")
+            fail(f"{place}: {error.strerror or error}; {way_out}")
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except RuntimeError as error:
             # torch's, by its name: commands that need no torch do not import it for this.

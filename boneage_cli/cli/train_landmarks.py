@@ -8,10 +8,16 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import console, print_table
-from boneage_cli.cli.options import Device, DeviceOption
+from boneage_cli.cli.options import Device, DeviceOption, refuse_beside
+
+_OF_TRAINING = dict.fromkeys(
+    ("epochs", "drawings", "learning_rate", "seed", "weights", "output"),
+    "nothing is trained; leave it out",
+)
 
 
 def train_landmarks(
+    context: typer.Context,
     keypoints: Annotated[
         Path,
         typer.Option(
@@ -112,6 +118,8 @@ def train_landmarks(
     from boneage_cli.core.landmark_training.run import LandmarkFiles, train_or_measure
     from boneage_cli.core.landmarks import SHIPPED
 
+    if evaluate is not None:
+        refuse_beside(context, "with --evaluate", _OF_TRAINING)
     figures, salient = train_or_measure(
         LandmarkFiles(keypoints, images, data, native_size, boxes),
         LandmarkRecipe(epochs=epochs, drawings=drawings, learning_rate=learning_rate, seed=seed),

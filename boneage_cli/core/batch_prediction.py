@@ -128,7 +128,8 @@ def predict_batch(
         slow_source=STANDARD_INPUT in inputs,
     )
     # Lines that run down a terminal are progress enough; a bar between them would tear them.
-    barred = sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
+    running = output is None and sys.stdout is not None and sys.stdout.isatty()
+    barred = sys.stderr.isatty() and not running
     with closing(found):
         shown = explanations.watch(found) if explanations else found
         if barred:

@@ -26,7 +26,6 @@ from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.reading import read_radiograph
 
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
@@ -104,7 +103,8 @@ def export_model(
             output.with_suffix(file.suffix) for file in sorted(Path(folder).iterdir(), reverse=True)
         )
         with writing(output):
-            for file in files:
+            # A graph goes with its weights, which come first.
+            for file in reversed(files):
                 with whole_file(file) as temporary:
                     temporary.write_bytes(made.with_suffix(file.suffix).read_bytes())
     shapes = {
@@ -136,7 +136,7 @@ def _only(pixels: dict[Any, Rendered]) -> Rendered:
 
 def _radiographs(cases: Sequence[Case]) -> Iterable[Radiograph]:
     if cases:
-        return (read_radiograph(case.path) for case in cases)
+        return (case.read() for case in cases)
     ages = np.linspace(18, 216, _DRAWN)
     chance = np.random.default_rng(0)
     return (

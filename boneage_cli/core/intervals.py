@@ -113,7 +113,13 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Reads what ``to_dict`` gave."""
+        """Reads what ``to_dict`` gave.
+
+        Raises:
+            ValueError: It is for other levels.
+        """
+        if values["levels"] != [LEVELS[0], LEVELS[-1]]:
+            raise ValueError(f"intervals of {values['levels']} per cent, which are not known here")
         widths = {group: tuple(width) for group, width in values["half_widths"].items()}
         return cls(widths, dict(values["images"]), values["source"])
 

@@ -28,6 +28,7 @@ of a sweep, in the folder that holds them.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from datetime import datetime
@@ -119,9 +120,19 @@ def bundles_at(path: Path) -> list[Path]:
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Writes a JSON document."""
+    """Writes a JSON document, with null for numbers that are none."""
+    text = json.dumps(_finite(values), indent=2, allow_nan=False)
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _finite(values: Any) -> Any:
+    """The same with None for what is no number, which JSON has no word for."""
+    if isinstance(values, Mapping):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from boneage_cli.core.settings_errors import explain
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.families import resolve_family
+from boneage_cli.settings_section import Section
 
 Count = Annotated[int, Field(ge=1)]
 Channels = Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -29,34 +30,30 @@ WITHOUT_MEANING = {
 }
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Data(_Section):
+class _Data(Section):
     image_size: Count = 256
     clahe: bool = False
     augment: bool = False
     batch_size: Count = 16
 
 
-class _Locator(_Section):
+class _Locator(Section):
     roi_path: str = ""
     pretrained_model_path: str = ""
 
 
-class _Extractor(_Section):
+class _Extractor(Section):
     roi_size: Count = 256
     heatmap_threshold: float = 0.4
     save_heatmaps: bool = False
 
 
-class _Regions(_Section):
+class _Regions(Section):
     locator: _Locator = _Locator()
     extractor: _Extractor = _Extractor()
 
 
-class _Model(_Section):
+class _Model(Section):
     global_channels: Channels = (32, 64, 128)
     global_dense_units: Count = 128
     roi_channels: Channels = (32, 64)
@@ -66,7 +63,7 @@ class _Model(_Section):
     use_gender: bool = False
 
 
-class _Training(_Section):
+class _Training(Section):
     epochs: Count = 30
     patience: Annotated[int, Field(ge=0)] = 10
     learning_rate: float = Field(3e-4, gt=0)
@@ -74,7 +71,7 @@ class _Training(_Section):
     perform_test: bool = False
 
 
-class S1Settings(_Section):
+class S1Settings(Section):
     """The settings that HDA_Project's code reads, with its values for those not given."""
 
     data: _Data = _Data()
@@ -221,10 +218,10 @@ def _experiment_values(settings: S1Settings, family: str, name: str) -> dict[str
     }
 
 
-def _keys_given(section: BaseModel, prefix: str = "") -> Iterator[str]:
+def _keys_given(section: Section, prefix: str = "") -> Iterator[str]:
     for name in section.model_fields_set:
         value = getattr(section, name)
-        if isinstance(value, BaseModel):
+        if isinstance(value, Section):
             yield from _keys_given(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from boneage_cli.errors import BoneageError
+from boneage_cli.files import nearest_existing
 
 
 def require_free(folder: Path, needed: float, hint: str = "choose another disk with --to") -> None:
@@ -19,10 +20,7 @@ def require_free(folder: Path, needed: float, hint: str = "choose another disk w
     Raises:
         BoneageError: Less than ``needed`` bytes are free.
     """
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if free < needed:
         raise BoneageError(
             f"{folder}: needs {readable_bytes(needed)} of disk, {readable_bytes(free)} are free; "

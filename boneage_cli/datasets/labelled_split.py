@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
 from boneage_cli.datasets.splits import choose
 from boneage_cli.errors import BoneageError
@@ -91,7 +93,9 @@ def labelled_split(
     mean = boys = None
     if (folder / "train.csv").is_file():
         train = _of_sex(read_manifest(folder, "train"), male)
-        mean = float(train["boneage"].mean())
+        ages = train["boneage"].to_numpy(float)
+        ages = ages[np.isfinite(ages)]
+        mean = float(ages.mean()) if len(ages) else None
         males = train["male"].dropna()
         boys = float(males.mean()) if len(males) else None
     return LabelledSplit(

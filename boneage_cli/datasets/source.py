@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from boneage_cli import __version__
 from boneage_cli.datasets.manifest import SPLITS, label_version, read_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import check_writable, whole_file
 from boneage_cli.progress import track
 
 SOURCE_FILE = "SOURCE.json"
@@ -133,7 +132,7 @@ def earlier_fetch(folder: Path, wanted: Source, *, force: bool = False) -> Sourc
         BoneageError: The folder holds another data set and ``force`` is not given, or it holds
             files that no data set accounts for.
     """
-    _require_writable(folder)
+    check_writable(folder, "folder with --to")
     existing = read_source(folder)
     if existing is None:
         if folder.exists() and not folder.is_dir():
@@ -156,14 +155,6 @@ def earlier_fetch(folder: Path, wanted: Source, *, force: bool = False) -> Sourc
             "new one elsewhere with --to"
         )
     return existing
-
-
-def _require_writable(folder: Path) -> None:
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not os.access(existing, os.W_OK):
-        raise BoneageError(f"{folder}: may not be written to; choose another folder with --to")
 
 
 def _difference(existing: Source, wanted: Source) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -113,6 +114,27 @@ def test_a_gpu_without_room_is_told_in_one_line() -> None:
     assert "--batch-size" in result.stderr
     shown = runner.invoke(full, ["--debug", "fill"])
     assert isinstance(shown.exception, torch.OutOfMemoryError)
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "make room there"),
+        (errno.EACCES, "check its permissions"),
+        (errno.EIO, "mend that"),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_the_way_out(number: int, way_out: str) -> None:
+    broken = typer.Typer(cls=CommandGroup)
+    broken.command("first")(lambda: None)
+
+    @broken.command()
+    def write() -> None:
+        raise OSError(number, os.strerror(number), "disk/file")
+
+    result = runner.invoke(broken, ["write"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: disk/file: {os.strerror(number)}; {way_out}")
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:

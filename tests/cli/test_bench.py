@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import Result
@@ -18,6 +19,8 @@ from boneage_cli.core.bench.timing import PARTS
 from boneage_cli.core.bench.training import COLUMNS as TRAINING_COLUMNS
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.imaging.perturbations import dicom_bytes
+from boneage_cli.imaging.radiograph import Radiograph
 
 PLOTS = ("throughput.png", "time-per-image.png", "best-throughput.png", "efficiency.png")
 
@@ -171,6 +174,26 @@ def test_what_bench_did_not_write_is_one_line(bench, demo_data: Path) -> None:
 def test_an_unreadable_radiograph_ends_the_measurement(bench, quick: str) -> None:
     Path("broken.png").write_bytes(b"no image")
     one_line(bench(f"{quick} --images broken.png", status=2), "broken.png")
+
+
+def test_a_row_that_makes_no_sense_ends_the_measurement(bench, quick: str) -> None:
+    Path("children.csv").write_text("path,sex\n,F\n")
+    one_line(bench(f"{quick} --images children.csv", status=2), "children.csv, line 2: neither")
+
+
+def test_what_the_naive_loop_does_not_read_is_told_before_anything_is_timed(
+    bench, quick: str
+) -> None:
+    Path("hand.dcm").write_bytes(dicom_bytes(Radiograph(np.full((90, 80), 99, np.uint8))))
+    result = bench(f"{quick} --images hand.dcm --reference", status=2)
+    one_line(result, "hand.dcm: --reference reads with OpenCV alone")
+
+
+def test_an_earlier_measurement_stays(bench, quick: str) -> None:
+    bench(f"{quick} --output out")
+    before = Path("out/bench.json").read_bytes()
+    one_line(bench(f"{quick} --output out", status=2), "out: holds a measurement")
+    assert Path("out/bench.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

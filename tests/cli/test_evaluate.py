@@ -99,6 +99,35 @@ def test_figures_of_another_measurement_stay(evaluate, demo_data, data):
     assert Path("run/evaluation-hands-test-2/metrics.json").is_file()
 
 
+def test_figures_of_another_precision_have_a_folder_of_their_own(evaluate, demo_data):
+    evaluate(f"--data {demo_data} --split test --precision 32")
+    evaluate(f"--data {demo_data} --split test --precision bf16")
+    found = {
+        path.parent.name: json.loads(path.read_text())["precision"]
+        for path in Path("run").glob("evaluation-*/metrics.json")
+    }
+    assert found == {"evaluation-test": "32", "evaluation-test-2": "bf16"}
+
+
+def test_a_train_split_without_ages_gives_no_yardstick(evaluate, data):
+    table = pd.read_csv(data / "train.csv")
+    table.assign(boneage=None).to_csv(data / "train.csv", index=False)
+    result = evaluate(f"--data {data} --split test -o out")
+    assert "their own mean" in result.stdout
+    ages = pd.read_csv(data / "test.csv")["boneage"]
+    metrics = json.loads(Path("out/metrics.json").read_text(), parse_constant=pytest.fail)
+    assert metrics["yardstick"] == pytest.approx(ages.mean())
+
+
+def test_a_folder_that_cannot_be_written_is_told_of_before_anything_is_measured(
+    evaluate, demo_data
+):
+    Path("taken").write_text("a file")
+    result = evaluate(f"--data {demo_data} --output taken/report", status=2)
+    assert "taken is a file" in result.stderr
+    assert "MAE" not in result.stdout
+
+
 def test_the_yardstick_is_the_mean_of_the_training_ages(evaluate, demo_data):
     evaluate(f"--data {demo_data} --split validation")
     metrics = json.loads(Path("run/evaluation-validation/metrics.json").read_text())

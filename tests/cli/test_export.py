@@ -91,6 +91,12 @@ def test_radiographs_of_the_user_s_own_are_compared_on(export, demo_data: Path) 
     assert {path.name for path in Path().iterdir()} == {"a.xml", "a.bin"}
 
 
+def test_a_row_that_makes_no_sense_is_told_of(export) -> None:
+    Path("children.csv").write_text("path,sex\n,F\n")
+    result = export("--output a.onnx --images children.csv", status=2)
+    assert "children.csv, line 2: neither a path nor an id" in result.stderr
+
+
 def test_a_name_that_does_not_fit_the_format_is_refused(export) -> None:
     assert "ends .xml" in export("--format openvino --output model.onnx", status=2).stderr
     assert list(Path().iterdir()) == []

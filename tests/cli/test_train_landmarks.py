@@ -72,3 +72,50 @@ def test_gradcam_is_measured_on_boxes_alone(app: typer.Typer, demo_data: Path, d
     result = runner.invoke(app, words)
     assert result.exit_code == 2
     assert "--boxes" in result.output
+
+
+def test_nothing_that_is_read_is_written_over(app: typer.Typer, demo_data: Path, tmp_path: Path):
+    points = tmp_path / "points.csv"
+    points.write_bytes((demo_data / "landmarks.csv").read_bytes())
+    words = ["train-landmarks", "--keypoints", str(points), "--data", str(demo_data)]
+    result = runner.invoke(app, [*words, "--output", str(points)])
+    assert result.exit_code == 2
+    assert "is an input as well" in result.stderr
+    assert points.read_bytes() == (demo_data / "landmarks.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gradcam", "absent.safetensors"], "absent.safetensors"),
+        (["--output", "points.csv/mine.safetensors"], "points.csv is a file"),
+        (["--evaluate", "shipped", "--epochs", "3"], "--epochs with --evaluate"),
+    ],
+)
+def test_mistakes_are_told_before_any_training(
+    app: typer.Typer,
+    demo_data: Path,
+    boxes: Path,
+    options: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(boxes.parent)
+    Path("points.csv").write_bytes((demo_data / "landmarks.csv").read_bytes())
+    words = ["train-landmarks", "--keypoints", "points.csv", "--data", str(demo_data)]
+    result = runner.invoke(app, [*words, "--boxes", str(boxes), *options])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "epoch" not in result.stdout
+
+
+def test_boxes_of_other_radiographs_are_told_of(
+    app: typer.Typer, demo_data: Path, demo_bundle: Path, boxes: Path
+):
+    table = pd.read_csv(boxes, dtype={"id": str})
+    table.assign(id="other-" + table["id"]).to_csv(boxes, index=False)
+    words = ["train-landmarks", "--keypoints", str(demo_data / "landmarks.csv"), "--boxes"]
+    words += [str(boxes), "--data", str(demo_data), "--gradcam", str(demo_bundle)]
+    result = runner.invoke(app, words)
+    assert result.exit_code == 2
+    assert "boxes.csv: none of its ids has an image" in result.stderr

@@ -88,6 +88,12 @@ def test_a_calibration_survives_being_written_down() -> None:
     )
 
 
+def test_a_calibration_of_other_levels_is_not_taken_for_one_of_these() -> None:
+    other = CALIBRATION.to_dict() | {"levels": [60, 99]}
+    with pytest.raises(ValueError, match=r"\[60, 99\] per cent"):
+        Calibration.from_dict(other)
+
+
 @pytest.mark.parametrize("level", [0, 49, 100, 900])
 def test_levels_that_are_not_kept_are_refused(level: int) -> None:
     with pytest.raises(BoneageError, match="from 50 to 99"):

@@ -17,7 +17,6 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runtime import Backend, choose_backend
 from boneage_cli.core.views import Rendered
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
 
 
@@ -86,7 +85,7 @@ def benchmark_backends(
     (settings,) = eager.view_settings
     with radiographs(images, male, most=None) as (chosen, described):
         rendered = [
-            eager.render(read_radiograph(case.path, aspect=case.aspect))[settings]
+            eager.render(case.read())[settings]
             for case in track(chosen, description="render", unit="radiograph")
         ]
         sexes = np.array([float(bool(case.male)) for case in chosen], np.float32)

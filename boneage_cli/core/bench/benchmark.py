@@ -12,7 +12,8 @@ from boneage_cli.core.bench.circumstances import PACKAGES, busy, where_and_when
 from boneage_cli.core.bench.timing import TIMES, Latency
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import write_json
-from boneage_cli.files import whole_file, writing
+from boneage_cli.errors import BoneageError
+from boneage_cli.files import check_writable, whole_file, writing
 
 TABLE, RECORD = "bench.csv", "bench.json"
 COLUMNS = (
@@ -64,6 +65,20 @@ class Benchmark:
             "differences": self.differences,
             "notes": self.notes,
         }
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that cannot be written, or holds an earlier measurement.
+
+    Raises:
+        BoneageError: It is one of these.
+    """
+    check_writable(folder)
+    if (folder / TABLE).exists():
+        raise BoneageError(
+            f"{folder}: holds a measurement ({TABLE}); choose another --output, and compare both "
+            "with 'boneage bench report'"
+        )
 
 
 def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:

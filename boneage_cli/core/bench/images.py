@@ -15,7 +15,6 @@ from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.inputs import cases
 from boneage_cli.datasets.demo import draw_hand
 from boneage_cli.imaging.png import write_png
-from boneage_cli.imaging.reading import read_radiograph
 
 # More radiographs than this would come from the disk instead of the memory of files, and be timed
 # with it.
@@ -57,7 +56,7 @@ def draw_radiographs(folder: Path, male: bool) -> list[Path]:
 
 
 def _described(chosen: Sequence[Case], what: str) -> str:
-    sizes = np.array([read_radiograph(case.path).pixels.shape for case in chosen])
+    sizes = np.array([case.read().pixels.shape for case in chosen])
     height, width = np.median(sizes, axis=0).astype(int)
     several = "s" if len(chosen) > 1 else ""
     about = "" if (sizes == sizes[0]).all() else "about "

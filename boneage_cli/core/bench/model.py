@@ -17,7 +17,7 @@ from tqdm import tqdm
 from boneage_cli.core.bench.benchmark import Benchmark, circumstances
 from boneage_cli.core.bench.images import radiographs
 from boneage_cli.core.bench.memory import peak_memory, peak_memory_of_children
-from boneage_cli.core.bench.naive_loop import naive_loop
+from boneage_cli.core.bench.naive_loop import check_readable, naive_loop
 from boneage_cli.core.bench.networks import benchmark_networks, trained
 from boneage_cli.core.bench.timing import Stopwatch, count_answered, measure_latency, rate_of
 from boneage_cli.core.hardware import device_type
@@ -79,6 +79,8 @@ def benchmark_model(
         torch.cuda.reset_peak_memory_stats(predictor.device)
     bar: tqdm[Any] = track(total=len(shares), description="bench", unit="part")
     with bar, radiographs(images, male) as (chosen, described):
+        if reference:
+            check_readable(chosen)
         # Warms everything up, files included, and finds those that cannot be read.
         count_answered(
             predictor.predict_files(chosen, batch_size=batch_size, workers=workers, force=True)

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 
 from boneage_cli.core.bench.timing import WARM_UP, rate_of
@@ -15,6 +16,25 @@ from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.views import shapes_of
 from boneage_cli.errors import BoneageError
+
+
+def check_readable(chosen: Sequence[Case]) -> None:
+    """Refuses radiographs that such a loop does not read.
+
+    Raises:
+        BoneageError: OpenCV cannot read a file.
+    """
+    for case in chosen:
+        _read(case)
+
+
+def _read(case: Case) -> np.ndarray:
+    image = cv2.imread(case.path, cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise BoneageError(
+            f"{case.path}: --reference reads with OpenCV alone; give it PNG, JPEG or TIFF files"
+        )
+    return image
 
 
 @torch.no_grad()
@@ -36,11 +56,7 @@ def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> 
     shapes = [shapes_of(bundle.experiment) for bundle in predictor.bundles]
 
     def ask(case: Case) -> float:
-        image = cv2.imread(case.path, cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise BoneageError(
-                f"{case.path}: --reference reads with OpenCV alone; give it PNG, JPEG or TIFF files"
-            )
+        image = _read(case)
         male = torch.tensor([1.0 if case.male else 0.0], device=predictor.device)
         total = 0.0
         for bundle, network, sizes in zip(predictor.bundles, networks, shapes, strict=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boneage_cli import __version__
 from boneage_cli.core.evaluation.figures_folder import figures_folder
 from boneage_cli.core.evaluation.measuring import (
     Measured,
@@ -22,6 +23,7 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import OUT_OF_FOLD, VALIDATION
 from boneage_cli.datasets.labelled_split import LabelledSplit, labelled_split
 from boneage_cli.errors import BoneageWarning
+from boneage_cli.files import check_writable
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ def evaluate_model(
     if stressed:
         predictor.check_age("--stress")
     _warn_of_choice(bundles, predictor, chosen)
-    about = _about(bundles, chosen, tta)
+    about = _about(bundles, predictor, chosen, tta)
+    folder = output or figures_folder(bundles, chosen.name, about)
+    check_writable(folder)
     measured = measure(
         predictor,
         chosen.manifest,
@@ -112,8 +116,9 @@ def evaluate_model(
         processes=True,
         about=about,
     )
-    folder = output or figures_folder(bundles, chosen.name, about)
     files = write_measured(measured, folder, chosen.title)
+    # Figures of an arithmetic that was asked for are no run's own.
+    summary = note_test_figures(measured) if precision == "auto" else None
     if report:
         report(predictor, chosen, measured)
     changed = None
@@ -122,7 +127,7 @@ def evaluate_model(
             predictor, chosen.manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
         )
         files += write_stress(changed, folder, chosen.title)
-    return ModelEvaluation(chosen, measured, changed, folder, files, note_test_figures(measured))
+    return ModelEvaluation(chosen, measured, changed, folder, files, summary)
 
 
 def _warn_of_choice(bundles: Sequence[Path], predictor: Predictor, chosen: LabelledSplit) -> None:
@@ -138,7 +143,9 @@ def _warn_of_choice(bundles: Sequence[Path], predictor: Predictor, chosen: Label
             )
 
 
-def _about(bundles: Sequence[Path], chosen: LabelledSplit, tta: bool) -> dict[str, Any]:
+def _about(
+    bundles: Sequence[Path], predictor: Predictor, chosen: LabelledSplit, tta: bool
+) -> dict[str, Any]:
     """What names the measurement, in its files and for the folder that they go to."""
     return {
         "model": [str(path) for path in bundles],
@@ -147,6 +154,9 @@ def _about(bundles: Sequence[Path], chosen: LabelledSplit, tta: bool) -> dict[st
         "chosen_of": chosen.chosen_of,
         "label_version": chosen.label_version,
         "tta": tta,
+        "precision": predictor.precision,
+        "backend": predictor.backend,
+        "boneage": __version__,
     }
 
 

@@ -43,7 +43,7 @@ def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
 
 def _absolute(about: Mapping[str, Any]) -> dict[str, Any]:
     """What names a measurement, its files as they are named from wherever."""
-    names = ("split", "chosen_of", "label_version", "tta")
+    names = ("split", "chosen_of", "label_version", "tta", "precision")
     models = [str(Path(model).resolve()) for model in about.get("model", ())]
     data = str(Path(about.get("data", "")).resolve())
     return {"model": models, "data": data} | {name: about.get(name) for name in names}

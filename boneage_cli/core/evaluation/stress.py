@@ -23,7 +23,6 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.perturbation_catalogue import PERTURBATIONS, Perturbation
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
@@ -255,7 +254,7 @@ def _answers(
     Nothing follows where it cannot be predicted as it is.
     """
     try:
-        radiograph = read_radiograph(case.path, aspect=case.aspect)
+        radiograph = case.read()
         (months,), (reason,) = predictor.answer([radiograph], [case.male], tta=tta)
     except BoneageError as error:
         yield _Answer(error=str(error))

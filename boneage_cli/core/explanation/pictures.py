@@ -29,7 +29,6 @@ from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.png import EXPLANATION, has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import Matrix, frame_corners
 from boneage_cli.sexes import sex_letter
 
@@ -218,7 +217,7 @@ class Explanations:
                 continue
             try:
                 # Read again, as predictions carry no pixels.
-                radiograph = read_radiograph(prediction.case.path, aspect=prediction.case.aspect)
+                radiograph = prediction.case.read()
             except BoneageError as error:
                 self.errors.append(str(error))
                 continue

@@ -14,9 +14,11 @@ from boneage_cli.core.landmark_training.examples import LandmarkExample, read_ex
 from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
 from boneage_cli.core.landmark_training.training import measure_bundle, train_landmarks
 from boneage_cli.core.landmarks import load_landmark_bundle
+from boneage_cli.core.prediction.inputs import check_output
 from boneage_cli.core.regions.locators import SalientPeaks
 from boneage_cli.datasets.manifest import find_dataset
 from boneage_cli.errors import BoneageError
+from boneage_cli.files import check_writable, writing
 
 Figures = dict[str, dict[str, float]]
 """Of each pose, see ``evaluation.measure``."""
@@ -86,24 +88,34 @@ def train_or_measure(
         The figures of the key-point network, and those of the regions by Grad-CAM.
 
     Raises:
-        BoneageError: A file is wrong, or ``gradcam`` has no boxes to be measured on.
+        BoneageError: A file is wrong, ``gradcam`` has no boxes to be measured on, or the bundle
+            cannot be written or would replace what is read.
     """
     if gradcam is not None and files.boxes is None:
         raise BoneageError("--gradcam: regions are measured on boxes; name a table with --boxes")
+    if evaluate is None:
+        read = [files.keypoints, files.boxes, files.native_size, weights]
+        check_output(output, [str(path) for path in read if path], text=False)
+        check_writable(output)
     where = choose_device(device)
+    peaks = None
+    if gradcam is not None:
+        peaks = SalientPeaks(AgeSaliency(load_bundle(gradcam), device=where))
     examples = files.read()
+    boxed = [(each.radiograph, each.boxes) for each in examples if each.boxes is not None]
+    if peaks is not None and not boxed:
+        raise BoneageError(f"{files.boxes}: none of its ids has an image; name the right table")
     held_out = sum(example.held_out for example in examples)
     if begin:
         begin(len(examples) - held_out, held_out)
     if evaluate is not None:
         figures = measure_bundle(load_landmark_bundle(evaluate), examples, device=where)
     else:
-        figures = train_landmarks(
-            examples, recipe, output, device=where, weights=weights, report=report
-        ).metrics
-    if gradcam is None:
+        with writing(output):
+            figures = train_landmarks(
+                examples, recipe, output, device=where, weights=weights, report=report
+            ).metrics
+    if peaks is None:
         return figures, None
-    boxed = [(each.radiograph, each.boxes) for each in examples if each.boxes is not None]
-    peaks = SalientPeaks(AgeSaliency(load_bundle(gradcam), device=where))
     radiographs, tables = zip(*boxed, strict=True)
     return figures, measure_salient_peaks(peaks, radiographs, tables)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boneage_cli.datasets.manifest import true_aspects
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.sexes import says_boy
 
 if TYPE_CHECKING:
@@ -47,6 +50,16 @@ class Case:
     known: float | None = None
     error: str | None = None
 
+    def read(self) -> Radiograph:
+        """The radiograph, in the proportions that were told.
+
+        Raises:
+            BoneageError: What was said of it is wrong, or the file cannot be read.
+        """
+        if self.error is not None:
+            raise BoneageError(self.error)
+        return read_radiograph(self.path, aspect=self.aspect)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -85,7 +98,7 @@ class Prediction:
     def complaint(self) -> str | None:
         """The error as a line that names the file; errors of reading do so already."""
         path = self.case.path
-        if self.error is None or str(Path(path)) in self.error:
+        if self.error is None or self.error.startswith((f"{path}:", f"{Path(path)}:")):
             return self.error
         return f"{path}: {self.error}"
 

@@ -138,7 +138,8 @@ def check_output(output: Path, inputs: Sequence[str], *, text: bool = True) -> N
         BoneageError: The output is one of these.
     """
     if output.suffix.lower() in IMAGE_SUFFIXES:
-        raise BoneageError(f"--output {output}: is named like an image; name a file for the ages")
+        what = "the ages" if text else "the model"
+        raise BoneageError(f"--output {output}: is named like an image; name a file for {what}")
     if output.exists() and any(
         Path(name).exists() and output.samefile(name) for name in inputs if name != STANDARD_INPUT
     ):
@@ -191,7 +192,7 @@ def _kind(text: str) -> Kind:
         raise BoneageError(f"{text}: no such file or folder; {hint}")
     if not path.is_file():
         raise BoneageError(
-            f"{text}: a pipe or a device, not a file; send what it says to 'boneage predict -'"
+            f"{text}: a pipe or a device, not a file; pipe its paths into 'boneage predict -'"
         )
     if suffix == ".xlsx":
         raise BoneageError(f"{text}: a workbook; save its sheet as CSV")

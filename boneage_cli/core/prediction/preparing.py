@@ -13,7 +13,6 @@ from boneage_cli.core.runtime import travels
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.sexes import male_of, sex_letter
 
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
@@ -81,10 +80,8 @@ class Preparer:
 
     def prepare(self, case: Case) -> Prepared:
         """Reads a radiograph and makes what the models see of it; errors are told, not raised."""
-        if case.error is not None:
-            return Prepared(case, None, None, case.error)
         try:
-            radiograph = read_radiograph(case.path, aspect=case.aspect)
+            radiograph = case.read()
             male = radiograph.male if case.male is None else case.male
             if self.needs_sex and male is None:
                 return Prepared(case, None, None, SEX_UNKNOWN)
@@ -131,7 +128,9 @@ class Preparer:
     @property
     def of_one_sex(self) -> str:
         """Says which sex a model was trained on, and the way out."""
-        sexes = " and of ".join("girls" if sex == "F" else "boys" for sex in self.trained_on)
+        sexes = " and of ".join(
+            "girls" if sex == "F" else "boys" for sex in sorted(self.trained_on)
+        )
         return f"a model of {sexes} alone (data.sex); choose another --model"
 
     def _render(self, radiograph: Radiograph, located: Located | None) -> Pixels:

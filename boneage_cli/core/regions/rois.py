@@ -57,7 +57,6 @@ from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES
 from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import (
     REGIONS,
     Region,
@@ -358,9 +357,7 @@ class _Job:
         rows: dict[str, Row] = {}
         for identity, case in batch.items():
             try:
-                if case.error is not None:
-                    raise BoneageError(case.error)
-                radiographs[identity] = read_radiograph(case.path, aspect=case.aspect)
+                radiographs[identity] = case.read()
             except BoneageError as error:
                 rows[identity] = self._row(identity) | {"error": str(error)}
                 for file in _files(self.folder, identity, True):

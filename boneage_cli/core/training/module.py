@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -56,8 +56,6 @@ class BoneAgeModule(pl.LightningModule):
         names = [f"{split}_{name}" for split in ("train", "val") for name in METRICS]
         # One answer that is no number must show; the default leaves it out of the mean.
         self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy=math.nan) for name in names})
-        self.plateau: ReduceLROnPlateau | None = None
-        self._plateau_state: dict[str, Any] | None = None
 
     @property
     def best_guess(self) -> Network:
@@ -81,9 +79,10 @@ class BoneAgeModule(pl.LightningModule):
         if self.average is not None:
             # Its batch normalisation is not measured anew either.
             self.average.encoder_frozen = frozen
-        if self.plateau is not None and self.current_epoch == self.settings.frozen_epochs:
+        plateau = self.settings.schedule == "plateau"
+        if plateau and self.current_epoch == self.settings.frozen_epochs:
             # A resumed run comes here in this epoch once as well, with the rates of before.
-            for group in self.plateau.optimizer.param_groups:
+            for group in self.trainer.optimizers[0].param_groups:
                 if group["part"] == "head":
                     group["lr"] *= self.settings.head_fine_tune_rate
 
@@ -128,13 +127,16 @@ class BoneAgeModule(pl.LightningModule):
         ]
         optimiser = build_optimiser(groups, self.settings)
         if self.settings.schedule == "plateau":
-            self.plateau = ReduceLROnPlateau(
+            plateau = ReduceLROnPlateau(
                 optimiser,
                 factor=self.settings.plateau_factor,
                 patience=self.settings.plateau_patience,
                 min_lr=self.settings.minimum_rate,
             )
-            return optimiser
+            return {
+                "optimizer": optimiser,
+                "lr_scheduler": {"scheduler": plateau, "reduce_on_plateau": False},
+            }
         steps = int(self.trainer.estimated_stepping_batches)
         factors = [rate_schedule(self.settings, steps, g["part"]) for g in optimiser.param_groups]
         schedule = LambdaLR(optimiser, factors)
@@ -142,6 +144,17 @@ class BoneAgeModule(pl.LightningModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Leaves the plateau to ``watch``: Lightning would step it after the checkpoint."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def watch(self, figures: Mapping[str, float]) -> None:
+        """Lowers the rate where the plateau's figure of an epoch is no better than those before."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(figures[self.plateau_monitor])
 
     def epoch_figures(self) -> dict[str, float]:
         """The figures of the epoch that ends, over all processes; they begin anew with this.
@@ -166,20 +179,6 @@ class BoneAgeModule(pl.LightningModule):
                 variance = squared_age - age**2
                 figures[f"{split}_r2"] = 1 - squared / variance if variance > 0 else math.nan
         return figures
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the plateau's count of epochs."""
-        if self.plateau is not None:
-            checkpoint["plateau"] = self.plateau.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the plateau's count of epochs."""
-        self._plateau_state = checkpoint.get("plateau")
-
-    def on_train_start(self) -> None:
-        """Restores the plateau, which exists only once the optimiser does."""
-        if self.plateau is not None and self._plateau_state is not None:
-            self.plateau.load_state_dict(self._plateau_state)
 
     def _step(self, network: Network, batch: Batch, split: str) -> dict[str, Tensor]:
         views = {name: batch[name] for name in network.views}

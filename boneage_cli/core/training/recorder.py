@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from boneage_cli.core.bundle import Bundle, save_bundle
-from boneage_cli.core.runs import BUNDLE, CHECKPOINT
+from boneage_cli.core.runs import BUNDLE, CHECKPOINT, RESULT
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
@@ -66,6 +66,13 @@ class RunRecorder(pl.Callback):
         self.history = list(state["history"])
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.kept_epoch = state.get("kept_epoch", self.best_epoch)
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Writes the model of a checkpoint that the run was killed behind."""
+        assert isinstance(module, BoneAgeModule)
+        finished = (self.folder / RESULT).exists()
+        if trainer.is_global_zero and self.history and not finished:
+            self._write_bundles(module, self.history[-1])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Learns the main process's run folder, and whether patience was at its end already."""
@@ -130,8 +137,7 @@ class RunRecorder(pl.Callback):
         if row[module.monitor] < self.best:
             self.best, self.best_epoch = row[module.monitor], epoch
         self.kept_epoch = epoch if module.settings.keep == "last" else self.best_epoch
-        if module.plateau is not None:
-            module.plateau.step(row[module.plateau_monitor])
+        module.watch(row)
         if self._patience_ends(module):
             trainer.should_stop = True
         if trainer.is_global_zero:
@@ -142,6 +148,9 @@ class RunRecorder(pl.Callback):
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             unfinished.replace(self.folder / CHECKPOINT)
+            # After the checkpoint: else a run that was killed in between would be taken up before
+            # an epoch whose model stands already.
+            self._write_bundles(module, row)
 
     def _patience_ends(self, module: BoneAgeModule) -> bool:
         patience = module.settings.patience
@@ -160,6 +169,15 @@ class RunRecorder(pl.Callback):
         }
 
     def _write(self, trainer: pl.Trainer, module: BoneAgeModule, row: EpochRow) -> None:
+        epoch = int(row["epoch"])
+        if self._batches:
+            self._write_batches(epoch)
+        with whole_file(self.folder / "history.csv") as temporary:
+            pd.DataFrame(self.history).astype({"epoch": int}).to_csv(temporary, index=False)
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=epoch)
+
+    def _write_bundles(self, module: BoneAgeModule, row: EpochRow) -> None:
         epoch, every = int(row["epoch"]), module.settings.keep_every
         kept = [self.folder / BUNDLE] if self.kept_epoch == epoch else []
         if every and epoch % every == 0:
@@ -173,12 +191,6 @@ class RunRecorder(pl.Callback):
             )
             for path in kept:
                 save_bundle(bundle, path)
-        if self._batches:
-            self._write_batches(epoch)
-        with whole_file(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.history).astype({"epoch": int}).to_csv(temporary, index=False)
-        for logger in trainer.loggers:
-            logger.log_metrics(row, step=epoch)
 
     def _write_batches(self, epoch: int) -> None:
         path = self.folder / "batches.csv"

@@ -135,3 +135,11 @@ def test_a_file_name_that_is_no_utf8_leaves_as_it_came(tmp_path, style):
     found = [Prediction(Case(os.fsdecode(b"caf\xe9.png")), 12.0)]
     write_predictions(found, style, tmp_path / "ages")
     assert b"caf\xe9.png" in (tmp_path / "ages").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["hand", "a", "net", "./hand"])
+def test_a_complaint_names_its_file_whatever_that_is_called(name: str):
+    refused = Prediction(Case(name), None, error="refused: no hand was found (no-hand)")
+    assert refused.complaint == f"{name}: refused: no hand was found (no-hand)"
+    told = Prediction(Case(name), None, error=f"{name}: no such file")
+    assert told.complaint == f"{name}: no such file"

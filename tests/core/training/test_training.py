@@ -136,6 +136,20 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
             torch.testing.assert_close(second[weight], first[weight], rtol=1e-4, atol=1e-5)
 
 
+def test_a_run_that_was_killed_behind_its_last_checkpoint_has_its_model_again(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    settings = tiny.training.model_copy(update={"keep": "last", "ema": 0.5})
+    run = train(tiny.model_copy(update={"training": settings}), demo_data, runs=tmp_path)
+    before = load_bundle(run.bundle).weights
+    for name in ("best.safetensors", "result.json"):
+        (run.folder / name).unlink()
+    again = resume(run.folder)
+    assert again.kept_epoch == run.kept_epoch
+    weights = load_bundle(again.bundle).weights
+    assert all(torch.equal(weights[name], before[name]) for name in before)
+
+
 def test_a_finished_run_that_is_resumed_is_measured_again_and_stays_what_it_is(
     demo_run: Run, tmp_path: Path
 ) -> None:
