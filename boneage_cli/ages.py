@@ -75,6 +75,24 @@ def look_like_other_units(age: float, bone_age: float) -> bool:
     return bone_age - age > 5 * MONTHS_PER_YEAR or age > 100 * MONTHS_PER_YEAR
 
 
+def doubt_of_age(age: float, bone_age: float) -> str | None:
+    """What is odd about a child's age beside the bone age; None where nothing is.
+
+    Args:
+        age: How old the child is said to be, months.
+        bone_age: Months.
+    """
+    if look_like_other_units(age, bone_age):
+        return (
+            f"the bone age is {abs(bone_age - age):.0f} months from the child's age of {age:g}; is "
+            "that years instead of months, or the reverse?"
+        )
+    if age > OLDEST_BONE_AGE:
+        years = age / MONTHS_PER_YEAR
+        return f"an age of {years:.0f} years; bones say nothing of it once growth has ended"
+    return None
+
+
 def parse_childs_age(text: str) -> float:
     """Reads how old a child is, in months, see ``parse_age``.
 

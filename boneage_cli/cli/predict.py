@@ -26,6 +26,7 @@ from boneage_cli.cli.options import (
 from boneage_cli.errors import BoneageError
 
 if TYPE_CHECKING:
+    from boneage_cli.core.batch_prediction import BatchOutcome
     from boneage_cli.core.prediction.cases import Prediction
     from boneage_cli.core.prediction.predictor import Predictor
 
@@ -36,6 +37,7 @@ class Format(str, Enum):
     text = "text"
     csv = "csv"
     json = "json"
+    jsonl = "jsonl"
 
 
 def predict(
@@ -109,6 +111,16 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    dicom_tags: Annotated[
+        str | None,
+        typer.Option(
+            "--dicom-tags",
+            metavar="KEYWORDS",
+            help="DICOM elements to add as columns of CSV and JSON, by keyword, with commas "
+            "between them: PatientID,AccessionNumber,StudyDate,SOPInstanceUID.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -134,6 +146,7 @@ def predict(
       find . -name '*.dcm' | boneage predict -      (sex from the DICOM files)
       boneage predict hand.png -s M -m runs/a -m runs/b
       boneage predict hand.png --sex F --age '9y 8m' --interval 90
+      boneage predict archive/ -o ages.csv --dicom-tags PatientID,AccessionNumber
       boneage predict scans/ --sex F --explain why/
 
     [bold]Inputs[/bold]
@@ -151,9 +164,10 @@ def predict(
 
     [bold]Sex[/bold]
 
-    A model that was trained with sex needs it, and never guesses. A table's row
-    comes first, then --sex, then what a DICOM file says; a DICOM file that says
-    otherwise is warned about.
+    Models trained with sex as an input require it; they never guess it. A table's
+    row comes first, then --sex, then what a DICOM file says: leave --sex out for
+    an archive whose files state it. A file that contradicts a row or --sex gets a
+    warning, on standard error and in the column warning.
 
     [bold]Output[/bold]
 
@@ -174,21 +188,28 @@ def predict(
 
       hand.png: girl (probability 0.931)
 
-    CSV and JSON (one array) have path, id, sex, months, years_months, low, high,
-    age, sds, reference, predicted_sex, male_probability, reason and error; ages
-    are in months, and sex is what is known of the child. A radiograph that
-    cannot be predicted, or whose row of a table makes no sense, is told on
-    standard error and, in CSV and JSON, gets a row with its error; the others are
-    predicted all the same.
+    CSV, JSON (one array) and JSON Lines (jsonl, an object a line) have path, id,
+    sex, months, years_months, low, high, age, sds, reference, predicted_sex,
+    male_probability, laterality, reason, error and warning, then the elements of
+    --dicom-tags. Ages are in months; sex is what is known of the child, and
+    laterality (L or R) what a DICOM file states. A warning says that the sex or the
+    child's age contradicts the file or the bone age: an age that looks like years
+    instead of months, say, or that of an adult.
+
+    A radiograph that cannot be predicted is reported on standard error and, in CSV
+    and JSON, gets a row with its error; the others are predicted all the same. The
+    column reason holds a code: unreadable, no-image (a DICOM report, say; those
+    found in folders are left out), bad-input (a table's row that makes no sense),
+    sex-unknown, other-sex, no-number, or one of the refusals below.
 
     [bold]Refusals[/bold]
 
-    What looks like no whole hand, or unlike all that the model was trained on,
-    is refused: it fails, with a reason. --force answers all the same, without an
-    interval; the line then ends with the doubt, in square brackets. The column
-    reason holds its code:
-    no-hand, fingers-cut-off, wrist-cut-off, two-hands or unlike-training. Models
-    that see registered hands or regions give all five, others the last alone.
+    Images that do not show exactly one whole hand, or that are too different from
+    the training images, are refused: no-hand, fingers-cut-off, wrist-cut-off,
+    two-hands or unlike-training. Models of registered hands or regions can give
+    all five; others no-hand for a blank image, and unlike-training. --force answers
+    all the same, without an interval; the line then ends with the doubt, in square
+    brackets.
 
     [bold]Explanations[/bold]
 
@@ -220,6 +241,7 @@ def predict(
         output=output,
         interval=interval,
         explain=explain,
+        tags=[name.strip() for name in (dicom_tags or "").split(",") if name.strip()],
         force=force,
         tta=tta,
         batch_size=batch_size,
@@ -232,7 +254,10 @@ def predict(
     )
     if output is not None:
         radiographs = "radiograph" if outcome.total == 1 else "radiographs"
-        _print_aside(f"{outcome.total} {radiographs}, {outcome.failed} failed: {output}")
+        _print_aside(f"{outcome.total} {radiographs}, {_failures(outcome)}: {output}")
+    if outcome.left_out:
+        files = "file" if outcome.left_out == 1 else "files"
+        warn(f"{outcome.left_out} DICOM {files} without an image (reports and the like) left out")
     for error in outcome.undrawn:
         fail(error)
     if outcome.pictures is not None:
@@ -244,12 +269,16 @@ def predict(
 
 def _tell(prediction: Prediction) -> None:
     """Tells of a prediction that failed or is in doubt."""
-    from boneage_cli.core.batch_prediction import contradiction
-
     if prediction.complaint is not None:
-        fail(prediction.complaint + ("; --force answers anyway" if prediction.reason else ""))
-    elif doubt := contradiction(prediction):
-        warn(doubt)
+        fail(prediction.complaint + ("; --force answers anyway" if prediction.refusal else ""))
+    elif prediction.warning is not None:
+        warn(f"{prediction.case.path}: {prediction.warning}")
+
+
+def _failures(outcome: BatchOutcome) -> str:
+    """How many failed, and why, the most frequent reason first."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.failures.most_common())
+    return f"{outcome.failed} failed" + (f" ({reasons})" if reasons else "")
 
 
 def _print_model(predictor: Predictor) -> None:
@@ -262,8 +291,11 @@ def _print_aside(line: str) -> None:
 
 def _style_by_ending(output: Path | None) -> str:
     ending = output.suffix.lower().lstrip(".") if output else ""
-    if ending in ("jsonl", "ndjson", "tsv", "xls", "xlsx", "xml", "yaml", "parquet", "html", "pdf"):
+    if ending in ("tsv", "xls", "xlsx", "xml", "yaml", "parquet", "html", "pdf"):
         raise BoneageError(
-            f"--output {output}: ages are written as text, csv or json; name it .txt, .csv or .json"
+            f"--output {output}: ages are written as text, csv, json or jsonl; name it .txt, .csv, "
+            ".json or .jsonl"
         )
-    return ending if ending in ("csv", "json") else "text"
+    if ending == "ndjson":
+        return "jsonl"
+    return ending if ending in ("csv", "json", "jsonl") else "text"

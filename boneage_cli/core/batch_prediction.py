@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.ages import look_like_other_units
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import (
     STANDARD_INPUT,
@@ -23,7 +23,6 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.errors import BoneageError
 from boneage_cli.interrupts import interrupts_wait
 from boneage_cli.progress import track
-from boneage_cli.sexes import sex_letter
 
 if TYPE_CHECKING:
     from boneage_cli.core.explanation.pictures import Explanations
@@ -35,15 +34,22 @@ class BatchOutcome:
 
     Attributes:
         total: How many radiographs were answered, failures included.
-        failed: How many of them failed.
+        failures: How many of them failed, by ``Prediction.reason``.
+        left_out: DICOM files without an image that were found in folders, and are in no answer.
         pictures: How many explanations were drawn; None where none were asked for.
         undrawn: Why others were not.
     """
 
     total: int = 0
-    failed: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
     pictures: int | None = None
     undrawn: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        """How many radiographs failed."""
+        return self.failures.total()
 
 
 def predict_batch(
@@ -56,6 +62,7 @@ def predict_batch(
     output: Path | None = None,
     interval: int | None = None,
     explain: Path | None = None,
+    tags: Sequence[str] = (),
     force: bool = False,
     tta: bool = False,
     batch_size: int = 32,
@@ -77,6 +84,7 @@ def predict_batch(
         output: As in ``write_predictions``.
         interval: The coverage of prediction intervals in percent; None for none.
         explain: A folder for pictures of where each answer comes from; None for none.
+        tags: Keywords of DICOM elements that become columns.
         force: Whether to answer what looks like no hand radiograph.
         tta: Whether to average over several views of each radiograph.
         batch_size: Radiographs per pass of the network.
@@ -93,7 +101,8 @@ def predict_batch(
     """
     if output is not None:
         check_output(output, inputs)
-    unrolled = cases(inputs, male, age)
+    _check_tags(tags, style)
+    unrolled = cases(inputs, male, age, tags)
     predictor = Predictor.load(bundles, device, precision, backend)
     if begin:
         begin(predictor)
@@ -111,8 +120,13 @@ def predict_batch(
 
     def counted(found: Iterator[Prediction]) -> Iterator[Prediction]:
         for prediction in found:
+            if prediction.reason == "no-image" and prediction.case.searched_for:
+                # Archives hold reports and the like beside radiographs.
+                outcome.left_out += 1
+                continue
             outcome.total += 1
-            outcome.failed += prediction.error is not None
+            if prediction.error is not None:
+                outcome.failures[prediction.reason or "other"] += 1
             if tell:
                 tell(prediction)
             yield prediction
@@ -134,30 +148,24 @@ def predict_batch(
         shown = explanations.watch(found) if explanations else found
         if barred:
             shown = track(shown, description="predict", total=count_cases(inputs))
-        write_predictions(counted(shown), style, output)
+        write_predictions(counted(shown), style, output, tags)
     if explanations:
         outcome.pictures, outcome.undrawn = explanations.pictures, explanations.errors
     return outcome
 
 
-def contradiction(prediction: Prediction) -> str | None:
-    """How what was said of a child contradicts its file or its bone age, in one line.
+def _check_tags(tags: Sequence[str], style: str) -> None:
+    if not tags:
+        return
+    if style == "text":
+        raise BoneageError("--dicom-tags: text has no columns; add --format csv, json or jsonl")
+    # pydicom takes a quarter of a second to import.
+    from boneage_cli.imaging.dicom import DicomError, check_tags
 
-    None where it does not, and of what matters to no part of the answer.
-    """
-    path, months, age = prediction.case.path, prediction.months, prediction.age
-    scored = age is not None and months is not None
-    # A model without sex leaves it to the standard deviation score, or to be compared with.
-    shown = scored or prediction.male_probability is not None
-    used = prediction.known_male if shown else prediction.male
-    if used is not None and prediction.stated not in (None, used):
-        return f"{path}: taken as {sex_letter(used)}, but it says {sex_letter(not used)}"
-    if age is not None and months is not None and look_like_other_units(age, months):
-        return (
-            f"{path}: the bone age is {abs(months - age):.0f} months from the child's age of "
-            f"{age:g}; is that years instead of months, or the reverse?"
-        )
-    return None
+    try:
+        check_tags(tags)
+    except DicomError as error:
+        raise BoneageError(f"--dicom-tags: {error}") from None
 
 
 def _explanations(predictor: Predictor, folder: Path, inputs: Sequence[str]) -> Explanations:

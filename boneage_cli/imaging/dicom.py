@@ -6,12 +6,15 @@ import io
 import re
 import struct
 import warnings
+from collections.abc import Sequence
 from datetime import date, datetime
+from difflib import get_close_matches
 from typing import Any
 
 import cv2
 import numpy as np
 import pydicom
+from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.multival import MultiValue
@@ -43,6 +46,11 @@ _DATES = ("StudyDate", "AcquisitionDate", "ContentDate")
 # Archives that make data anonymous set a false birth date more often than a false age.
 _LARGEST_CONTRADICTION = 24.0
 
+# Modalities of reports, presentation states, key object notes, documents and the like.
+_NO_IMAGES = ("SR", "PR", "KO", "DOC", "AU", "REG", "SEG", "FID", "RWV", "PLAN", "ECG")
+# What an element's value may be that belongs into no table.
+_NO_TEXT = ("SQ", "OB", "OW", "OB or OW", "OD", "OF", "OL", "OV", "UN")
+
 # Scanners write many values that the standard forbids; those that matter here are checked below.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
@@ -51,7 +59,13 @@ class DicomError(ValueError):
     """Why a DICOM file cannot be read as a radiograph, without the file's name."""
 
 
-def read_dicom(data: bytes, source: str, *, max_pixels: int) -> Radiograph:
+class NoImageError(DicomError):
+    """A DICOM file of something that is no image, such as a report about one."""
+
+
+def read_dicom(
+    data: bytes, source: str, *, max_pixels: int, tags: Sequence[str] = ()
+) -> Radiograph:
     """Reads a DICOM file as it is meant to be displayed: white bone on black.
 
     Rescale or modality LUT, the first VOI window or LUT, and the inversion of MONOCHROME1 are
@@ -62,6 +76,7 @@ def read_dicom(data: bytes, source: str, *, max_pixels: int) -> Radiograph:
         data: The file's bytes.
         source: Where it came from.
         max_pixels: The largest image in pixels; checked before it is decoded.
+        tags: Keywords of elements whose values are wanted, see ``check_tags``.
 
     Returns:
         The radiograph, with sex, age, laterality and pixel aspect where the file states them.
@@ -100,7 +115,34 @@ def read_dicom(data: bytes, source: str, *, max_pixels: int) -> Radiograph:
         male=male_of(_text(dataset, "PatientSex")),
         age=_age(dataset),
         laterality=_laterality(dataset),
+        tags={name: _written(_value(dataset, name)) for name in tags},
     )
+
+
+def check_tags(names: Sequence[str]) -> None:
+    """Refuses what is no keyword of a DICOM element with a text, a date or a number.
+
+    Args:
+        names: Keywords of DICOM PS3.6, such as ``AccessionNumber``.
+
+    Raises:
+        DicomError: One of them is none; the nearest is named.
+    """
+    for name in names:
+        tag = tag_for_keyword(name)
+        if tag is None:
+            near = get_close_matches(name, [entry[4] for entry in DicomDictionary.values()], 1)
+            hint = f"; did you mean {near[0]}?" if near else "; see DICOM PS3.6"
+            raise DicomError(f"{name} is no keyword of a DICOM element{hint}")
+        if dictionary_VR(tag) in _NO_TEXT:
+            raise DicomError(f"{name} is no text, date or number; leave it out")
+
+
+def _written(value: Any) -> str | None:
+    """A value as text, several with backslashes between them as in the file; None of none."""
+    if value is None or value == "":
+        return None
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
 
 
 def _dataset(data: bytes) -> Dataset:
@@ -121,6 +163,8 @@ def _check(dataset: Dataset, max_pixels: int) -> None:
     if not rows or not columns:
         # Of a file that ends inside its pixels nothing at all may be left.
         kind = _text(dataset, "Modality")
+        if kind in _NO_IMAGES:
+            raise NoImageError(f"the DICOM file holds no image ({kind})")
         raise DicomError(f"the DICOM file holds no image ({kind or 'or it is truncated'})")
     if "PixelData" not in dataset:
         raise DicomError("the DICOM file is truncated: it states an image but holds no pixels")

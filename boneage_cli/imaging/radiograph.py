@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Radiograph:
         male: The sex that the file states, None where it states none.
         age: Chronological age in months, None where the file states none.
         laterality: "L" or "R", None where the file states none.
+        tags: Elements of a DICOM file that were asked for, by keyword; None where it has none.
     """
 
     pixels: np.ndarray
@@ -29,6 +31,7 @@ class Radiograph:
     male: bool | None = None
     age: float | None = None
     laterality: str | None = None
+    tags: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def negative(radiograph: Radiograph) -> Radiograph:

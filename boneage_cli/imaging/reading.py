@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +31,16 @@ class ReadError(BoneageError):
     """An image that cannot be read: one line that names the file and says why."""
 
 
+class NothingToSee(ReadError):
+    """A file that belongs to an archive of radiographs and is no image, a report say."""
+
+
 def read_radiograph(
-    path: str | os.PathLike[str], *, aspect: float | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    *,
+    aspect: float | None = None,
+    max_pixels: int = MAX_PIXELS,
+    tags: Sequence[str] = (),
 ) -> Radiograph:
     """Reads a radiograph as gray pixels at the depth of its file.
 
@@ -42,6 +51,7 @@ def read_radiograph(
         path: A PNG (8 or 16 bits), JPEG, TIFF (8 or 16 bits), WebP or DICOM file.
         aspect: Width by height of the original, where the stored image was squashed.
         max_pixels: The largest image in pixels; checked before anything is decoded.
+        tags: Keywords of DICOM elements that are wanted, see ``dicom.check_tags``.
 
     Raises:
         ReadError: The file is missing, empty, truncated, damaged, too large, holds several
@@ -60,17 +70,20 @@ def read_radiograph(
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ReadError(f"{path}: cannot be opened ({reason}); check its permissions") from None
-    radiograph = read_radiograph_bytes(data, str(path), max_pixels=max_pixels)
+    radiograph = read_radiograph_bytes(data, str(path), max_pixels=max_pixels, tags=tags)
     return radiograph if aspect is None else replace(radiograph, aspect=aspect)
 
 
-def read_radiograph_bytes(data: bytes, source: str, *, max_pixels: int = MAX_PIXELS) -> Radiograph:
+def read_radiograph_bytes(
+    data: bytes, source: str, *, max_pixels: int = MAX_PIXELS, tags: Sequence[str] = ()
+) -> Radiograph:
     """Reads a radiograph from the content of a file.
 
     Args:
         data: What ``read_radiograph`` would find in the file.
         source: Where it came from, for messages.
         max_pixels: The largest image in pixels; checked before anything is decoded.
+        tags: As in ``read_radiograph``.
 
     Raises:
         ReadError: As ``read_radiograph``.
@@ -79,10 +92,12 @@ def read_radiograph_bytes(data: bytes, source: str, *, max_pixels: int = MAX_PIX
         raise ReadError(f"{source}: the file is empty; copy it again")
     if begins_as_dicom(data[:132]):
         # pydicom takes a quarter of a second to import, which other formats need not wait for.
-        from boneage_cli.imaging.dicom import DicomError, read_dicom
+        from boneage_cli.imaging.dicom import DicomError, NoImageError, read_dicom
 
         try:
-            return read_dicom(data, source, max_pixels=max_pixels)
+            return read_dicom(data, source, max_pixels=max_pixels, tags=tags)
+        except NoImageError as error:
+            raise NothingToSee(f"{source}: {error}") from None
         except DicomError as error:
             raise ReadError(f"{source}: {error}") from None
     try:

@@ -23,6 +23,7 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
 from boneage_cli.core.config import parse_experiment
 from boneage_cli.core.intervals import calibrate
+from boneage_cli.core.prediction.cases import FAILURES, REASONS
 from boneage_cli.core.prediction.growth import deviation_score
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.imaging.reading import read_radiograph
@@ -137,6 +138,7 @@ def test_a_dicom_file_states_the_sex_and_a_contradiction_is_told(predict):
     result = predict("girl.dcm --sex M --format csv")
     assert rows(result.stdout)[0]["sex"] == "M"
     assert "girl.dcm: taken as M, but it says F" in result.stderr
+    assert rows(result.stdout)[0]["warning"] == "taken as M, but it says F"
     assert "taken as" not in predict("girl.dcm --sex F").stderr
 
 
@@ -233,9 +235,12 @@ def test_standard_output_can_be_named_as_a_file(hands, demo_bundle):
     assert LINE.match(result.stdout.rstrip("\n"))
 
 
-@pytest.mark.parametrize("name", ["ages.jsonl", "ages.xlsx", "ages.tsv"])
+@pytest.mark.parametrize("name", ["ages.xlsx", "ages.tsv"])
 def test_an_ending_that_promises_another_format_is_refused(predict, name):
-    assert "name it .txt, .csv or .json" in predict(f"hands --sex M -o {name}", status=2).stderr
+    assert (
+        "name it .txt, .csv, .json or .jsonl"
+        in predict(f"hands --sex M -o {name}", status=2).stderr
+    )
     assert not Path(name).exists()
     predict(f"hands --sex M -o {name} --format csv")
 
@@ -519,3 +524,114 @@ def predict_of(age: str):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     return result
+
+
+def test_an_adult_s_age_is_a_warning_and_an_age_in_years_gives_no_score(predict):
+    line = "hands/c.png --sex F --format csv --age"
+    (adult,) = rows(predict(f"{line} 40y").stdout)
+    assert adult["warning"].startswith("an age of 40 years")
+    (years,) = rows(predict(f"{line} 9").stdout)
+    assert "is that years instead of months" in years["warning"]
+    assert (years["age"], years["sds"]) == ("9.0", "")
+    (sound,) = rows(predict(f"{line} 10y").stdout)
+    assert (sound["warning"], sound["reference"]) == ("", "Brush Foundation")
+
+
+@pytest.fixture
+def archive(hands) -> Path:
+    """A folder as archives export it: a radiograph, a report about it, and a damaged file."""
+    (hands / "archive").mkdir()
+    as_dicom(hands / "hands" / "a.png", hands / "archive" / "IM1", "F")
+    dataset = dcmread(hands / "archive" / "IM1")
+    dataset.AccessionNumber, dataset.PatientName = "A-17", "Doe^Jane"
+    dataset.ImageType, dataset.ImageLaterality = ["ORIGINAL", "PRIMARY"], "R"
+    dataset.save_as(hands / "archive" / "IM1", enforce_file_format=True)
+    for name in ("Rows", "Columns", "PixelData"):
+        delattr(dataset, name)
+    dataset.Modality = "SR"
+    dataset.save_as(hands / "archive" / "SR1", enforce_file_format=True)
+    return hands / "archive"
+
+
+def test_elements_of_dicom_files_become_columns(predict, archive):
+    names = "AccessionNumber,PatientName,ImageType,StudyDate"
+    (archive / "plain.png").symlink_to(archive.parent / "hands" / "b.png")
+    result = predict(f"archive/IM1 archive/plain.png --sex F -f csv --dicom-tags {names}")
+    dicom, png = rows(result.stdout)
+    assert [*dicom][-4:] == names.split(",")
+    assert [dicom[name] for name in names.split(",")] == [
+        *("A-17", "Doe^Jane", "ORIGINAL\\PRIMARY", "")
+    ]
+    assert dicom["laterality"] == "R"
+    assert [png[name] for name in names.split(",")] == [""] * 4
+    found = json.loads(predict("archive/IM1 -f json --dicom-tags AccessionNumber").stdout)
+    assert found[0]["AccessionNumber"] == "A-17"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("-f csv --dicom-tags AcessionNumber", "did you mean AccessionNumber?"),
+        ("-f csv --dicom-tags PixelData", "PixelData is no text, date or number"),
+        ("--dicom-tags PatientID", "add --format csv"),
+    ],
+)
+def test_elements_that_cannot_be_columns_are_refused(predict, archive, options, said):
+    assert said in predict(f"archive/IM1 {options}", status=2).stderr
+
+
+def test_reports_of_an_archive_are_left_out_and_fail_where_they_are_named(predict, archive):
+    result = predict("archive -o ages.csv")
+    assert "1 radiograph, 0 failed: ages.csv" in result.stderr
+    assert "1 DICOM file without an image" in result.stderr
+    assert [row["path"] for row in rows(Path("ages.csv").read_text())] == ["archive/IM1"]
+    (row,) = rows(predict("archive/SR1 -f csv", status=1).stdout)
+    assert row["reason"] == "no-image"
+
+
+def test_every_failure_has_a_code_and_the_end_says_how_many_of_each(predict, archive):
+    (archive / "damaged.png").write_bytes(b"no image")
+    cv2.imwrite("archive/black.png", np.zeros((300, 240), np.uint8))
+    Path("list.csv").write_text(
+        "path,sex\narchive/IM1,\narchive/damaged.png,F\narchive/black.png,F\n"
+        "hands/b.png,X\nhands/c.png,\ngone.png,M\n"
+    )
+    result = predict("list.csv -o ages.csv", status=1)
+    found = {row["path"]: row["reason"] for row in rows(Path("ages.csv").read_text())}
+    assert found == {
+        "archive/IM1": "",
+        "archive/damaged.png": "unreadable",
+        "archive/black.png": "no-hand",
+        "hands/b.png": "bad-input",
+        "hands/c.png": "sex-unknown",
+        "gone.png": "unreadable",
+    }
+    assert set(found.values()) - {""} <= {*REASONS, *FAILURES}
+    ending = "5 failed (2 unreadable, 1 no-hand, 1 bad-input, 1 sex-unknown): ages.csv"
+    assert f"6 radiographs, {ending}" in result.stderr
+
+
+def test_json_lines_are_an_object_a_line(predict):
+    predict("hands gone.png --sex F -o ages.jsonl", status=1)
+    found = [json.loads(line) for line in Path("ages.jsonl").read_text().splitlines()]
+    assert [Path(row["path"]).name for row in found] == ["a.png", "b.png", "c.png", "gone.png"]
+    assert all(row["months"] > 0 for row in found[:3])
+    assert found[3]["reason"] == "unreadable"
+
+
+def test_no_bone_is_younger_than_a_newborn_s(predict, demo_bundle, tmp_path):
+    bundle = load_bundle(demo_bundle)
+    young = replace(bundle, correction={"F": (-500.0, 1.0), "M": (-500.0, 1.0)}, calibration=None)
+    save_bundle(young, tmp_path / "young.safetensors")
+    result = predict("hands/a.png --sex F", model=str(tmp_path / "young.safetensors"))
+    assert result.stdout == "hands/a.png: 0 years 0 months (0.0 months)\n"
+
+
+def test_a_data_set_s_folder_whose_images_were_squashed_is_warned_of(predict):
+    Path("set/test").mkdir(parents=True)
+    Path("set/test/a.png").symlink_to(Path("hands/a.png").resolve())
+    assert "proportions" not in predict("set/test --sex F").stderr
+    Path("set/test.csv").write_text("id,path,male,width,height\na,test/a.png,False,300,900\n")
+    told = " ".join(predict("set/test --sex F").stderr.split())
+    assert "those of the originals are in set/test.csv, name that instead" in told
+    assert "proportions" not in predict("set/test.csv").stderr

@@ -218,4 +218,4 @@ def _numbers(values: list[float | None]) -> np.ndarray:
 
 def _refused(results: list[Prediction], rows: np.ndarray) -> Counter[str]:
     chosen = zip(results, rows, strict=True)
-    return Counter(result.reason for result, counts in chosen if counts and result.reason)
+    return Counter(result.refusal for result, counts in chosen if counts and result.refusal)

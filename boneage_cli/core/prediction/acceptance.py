@@ -43,6 +43,13 @@ LEAST_BESIDE = 0.3
 SURE_OF_ANOTHER = 0.96
 
 
+def is_blank(radiograph: Radiograph) -> bool:
+    """Whether all pixels are alike, so that any model's answer would be of nothing."""
+    pixels = radiograph.pixels
+    few = pixels[::16, ::16]
+    return bool(few.min() == few.max() and pixels.min() == pixels.max())
+
+
 def reason_of_key_points(radiograph: Radiograph, located: Located) -> str | None:
     """Why key points speak against a whole hand: a code of ``cases.REASONS``, or None."""
     aspect = aspect_of(radiograph)

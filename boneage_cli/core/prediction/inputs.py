@@ -54,7 +54,10 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def cases(
-    inputs: Sequence[str], male: bool | None = None, age: float | None = None
+    inputs: Sequence[str],
+    male: bool | None = None,
+    age: float | None = None,
+    tags: Sequence[str] = (),
 ) -> Iterator[Case]:
     """Unrolls inputs into radiographs, lazily and in order.
 
@@ -65,6 +68,7 @@ def cases(
             column is matched by id: ``<id>.png`` beside it, or in the folder that a row names.
         male: The sex of every radiograph whose table row names none.
         age: The chronological age in months of every child whose table row names none.
+        tags: DICOM elements that each answer is to have, see ``Case``.
 
     Returns:
         An iterator over cases. A named file that does not exist is a case like any other: reading
@@ -87,8 +91,30 @@ def cases(
                     BoneageWarning,
                     stacklevel=2,
                 )
+        elif kind == "folder":
+            _warn_of_squashed(Path(text))
     found = _unroll(sources, male, tell=True)
-    return found if age is None else _of_age(found, age)
+    if age is not None or tags:
+        return (
+            replace(case, age=age if case.age is None else case.age, tags=tuple(tags))
+            for case in found
+        )
+    return found
+
+
+def _warn_of_squashed(folder: Path) -> None:
+    """Warns of a data set's folder whose table tells the proportions of its images."""
+    table = folder / ".." / f"{folder.resolve().name}.csv"
+    if not table.is_file():
+        return
+    with suppress(BoneageError):
+        if {"width", "height"} <= _read_header(str(table)).columns.keys():
+            warnings.warn(
+                f"{folder}: predicted in the proportions of the files; those of the originals are "
+                f"in {os.path.normpath(table)}, name that instead",
+                BoneageWarning,
+                stacklevel=3,
+            )
 
 
 def count_cases(inputs: Sequence[str]) -> int | None:
@@ -224,11 +250,6 @@ def _unroll(
             yield Case(path=name, error=problem)
 
 
-def _of_age(cases: Iterator[Case], age: float) -> Iterator[Case]:
-    for case in cases:
-        yield case if case.age is not None else replace(case, age=age)
-
-
 def _read(
     text: str, kind: Kind, male: bool | None, tell: bool = False
 ) -> Generator[Case, None, None]:
@@ -236,7 +257,7 @@ def _read(
         yield Case(path=text, male=male)
     elif kind == "folder":
         for path, error in radiographs_below(text, tell=tell):
-            yield Case(path=path, male=male, error=error)
+            yield Case(path=path, male=male, error=error, searched_for=True)
     elif kind == "table":
         yield from _table_cases(text, male)
     else:

@@ -1,4 +1,4 @@
-"""Predictions as text, CSV or JSON, written one by one as they come."""
+"""Predictions as text, CSV, JSON or JSON Lines, written one by one as they come."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from boneage_cli.ages import years_and_months
+from boneage_cli.ages import look_like_other_units, years_and_months
 from boneage_cli.core.prediction.cases import REASONS, Prediction
 from boneage_cli.core.prediction.growth import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError
@@ -19,7 +19,7 @@ from boneage_cli.sexes import says_boy, sex_letter
 
 COLUMNS = (
     *("path", "id", "sex", "months", "years_months", "low", "high", "age", "sds", "reference"),
-    *("predicted_sex", "male_probability", "reason", "error"),
+    *("predicted_sex", "male_probability", "laterality", "reason", "error", "warning"),
 )
 
 # A thousandth of a month is the precision to which every command gives the same age.
@@ -27,21 +27,26 @@ DECIMALS = 4
 
 
 def write_predictions(
-    predictions: Iterable[Prediction], style: str = "text", output: Path | None = None
+    predictions: Iterable[Prediction],
+    style: str = "text",
+    output: Path | None = None,
+    tags: Sequence[str] = (),
 ) -> None:
     """Writes predictions one by one, each as soon as it is there.
 
     Args:
         predictions: In the order in which they are to be written.
         style: ``text``, one line a radiograph, leaving out those that failed; ``csv``, a table
-            with ``COLUMNS``; ``json``, one array with an object of ``COLUMNS`` per radiograph.
+            with ``COLUMNS``; ``json``, one array with an object of ``COLUMNS`` per radiograph;
+            ``jsonl``, such an object a line.
         output: The file, which appears when all is written; None for standard output.
+        tags: DICOM elements that every case asked for, which become columns.
 
     Raises:
         BoneageError: The file or standard output cannot be written.
         BrokenPipeError: Whoever read standard output reads no more.
     """
-    chunks = FORMATS[style](predictions)
+    chunks = csv_lines(predictions, tags) if style == "csv" else FORMATS[style](predictions)
     if output is None:
         _write_stream(chunks)
         return
@@ -91,11 +96,16 @@ def sex_text(male_probability: float) -> str:
 
 def doubt_text(prediction: Prediction) -> str:
     """What follows a forced answer, with why it is none: `` [doubtful: the wrist is cut off]``."""
-    return "" if prediction.reason is None else f" [doubtful: {REASONS[prediction.reason]}]"
+    return "" if prediction.refusal is None else f" [doubtful: {REASONS[prediction.refusal]}]"
 
 
-def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Yields a header and a CSV row per radiograph; a failed one has an error and no answer."""
+def csv_lines(predictions: Iterable[Prediction], tags: Sequence[str] = ()) -> Iterator[str]:
+    """Yields a header and a CSV row per radiograph; a failed one has an error and no answer.
+
+    Args:
+        predictions: In the order in which they are to be written.
+        tags: DICOM elements that every case asked for.
+    """
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
 
@@ -105,9 +115,11 @@ def csv_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
         writer.writerow(cells)
         return line.getvalue()
 
-    yield written(COLUMNS)
+    columns = (*COLUMNS, *tags)
+    yield written(columns)
     for prediction in predictions:
-        yield written(prediction_row(prediction).values())
+        row = prediction_row(prediction)
+        yield written(row[column] for column in columns)
 
 
 def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
@@ -119,8 +131,17 @@ def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
     yield "[]\n" if separator == "[" else "\n]\n"
 
 
+def json_rows(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Yields a JSON object a line, which can be read and appended to line by line."""
+    for prediction in predictions:
+        yield f"{json.dumps(prediction_row(prediction), allow_nan=False)}\n"
+
+
 def prediction_row(prediction: Prediction) -> dict[str, Any]:
-    """One prediction under ``COLUMNS``: known sex as M or F, ages in months, None where unknown."""
+    """One prediction under ``COLUMNS`` and the DICOM elements that were asked for.
+
+    Known sex as M or F, ages in months, None where unknown.
+    """
     months = prediction.months
     low, high = prediction.interval or (None, None)
     male, predicted_male = prediction.known_male, prediction.predicted_male
@@ -138,8 +159,11 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "reference": None if sds is None else REFERENCE,
         "predicted_sex": None if predicted_male is None else sex_letter(predicted_male),
         "male_probability": None if probability is None else round(probability, 6),
+        "laterality": prediction.laterality,
         "reason": prediction.reason,
         "error": prediction.error,
+        "warning": prediction.warning,
+        **{name: prediction.tags.get(name) for name in prediction.case.tags},
     }
 
 
@@ -147,6 +171,8 @@ def _deviation_score(prediction: Prediction) -> float | None:
     """To two decimals; None where the age, the child's age or the sex is not known, or no norm."""
     months, male = prediction.months, prediction.known_male
     if months is None or prediction.age is None or male is None:
+        return None
+    if look_like_other_units(prediction.age, months):
         return None
     score = deviation_score(months, prediction.age, male)
     return None if score is None else round(score, 2)
@@ -156,6 +182,7 @@ FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {
     "text": text_lines,
     "csv": csv_lines,
     "json": json_lines,
+    "jsonl": json_rows,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -436,32 +437,37 @@ class Predictor(Preparer):
         male = [item.male for item in batch if item.pixels is not None]
         answers = iter(zip(*self._answer(pixels, male, tta), strict=True) if pixels else ())
         for item in batch:
+            known = Prediction(
+                item.case,
+                None,
+                item.male if self.needs_sex else None,
+                stated=item.stated,
+                age=item.age,
+                laterality=item.laterality,
+                tags=item.tags,
+            )
             if item.pixels is None:
-                yield Prediction(item.case, None, None, item.error)
+                yield replace(known, error=item.error, reason=item.reason)
                 continue
             age, probability, score = map(float, next(answers))
-            sex = item.male if self.needs_sex else None
             reason = _reason(item.reason, score)
             if not all(
                 math.isfinite(number)
                 for number, wanted in ((age, self.predicts_age), (probability, self.predicts_sex))
                 if wanted
             ):
-                yield Prediction(item.case, None, sex, NO_NUMBER, item.stated)
+                yield replace(known, error=NO_NUMBER, reason="no-number")
             elif reason and not force:
                 refused = f"refused: {REASONS[reason]} ({reason})"
-                yield Prediction(item.case, None, sex, refused, item.stated, reason=reason)
+                yield replace(known, error=refused, reason=reason)
             else:
-                yield Prediction(
-                    item.case,
-                    age if self.predicts_age else None,
-                    sex,
-                    stated=item.stated,
+                yield replace(
+                    known,
+                    months=age if self.predicts_age else None,
                     # How far off such answers are nobody has measured.
                     interval=self.interval(age, item.male, interval)
                     if interval and not reason
                     else None,
-                    age=item.age,
                     reason=reason,
                     male_probability=probability if self.predicts_sex else None,
                 )
@@ -507,6 +513,8 @@ class Predictor(Preparer):
             for of_models in answers.values()
         )
         likeness = np.mean(scores, axis=0) if scores else np.zeros(len(male))
+        # Nobody's bones are younger than a newborn's.
+        months = np.maximum(months, 0.0)
         return Answers(months, male_probability, likeness)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.landmarks import Located
-from boneage_cli.core.prediction.acceptance import has_another_hand, reason_of_key_points
+from boneage_cli.core.prediction.acceptance import (
+    has_another_hand,
+    is_blank,
+    reason_of_key_points,
+)
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.runtime import travels
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.reading import NothingToSee
 from boneage_cli.sexes import male_of, sex_letter
 
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
@@ -32,7 +37,10 @@ class Prepared:
         error: Why there is no answer.
         stated: The sex that the file itself states.
         age: The child's chronological age in months, where it is known.
-        reason: Why the key points speak against an answer, a code of ``REASONS``.
+        reason: Why there is an error, a code of ``FAILURES``; or why the image itself speaks
+            against an answer, one of ``REASONS``.
+        laterality: ``L`` or ``R`` as the file states it.
+        tags: The DICOM elements that the case asked for, by keyword.
     """
 
     case: Case
@@ -42,6 +50,8 @@ class Prepared:
     stated: bool | None = None
     age: float | None = None
     reason: str | None = None
+    laterality: str | None = None
+    tags: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Preparer:
@@ -83,21 +93,26 @@ class Preparer:
         try:
             radiograph = case.read()
             male = radiograph.male if case.male is None else case.male
-            if self.needs_sex and male is None:
-                return Prepared(case, None, None, SEX_UNKNOWN)
-            if self.never_saw(male):
-                return Prepared(case, None, male, self.of_one_sex)
-            pixels, reason = self.see(radiograph)
-            return Prepared(
+            told = Prepared(
                 case,
-                pixels,
+                None,
                 male,
                 stated=radiograph.male,
                 age=radiograph.age if case.age is None else case.age,
-                reason=reason,
+                laterality=radiograph.laterality,
+                tags=radiograph.tags,
             )
+            if self.needs_sex and male is None:
+                return replace(told, error=SEX_UNKNOWN, reason="sex-unknown")
+            if self.never_saw(male):
+                return replace(told, error=self.of_one_sex, reason="other-sex")
+            pixels, reason = self.see(radiograph)
+            return replace(told, pixels=pixels, reason=reason)
+        except NothingToSee as error:
+            return Prepared(case, None, None, str(error), reason="no-image")
         except BoneageError as error:
-            return Prepared(case, None, None, str(error))
+            reason = "unreadable" if case.error is None else "bad-input"
+            return Prepared(case, None, None, str(error), reason=reason)
 
     def locate(self, radiograph: Radiograph) -> Located | None:
         """The key points of a radiograph's hand; None where no model needs them."""
@@ -110,6 +125,8 @@ class Preparer:
     def see(self, radiograph: Radiograph) -> tuple[Pixels, str | None]:
         """A radiograph's views, and why its key points speak against an answer."""
         located, reason = self.locate(radiograph), None
+        if is_blank(radiograph):
+            return self._render(radiograph, located), "no-hand"
         if located is not None and self._locator is not None:
             reason = reason_of_key_points(radiograph, located)
             if reason is None and has_another_hand(radiograph, located, self._locator):

@@ -41,7 +41,8 @@ def test_csv_has_a_row_for_each_radiograph_also_for_those_that_failed():
         "months": "126.5",
         "years_months": "10 years 6 months",
         **dict.fromkeys(("low", "high", "age", "sds", "reference"), ""),
-        **dict.fromkeys(("predicted_sex", "male_probability", "reason", "error"), ""),
+        **dict.fromkeys(("predicted_sex", "male_probability", "laterality"), ""),
+        **dict.fromkeys(("reason", "error", "warning"), ""),
     }
     assert (rows[1]["path"], rows[1]["months"], rows[1]["error"]) == (
         'odd, "name".png',
