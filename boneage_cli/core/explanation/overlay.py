@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boneage_cli.imaging.foreground import centre_intensities
+from boneage_cli.imaging.gray_levels import to_8_bits
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import aspect_of, warp
@@ -20,7 +22,12 @@ HEIGHT = 512
 # Blue, green, red of the outline of each view of a hand.
 COLOURS = {"hand": (250, 200, 120), "carpal": (80, 220, 80), "metaph": (60, 220, 250)}
 # The bones below the hottest place stay visible.
-_OPAQUE = 0.6
+_OPAQUE = 0.45
+
+
+def heat_colours(heat: HeatMap) -> np.ndarray:
+    """The colour of each share of the greatest heat, uint8 (H, W, 3), blue, green, red."""
+    return cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
 
 
 def overlay(
@@ -40,13 +47,18 @@ def overlay(
         landmarks: The key points of the hand, drawn as crosses.
 
     Returns:
-        uint8 (512, W, 3), blue, green, red, in the radiograph's true proportions.
+        uint8 (512, W, 3), blue, green, red, in the radiograph's true proportions and with its
+        contrast stretched.
     """
     width = max(round(HEIGHT * aspect_of(radiograph)), 1)
-    canvas = cv2.cvtColor(warp(radiograph, np.eye(2, 3), HEIGHT, width), cv2.COLOR_GRAY2BGR)
+    levels = warp(radiograph, np.eye(2, 3), HEIGHT, width, rounded=False)
+    # Films are often faint, and bones are to be seen below the heat.
+    black, white = centre_intensities(Radiograph(levels))
+    shown = to_8_bits(levels, black, white) if white - black >= 1 else to_8_bits(levels)
+    canvas = cv2.cvtColor(shown, cv2.COLOR_GRAY2BGR)
     if heat is not None:
-        hot = cv2.resize(heat, (width, HEIGHT))
-        colours = cv2.applyColorMap(np.rint(255 * hot).astype(np.uint8), cv2.COLORMAP_JET)
+        hot: HeatMap = cv2.resize(heat, (width, HEIGHT)).astype(np.float32, copy=False)
+        colours = heat_colours(hot)
         opaque = _OPAQUE * hot[:, :, None]
         canvas = np.rint(canvas * (1 - opaque) + colours * opaque).astype(np.uint8)
     for view, corners in outlines:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from boneage_cli.core.explanation.overlay import HeatMap, overlay
+from boneage_cli.core.explanation.overlay import HeatMap, heat_colours, overlay
 from boneage_cli.core.explanation.saliency import grad_cam, onto_radiograph, scaled
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import check_pictures
@@ -37,6 +37,8 @@ ABOUT = "README.txt"
 _ABOUT_TEXT = """\
 Where predicted bone ages come from: pictures made by boneage predict --explain.
 
+On the left the radiograph with its contrast stretched, on the right the same with heat.
+
 Heat, from clear to red: how much a place adds to the age or takes from it (Grad-CAM), red where it
 is most in this radiograph; of models that predict sex alone, the same of the sex. Outlines: what
 the model cuts out, with its upper side thicker; green is the carpal region, yellow the metacarpal
@@ -46,12 +48,16 @@ between image and sex so much of what it decides on is the image's, on average o
 
 Each run puts its pictures in place of those that an earlier one left here.
 
-Heat tells where a network looks, not whether it is right. A research tool, not a medical device.
+Heat tells where a network looks, not whether it is right. Its scale is that of each picture: where
+an age is near the mean of the training, little is added or taken anywhere, and what is most may lie
+on nothing. A research tool, not a medical device.
 """
 
 _OPTION = "place with --explain"
 # Height of the line above the picture, pixels.
 _TITLE = 24
+# Length of the scale of the heat, pixels.
+_SCALE = 90
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -155,13 +161,15 @@ class Explainer:
             male: The child's sex; None where no model takes it.
 
         Returns:
-            uint8 (H, W, 3), blue, green, red: a line with the answer and the sex, and below it the
-            radiograph in its true proportions with heat, outlines and key points.
+            uint8 (H, W, 3), blue, green, red: a line with the answer, the sex and the scale of the
+            heat, and below it the radiograph in its true proportions, once as it is and once with
+            heat, outlines and key points.
         """
         found = self.explain(radiograph, male)
-        picture = overlay(
+        drawn = overlay(
             radiograph, heat=found.heat, outlines=found.outlines, landmarks=found.landmarks
         )
+        picture = np.concatenate([overlay(radiograph), drawn], axis=1)
         title = answer if male is None else f"{answer}, {sex_letter(male)}"
         if found.image_share is not None:
             title += f", {found.image_share:.0%} image"
@@ -261,7 +269,24 @@ def _cells_per_radiograph(cells: Sequence[int], frame: Matrix) -> float:
 def _title(text: str, width: int) -> np.ndarray:
     """A line of white text on black, (24, width, 3), made small where it is long."""
     (length, _), _ = cv2.getTextSize(text, _FONT, 1.0, 1)
-    size = min(0.5, (width - 8) / length)
+    size = min(0.5, (width - 12) / length)
     line = np.zeros((_TITLE, width, 3), np.uint8)
     cv2.putText(line, text, (4, 17), _FONT, max(size, 0.1), (255, 255, 255), 1, cv2.LINE_AA)
+    _draw_scale(line, from_column=round(size * length) + 8)
     return line
+
+
+def _draw_scale(line: np.ndarray, from_column: int) -> None:
+    """The colours of the heat, from none to most, at the end of a line that has room for them."""
+    least, most = "heat: none", "most"
+    ends = [cv2.getTextSize(text, _FONT, 0.4, 1)[0][0] for text in (least, most)]
+    width = line.shape[1]
+    right = width - ends[1] - 8
+    left = right - _SCALE
+    if left - ends[0] - 8 < from_column:
+        return
+    shares = np.linspace(0, 1, _SCALE, dtype=np.float32)[None].repeat(_TITLE - 12, 0)
+    # As over black bone.
+    line[6:-6, left:right] = np.rint(heat_colours(shares) * shares[:, :, None])
+    for text, column in ((least, left - ends[0] - 4), (most, right + 4)):
+        cv2.putText(line, text, (column, 16), _FONT, 0.4, (200, 200, 200), 1, cv2.LINE_AA)
