@@ -144,7 +144,7 @@ def rsna(
     """
     from boneage_cli.datasets.disk import readable_bytes
     from boneage_cli.datasets.rsna import ARCHIVES, BASE_URL, fetch_rsna
-    from boneage_cli.datasets.source import RSNA_CITATION, RSNA_TERMS
+    from boneage_cli.datasets.source import RSNA_CITATION, RSNA_PAGE, RSNA_TERMS
 
     splits = [choice.value for choice in split or Split]
     archives = [archive for archive in ARCHIVES if archive.split in splits]
@@ -153,7 +153,10 @@ def rsna(
         ("archive", "split", "size"),
         [(archive.name, archive.split, readable_bytes(archive.bytes)) for archive in archives],
     )
-    console.print(f"Terms: {RSNA_TERMS}.\nCite:  {RSNA_CITATION}", markup=False)
+    console.print(
+        f"Terms: {RSNA_TERMS};\n       in full at {RSNA_PAGE}\nCite:  {RSNA_CITATION}",
+        markup=False,
+    )
     _report(
         fetch_rsna(
             to or Path("data/rsna"),

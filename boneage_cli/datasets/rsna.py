@@ -15,6 +15,7 @@ from boneage_cli.datasets.manifest import SPLITS, read_manifest
 from boneage_cli.datasets.matching import arrange
 from boneage_cli.datasets.source import (
     RSNA_CITATION,
+    RSNA_PAGE,
     RSNA_TERMS,
     Fetched,
     Source,
@@ -105,7 +106,8 @@ def fetch_rsna(
     """
     if not accept_terms:
         raise BoneageError(
-            "RSNA's terms are not accepted; read them above, then add --accept-terms to the command"
+            f"RSNA's terms are not accepted; read them at {RSNA_PAGE}, then add --accept-terms to "
+            "the command"
         )
     source = Source(
         name="rsna",
