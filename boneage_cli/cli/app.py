@@ -19,6 +19,7 @@ COMMANDS = {
     "locate-rois": "Crop the wrist and the metacarpals with phalanges from radiographs.",
     "train": "Train a bone-age model and write it to a run folder.",
     "sweep": "Train the same recipe with several backbones or settings, and rank them.",
+    "compare": "Compare models on the same radiographs, with intervals of the differences.",
     "train-landmarks": "Train the network that finds the key points of the hand, and measure it.",
     "evaluate": "Measure how far a model's bone ages are from the known ones.",
     "predict": "Predict bone age from radiographs of the left hand.",

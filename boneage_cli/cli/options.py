@@ -128,8 +128,11 @@ def model_paths(names: list[str] | None) -> list[Path]:
     """The bundles and folders that ``--model`` names, or else the package's model."""
     from boneage_cli.core.runs import SHIPPED_MODEL
 
-    if not names:
-        return [SHIPPED_MODEL]
+    return split_paths(names) if names else [SHIPPED_MODEL]
+
+
+def split_paths(names: list[str]) -> list[Path]:
+    """Files and folders that are named one by one, or with commas between them."""
     paths = []
     for name in names:
         # A comma may be part of a file's name.

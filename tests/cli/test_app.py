@@ -25,6 +25,7 @@ COMMANDS = (
     "locate-rois",
     "train",
     "sweep",
+    "compare",
     "train-landmarks",
     "evaluate",
     "predict",

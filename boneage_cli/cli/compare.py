@@ -1,0 +1,120 @@
+"""``boneage compare``: paired differences between models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boneage_cli.cli.console import console, print_table
+from boneage_cli.cli.options import split_paths
+
+if TYPE_CHECKING:
+    from boneage_cli.core.evaluation.comparison import Comparison
+    from boneage_cli.core.evaluation.metrics import Estimate
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Run folders, folders that evaluate wrote, or their predictions.csv; with commas "
+            "between them, several trainings of one model.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", dir_okay=False, help="A CSV file to write the figures to."),
+    ] = None,
+) -> None:
+    """Compare models on the same radiographs, with intervals of the differences.
+
+    [bold]Examples[/bold]
+
+    \b
+      boneage compare runs/a runs/b
+      boneage compare runs/a/evaluation-test runs/b/evaluation-test -o ab.csv
+      boneage compare runs/a-1,runs/a-2,runs/a-3 runs/b-1,runs/b-2,runs/b-3
+
+    [bold]What it prints[/bold]
+
+    For each model the mean absolute error (MAE), with its 95 % bootstrap interval
+    over radiographs, and the paired difference from the first model: above zero
+    the model is worse. If the interval of a difference includes zero, these
+    radiographs show no difference. The second table has the differences by sex and
+    by band of known age (0–5 means below 5 years).
+
+    A run folder stands for its validation split, a cross-validation for its
+    out-of-fold predictions. Only radiographs that all models have predicted count.
+
+    Two trainings of one recipe differ, too, by the seed alone (training.seed). Name
+    several trainings of each model, with commas between them: their errors are
+    averaged, and the standard deviation of the MAE over them is printed. Intervals
+    are over radiographs; a difference within that standard deviation may be
+    chance.
+
+    Of models that predict sex it is the share of wrong ones, in per cent.
+
+    [bold]Exit status[/bold]: 0, or 2 when there is nothing to compare.
+    """
+    from boneage_cli.core.evaluation.comparison import compare as compare_models
+    from boneage_cli.core.evaluation.comparison import write_comparison
+
+    comparison = compare_models([split_paths([each]) for each in models])
+    _print_comparison(comparison)
+    if output is not None:
+        write_comparison(comparison, output)
+        console.print(f"{'written':11}{output}", markup=False)
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    unit, scale = ("MAE, months", 1) if comparison.of_ages else ("wrong sexes, %", 100)
+
+    def text(estimate: Estimate | None, sign: str = "") -> str:
+        if estimate is None:
+            return ""
+        # Adding zero turns -0.0 into 0.0.
+        value, low, high = (
+            f"{round(scale * end, 2) + 0.0:{sign}.2f}"
+            for end in (estimate.value, estimate.low, estimate.high)
+        )
+        return f"{value} ({low} to {high})"
+
+    several = any(model.trainings > 1 for model in comparison.models)
+    print_table(
+        f"Models on the same {comparison.models[0].images:,} radiographs",
+        (
+            "model",
+            f"{unit} (95 %)",
+            *(("trainings", "SD") if several else ()),
+            "against the first (95 %)",
+        ),
+        [
+            (
+                model.name,
+                text(model.error),
+                *(
+                    (
+                        model.trainings,
+                        "" if model.spread is None else f"{scale * model.spread:.2f}",
+                    )
+                    if several
+                    else ()
+                ),
+                text(model.against_first, "+"),
+            )
+            for model in comparison.models
+        ],
+    )
+    others = comparison.models[1:]
+    print_table(
+        "Against the first, by group",
+        ("", "images", *(model.name for model in others)),
+        [
+            (name, images, *(text(model.groups[name][1], "+") for model in others))
+            for name, (images, _) in others[0].groups.items()
+        ],
+    )

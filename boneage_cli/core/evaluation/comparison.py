@@ -1,0 +1,222 @@
+"""How much better one model is than another, on the same radiographs.
+
+Differences are paired: the errors on each radiograph are subtracted before they are averaged, which
+tells models apart whose own intervals overlap.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from boneage_cli.core.evaluation.ages import read_prediction_table
+from boneage_cli.core.evaluation.grouped_figures import age_groups
+from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
+from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
+from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.files import whole_file, writing
+
+# Months by which the known age of one radiograph may differ between two tables, by rounding.
+_SAME_AGE = 0.01
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One model beside others, or several trainings of one.
+
+    Attributes:
+        name: What was named.
+        trainings: How many tables of predictions it stands for.
+        images: The radiographs that all models have predicted.
+        error: Mean error over these: absolute, in months; or the share of wrong sexes. Of several
+            trainings the mean over them.
+        spread: Standard deviation of that over the trainings; None of one.
+        against_first: By how much the error is larger than that of the first model, paired, with
+            its 95 % bootstrap interval over radiographs; None of the first.
+        groups: The same difference by sex and by band of known age, with the number of radiographs.
+    """
+
+    name: str
+    trainings: int
+    images: int
+    error: Estimate
+    spread: float | None
+    against_first: Estimate | None
+    groups: dict[str, tuple[int, Estimate]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models on the same radiographs.
+
+    Attributes:
+        of_ages: Whether errors are months; else shares of wrong sexes.
+        models: The first is what the others are compared with.
+    """
+
+    of_ages: bool
+    models: list[Compared]
+
+    def to_table(self) -> pd.DataFrame:
+        """A row per model and group, ``all`` first, with the ends of intervals in columns."""
+        rows: list[dict[str, Any]] = []
+        for model in self.models:
+            about = {"model": model.name, "trainings": model.trainings}
+            own = {"error": model.error.value, "low": model.error.low, "high": model.error.high}
+            rows.append(
+                about
+                | {"group": "all", "images": model.images, **own, "spread": model.spread}
+                | _ends(model.against_first)
+            )
+            for group, (images, difference) in model.groups.items():
+                rows.append(about | {"group": group, "images": images} | _ends(difference))
+        return pd.DataFrame(rows)
+
+
+def _ends(difference: Estimate | None) -> dict[str, float]:
+    values = {} if difference is None else asdict(difference)
+    return {f"against_first_{name}": value for name, value in values.items()}
+
+
+def compare(models: Sequence[Sequence[Path]]) -> Comparison:
+    """Compares models by the tables of predictions that training and evaluation left.
+
+    Args:
+        models: Of each model its trainings: run folders, folders of a cross-validation, folders of
+            an evaluation, or tables of predictions. The first model is what others are compared
+            with.
+
+    Raises:
+        BoneageError: There is no such table, fewer than two models are named, they predict
+            different things or have no radiograph in common, or one is known with several ages.
+    """
+    if len(models) < 2:
+        raise BoneageError("name two models to compare, or more: boneage compare RUN_A RUN_B")
+    tables = [[_errors_at(path) for path in trainings] for trainings in models]
+    kinds = {kind for trainings in tables for kind, _ in trainings}
+    if len(kinds) > 1:
+        raise BoneageError("one predicts ages and another sexes; compare models of one kind")
+    common = _common([table for trainings in tables for _, table in trainings])
+    known = tables[0][0][1].loc[common]
+    groups = _groups(known)
+    first = _mean_errors([table for _, table in tables[0]], common)
+    compared = []
+    for trainings, found in zip(models, tables, strict=True):
+        errors = _mean_errors([table for _, table in found], common)
+        means = [float(table.loc[common, "error"].mean()) for _, table in found]
+        apart = errors - first
+        is_first = trainings is models[0]
+        compared.append(
+            Compared(
+                name=", ".join(map(str, trainings)),
+                trainings=len(trainings),
+                images=len(common),
+                error=mean_interval(errors),
+                spread=float(np.std(means, ddof=1)) if len(means) > 1 else None,
+                against_first=None if is_first else mean_interval(apart),
+                groups={}
+                if is_first
+                else {
+                    name: (int(rows.sum()), mean_interval(apart[rows]))
+                    for name, rows in groups.items()
+                    if rows.any()
+                },
+            )
+        )
+    return Comparison(of_ages=kinds == {PREDICTIONS}, models=compared)
+
+
+def write_comparison(comparison: Comparison, path: Path) -> None:
+    """Writes the figures as a CSV table.
+
+    Raises:
+        BoneageError: The file cannot be written.
+    """
+    with writing(path), whole_file(path) as temporary:
+        comparison.to_table().to_csv(temporary, index=False)
+
+
+def _errors_at(path: Path) -> tuple[str, pd.DataFrame]:
+    """Which kind of predictions, and by radiograph ``error``, ``age`` in months and ``sex``."""
+    for file in _candidates(path):
+        if not file.is_file():
+            continue
+        try:
+            return _read_errors(file)
+        except (ValueError, KeyError):
+            raise BoneageError(
+                f"{file}: not a table of predictions that train or evaluate wrote"
+            ) from None
+    raise BoneageError(
+        f"{path}: no {PREDICTIONS} there; name a run folder, a folder that evaluate wrote, or such "
+        "a table"
+    )
+
+
+def _candidates(path: Path) -> Iterable[Path]:
+    if path.is_file() and path.suffix == ".csv":
+        return [path]
+    folder = path.parent if path.is_file() else path
+    places = (folder, folder / OUT_OF_FOLD, folder / VALIDATION)
+    return (place / name for place in places for name in (PREDICTIONS, SEX_PREDICTIONS))
+
+
+def _read_errors(file: Path) -> tuple[str, pd.DataFrame]:
+    table = read_prediction_table(file)
+    of_ages = "absolute_error" in table
+    wrong = None if of_ages else table["predicted_sex"] != table["sex"]
+    errors = pd.DataFrame(
+        {
+            "error": table["absolute_error"] if wrong is None else wrong.astype(float),
+            "age": table["true"] if of_ages else table["boneage"],
+            "sex": table["sex"],
+        }
+    )
+    if wrong is not None:
+        errors.loc[table["predicted_sex"].isna(), "error"] = np.nan
+    # A radiograph may be in a data set twice.
+    by_image = errors.dropna(subset=["error"]).groupby(table["image_id"])
+    return (
+        PREDICTIONS if of_ages else SEX_PREDICTIONS,
+        by_image.agg({"error": "mean", "age": "mean", "sex": "first"}),
+    )
+
+
+def _common(tables: Sequence[pd.DataFrame]) -> pd.Index:
+    common = tables[0].index
+    for table in tables[1:]:
+        common = common.intersection(table.index)
+    if common.empty:
+        raise BoneageError("the models have no radiograph in common; evaluate them on one data set")
+    for table in tables[1:]:
+        apart = (table.loc[common, "age"] - tables[0].loc[common, "age"]).abs() > _SAME_AGE
+        if apart.any():
+            raise BoneageError(
+                f"radiograph {common[apart][0]} is known with several ages: these are figures of "
+                "different data or labels"
+            )
+    most = max(len(table) for table in tables)
+    if len(common) < most:
+        warnings.warn(
+            f"compared on the {len(common):,} radiographs that all have predicted, of up to "
+            f"{most:,}",
+            BoneageWarning,
+            stacklevel=3,
+        )
+    return common
+
+
+def _mean_errors(tables: Sequence[pd.DataFrame], common: pd.Index) -> np.ndarray:
+    return np.mean([table.loc[common, "error"].to_numpy(float) for table in tables], axis=0)
+
+
+def _groups(known: pd.DataFrame) -> dict[str, np.ndarray]:
+    sex = known["sex"].to_numpy()
+    by_age = dict(age_groups(known["age"].to_numpy(float)))
+    return {"girls": sex == "F", "boys": sex == "M", **by_age}

@@ -1,0 +1,114 @@
+"""Promises about ``boneage compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from boneage_cli.cli.app import app
+from boneage_cli.core.evaluation.metrics import mean_interval
+
+
+def run(*words: str | Path, status: int = 0) -> Result:
+    result = CliRunner().invoke(app, ["compare", *map(str, words)], env={"COLUMNS": "150"})
+    assert result.exit_code == status, result.output
+    return result
+
+
+def predictions(folder: Path, errors: np.ndarray, ages: np.ndarray, ids: range) -> Path:
+    """A folder as evaluate writes it."""
+    folder.mkdir(parents=True)
+    table = pd.DataFrame(
+        {
+            "image_id": [str(number) for number in ids],
+            "true": ages,
+            "predicted": ages + errors,
+            "absolute_error": np.abs(errors),
+            "sex": ["F" if number % 2 else "M" for number in ids],
+            "error": None,
+        }
+    )
+    table.to_csv(folder / "predictions.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    """Three models: the second errs by a month more than the first, the third on other images."""
+    random = np.random.default_rng(0)
+    ages, errors = random.uniform(10, 220, 80).round(), random.normal(0, 8, 80)
+    worse = errors + np.sign(errors) * random.uniform(0.5, 1.5, 80)
+    return [
+        predictions(tmp_path / "a", errors, ages, range(80)),
+        predictions(tmp_path / "b", worse, ages, range(80)),
+        predictions(tmp_path / "c", errors[:60], ages[:60], range(60)),
+    ]
+
+
+def test_a_paired_difference_shows_what_the_intervals_of_both_do_not(three, tmp_path):
+    result = run(three[0], three[1], "--output", tmp_path / "ab.csv")
+    table = pd.read_csv(tmp_path / "ab.csv")
+    first, second = (
+        table[(table["model"] == str(path)) & (table["group"] == "all")] for path in three[:2]
+    )
+    assert first["high"].item() > second["low"].item()
+    assert second["against_first_low"].item() > 0.5
+    own, other = (pd.read_csv(path / "predictions.csv")["absolute_error"] for path in three[:2])
+    expected = mean_interval((other - own).to_numpy())
+    assert second["against_first_value"].item() == pytest.approx(expected.value)
+    text = f"+{expected.value:.2f} (+{expected.low:.2f} to +{expected.high:.2f})"
+    assert text in result.stdout
+    for group in ("girls", "boys", "0–5 years"):
+        assert group in result.stdout
+        assert (table["group"] == group).any()
+
+
+def test_several_trainings_of_a_model_are_averaged_and_their_spread_is_told(three):
+    result = run(f"{three[0]},{three[1]}", three[0])
+    means = [pd.read_csv(path / "predictions.csv")["absolute_error"].mean() for path in three[:2]]
+    assert f"{np.mean(means):.2f} (" in result.stdout
+    assert f" {np.std(means, ddof=1):.2f} " in result.stdout
+
+
+def test_models_are_compared_on_what_all_have_predicted(three):
+    result = run(*three)
+    assert "the same 60 radiographs" in result.stdout
+    assert "60 radiographs that all have predicted, of up to 80" in " ".join(result.stderr.split())
+    assert "0.00 (0.00 to 0.00)" in result.stdout.replace("+", "")
+
+
+def test_a_run_stands_for_its_validation_split(demo_run, demo_data):
+    evaluated = CliRunner().invoke(
+        app,
+        [
+            *("evaluate", "--model", str(demo_run.folder), "--data", str(demo_data)),
+            *("--split", "validation", "--precision", "32", "--device", "cpu"),
+        ],
+    )
+    assert evaluated.exit_code == 0, evaluated.output
+    result = run(demo_run.folder, demo_run.folder / "evaluation-validation")
+    mae = pd.read_csv(demo_run.folder / "validation" / "predictions.csv")["absolute_error"].mean()
+    assert result.stdout.count(f"{mae:.2f} (") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.assign(image_id="x" + table["image_id"]), "no radiograph in common"),
+        (lambda table: table.assign(true=table["true"] + 3), "known with several ages"),
+        (lambda table: table[["image_id"]], "not a table of predictions"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(three, change, said):
+    file = three[1] / "predictions.csv"
+    change(pd.read_csv(file, dtype={"image_id": str})).to_csv(file, index=False)
+    assert said in run(three[0], three[1], status=2).stderr
+
+
+def test_one_model_and_a_folder_without_predictions_are_told(three, tmp_path):
+    assert "name two models" in run(three[0], status=2).stderr
+    assert "no predictions.csv there" in run(three[0], tmp_path, status=2).stderr
