@@ -278,7 +278,7 @@ def test_folds_of_a_model_of_sex_are_measured_out_of_fold_and_average_as_one(
     assert validation.measured.ages is None
     assert sexes is not None
     assert sexes.overall.images == 64 + 16
-    assert validation.result["validation_sex_accuracy"]["value"] == sexes.accuracy.value
+    assert validation.result.validation_sex_accuracy == sexes.accuracy
     written = pd.read_csv(tmp_path / "cv" / "out-of-fold" / "sex_predictions.csv")
     assert (written["sex"] == written["predicted_sex"]).mean() == pytest.approx(
         sexes.accuracy.value

@@ -237,15 +237,15 @@ def _print_fold(fold: Fold) -> None:
 
 
 def _print_cross_validation(validation: CrossValidation) -> None:
-    from boneage_cli.core.evaluation.metrics import figure, figure_name
+    from boneage_cli.core.run_result import figure_name
 
     rows = [
         (
             f"fold {number}",
-            f"{fold['validation_images']:,}",
-            figure(fold),
-            f"{fold['best_epoch']} of {fold['epochs']}",
-            f"{fold['seconds']:.0f} s",
+            f"{fold.validation_images:,}",
+            fold.figure,
+            f"{fold.best_epoch} of {fold.epochs}",
+            f"{fold.seconds:.0f} s",
         )
         for number, fold in enumerate(validation.folds, 1)
     ]
@@ -253,10 +253,10 @@ def _print_cross_validation(validation: CrossValidation) -> None:
     rows.append(
         (
             "all, out of fold",
-            f"{whole['validation_images']:,}",
-            figure(whole),
+            f"{whole.validation_images:,}",
+            whole.figure,
             "",
-            f"{whole['seconds']:.0f} s",
+            f"{whole.seconds:.0f} s",
         )
     )
     columns = ("", "images", figure_name(validation.folds), "epoch kept", "time")
@@ -268,7 +268,7 @@ def _print_cross_validation(validation: CrossValidation) -> None:
             console.print(f"Sexes, out of fold: {sexes.accuracy.percent} right")
     if sexes is not None:
         console.print(f"The same, saying one sex of all: {sexes.yardstick:.1%} right")
-    if whole["epochs"] > 1 and validation.measured.about["epoch_kept"] == "best":
+    if whole.epochs > 1 and validation.measured.about["epoch_kept"] == "best":
         console.print(
             "Each model's epoch is the best on its own fold, which flatters these a little; "
             "training.keep = 'last' does not.",

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from boneage_cli.core.runs import RECORD, read_json, write_json
+from boneage_cli.core.runs import RECORD, read_json_as, write_json
 from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError
 
@@ -98,15 +98,7 @@ class RunRecord(Resources):
         Raises:
             BoneageError: It is missing or damaged.
         """
-        values = read_json(folder / RECORD)
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            wrong = ": ".join((".".join(map(str, first["loc"])) or "all of it", first["msg"]))
-            raise BoneageError(
-                f"{folder / RECORD}: cannot be read ({wrong}); is this a run folder?"
-            ) from None
+        return read_json_as(cls, folder / RECORD)
 
     def write(self, folder: Path) -> None:
         """Writes it into a run folder."""

@@ -33,7 +33,9 @@ import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.settings_errors import flatten
@@ -42,6 +44,8 @@ from boneage_cli.files import alone_in, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Model = TypeVar("Model", bound=BaseModel)
 
 RUNS = Path("runs")
 SETTINGS = "settings.toml"
@@ -146,6 +150,21 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise BoneageError(f"{path}: cannot be read ({reason}); is this a run folder?") from None
+
+
+def read_json_as(kind: type[Model], path: Path) -> Model:
+    """Reads a JSON document of a run that has the fields of a model.
+
+    Raises:
+        BoneageError: It is missing or damaged.
+    """
+    values = read_json(path)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = ": ".join((".".join(map(str, first["loc"])) or "all of it", first["msg"]))
+        raise BoneageError(f"{path}: cannot be read ({wrong}); is this a run folder?") from None
 
 
 def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:

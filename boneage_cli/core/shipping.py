@@ -25,7 +25,8 @@ from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import RunRecord
-from boneage_cli.core.runs import BUNDLE, RESULT, SETTINGS, SHIPPED_MODEL, read_json
+from boneage_cli.core.run_result import RunResult
+from boneage_cli.core.runs import BUNDLE, SETTINGS, SHIPPED_MODEL
 from boneage_cli.core.runtime import ship_graphs
 from boneage_cli.core.training.outcome import calibration_of, learn_likeness
 from boneage_cli.core.training.run import data_of
@@ -94,7 +95,7 @@ def ship(
         about = {
             "data": data_name or trained.provenance["data"],
             "blend": blend,
-            "seconds": read_json(run / RESULT)["seconds"],
+            "seconds": RunResult.read(run).seconds,
             "validation": source.validation if source else None,
             "terms": source.terms if source else None,
             "citation": source.citation if source else None,

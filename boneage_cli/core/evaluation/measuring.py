@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,12 @@ class Measured:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def to_result(self) -> dict[str, Any]:
-        """The figures as result.json of a run holds them; None for what was not measured."""
+        """The figures as a ``RunResult`` has them, by field; None for what was not measured."""
         ages, sexes = self.ages, self.sexes
         return {
-            "validation_mae": asdict(ages.mae) if ages else None,
+            "validation_mae": ages.mae if ages else None,
             "yardstick_mae": ages.yardstick_mae if ages else None,
-            "validation_sex_accuracy": asdict(sexes.accuracy) if sexes else None,
+            "validation_sex_accuracy": sexes.accuracy if sexes else None,
             "yardstick_sex_accuracy": sexes.yardstick if sexes else None,
         }
 

@@ -7,7 +7,6 @@ give the same figures. Those of shares are Wilson's, which have a width where al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -149,17 +148,3 @@ def share_interval(right: np.ndarray) -> Estimate:
     low, high = ((middle + sign * half) / (1 + z**2 / count) for sign in (-1, 1))
     # Rounding takes the ends of none and of all a little beyond.
     return Estimate(share, max(0.0, min(low, share)), min(1.0, max(high, share)))
-
-
-def figure(result: Mapping[str, Any]) -> str:
-    """The figure that a model is judged by, with its interval: MAE, or the share of right sexes."""
-    if result["validation_mae"] is not None:
-        return str(Estimate(**result["validation_mae"]))
-    return Estimate(**result["validation_sex_accuracy"]).percent
-
-
-def figure_name(results: Iterable[Mapping[str, Any]]) -> str:
-    """What ``figure`` gives of results, as a heading; of none, what it would give of ages."""
-    of_ages = {result["validation_mae"] is not None for result in results} or {True}
-    names = {True: "MAE, months", False: "sexes right"}
-    return ", or ".join(names[kind] for kind in (True, False) if kind in of_ages) + " (95 %)"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from boneage_cli.core.evaluation.measuring import Measured, write_measured
 from boneage_cli.core.evaluation.sexes import evaluate_sexes
 from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage
 from boneage_cli.core.run_record import Resources, RunRecord
+from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.runs import (
     FOLD,
     OUT_OF_FOLD,
@@ -37,7 +37,6 @@ from boneage_cli.core.runs import (
     VALIDATION,
     bundles_at,
     new_run_folder,
-    write_json,
 )
 from boneage_cli.core.training.datamodule import Fold
 from boneage_cli.core.training.logs import check_loggers
@@ -58,14 +57,14 @@ class CrossValidation:
     Attributes:
         folder: Holds a run folder per fold; naming it names the ensemble of their models.
         measured: The figures of all radiographs, each predicted by the model that did not see it.
-        folds: What ``result.json`` of each fold says.
-        result: The same of the whole.
+        folds: What came of each fold.
+        result: What came of the whole.
     """
 
     folder: Path
     measured: Measured
-    folds: list[dict[str, Any]]
-    result: dict[str, Any]
+    folds: list[RunResult]
+    result: RunResult
 
 
 def cross_validate(
@@ -152,7 +151,7 @@ def _cross_validate(
     report: Report,
 ) -> CrossValidation:
     count = record.folds or 0
-    results: list[dict[str, Any]] = []
+    results: list[RunResult] = []
     try:
         for fold in (Fold(number, count) for number in range(1, count + 1)):
             place = folder / f"{FOLD}{fold.number}"
@@ -176,7 +175,7 @@ def _cross_validate(
             f"boneage train --resume {folder}"
         ) from None
     result = _summary(results, measured)
-    write_json(result, folder / RESULT)
+    result.write(folder)
     return CrossValidation(folder, measured, results, result)
 
 
@@ -227,14 +226,16 @@ def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None
         save_bundle(replace(load_bundle(path), calibration=calibration), path)
 
 
-def _summary(results: list[dict[str, Any]], measured: Measured) -> dict[str, Any]:
-    return results[-1] | {
-        "folds": len(results),
-        # Of each model; folds differ by a few.
-        "train_images": max(result["train_images"] for result in results),
-        "validation_images": sum(result["validation_images"] for result in results),
-        **measured.to_result(),
-        "epochs": max(result["epochs"] for result in results),
-        "best_epoch": None,
-        "seconds": round(sum(result["seconds"] for result in results), 1),
-    }
+def _summary(results: list[RunResult], measured: Measured) -> RunResult:
+    return results[-1].model_copy(
+        update={
+            # Of each model; folds differ by a few.
+            "train_images": max(result.train_images for result in results),
+            "validation_images": sum(result.validation_images for result in results),
+            **measured.to_result(),
+            "epochs": max(result.epochs for result in results),
+            "best_epoch": None,
+            "seconds": round(sum(result.seconds for result in results), 1),
+            "folds": len(results),
+        }
+    )

@@ -24,14 +24,13 @@ from boneage_cli.core.intervals import COVERAGE, LEAST, Calibration, calibrate, 
 from boneage_cli.core.likeness import Likeness, fit_likeness
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import RunRecord
+from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.runs import (
     BUNDLE,
     RESULT,
     STAGE,
     VALIDATION,
     add_to_summary,
-    read_json,
-    write_json,
 )
 from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.module import BoneAgeModule
@@ -125,7 +124,7 @@ def finish(
         kept = history.iloc[run.kept_epoch - 1]
         add_to_summary(folder.parent, _summary_row(run, record, experiment, kept), experiment)
         # With this a run is finished.
-        write_json(_result(run, experiment, datamodule, device), folder / RESULT)
+        _result(run, experiment, datamodule, device).write(folder)
     return run
 
 
@@ -157,26 +156,25 @@ def _summary_row(
 
 
 def _seconds_of_stages(folder: Path) -> float:
-    return sum(read_json(stage)["seconds"] for stage in folder.glob(f"{STAGE}*/{RESULT}"))
+    stages = folder.glob(f"{STAGE}*/{RESULT}")
+    return sum(RunResult.read(stage.parent).seconds for stage in stages)
 
 
-def _result(
-    run: Run, experiment: Experiment, datamodule: BoneAgeData, device: str
-) -> dict[str, Any]:
-    return {
-        "name": experiment.name,
-        "date": f"{datetime.now():%Y-%m-%d}",
-        "backbone": experiment.model.backbone,
-        "train_images": len(datamodule.train_manifest),
-        "validation_images": len(datamodule.validation_manifest),
+def _result(run: Run, experiment: Experiment, datamodule: BoneAgeData, device: str) -> RunResult:
+    return RunResult(
+        name=experiment.name,
+        date=f"{datetime.now():%Y-%m-%d}",
+        backbone=experiment.model.backbone,
+        train_images=len(datamodule.train_manifest),
+        validation_images=len(datamodule.validation_manifest),
         **(run.measured.to_result() if run.measured else {}),
-        "epochs": run.epochs,
-        "best_epoch": run.kept_epoch,
-        "parameters": run.parameters,
-        "seconds": round(run.seconds, 1),
-        "hardware": describe_hardware(device),
-        "command": shlex.join(sys.argv),
-    }
+        epochs=run.epochs,
+        best_epoch=run.kept_epoch,
+        parameters=run.parameters,
+        seconds=round(run.seconds, 1),
+        hardware=describe_hardware(device),
+        command=shlex.join(sys.argv),
+    )
 
 
 def _measure(folder: Path, datamodule: BoneAgeData, device: str) -> Measured:

@@ -15,6 +15,7 @@ from boneage_cli.core.bundle import Bundle, build_network
 from boneage_cli.core.config import Experiment, earlier_stages, load_experiment, write_experiment
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.run_record import Resources, RunRecord
+from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.runs import (
     BUNDLE,
     CHECKPOINT,
@@ -25,7 +26,6 @@ from boneage_cli.core.runs import (
     STAGE,
     TEACHER,
     new_run_folder,
-    read_json,
 )
 from boneage_cli.core.training.datamodule import BoneAgeData, mean_and_deviation
 from boneage_cli.core.training.logs import check_loggers, close_loggers, run_loggers
@@ -85,7 +85,7 @@ def train_into(
     *,
     begin: Begin = silent,
     report: Report = silent,
-) -> dict[str, Any]:
+) -> RunResult:
     """Trains into a folder, or goes on with what was begun there, or takes what is finished.
 
     Args:
@@ -96,7 +96,7 @@ def train_into(
         report: Called with the figures of each epoch.
 
     Returns:
-        The figures of ``result.json``.
+        What came of it.
 
     Raises:
         BoneageError: The folder holds a run of other settings or data.
@@ -115,8 +115,8 @@ def train_into(
             _check_data(folder, begun, data_of(record, experiment))
         else:
             resume(folder, begin=begin, report=report)
-    result = read_json(folder / RESULT)
-    if "sex" in experiment.model.targets and "validation_sex_accuracy" not in result:
+    result = RunResult.read(folder)
+    if "sex" in experiment.model.targets and result.validation_sex_accuracy is None:
         raise BoneageError(
             f"{folder}: was trained by an earlier version, which measured no sexes; choose another "
             "folder, or remove this one"

@@ -19,15 +19,14 @@ import torch
 
 from boneage_cli.core.config import Experiment, load_experiment
 from boneage_cli.core.evaluation.ages import read_prediction_table
-from boneage_cli.core.evaluation.metrics import Estimate, figure, figure_name, mean_interval
+from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.run_record import Resources, RunRecord
+from boneage_cli.core.run_result import RunResult, figure_name
 from boneage_cli.core.runs import (
     OUT_OF_FOLD,
     PREDICTIONS,
-    RESULT,
     SEX_PREDICTIONS,
     VALIDATION,
-    read_json,
 )
 from boneage_cli.core.training.folds import cross_validate
 from boneage_cli.core.training.run import Begin, Report, silent, train_into
@@ -63,8 +62,8 @@ class Outcome:
 
     Attributes:
         combination: The experiment.
-        result: The figures of ``result.json``; None where there are none.
-        error: Why there are none.
+        result: What came of it; None where nothing did.
+        error: Why nothing did.
         difference: By how many months its absolute errors are larger than those of the sweep's
             first experiment, paired by radiograph, with the interval of that; where only sexes are
             predicted, by what share more of them are wrong; None of the first, and where they were
@@ -72,7 +71,7 @@ class Outcome:
     """
 
     combination: Combination
-    result: dict[str, Any] | None
+    result: RunResult | None
     error: str | None = None
     difference: Estimate | None = None
 
@@ -174,7 +173,7 @@ def sweep(
                     report=report,
                 )
             else:
-                cross_validate(
+                result = cross_validate(
                     experiment,
                     data,
                     folds,
@@ -183,8 +182,7 @@ def sweep(
                     resources=resources,
                     begin_stage=begin_stage,
                     report=report,
-                )
-                result = read_json(place / RESULT)
+                ).result
             # Where the first was refused a run of other settings may lie.
             trained = bool(outcomes) and outcomes[0].result is not None
             first = folder / combinations[0].experiment.name if trained else place
@@ -213,9 +211,11 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
     def place(outcome: Outcome) -> tuple[int, float]:
         if outcome.result is None:
             return 2, 0
-        if outcome.result["validation_mae"] is None:
-            return 1, -outcome.result["validation_sex_accuracy"]["value"]
-        return 0, outcome.result["validation_mae"]["value"]
+        mae, accuracy = outcome.result.validation_mae, outcome.result.validation_sex_accuracy
+        if mae is not None:
+            return 0, mae.value
+        assert accuracy is not None
+        return 1, -accuracy.value
 
     return sorted(outcomes, key=place)
 
@@ -275,37 +275,31 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     against = ""
     if apart is not None:
         # Of sexes in percentage points.
-        unit = 1 if result["validation_mae"] else 100
+        unit = 1 if result.validation_mae else 100
         ends = (f"{unit * end:+.2f}" for end in (apart.value, apart.low, apart.high))
         against = "{} ({} to {})".format(*ends) + ("" if unit == 1 else " points")
-    best = f"{result['best_epoch']} of {result['epochs']}" if result["best_epoch"] else ""
-    return (
-        figure(result),
-        against,
-        f"{result['parameters']:,}",
-        f"{result['seconds']:.0f} s",
-        best,
-    )
+    best = f"{result.best_epoch} of {result.epochs}" if result.best_epoch else ""
+    return result.figure, against, f"{result.parameters:,}", f"{result.seconds:.0f} s", best
 
 
 def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
     order = ranked(outcomes)
     rows = []
     for rank, outcome in enumerate(order, 1):
-        result = outcome.result or {}
-        mae = result.get("validation_mae") or {}
-        accuracy = result.get("validation_sex_accuracy") or {}
+        result = outcome.result
+        mae = result and result.validation_mae
+        accuracy = result and result.validation_sex_accuracy
         rows.append(
             {
                 "rank": rank if outcome.result else None,
                 "run": outcome.name,
                 **outcome.combination.varied,
-                "validation_mae": mae.get("value"),
-                "mae_low": mae.get("low"),
-                "mae_high": mae.get("high"),
-                "validation_sex_accuracy": accuracy.get("value"),
-                "sex_accuracy_low": accuracy.get("low"),
-                "sex_accuracy_high": accuracy.get("high"),
+                "validation_mae": getattr(mae, "value", None),
+                "mae_low": getattr(mae, "low", None),
+                "mae_high": getattr(mae, "high", None),
+                "validation_sex_accuracy": getattr(accuracy, "value", None),
+                "sex_accuracy_low": getattr(accuracy, "low", None),
+                "sex_accuracy_high": getattr(accuracy, "high", None),
                 **{
                     f"against_first{end}": getattr(outcome.difference, name, None)
                     for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
@@ -316,7 +310,7 @@ def _write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
                 if mae
                 else "share of wrong sexes",
                 **{
-                    key: result.get(key)
+                    key: getattr(result, key, None)
                     for key in (
                         "yardstick_mae",
                         "yardstick_sex_accuracy",

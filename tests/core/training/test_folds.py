@@ -19,7 +19,7 @@ from boneage_cli.core.config import Experiment, write_experiment
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import Resources
-from boneage_cli.core.runs import read_json
+from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.folds import CrossValidation, cross_validate, resume_cross_validation
 from boneage_cli.datasets.manifest import read_manifest
@@ -83,10 +83,11 @@ def test_evaluate_says_where_a_cross_validation_was_trained_on_what_it_measures(
 
 def test_the_mae_is_that_of_all_folds_together(validation: CrossValidation) -> None:
     errors = predictions(validation.folder / "out-of-fold")["absolute_error"]
-    mae = validation.result["validation_mae"]
-    assert mae["value"] == pytest.approx(errors.mean(), abs=1e-3)
-    assert mae["low"] < mae["value"] < mae["high"]
-    assert read_json(validation.folder / "result.json") == validation.result
+    mae = validation.result.validation_mae
+    assert mae is not None
+    assert mae.value == pytest.approx(errors.mean(), abs=1e-3)
+    assert mae.low < mae.value < mae.high
+    assert RunResult.read(validation.folder) == validation.result
 
 
 def test_all_folds_share_one_cache(
@@ -201,11 +202,9 @@ def test_the_radiographs_that_each_model_was_trained_on_are_told(
     pooled = len(pd.read_csv(demo_data / "train.csv")) + len(
         pd.read_csv(demo_data / "validation.csv")
     )
-    assert validation.result["validation_images"] == pooled
-    assert validation.result["train_images"] == max(
-        result["train_images"] for result in validation.folds
-    )
-    assert validation.result["train_images"] < pooled
+    assert validation.result.validation_images == pooled
+    assert validation.result.train_images == max(result.train_images for result in validation.folds)
+    assert validation.result.train_images < pooled
 
 
 def test_the_command_prints_each_fold_and_the_whole(
