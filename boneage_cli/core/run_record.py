@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from boneage_cli.core.runs import RECORD, read_json_as, write_json
+from boneage_cli.core.runs import NO_RUN, RECORD
 from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError
+from boneage_cli.json_files import read_json_as, write_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -98,7 +99,7 @@ class RunRecord(Resources):
         Raises:
             BoneageError: It is missing or damaged.
         """
-        return read_json_as(cls, folder / RECORD)
+        return read_json_as(cls, folder / RECORD, NO_RUN)
 
     def write(self, folder: Path) -> None:
         """Writes it into a run folder."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from boneage_cli.core.evaluation.metrics import Estimate
-from boneage_cli.core.runs import RESULT, read_json_as, write_json
+from boneage_cli.core.runs import NO_RUN, RESULT
+from boneage_cli.json_files import read_json_as, write_json
 
 
 class RunResult(BaseModel):
@@ -59,7 +60,7 @@ class RunResult(BaseModel):
         Raises:
             BoneageError: It is missing or damaged.
         """
-        return read_json_as(cls, folder / RESULT)
+        return read_json_as(cls, folder / RESULT, NO_RUN)
 
     def write(self, folder: Path) -> None:
         """Writes it into a run folder."""

@@ -18,11 +18,12 @@ from boneage_cli.core.card import model_card
 from boneage_cli.core.config import AugmentationSettings, Experiment
 from boneage_cli.core.prediction.cases import REASONS, Case
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runs import SHIPPED_MODEL, read_json
+from boneage_cli.core.runs import SHIPPED_MODEL
 from boneage_cli.core.shipping import WEAKNESSES, ship
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import train
 from boneage_cli.errors import BoneageError
+from boneage_cli.json_files import read_json
 from boneage_cli.models.pretrained import load_pretrained
 
 CARD = SHIPPED_MODEL.with_suffix(".md")

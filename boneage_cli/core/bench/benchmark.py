@@ -11,9 +11,9 @@ import pandas as pd
 from boneage_cli.core.bench.circumstances import PACKAGES, busy, where_and_when
 from boneage_cli.core.bench.timing import TIMES, Latency
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runs import write_json
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import check_writable, whole_file, writing
+from boneage_cli.json_files import write_json
 
 TABLE, RECORD = "bench.csv", "bench.json"
 COLUMNS = (

@@ -41,7 +41,6 @@ from boneage_cli.core.bench.synthetic_data import KINDS, AlternatingData, kind_o
 from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.hardware import choose_device, choose_precision
-from boneage_cli.core.runs import read_json, write_json
 from boneage_cli.core.training.datamodule import mean_and_deviation
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.trainer import make_module, make_trainer
@@ -49,6 +48,7 @@ from boneage_cli.core.views import describe_shapes
 from boneage_cli.datasets.demo import write_demo
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file, writing
+from boneage_cli.json_files import read_json, write_json
 from boneage_cli.progress import track
 
 TABLE, RECORD = "train-bench.csv", "train-bench.json"

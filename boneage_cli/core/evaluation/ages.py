@@ -21,13 +21,11 @@ from boneage_cli.core.evaluation.grouped_figures import (
 )
 from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.prediction.output import DECIMALS
-from boneage_cli.core.runs import (
-    PREDICTIONS,
-    write_json,
-)
+from boneage_cli.core.runs import PREDICTIONS
 from boneage_cli.datasets.manifest import sex_letters, warn_of_impossible_ages
 from boneage_cli.errors import BoneageWarning
 from boneage_cli.files import whole_file, writing
+from boneage_cli.json_files import write_json
 
 FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
 

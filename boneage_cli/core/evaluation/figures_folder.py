@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from boneage_cli.core.evaluation.training_overlap import is_trained_on
-from boneage_cli.core.runs import read_json, run_of
+from boneage_cli.core.runs import run_of
 from boneage_cli.errors import BoneageError
+from boneage_cli.json_files import read_json
 
 
 def figures_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any]) -> Path:

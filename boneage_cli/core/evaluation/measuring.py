@@ -26,10 +26,12 @@ from boneage_cli.core.evaluation.sexes import (
 from boneage_cli.core.evaluation.training_overlap import is_trained_on
 from boneage_cli.core.prediction.cases import Prediction, manifest_cases
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runs import add_test_figures, read_json, run_of
+from boneage_cli.core.runs import run_of
+from boneage_cli.core.summary import add_test_figures
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
+from boneage_cli.json_files import read_json
 from boneage_cli.progress import track
 
 

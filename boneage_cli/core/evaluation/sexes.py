@@ -18,8 +18,9 @@ from boneage_cli.core.evaluation.grouped_figures import (
 )
 from boneage_cli.core.evaluation.metrics import SHARE_INTERVAL, Estimate, share_interval
 from boneage_cli.core.prediction.output import DECIMALS
-from boneage_cli.core.runs import SEX_PREDICTIONS, write_json
+from boneage_cli.core.runs import SEX_PREDICTIONS
 from boneage_cli.files import whole_file, writing
+from boneage_cli.json_files import write_json
 from boneage_cli.sexes import says_boy, sex_letter
 
 SEX_FILES = ("sex_metrics.json", SEX_PREDICTIONS, "sex.png")

@@ -18,11 +18,11 @@ from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, mean_interva
 from boneage_cli.core.prediction.cases import NO_NUMBER, Case, manifest_cases
 from boneage_cli.core.prediction.output import DECIMALS
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runs import write_json
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.perturbation_catalogue import PERTURBATIONS, Perturbation
 from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.json_files import write_json
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 

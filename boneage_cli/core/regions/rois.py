@@ -47,7 +47,7 @@ from boneage_cli.core.regions.locators import (
     SalientPeaks,
 )
 from boneage_cli.core.regions.salient_regions import THRESHOLD
-from boneage_cli.core.runs import BUNDLE, write_json
+from boneage_cli.core.runs import BUNDLE
 from boneage_cli.core.runtime import travels
 from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.dialects import image_stem
@@ -64,6 +64,7 @@ from boneage_cli.imaging.registration import (
     render_region,
     warp,
 )
+from boneage_cli.json_files import write_json
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.progress import track
 from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads

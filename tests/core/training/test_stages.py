@@ -21,10 +21,10 @@ from boneage_cli.core.config import (
     write_experiment,
 )
 from boneage_cli.core.run_record import Resources
-from boneage_cli.core.runs import read_json
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import resume, train
 from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.json_files import read_json
 
 Start = Callable[..., subprocess.Popen[str]]
 

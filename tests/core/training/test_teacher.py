@@ -12,13 +12,14 @@ import torch
 from boneage_cli.core.bundle import build_network, load_bundle
 from boneage_cli.core.config import Experiment, TrainingSettings, parse_experiment
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runs import BUNDLE, CHECKPOINT, TEACHER, read_json
+from boneage_cli.core.runs import BUNDLE, CHECKPOINT, TEACHER
 from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import resume, train
 from boneage_cli.datasets.manifest import read_manifest, true_aspects
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.json_files import read_json
 
 # The teacher has fewer pixels and another backbone, so nothing but its ages can be taken up.
 TEACHER_STAGE = {

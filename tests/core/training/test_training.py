@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from boneage_cli.core.intervals import LEVELS, Calibration
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import Resources
-from boneage_cli.core.runs import add_test_figures, add_to_summary
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import resume, train
@@ -234,18 +232,6 @@ def test_a_run_whose_images_changed_is_not_resumed(
         resume(run.folder)
 
 
-def test_runs_that_end_at_the_same_time_are_all_in_the_table(
-    tiny: Experiment, tmp_path: Path
-) -> None:
-    def end(number: int) -> None:
-        add_to_summary(tmp_path, {"save_dir": str(tmp_path / str(number))}, tiny)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(end, range(12)))
-    folders = pd.read_csv(tmp_path / "summary.csv")["save_dir"]
-    assert sorted(folders) == sorted(str(tmp_path / str(number)) for number in range(12))
-
-
 def test_a_foreign_table_of_runs_stays_and_the_run_is_whole(
     demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
@@ -397,21 +383,6 @@ def test_the_last_epoch_is_kept_where_that_is_wanted(
         assert run.evaluation is not None
         kept = history["val_mae"].iloc[run.kept_epoch - 1]
         assert run.evaluation.mae.value == pytest.approx(kept, abs=1e-2)
-
-
-def test_a_run_is_one_row_of_the_table_from_whatever_folder_it_is_named(
-    demo_run: Run, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "runs" / "one").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    add_to_summary(Path("runs"), {"save_dir": "runs/one", "val_mae": 9.0}, tiny)
-    monkeypatch.chdir(tmp_path / "runs")
-    add_to_summary(Path(), {"save_dir": "one", "val_mae": 8.0}, tiny)
-    assert add_test_figures(Path("one"), {"test_mae": 7.0}) is not None
-    monkeypatch.chdir(tmp_path / "runs" / "one")
-    assert add_test_figures(Path(), {"test_rmse": 10.0}) is not None
-    table = pd.read_csv(tmp_path / "runs" / "summary.csv")
-    assert table[["val_mae", "test_mae", "test_rmse"]].to_numpy().tolist() == [[8.0, 7.0, 10.0]]
 
 
 def test_sgd_may_have_no_momentum(demo_data: Path, tiny: Experiment, tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""The table of all runs, ``summary.csv``: one row for each run folder beside it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.settings_errors import flatten
+from boneage_cli.errors import BoneageWarning
+from boneage_cli.files import alone_in, whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUMMARY = "summary.csv"
+SUMMARY_COLUMNS = (
+    "model_name",
+    "num_params",
+    "total_training_time_s",
+    "train_mae",
+    "train_rmse",
+    "val_mae",
+    "val_rmse",
+    "test_mae",
+    "test_rmse",
+    "val_sex_accuracy",
+    "test_sex_accuracy",
+    "stopped_epoch",
+    "best_epoch",
+    "config_file",
+    "save_dir",
+    # Beyond S1's.
+    "data",
+    "test_images",
+    "test_label_version",
+)
+
+
+def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:
+    """Adds one run to ``summary.csv``: S1's columns and accuracies, then a ``cfg.`` per setting.
+
+    A run that is already in the table, by its folder, is replaced. A table that cannot be read, or
+    is none of runs, stays as it is, with a warning: the run itself is whole.
+    """
+    import pandas as pd
+
+    path = runs / SUMMARY
+    settings = {f"cfg.{key}": value for key, value in flatten(experiment.model_dump(mode="json"))}
+    line = pd.DataFrame([{column: row.get(column) for column in SUMMARY_COLUMNS} | settings])
+    # Trainings on several devices end when they please.
+    with alone_in(runs):
+        if path.exists():
+            try:
+                earlier, folders = _runs_in(path)
+            except (OSError, ValueError, KeyError):
+                warnings.warn(
+                    f"{path}: cannot be read as a table of runs, so this run is not added to it; "
+                    "move the file away",
+                    BoneageWarning,
+                    stacklevel=2,
+                )
+                return
+            earlier = earlier[folders != Path(row["save_dir"]).name]
+            line = pd.concat([earlier, line.astype(object)], ignore_index=True)
+        with whole_file(path) as temporary:
+            line.to_csv(temporary, index=False)
+
+
+def add_test_figures(run: Path, figures: Mapping[str, Any]) -> Path | None:
+    """Fills in what a run's row of ``summary.csv`` says of the test split.
+
+    Args:
+        run: The run folder.
+        figures: The ``test_`` columns; None for what is not known.
+
+    Returns:
+        The table; None where it has no row of this run, or cannot be read or written.
+    """
+    path = run.absolute().parent / SUMMARY
+    try:
+        with alone_in(path.parent):
+            table, folders = _runs_in(path)
+            rows = folders == run.absolute().name
+            if not rows.any():
+                return None
+            for name, value in figures.items():
+                table.loc[rows, name] = value
+            with whole_file(path) as temporary:
+                table.to_csv(temporary, index=False)
+    except (OSError, ValueError, KeyError):
+        return None
+    return path
+
+
+def _runs_in(path: Path) -> tuple[pd.DataFrame, pd.Series[Any]]:
+    """A table of runs, and each folder's name; OSError, ValueError or KeyError where it is none.
+
+    The runs lie beside the table, wherever the commands were typed that its paths are from.
+    """
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype=object)
+    return table, table["save_dir"].map(lambda folder: Path(str(folder)).name)
