@@ -94,10 +94,11 @@ def sweep(
     [bold]Exit status[/bold]: 0 when all were trained, 1 when some failed, 2 when
     the settings or the data make no sense.
     """
+    from boneage_cli.core.combinations import Combination, combinations
     from boneage_cli.core.run_record import Resources
     from boneage_cli.core.runs import RUNS
-    from boneage_cli.core.training.sweep import Combination, combinations, table_rows
     from boneage_cli.core.training.sweep import sweep as run_sweep
+    from boneage_cli.core.training.sweep_table import table_rows
     from boneage_cli.datasets.manifest import find_dataset
 
     choices = [*([f"model.backbone={backbones}"] if backbones else []), *(vary or ())]

@@ -470,11 +470,15 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not all(part.strip() for part in key.split(".")):
         raise BoneageError(f"--set {override}: write section.key=value, as training.epochs=5")
+    _assign(values, key, toml_or_text(text))
+
+
+def toml_or_text(text: str) -> Any:
+    """The value that a text is in TOML; where it is none, the text itself, as in ``mae``."""
     try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
+        return tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
-    _assign(values, key, value)
+        return text.strip()
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:

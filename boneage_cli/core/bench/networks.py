@@ -16,6 +16,7 @@ from tqdm import tqdm
 from boneage_cli.core.bench.benchmark import COLUMNS, Benchmark, circumstances
 from boneage_cli.core.bench.timing import WARM_UP, repetitions, throughput_figures
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
+from boneage_cli.core.combinations import combinations
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import bundles_at
@@ -86,9 +87,6 @@ def experiments(
     Raises:
         BoneageError: At once, if one of the networks cannot be made.
     """
-    # What trains networks takes seconds to import, and nothing else here needs it.
-    from boneage_cli.core.training.sweep import combinations
-
     vary = [f"model.backbone={backbones}"] if backbones else []
     found = {}
     for each in combinations(configs, vary, ["model.weights=none"], tell):

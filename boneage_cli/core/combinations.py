@@ -1,0 +1,87 @@
+"""Every settings file with every choice of values of some settings."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boneage_cli.core.config import Experiment, load_experiment, toml_or_text
+from boneage_cli.errors import BoneageError
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One experiment of several that are compared.
+
+    Attributes:
+        experiment: Its settings; their name is its folder's.
+        config_file: The file that they came from.
+        base: The name that stands there.
+        varied: The settings in which it differs from others, by dotted key.
+    """
+
+    experiment: Experiment
+    config_file: Path | None
+    base: str
+    varied: dict[str, Any]
+
+
+def combinations(
+    configs: Sequence[Path],
+    vary: Sequence[str],
+    overrides: Sequence[str] = (),
+    tell: Callable[[str], None] = lambda note: None,
+) -> list[Combination]:
+    """Every settings file with every choice of values of the varied settings.
+
+    Args:
+        configs: Settings files; none for the defaults.
+        vary: Such as ``training.loss=mae,huber``: values with commas between them, each as TOML.
+        overrides: As in ``load_experiment``, for all of them.
+        tell: As in ``load_experiment``.
+
+    Raises:
+        BoneageError: A setting is unknown or refused, or two combinations are one and the same.
+    """
+    choices = dict(_choice(text) for text in vary)
+    if len(choices) < len(vary):
+        raise BoneageError("--vary: a setting is named twice; give all its values at once")
+    found: dict[str, Combination] = {}
+    files: Sequence[Path | None] = configs or [None]
+    for config in files:
+        for values in itertools.product(*choices.values()):
+            varied = dict(zip(choices, values, strict=True))
+            base = load_experiment(config, [*overrides], flags=varied, tell=tell)
+            for key in varied:
+                if any(override.partition("=")[0].strip() == key for override in overrides):
+                    raise BoneageError(f"--set {key}: is varied too; choose one of both")
+            name = "-".join([base.name, *(_slug(key, value) for key, value in varied.items())])
+            if name in found:
+                raise BoneageError(
+                    f"{name}: twice in this sweep; rename one with name = in its file"
+                )
+            experiment = base.model_copy(update={"name": name})
+            found[name] = Combination(experiment, config, base.name, varied)
+    return list(found.values())
+
+
+def _choice(text: str) -> tuple[str, list[Any]]:
+    key, separator, values = text.partition("=")
+    if not separator or not key.strip() or not values.strip():
+        raise BoneageError(
+            f"--vary {text}: write section.key=value,value, as training.loss=mae,mse"
+        )
+    found = toml_or_text(f"[{values}]")
+    # A text where it is no TOML.
+    several = found if isinstance(found, list) else [each.strip() for each in values.split(",")]
+    return key.strip(), several
+
+
+def _slug(key: str, value: Any) -> str:
+    text = re.sub(r"[^A-Za-z0-9._]+", "_", str(value).lower()).strip("_")
+    # A backbone's name says what it is; a number does not.
+    return text if isinstance(value, str) else f"{key.rpartition('.')[2]}-{text}"
