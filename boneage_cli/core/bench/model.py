@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from boneage_cli.core.bench.images import radiographs
 from boneage_cli.core.bench.memory import peak_memory, peak_memory_of_children
 from boneage_cli.core.bench.naive_loop import check_readable, naive_loop
 from boneage_cli.core.bench.networks import benchmark_networks, trained
-from boneage_cli.core.bench.timing import Stopwatch, count_answered, measure_latency, rate_of
+from boneage_cli.core.bench.timing import count_answered, measure_latency, rate_of
 from boneage_cli.core.hardware import device_type
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
@@ -69,7 +69,7 @@ def benchmark_model(
     if reference:
         shares["reference"] = _REFERENCE
     begun = time.perf_counter()
-    predictor = cast(Stopwatch, Stopwatch.load(models, device, precision, backend))
+    predictor = Predictor.load(models, device, precision, backend)
     about = circumstances(predictor, seconds) | {
         "models": [str(path) for path in models],
         "load_s": time.perf_counter() - begun,

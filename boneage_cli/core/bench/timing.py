@@ -16,7 +16,6 @@ from boneage_cli.core.hardware import device_type
 from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.radiograph import Radiograph
 
 TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
 PARTS = ("read", "preprocess", "network", "rest")
@@ -105,58 +104,31 @@ def split(marks: Mapping[str, float]) -> dict[str, float]:
     return {name: 1000 * seconds for name, seconds in parts.items()}
 
 
-class Stopwatch(Predictor):
-    """A predictor that notes when the steps of the latest radiograph were reached, in seconds."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.marks: dict[str, float] = {}
-        # Only while one radiograph is timed: each mark waits for the GPU.
-        self.running = False
-
-    def _mark(self, name: str) -> None:
-        if not self.running:
-            return
-        if device_type(self.device) == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.marks[name] = time.perf_counter()
-
-    def prepare(self, case: Case) -> Any:
-        """As the predictor does; with it, reading begins."""
-        self._mark("reading")
-        return super().prepare(case)
-
-    def locate(self, radiograph: Radiograph) -> Any:
-        """As the predictor does; what came before it was reading."""
-        self._mark("read")
-        return super().locate(radiograph)
-
-    def _render(self, *arguments: Any) -> Any:
-        pixels = super()._render(*arguments)
-        self._mark("rendered")
-        return pixels
-
-    def _forward(self, *arguments: Any, **options: Any) -> Any:
-        self._mark("passing")
-        answer = super()._forward(*arguments, **options)
-        self._mark("passed")
-        return answer
-
-    def time_one(self, case: Case) -> dict[str, float]:
-        """Milliseconds of ``PARTS`` for one radiograph."""
-        self.running = True
-        self._mark("begun")
-        count_answered(self.predict_files([case], batch_size=1, workers=1, force=True))
-        self._mark("ended")
-        self.running = False
-        return split(self.marks)
-
-
-def measure_latency(predictor: Stopwatch, chosen: Sequence[Case], seconds: float) -> Latency:
+def measure_latency(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> Latency:
     """Times radiographs one at a time, again and again, for about so many seconds."""
     source = cycle(chosen)
-    parts = [predictor.time_one(next(source)) for _ in repetitions(seconds)][WARM_UP:]
+    parts = [time_one(predictor, next(source)) for _ in repetitions(seconds)][WARM_UP:]
     return Latency({name: np.array([each[name] for each in parts]) for name in PARTS})
+
+
+def time_one(predictor: Predictor, case: Case) -> dict[str, float]:
+    """Milliseconds of ``PARTS`` for one radiograph."""
+    marks: dict[str, float] = {}
+
+    def mark(name: str) -> None:
+        if device_type(predictor.device) == "cuda":
+            torch.cuda.synchronize(predictor.device)
+        marks[name] = time.perf_counter()
+
+    # Only while one radiograph is timed: each mark waits for the GPU.
+    before, predictor.mark = predictor.mark, mark
+    try:
+        mark("begun")
+        count_answered(predictor.predict_files([case], batch_size=1, workers=1, force=True))
+        mark("ended")
+    finally:
+        predictor.mark = before
+    return split(marks)
 
 
 def repetitions(seconds: float) -> Iterator[None]:

@@ -490,6 +490,7 @@ class Predictor(Preparer):
 
     def _forward(self, pixels: Pixels, male: np.ndarray, tta: bool = False) -> Answers:
         """Each answer is the mean over the models that give it, and over their views."""
+        self.mark("passing")
         male = np.asarray(male, np.float32)
         # By output what each model says, (n,).
         answers: dict[str, list[np.ndarray]] = {"months": [], "male_probability": []}
@@ -515,6 +516,7 @@ class Predictor(Preparer):
         likeness = np.mean(scores, axis=0) if scores else np.zeros(len(male))
         # Nobody's bones are younger than a newborn's.
         months = np.maximum(months, 0.0)
+        self.mark("passed")
         return Answers(months, male_probability, likeness)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from boneage_cli.core.bundle import Bundle
@@ -61,11 +61,16 @@ class Preparer:
         bundles: The models.
         device: As ``choose_device`` gives it, for the network that finds key points.
         backend: What runs that network, where it is one that can.
+
+    Attributes:
+        mark: Called with ``reading``, ``read`` and ``rendered`` as a radiograph gets there, and by
+            a predictor with ``passing`` and ``passed``; does nothing unless it is set.
     """
 
     def __init__(
         self, bundles: Sequence[Bundle], device: str = "cpu", backend: str = "auto"
     ) -> None:
+        self.mark: Callable[[str], None] = _unmarked
         self.bundles = list(bundles)
         self.needs_sex = any(bundle.needs_sex for bundle in bundles)
         # A model of girls alone knows nothing of boys.
@@ -90,6 +95,7 @@ class Preparer:
 
     def prepare(self, case: Case) -> Prepared:
         """Reads a radiograph and makes what the models see of it; errors are told, not raised."""
+        self.mark("reading")
         try:
             radiograph = case.read()
             male = radiograph.male if case.male is None else case.male
@@ -116,6 +122,7 @@ class Preparer:
 
     def locate(self, radiograph: Radiograph) -> Located | None:
         """The key points of a radiograph's hand; None where no model needs them."""
+        self.mark("read")
         return None if self._locator is None else self._locator.locate([radiograph])[0]
 
     def render(self, radiograph: Radiograph) -> Pixels:
@@ -151,7 +158,13 @@ class Preparer:
         return f"a model of {sexes} alone (data.sex); choose another --model"
 
     def _render(self, radiograph: Radiograph, located: Located | None) -> Pixels:
-        return {
+        pixels = {
             settings: renderer.render(radiograph, located)
             for settings, renderer in self.renderers.items()
         }
+        self.mark("rendered")
+        return pixels
+
+
+def _unmarked(name: str) -> None:
+    """Notes nothing."""

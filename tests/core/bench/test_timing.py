@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,12 @@ from boneage_cli.core.bench.timing import (
     split,
     summarise,
     throughput_figures,
+    time_one,
 )
+from boneage_cli.core.prediction.cases import manifest_cases
+from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.training.outcome import Run
+from boneage_cli.datasets.manifest import read_manifest
 
 
 def test_times_are_summarised_as_statistics_says() -> None:
@@ -58,3 +65,17 @@ def test_the_means_of_the_parts_add_up_to_the_mean_of_the_total() -> None:
         assert sum(part[key] for part in figures["parts"].values()) == pytest.approx(total[key])
     assert total["share"] == 1
     assert total["p99_ms"] == pytest.approx(np.percentile(times.sum(axis=0), 99))
+
+
+def test_a_predictor_tells_the_steps_of_a_radiograph_in_order_and_only_while_it_is_timed(
+    demo_run: Run, demo_data: Path
+) -> None:
+    predictor = Predictor.load(demo_run.bundle, "cpu")
+    case = next(iter(manifest_cases(read_manifest(demo_data, "test"))))
+    assert set(time_one(predictor, case)) == set(PARTS)
+    told: list[str] = []
+    predictor.mark = told.append
+    list(predictor.predict_files([case], force=True))
+    assert told == ["reading", "read", "rendered", "passing", "passed"]
+    time_one(predictor, case)
+    assert len(told) == 5
