@@ -107,7 +107,7 @@ def write_report(table: pd.DataFrame, folder: Path) -> list[Path]:
         BoneageError: The folder cannot be written.
     """
     # The plots need matplotlib, which a caller that only wants rankings need not load.
-    from boneage_cli.core.evaluation.plots import bars, by_batch_size
+    from boneage_cli.core.plots.speed import bars, by_batch_size
 
     networks = ranking(table)
     series = {}

@@ -163,7 +163,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
         BoneageError: The folder cannot be written.
     """
     # The plots need matplotlib, which a caller that only wants figures need not load.
-    from boneage_cli.core.evaluation.plots import bland_altman, scatter
+    from boneage_cli.core.plots.ages import bland_altman, scatter
 
     done = evaluation.predictions[evaluation.predictions["predicted"].notna()]
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)

@@ -159,7 +159,7 @@ def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "
         BoneageError: The folder cannot be written.
     """
     # The plot needs matplotlib, which a caller that only wants figures need not load.
-    from boneage_cli.core.evaluation.plots import sexes
+    from boneage_cli.core.plots.sexes import sexes
 
     done = evaluation.predictions[evaluation.predictions["predicted_sex"].notna()]
     files = [folder / name for name in SEX_FILES]

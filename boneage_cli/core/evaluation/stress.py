@@ -212,7 +212,7 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
         BoneageError: The folder cannot be written.
     """
     # The plot needs matplotlib, which a caller that only wants figures need not load.
-    from boneage_cli.core.evaluation.plots import losses
+    from boneage_cli.core.plots.stress import losses
 
     files = [folder / name for name in ("stress.csv", "stress.json", "stress.png")]
     with writing(folder):

@@ -15,13 +15,13 @@ import pandas as pd
 
 from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.evaluation import plots
 from boneage_cli.core.evaluation.ages import Evaluation, evaluate_predictions
 from boneage_cli.core.evaluation.measuring import Measured, write_measured
 from boneage_cli.core.evaluation.sexes import SexEvaluation, evaluate_sexes
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.intervals import COVERAGE, LEAST, Calibration, calibrate, write_coverage
 from boneage_cli.core.likeness import Likeness, fit_likeness
+from boneage_cli.core.plots.training import learning_curve
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.run_result import RunResult
@@ -102,7 +102,7 @@ def finish(
         seconds=float(history["seconds"].sum()) + _seconds_of_stages(folder),
     )
     if run.measured is not None and not (folder / RESULT).exists():
-        plots.learning_curve(history, folder / "learning_curve.png")
+        learning_curve(history, folder / "learning_curve.png")
         write_measured(run.measured, folder / VALIDATION, f"{folder.name}, validation")
         if run.evaluation is not None:
             write_coverage(run.evaluation.predictions, folder / VALIDATION / COVERAGE)

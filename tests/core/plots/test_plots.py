@@ -12,19 +12,12 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from boneage_cli.core.evaluation.plots import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    bars,
-    bland_altman,
-    by_batch_size,
-    learning_curve,
-    losses,
-    scatter,
-    sexes,
-)
+from boneage_cli.core.plots.ages import bland_altman, scatter
+from boneage_cli.core.plots.figure import BLUE, GREEN, GREY, ORANGE
+from boneage_cli.core.plots.sexes import sexes
+from boneage_cli.core.plots.speed import bars, by_batch_size
+from boneage_cli.core.plots.stress import losses
+from boneage_cli.core.plots.training import learning_curve
 
 RANDOM = np.random.default_rng(0)
 TRUE = RANDOM.uniform(5, 220, 60)

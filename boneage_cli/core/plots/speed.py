@@ -1,0 +1,97 @@
+"""Plots of how fast networks are beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+
+from boneage_cli.core.plots.figure import BLUE, LINES, figure_file
+
+# One more than there are colours, so that no two of many lines have both in common.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def by_batch_size(
+    series: Mapping[str, np.ndarray], path: Path, label: str, title: str = ""
+) -> Figure:
+    """Draws a figure of several networks against the batch size.
+
+    Args:
+        series: Of each network batch sizes and figures above 0, shape (n, 2); in the order in which
+            the legend names them.
+        path: The PNG file.
+        label: What the figure is, with its unit.
+        title: The plot's heading.
+
+    Returns:
+        What was written.
+    """
+    sizes = np.unique(np.concatenate([points[:, 0] for points in series.values()]))
+    figures = np.concatenate([points[:, 1] for points in series.values()])
+    # Room for the legend, two networks a line.
+    with figure_file(path, (7.5, 4.6 + 0.11 * len(series))) as figure:
+        axes = figure.subplots()
+        for place, (network, points) in enumerate(series.items()):
+            axes.plot(
+                *points.T,
+                color=LINES[place % len(LINES)],
+                marker=_MARKERS[place % len(_MARKERS)],
+                markersize=5,
+                label=network,
+            )
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(FixedLocator(sizes.tolist()))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda size, _: f"{size:g}")
+        if figures.max() > 10 * figures.min():
+            # Small and large networks side by side.
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        else:
+            axes.set_ylim(0, 1.08 * figures.max())
+        axes.set_xlabel("batch size")
+        axes.set_ylabel(label)
+        axes.set_title(title, loc="left", fontsize=11)
+        figure.legend(loc="outside lower left", frameon=False, ncols=2 if len(series) > 1 else 1)
+    return figure
+
+
+def bars(
+    names: Sequence[str], values: np.ndarray, path: Path, label: str, title: str = ""
+) -> Figure:
+    """Draws a figure of several networks as bars, each with its number.
+
+    Args:
+        names: Of n networks, drawn from above.
+        values: Their figures, shape (n,).
+        path: The PNG file.
+        label: What the figure is, with its unit.
+        title: The plot's heading.
+
+    Returns:
+        What was written.
+    """
+    places = np.arange(len(names))
+    with figure_file(path, (7.5, 2.9 + 0.3 * len(names))) as figure:
+        axes = figure.subplots()
+        drawn = axes.barh(places, values, color=BLUE, height=min(0.7, 0.25 * len(names)))
+        # Their white ground keeps the grid from running through the numbers.
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        numbers = [_three_digits(value) for value in values]
+        axes.bar_label(drawn, labels=numbers, padding=4, bbox=ground)
+        axes.set_yticks(places, names)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 1.12 * float(np.max(values)))
+        axes.set_xlabel(label)
+        axes.set_title(title, loc="left", fontsize=11)
+    return figure
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
