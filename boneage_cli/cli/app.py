@@ -28,14 +28,19 @@ COMMANDS = {
     "bench": "Measure how fast a model is on this machine, or several networks side by side.",
 }
 
+# The same of those that no list shows: what only the package's own makers need.
+HIDDEN = {"ship": "Make the model that the package carries of a finished run, with its card."}
+
 
 class LazyGroup(CommandGroup):
     """Holds stand-ins with what lists show; a command is imported when it is called."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        for name, summary in COMMANDS.items():
-            self.commands[name] = TyperCommand(name, help=summary, rich_markup_mode="rich")
+        for name, summary in (COMMANDS | HIDDEN).items():
+            self.commands[name] = TyperCommand(
+                name, help=summary, hidden=name in HIDDEN, rich_markup_mode="rich"
+            )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that a line names, loaded."""
@@ -45,7 +50,7 @@ class LazyGroup(CommandGroup):
 
 
 def load_command(name: str) -> Any:
-    """Imports one of ``COMMANDS``: the group ``app`` or the function of its module."""
+    """Imports a command, listed or hidden: the group ``app`` or the function of its module."""
     attribute = name.replace("-", "_")
     module = import_module(f"boneage_cli.cli.{attribute}")
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import build_network, load_bundle
-from boneage_cli.core.card import model_card
 from boneage_cli.core.config import AugmentationSettings, Experiment
 from boneage_cli.core.prediction.cases import REASONS, Case
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.release.card import model_card
+from boneage_cli.core.release.shipping import WEAKNESSES, ship
 from boneage_cli.core.runs import SHIPPED_MODEL
-from boneage_cli.core.shipping import WEAKNESSES, ship
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import train
 from boneage_cli.errors import BoneageError

@@ -1,13 +1,7 @@
-"""The model that the package carries, and how it is made of a training.
-
-``python -m boneage_cli.core.shipping RUN`` makes it of the run folder of ``configs/rsna.toml``, and
-converts it and the key-point network for OpenVINO; without RUN it only converts. With ``--beside
-BUNDLE`` it is the mean of that model and the run's.
-"""
+"""How the model that the package carries is made of a training."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli.core.bundle import Bundle, averaged, load_bundle, save_bundle
-from boneage_cli.core.card import model_card
 from boneage_cli.core.config import load_experiment
 from boneage_cli.core.evaluation.ages import Evaluation
 from boneage_cli.core.evaluation.measuring import measure
@@ -24,6 +17,7 @@ from boneage_cli.core.intervals import coverage, random_parts
 from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.release.card import model_card
 from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.runs import BUNDLE, SETTINGS, SHIPPED_MODEL
@@ -190,37 +184,6 @@ def blended(before: Bundle, after: Bundle, share: float) -> Bundle:
     return replace(after, weights=weights)
 
 
-def _tell(path: Path) -> None:
-    moved = load_bundle(path).metrics.get(MIXED_PRECISION)
-    if moved is None:
-        print("mixed precision is not taken: it moves ages too far, or this CPU has no bf16")
-    else:
-        print(f"mixed precision moves ages by {moved['mean']:.3f}, at most {moved['max']:.3f}")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=ship.__doc__)
-    parser.add_argument("run", type=Path, nargs="?", help="none to convert what is there alone")
-    parser.add_argument("--data-name")
-    parser.add_argument("--blend", type=float, default=1.0, help="see ship")
-    parser.add_argument("--beside", type=Path, help="a model to average with the run's")
-    parser.add_argument(
-        "--mixed-precision",
-        type=Path,
-        metavar="DATA",
-        help="only find out on this data set's held-out radiographs whether the model bears it",
-    )
-    arguments = parser.parse_args()
-    if arguments.run is not None:
-        ship(
-            arguments.run,
-            data_name=arguments.data_name,
-            blend=arguments.blend,
-            beside=arguments.beside,
-        )
-    if arguments.mixed_precision is not None:
-        measure_mixed_precision(arguments.mixed_precision)
-    if arguments.run is not None or arguments.mixed_precision is not None:
-        _tell(SHIPPED_MODEL)
-    if arguments.mixed_precision is None:
-        ship_graphs([load_bundle(SHIPPED_MODEL).graph(), landmark_graph()[0]])
+def convert() -> None:
+    """Converts the package's model and its key-point network for OpenVINO, and leaves no others."""
+    ship_graphs([load_bundle(SHIPPED_MODEL).graph(), landmark_graph()[0]])

@@ -1,0 +1,1 @@
+"""The model that the package carries: made of a training, with its card."""
