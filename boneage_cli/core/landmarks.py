@@ -58,6 +58,8 @@ LEAST_CONFIDENCE = 0.55
 # Of key points, as fractions of the image: processors and backends differ in the seventh, by which
 # pixels cut out by them would differ, and months with those. Rounded, few still do.
 _DECIMALS = 4
+# Radiographs per pass.
+_BATCH = 32
 # The median key points of 1,226 radiographs of RSNA: an upright left hand in the middle.
 FALLBACK = Landmarks(middle_tip=(0.49, 0.08), thumb_tip=(0.90, 0.39), capitate=(0.49, 0.70))
 
@@ -174,13 +176,11 @@ class LandmarkLocator:
     Args:
         run: The network, see ``KeyPointGraph``.
         size: Side of the square that it sees, pixels.
-        batch_size: Radiographs per pass.
     """
 
-    def __init__(self, run: Runner, size: int, *, batch_size: int = 32) -> None:
+    def __init__(self, run: Runner, size: int) -> None:
         self.run = run
         self.size = size
-        self.batch_size = batch_size
 
     @classmethod
     def load(
@@ -189,7 +189,6 @@ class LandmarkLocator:
         *,
         device: str = "auto",
         backend: str = "auto",
-        batch_size: int = 32,
     ) -> LandmarkLocator:
         """Reads a bundle, the shipped one by default.
 
@@ -204,16 +203,14 @@ class LandmarkLocator:
         if backend == "auto" and choose_backend("auto", "cpu", "32") == "openvino":
             device = "cpu"
         run = run_graph(graph, backend, device, "32")
-        return cls(run, size, batch_size=batch_size)
+        return cls(run, size)
 
     @classmethod
-    def of(
-        cls, bundle: LandmarkBundle, *, device: str = "auto", batch_size: int = 32
-    ) -> LandmarkLocator:
+    def of(cls, bundle: LandmarkBundle, *, device: str = "auto") -> LandmarkLocator:
         """Takes a network that is in memory, which moves to the device; it runs in torch."""
         graph = _graph(lambda: bundle.network.eval(), bundle.size)
         run = run_graph(graph, "torch", choose_device(device), "32")
-        return cls(run, bundle.size, batch_size=batch_size)
+        return cls(run, bundle.size)
 
     def locate(self, radiographs: Sequence[Radiograph]) -> list[Located]:
         """Finds the key points of each radiograph's hand.
@@ -226,8 +223,8 @@ class LandmarkLocator:
             result is ``FALLBACK``, and says so.
         """
         found: list[Located] = []
-        for start in range(0, len(radiographs), self.batch_size):
-            found += self._locate_batch(radiographs[start : start + self.batch_size])
+        for start in range(0, len(radiographs), _BATCH):
+            found += self._locate_batch(radiographs[start : start + _BATCH])
         return found
 
     def sureness(self, radiograph: Radiograph, quarters: int = 0) -> float:

@@ -72,10 +72,10 @@ class Graph:
     outputs: tuple[str, ...]
     key: str | None = None
 
-    def example(self, batch: int = 2) -> dict[str, np.ndarray]:
-        """Inputs of zeros; one image alone would fix the batch of what is traced with it at 1."""
+    def example(self) -> dict[str, np.ndarray]:
+        """Two of zeros; one alone would fix the batch of what is traced with it at 1."""
         inputs = self.inputs.items()
-        return {name: np.zeros((batch, *shape), kind) for name, (shape, kind) in inputs}
+        return {name: np.zeros((2, *shape), kind) for name, (shape, kind) in inputs}
 
 
 class Runner(Protocol):
@@ -366,8 +366,8 @@ def shipped_graph(graph: Graph, folder: Path = SHIPPED_GRAPHS) -> Path:
     return folder / f"{hashlib.sha256(str(graph.key).encode()).hexdigest()[:16]}.xml"
 
 
-def ship_graphs(graphs: Sequence[Graph], folder: Path = SHIPPED_GRAPHS) -> None:
-    """Makes a folder hold these graphs converted, and no others.
+def ship_graphs(graphs: Sequence[Graph]) -> None:
+    """Makes the package hold these graphs converted, and no others.
 
     Weights become 16-bit floats, which they are in the package's bundles: nothing is rounded.
     """
@@ -377,10 +377,10 @@ def ship_graphs(graphs: Sequence[Graph], folder: Path = SHIPPED_GRAPHS) -> None:
         for graph in graphs:
             path = shipped_graph(graph, Path(temporary))
             openvino.save_model(convert_to_openvino(graph, batch=1), path, compress_to_fp16=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        shutil.rmtree(SHIPPED_GRAPHS, ignore_errors=True)
+        SHIPPED_GRAPHS.mkdir()
         for file in Path(temporary).iterdir():
-            shutil.copyfile(file, folder / file.name)
+            shutil.copyfile(file, SHIPPED_GRAPHS / file.name)
 
 
 def _kept(graph: Graph) -> Path | None:

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from boneage_cli.code_digest import code_digest
-from boneage_cli.core.config import Experiment, RegionSettings, Section
+from boneage_cli.core.config import Experiment, RegionSettings
 from boneage_cli.core.landmarks import CODE as LOCATING
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator, Located
 from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess, softness
@@ -27,6 +27,7 @@ from boneage_cli.imaging.registration import (
     render_region,
 )
 from boneage_cli.models.families import FAMILIES
+from boneage_cli.settings_section import Section
 
 _CODE = (Path(__file__), *LOCATING)
 

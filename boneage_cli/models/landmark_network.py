@@ -12,17 +12,16 @@ from torch import Tensor, nn
 BACKBONE = "tf_efficientnet_lite0"
 # Half the side of the window of cells round a peak that the point is averaged over.
 WINDOW = 2
+# Key points of the hand, and channels of the decoder.
+POINTS, WIDTH = 3, 96
+# Standard deviation, in cells, of the Gaussian round a true point that a map is to show.
+SPREAD = 0.8
 
 
 class LandmarkNetwork(nn.Module):
-    """EfficientNet-Lite0 up to stride 16, one step back up to stride 8, a heat map per point.
+    """EfficientNet-Lite0 up to stride 16, one step back up to stride 8, a heat map per point."""
 
-    Args:
-        points: Number of key points.
-        width: Channels of the decoder.
-    """
-
-    def __init__(self, points: int = 3, width: int = 96) -> None:
+    def __init__(self) -> None:
         super().__init__()
         encoder: Any = timm.create_model(
             BACKBONE, pretrained=False, features_only=True, out_indices=(2, 3), in_chans=1
@@ -33,23 +32,23 @@ class LandmarkNetwork(nn.Module):
         self.encoder: nn.Module = encoder
         # Seven cells of stride 16 wide: a fingertip is told from others by the hand round it.
         self.context = nn.Sequential(
-            nn.Conv2d(deep, width, 1, bias=False),
-            nn.BatchNorm2d(width),
+            nn.Conv2d(deep, WIDTH, 1, bias=False),
+            nn.BatchNorm2d(WIDTH),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 7, padding=3, groups=width, bias=False),
-            nn.BatchNorm2d(width),
+            nn.Conv2d(WIDTH, WIDTH, 7, padding=3, groups=WIDTH, bias=False),
+            nn.BatchNorm2d(WIDTH),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 1),
+            nn.Conv2d(WIDTH, WIDTH, 1),
         )
-        self.lateral = nn.Conv2d(shallow, width, 1)
+        self.lateral = nn.Conv2d(shallow, WIDTH, 1)
         self.head = nn.Sequential(
-            nn.BatchNorm2d(width),
+            nn.BatchNorm2d(WIDTH),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 5, padding=2, groups=width, bias=False),
-            nn.Conv2d(width, width, 1, bias=False),
-            nn.BatchNorm2d(width),
+            nn.Conv2d(WIDTH, WIDTH, 5, padding=2, groups=WIDTH, bias=False),
+            nn.Conv2d(WIDTH, WIDTH, 1, bias=False),
+            nn.BatchNorm2d(WIDTH),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, points, 1),
+            nn.Conv2d(WIDTH, POINTS, 1),
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -94,13 +93,12 @@ def peaks(logits: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([x, y], dim=-1), share
 
 
-def heat_map_loss(logits: Tensor, points: Tensor, spread: float = 0.8) -> Tensor:
+def heat_map_loss(logits: Tensor, points: Tensor) -> Tensor:
     """Cross-entropy to a Gaussian round each true point, plus the distance of the mean place.
 
     Args:
         logits: Heat maps before the softmax, (N, points, H, W).
         points: True (x, y), fractions of width and height, (N, points, 2).
-        spread: Standard deviation of the Gaussian, cells.
 
     Returns:
         The mean loss, a scalar.
@@ -108,7 +106,7 @@ def heat_map_loss(logits: Tensor, points: Tensor, spread: float = 0.8) -> Tensor
     height, width = logits.shape[-2:]
     row, column = _cells(height, width, logits.device)
     x, y = points[..., :1] * width - 0.5, points[..., 1:] * height - 0.5
-    target = (-((row - y).square() + (column - x).square()) / (2 * spread**2)).softmax(-1)
+    target = (-((row - y).square() + (column - x).square()) / (2 * SPREAD**2)).softmax(-1)
     flat = logits.float().flatten(2)
     entropy = -(target * flat.log_softmax(-1)).sum(-1)
     heat = flat.softmax(-1)

@@ -26,6 +26,9 @@ from boneage_cli.models.pooling import build_pooling
 
 TARGETS = ("age", "sex")
 
+RSNA_AGES = (127.3, 41.2)
+"""Mean and standard deviation of the bone ages of RSNA's training radiographs, months."""
+
 T = TypeVar("T")
 
 
@@ -97,8 +100,8 @@ class Network(nn.Module):
         head: str = "linear",
         max_age: float = 240,
         targets: Sequence[str] = ("age",),
-        age_mean: float = 127.3,
-        age_std: float = 41.2,
+        age_mean: float = RSNA_AGES[0],
+        age_std: float = RSNA_AGES[1],
     ) -> None:
         super().__init__()
         _check(views, in_channels, sex_fusion, targets)

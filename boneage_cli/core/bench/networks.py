@@ -22,10 +22,8 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import bundles_at
 from boneage_cli.core.views import describe_shapes, shapes_of
 from boneage_cli.errors import BoneageError
+from boneage_cli.models.network import RSNA_AGES
 from boneage_cli.progress import track
-
-AGES = (127.3, 41.2)
-"""Mean and deviation of RSNA's, months, for networks that are not trained: they change no time."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def experiments(
     found = {}
     for each in combinations(configs, vary, ["model.weights=none"], tell):
         # Better a mistake now than after minutes of measuring the others.
-        build_network(each.experiment, *AGES)
+        build_network(each.experiment, *RSNA_AGES)
         name = each.experiment.name if configs else str(each.experiment.model.backbone)
         found[name] = each.experiment
     return found
@@ -195,5 +193,6 @@ def _row(
 
 
 def _untrained(experiment: Experiment) -> Bundle:
-    weights = build_network(experiment, *AGES).state_dict()
-    return Bundle(experiment, *AGES, weights, path=Path(experiment.name))
+    # Ages change no time.
+    weights = build_network(experiment, *RSNA_AGES).state_dict()
+    return Bundle(experiment, *RSNA_AGES, weights, path=Path(experiment.name))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from boneage_cli.core.bench.networks import AGES
 from boneage_cli.core.training.batches import Batch
 from boneage_cli.core.training.datamodule import BoneAgeData
+from boneage_cli.models.network import RSNA_AGES
 
 KINDS = ("real", "synthetic")
 
@@ -73,7 +73,7 @@ def synthetic_batch(like: Batch, device: torch.device) -> Batch:
         if value.dtype == torch.uint8
     }
     count = len(like["age"])
-    age = AGES[0] + AGES[1] * torch.randn(count, device=device)
+    age = RSNA_AGES[0] + RSNA_AGES[1] * torch.randn(count, device=device)
     return batch | {
         "male": torch.randint(0, 2, (count,), device=device).float(),
         "age": age,

@@ -177,13 +177,17 @@ def earlier_measurements(folder: Path) -> list[dict[str, Any]]:
     path = folder / RECORD
     if not path.exists():
         return []
+    refusal = BoneageError(f"{path}: not written by boneage bench --train; choose another --output")
     try:
-        found = read_json(path)["measurements"]
-        return [{**each, "rows": [*each["rows"]]} for each in found]
-    except (BoneageError, KeyError, TypeError):
-        raise BoneageError(
-            f"{path}: not written by boneage bench --train; choose another --output"
-        ) from None
+        document = read_json(path)
+    except BoneageError:
+        raise refusal from None
+    found = document.get("measurements") if isinstance(document, dict) else None
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("rows"), list) for each in found
+    ):
+        raise refusal
+    return found
 
 
 def write_measurements(measurements: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:

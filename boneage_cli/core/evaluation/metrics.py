@@ -93,24 +93,14 @@ def compute_metrics(true: np.ndarray, predicted: np.ndarray) -> Metrics:
     varies = np.ptp(true) > 0 and np.ptp(predicted) > 0
     return Metrics(
         images=len(errors),
-        mae=mean_absolute_error_interval(true, predicted),
+        mae=mean_interval(absolute),
         median_absolute_error=float(np.median(absolute)),
         rmse=square**0.5,
-        bias=bias_interval(true, predicted),
+        bias=mean_interval(errors),
         within={months: float((absolute <= months).mean()) for months in TOLERANCES},
         correlation=float(np.corrcoef(true, predicted)[0, 1]) if varies else None,
         r_squared=1 - square / float(np.var(true)) if np.ptp(true) > 0 else None,
     )
-
-
-def mean_absolute_error_interval(true: np.ndarray, predicted: np.ndarray) -> Estimate:
-    """Mean absolute error in months of ages (n,), with its interval."""
-    return mean_interval(np.abs(np.asarray(predicted, float) - np.asarray(true, float)))
-
-
-def bias_interval(true: np.ndarray, predicted: np.ndarray) -> Estimate:
-    """Mean of predicted − known age in months of ages (n,), with its interval."""
-    return mean_interval(np.asarray(predicted, float) - np.asarray(true, float))
 
 
 def mean_interval(values: np.ndarray, *, resamples: int = RESAMPLES) -> Estimate:

@@ -131,10 +131,10 @@ def drawn_examples(count: int, seed: int) -> list[LandmarkExample]:
     return examples
 
 
-def shrink(radiograph: Radiograph, side: int = KEPT_SIDE) -> Radiograph:
-    """The radiograph in 8 bits, no side longer than ``side`` pixels; small ones do not grow."""
+def shrink(radiograph: Radiograph) -> Radiograph:
+    """The radiograph in 8 bits, no side longer than ``KEPT_SIDE``; small ones do not grow."""
     height, width = radiograph.pixels.shape
-    factor = min(1.0, side / max(height, width))
+    factor = min(1.0, KEPT_SIDE / max(height, width))
     rows, columns = max(round(height * factor), 1), max(round(width * factor), 1)
     pixels = warp(radiograph, np.eye(2, 3), rows, columns)
     return Radiograph(pixels, source=radiograph.source, aspect=aspect_of(radiograph))

@@ -38,7 +38,6 @@ from boneage_cli.core.runs import (
     bundles_at,
     new_run_folder,
 )
-from boneage_cli.core.training.datamodule import Fold
 from boneage_cli.core.training.logs import check_loggers
 from boneage_cli.core.training.run import (
     Begin,
@@ -46,6 +45,7 @@ from boneage_cli.core.training.run import (
     silent,
     train_into,
 )
+from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.sexes import male_of
 
@@ -181,7 +181,7 @@ def _cross_validate(
 
 def _out_of_fold(folder: Path, data: Path, experiment: Experiment, count: int) -> Measured:
     about = {
-        "model": str(folder),
+        "model": [str(folder)],
         "data": str(data),
         "split": f"{count} folds, out of fold",
         "epoch_kept": experiment.training.keep,

@@ -179,7 +179,7 @@ def _measure(folder: Path, datamodule: BoneAgeData, device: str) -> Measured:
     batches = datamodule.batches["validation"]
     answers = predictor.predict_pixels(batches.pixels, batches.male.cpu().numpy())
     about = {
-        "model": str(folder / BUNDLE),
+        "model": [str(folder / BUNDLE)],
         "data": str(datamodule.folder),
         "split": "validation",
     }

@@ -50,6 +50,9 @@ def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
     assert any("tfevents" in path.name for path in demo_run.folder.iterdir())
     validation = {path.name for path in (demo_run.folder / "validation").iterdir()}
     assert validation == {"metrics.json", "predictions.csv", "scatter.png", "bland_altman.png"}
+    # As evaluate names models.
+    figures = json.loads((demo_run.folder / "validation" / "metrics.json").read_text())
+    assert figures["model"] == [str(demo_run.bundle)]
     history = pd.read_csv(demo_run.folder / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert np.isfinite(history.to_numpy()).all()
