@@ -42,7 +42,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of drawn hands."""
-    from boneage_cli.datasets.drawings import fetch_demo
+    from boneage_cli.datasets.demo import fetch_demo
 
     folder = tmp_path_factory.mktemp("data") / "demo"
     fetch_demo(folder, train=64, validation=16, test=16, seed=7)

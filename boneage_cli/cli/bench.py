@@ -357,7 +357,7 @@ def _bench_training(
         earlier_measurements,
         write_measurements,
     )
-    from boneage_cli.datasets.manifest import find_dataset
+    from boneage_cli.datasets.find_dataset import find_dataset
     from boneage_cli.files import check_writable
 
     _warn_if_busy(busy())

@@ -11,8 +11,8 @@ from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table
 from boneage_cli.cli.options import DataOption, Split, WorkersOption
 
 if TYPE_CHECKING:
-    from boneage_cli.datasets.audit import Audit
-    from boneage_cli.datasets.findings import Finding
+    from boneage_cli.datasets.audit.audit import Audit
+    from boneage_cli.datasets.audit.findings import Finding
 
 EXAMPLES = 3
 _MARKS = {"error": "[red]✘[/red]", "warning": "[yellow]![/yellow]", "note": "[blue]i[/blue]"}
@@ -77,9 +77,9 @@ def check_data(
     [bold]Exit status[/bold]: 0 when nothing must be fixed, 1 when there are
     errors, 2 when there is no data set to check.
     """
-    from boneage_cli.datasets.audit import audit
-    from boneage_cli.datasets.audit_tables import audit_tables
-    from boneage_cli.datasets.manifest import find_dataset
+    from boneage_cli.datasets.audit.audit import audit
+    from boneage_cli.datasets.audit.tables import audit_tables
+    from boneage_cli.datasets.find_dataset import find_dataset
 
     result = audit(find_dataset(data), split.value if split else None, workers)
     for table in audit_tables(result):
@@ -87,7 +87,7 @@ def check_data(
     for kind, findings in result.by_kind().items():
         _print_findings(kind, findings, result)
     if report is not None:
-        from boneage_cli.datasets.audit_report import write_report
+        from boneage_cli.datasets.audit.report import write_report
 
         console.print(f"Report: {write_report(result, report)}", markup=False)
     console.print(f"{result.folder}: {result.summary()}", markup=False)

@@ -82,7 +82,7 @@ def clahe(
     read (each is named, the others are copied), 2 when the command line or the
     data make no sense.
     """
-    from boneage_cli.datasets.manifest import find_dataset
+    from boneage_cli.datasets.find_dataset import find_dataset
     from boneage_cli.datasets.offline_clahe import DEFAULT_SPLITS, clahe_files, clahe_split
 
     if input and (data or split):

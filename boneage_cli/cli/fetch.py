@@ -93,7 +93,7 @@ def demo(
       boneage fetch demo
       boneage fetch demo --to data/large --train 2000 --validation 300 --test 300
     """
-    from boneage_cli.datasets.drawings import fetch_demo
+    from boneage_cli.datasets.demo import fetch_demo
 
     folder = to or Path("data/demo")
     _report(

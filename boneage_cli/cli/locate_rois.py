@@ -176,7 +176,7 @@ def locate_rois(
     """
     from boneage_cli.core.prediction.inputs import cases, check_pictures
     from boneage_cli.core.regions.rois import RoiSettings, locate_dataset_rois, locate_rois
-    from boneage_cli.datasets.manifest import find_dataset
+    from boneage_cli.datasets.find_dataset import find_dataset
 
     if inputs and (data or split):
         raise BoneageError("INPUT: goes without --data and --split; give one or the other")

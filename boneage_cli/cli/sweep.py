@@ -99,7 +99,7 @@ def sweep(
     from boneage_cli.core.runs import RUNS
     from boneage_cli.core.training.sweep import sweep as run_sweep
     from boneage_cli.core.training.sweep_table import table_rows
-    from boneage_cli.datasets.manifest import find_dataset
+    from boneage_cli.datasets.find_dataset import find_dataset
 
     choices = [*([f"model.backbone={backbones}"] if backbones else []), *(vary or ())]
     found = combinations(config or [], choices, set_ or (), tell=warn)

@@ -147,7 +147,7 @@ def train(
     from boneage_cli.core.training.run import is_main_process
     from boneage_cli.core.training.run import resume as go_on
     from boneage_cli.core.training.run import train as train_model
-    from boneage_cli.datasets.manifest import find_dataset
+    from boneage_cli.datasets.find_dataset import find_dataset
 
     if resume is not None:
         others = sorted(context.params.keys() - {"resume"})

@@ -22,7 +22,7 @@ from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runtime import Graph, check_packages, convert_to_openvino, write_onnx
 from boneage_cli.core.views import Rendered
-from boneage_cli.datasets.demo import draw_hand
+from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.radiograph import Radiograph

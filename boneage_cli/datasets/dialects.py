@@ -15,8 +15,9 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, SPLITS
+from boneage_cli.datasets.manifest import SPLITS
 from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import pandas as pd

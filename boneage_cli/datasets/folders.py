@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageWarning
 from boneage_cli.imaging.containers import is_dicom
 from boneage_cli.imaging.png import EXPLANATION, has_note
+from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 # Pictures that nobody here reads; a folder's are told of.
 _OTHER_PICTURES = (".bmp", ".gif", ".jp2", ".j2k", ".jpf", ".heic", ".heif", ".avif", ".jxl")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from boneage_cli.datasets.manifest import find_dataset, label_version, read_manifest
+from boneage_cli.datasets.find_dataset import find_dataset
+from boneage_cli.datasets.label_version import label_version
+from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.splits import choose
 from boneage_cli.errors import BoneageError
 

@@ -14,7 +14,6 @@ the source names patients, so that no child is on both sides of a split.
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
 from pathlib import Path
@@ -30,12 +29,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("id", "path", "boneage", "male", "split")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".dcm", ".dicom")
-
-# The RSNA challenge's test set: 100 boys, then 100 girls.
-RSNA_TEST_IDS = range(4360, 4560)
-# The first of them carries 168.93 months in the official labels and 164 in the integer re-exports.
-RSNA_FIRST_OFFICIAL_MONTHS = 168.93
 COLUMN_TYPES: dict[str, Any] = {
     "id": str,
     "path": str,
@@ -128,77 +121,6 @@ def sex_letters(manifest: pd.DataFrame) -> list[str | None]:
     import pandas as pd
 
     return [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]]
-
-
-def find_dataset(data: Path | None = None) -> Path:
-    """Finds the data set that a command works on.
-
-    Args:
-        data: The folder of a data set, or the name of one below ``data/``. With None it is
-            ``data/`` itself if that holds a split's CSV, else the only data set below it; the drawn
-            ``demo`` gives way to a single other one.
-
-    Returns:
-        A folder with at least one split's CSV.
-
-    Raises:
-        BoneageError: There is none, or there are several to choose from.
-    """
-    base = Path("data")
-    if data is not None:
-        for folder in (Path(data), base / data):
-            if _is_dataset(folder):
-                return folder
-        there = [folder.name for folder in base.glob("*/") if _is_dataset(folder)]
-        near = difflib.get_close_matches(str(data), there, n=1, cutoff=0.5)
-        instead = "'boneage fetch --help' tells how to get one"
-        way_out = f"did you mean {near[0]}?" if near else instead
-        raise BoneageError(
-            f"--data {data}: no data set here (a folder with train.csv, validation.csv or "
-            f"test.csv); {way_out}"
-        )
-    if _is_dataset(base):
-        return base
-    found = sorted(folder for folder in base.glob("*/") if _is_dataset(folder))
-    chosen = [folder for folder in found if folder.name != "demo"] or found
-    if len(chosen) == 1:
-        return chosen[0]
-    if not chosen:
-        raise BoneageError(
-            "no data set below data/; make one with 'boneage fetch demo' (drawings) or see "
-            "'boneage fetch --help', or name its folder with --data"
-        )
-    names = ", ".join(folder.name for folder in found)
-    raise BoneageError(f"several data sets below data/ ({names}); choose one with --data NAME")
-
-
-def _is_dataset(folder: Path) -> bool:
-    return any((folder / f"{split}.csv").is_file() for split in SPLITS)
-
-
-def label_version(test: pd.DataFrame) -> str:
-    """Names the version of a test split's labels, which every metric on it must state.
-
-    Two versions of the RSNA test labels circulate; they differ by 2.78 months on average and by up
-    to 26 on one radiograph, so figures on them must not be compared.
-
-    Args:
-        test: The rows of the test split, with ``id`` and ``boneage``.
-
-    Returns:
-        ``"official-decimal"`` (id 4360 is 168.93 months), ``"integer"`` (whole months throughout),
-        ``"decimal"`` (decimals, but not RSNA's official ones), or ``"none"`` (nothing is labelled).
-    """
-    labelled = test[test["boneage"].notna()]
-    if labelled.empty:
-        return "none"
-    rsna = labelled[labelled["id"].isin([str(number) for number in RSNA_TEST_IDS])]
-    months = (labelled if rsna.empty else rsna)["boneage"].astype(float)
-    if bool((months == months.round()).all()):
-        return "integer"
-    first = rsna.loc[rsna["id"] == str(RSNA_TEST_IDS[0]), "boneage"]
-    is_official = bool(((first - RSNA_FIRST_OFFICIAL_MONTHS).abs() < 0.01).all())
-    return "official-decimal" if is_official and not rsna.empty else "decimal"
 
 
 def warn_of_impossible_ages(manifest: pd.DataFrame) -> None:

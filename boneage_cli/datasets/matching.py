@@ -20,9 +20,11 @@ from boneage_cli.datasets.dialects import (
     image_stem,
     read_table,
 )
-from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, RSNA_TEST_IDS, SPLITS
-from boneage_cli.datasets.source_files import Findings, SourceFile
+from boneage_cli.datasets.label_version import RSNA_TEST_IDS
+from boneage_cli.datasets.manifest import SPLITS
+from boneage_cli.datasets.source_files import FoundFiles, SourceFile
 from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 
 @dataclass
@@ -59,11 +61,11 @@ class _Label:
     used: bool = False
 
 
-def arrange(findings: Findings) -> Arrangement:
+def arrange(found: FoundFiles) -> Arrangement:
     """Matches radiographs to labels and both to splits.
 
     Args:
-        findings: From ``find_files``.
+        found: From ``find_files``.
 
     Returns:
         The radiographs with their labels and splits. Training and validation radiographs without a
@@ -75,13 +77,13 @@ def arrange(findings: Findings) -> Arrangement:
     """
     notes: list[str] = []
     warnings: list[str] = []
-    if not findings.images:
+    if not found.images:
         raise BoneageError(f"no radiographs found ({', '.join(IMAGE_SUFFIXES)}); check the paths")
-    if findings.prepared:
-        folders = ", ".join(f"{name} ({count:,})" for name, count in findings.prepared.items())
+    if found.prepared:
+        folders = ", ".join(f"{name} ({count:,})" for name, count in found.prepared.items())
         notes.append(f"Left alone: copies prepared by other tools in {folders}.")
-    labels, sizes, used_tables = _read_tables(findings.tables, notes)
-    rows = _one_file_per_split(findings.images, warnings)
+    labels, sizes, used_tables = _read_tables(found.tables, notes)
+    rows = _one_file_per_split(found.images, warnings)
     _match(rows, labels)
     _decide_splits(rows, notes)
 

@@ -15,12 +15,13 @@ import numpy as np
 from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.folders import radiographs_below
-from boneage_cli.datasets.manifest import IMAGE_SUFFIXES, read_manifest, write_manifest
+from boneage_cli.datasets.manifest import read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import is_below, whole_file
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.reading import ReadError, read_radiograph
+from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 

@@ -18,7 +18,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from boneage_cli import __version__
-from boneage_cli.datasets.manifest import SPLITS, label_version, read_manifest
+from boneage_cli.datasets.label_version import label_version
+from boneage_cli.datasets.manifest import SPLITS, read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import check_writable, whole_file
 from boneage_cli.progress import track

@@ -18,9 +18,9 @@ from boneage_cli.datasets.archives import (
 )
 from boneage_cli.datasets.dialects import TABLE_SUFFIXES, named_split
 from boneage_cli.datasets.folders import files_below, is_hidden
-from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.containers import DICOM_INDEX, begins_as_dicom, is_dicom
+from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 # Copies that tools of this field prepare beside the radiographs.
 PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "mask", "masks"}
@@ -69,7 +69,7 @@ class SourceFile:
 
 
 @dataclass
-class Findings:
+class FoundFiles:
     """The radiographs and tables of a source, and the number of prepared copies left alone."""
 
     images: list[SourceFile] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Findings:
     prepared: Counter[str] = field(default_factory=Counter)
 
 
-def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None) -> Findings:
+def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None) -> FoundFiles:
     """Lists the radiographs and tables in folders and zips, zips within zips included.
 
     Args:
@@ -91,28 +91,28 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
     Raises:
         BoneageError: A path does not exist or is of no use, or a zip is damaged or unsafe.
     """
-    findings = Findings()
+    found = FoundFiles()
     for path in paths:
         if not path.exists():
             raise BoneageError(f"{path}: no such file or folder; check the spelling")
         name = path.resolve().name
         if path.is_dir():
-            _search_folder(path, name, staging, exclude, findings)
+            _search_folder(path, name, staging, exclude, found)
         elif path.suffix.lower() == ".zip":
-            _search_zip(path, (name,), staging, findings)
+            _search_zip(path, (name,), staging, found)
         elif not _sort_in(
             SourceFile((_called(path, name),), path, size=path.stat().st_size, given=True),
-            findings,
+            found,
         ):
             raise BoneageError(
                 f"{path}: neither a folder, a zip, a table ({', '.join(TABLE_SUFFIXES)}) nor an "
                 "image"
             )
-    return findings
+    return found
 
 
 def _search_folder(
-    top: Path, name: str, staging: Path, exclude: Path | None, findings: Findings
+    top: Path, name: str, staging: Path, exclude: Path | None, found: FoundFiles
 ) -> None:
     def refuse(error: OSError) -> None:
         raise BoneageError(
@@ -126,15 +126,15 @@ def _search_folder(
             if called.lower().endswith((*TABLE_SUFFIXES, *IMAGE_SUFFIXES)):
                 if not file.exists():
                     raise BoneageError(f"{file}: a link to nothing; mend or delete it")
-                _sort_in(SourceFile((*parts, called), file, size=file.stat().st_size), findings)
+                _sort_in(SourceFile((*parts, called), file, size=file.stat().st_size), found)
         # Loose files come first: they can be linked, and a zip beside them is often their origin.
         for entry in files:
             if entry.lower().endswith(".zip"):
-                _search_zip(here / entry, (*parts, entry), staging, findings)
+                _search_zip(here / entry, (*parts, entry), staging, found)
 
 
 def _search_zip(
-    path: Path, parts: tuple[str, ...], staging: Path, findings: Findings, depth: int = 1
+    path: Path, parts: tuple[str, ...], staging: Path, found: FoundFiles, depth: int = 1
 ) -> None:
     with open_archive(path) as archive:
         for position, member in enumerate(archive.infolist()):
@@ -147,11 +147,11 @@ def _search_zip(
                 staging.mkdir(parents=True, exist_ok=True)
                 unpacked = Path(tempfile.mkdtemp(dir=staging)) / inner[-1]
                 extract_member(archive, member, unpacked)
-                _search_zip(unpacked, (*parts, *inner), staging, findings, depth + 1)
+                _search_zip(unpacked, (*parts, *inner), staging, found, depth + 1)
             else:
                 called = (*inner[:-1], _member_called(archive, member, inner[-1]))
                 _sort_in(
-                    SourceFile((*parts, *called), path, position, size=member.file_size), findings
+                    SourceFile((*parts, *called), path, position, size=member.file_size), found
                 )
 
 
@@ -173,18 +173,18 @@ def _member_called(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str)
     return f"{name}.dcm" if begins_as_dicom(read_beginning(archive, member, 132)) else name
 
 
-def _sort_in(file: SourceFile, findings: Findings) -> bool:
+def _sort_in(file: SourceFile, found: FoundFiles) -> bool:
     """Puts a file where it belongs; False where it is of no use."""
     name = file.parts[-1].lower()
     if name.endswith(TABLE_SUFFIXES):
-        findings.tables.append(file)
+        found.tables.append(file)
     elif name.endswith(IMAGE_SUFFIXES):
         # The given path's own name says nothing: whoever names a folder of copies means it.
         for folder in file.parts[1:-1]:
             if folder.lower() in PREPARED_FOLDERS or folder.lower().endswith(PREPARED_ENDING):
-                findings.prepared[folder] += 1
+                found.prepared[folder] += 1
                 return True
-        findings.images.append(file)
+        found.images.append(file)
     else:
         return False
     return True

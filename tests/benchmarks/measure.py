@@ -291,7 +291,7 @@ def of_workers(given: Given) -> list[Figure]:
 
 
 def _check_data(given: Given, folder: Path, workers: int) -> None:
-    from boneage_cli.datasets.audit import audit
+    from boneage_cli.datasets.audit.audit import audit
 
     audit(given.data, workers=workers)
 

@@ -32,7 +32,7 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.regions.rois import Method, RoiSettings
 from boneage_cli.core.runs import RUNS
 from boneage_cli.core.runtime import Backend
-from boneage_cli.datasets.drawings import fetch_demo
+from boneage_cli.datasets.demo import fetch_demo
 from boneage_cli.datasets.kaggle import HANDLES
 from boneage_cli.datasets.manifest import SPLITS
 from boneage_cli.datasets.offline_clahe import CLIP_LIMIT, TILES

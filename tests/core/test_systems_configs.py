@@ -20,7 +20,7 @@ from boneage_cli.core.training.datamodule import view_pixels
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import train
 from boneage_cli.core.views import ViewRenderer, view_settings
-from boneage_cli.datasets.drawings import fetch_demo
+from boneage_cli.datasets.demo import fetch_demo
 from boneage_cli.datasets.manifest import read_manifest
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -1,12 +1,7 @@
 import pandas as pd
 import pytest
 
-from boneage_cli.datasets.manifest import (
-    find_dataset,
-    label_version,
-    read_manifest,
-    write_manifest,
-)
+from boneage_cli.datasets.manifest import read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
 
 
@@ -61,93 +56,3 @@ def test_a_table_that_cannot_be_read_is_told_in_one_line(tmp_path, content, reas
         read_manifest(tmp_path)
     assert reason in str(told.value)
     assert "\n" not in str(told.value)
-
-
-@pytest.fixture
-def below_data(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def make(*names: str) -> None:
-        for name in names:
-            folder = tmp_path / "data" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "train.csv").write_text("id\n")
-
-    return make
-
-
-def found(data=None) -> str:
-    return find_dataset(data).as_posix()
-
-
-def test_the_only_data_set_is_found(below_data, tmp_path):
-    below_data("rsna")
-    (tmp_path / "data" / "notes").mkdir()
-    (tmp_path / "data" / "README.md").write_text("x")
-    assert found() == "data/rsna"
-
-
-def test_the_demo_is_found_alone_and_gives_way_to_another(below_data):
-    below_data("demo")
-    assert found() == "data/demo"
-    below_data("rsna")
-    assert found() == "data/rsna"
-
-
-def test_data_itself_may_be_the_data_set(below_data):
-    below_data("", "rsna")
-    assert found() == "data"
-
-
-def test_a_test_split_alone_is_a_data_set(below_data, tmp_path):
-    (tmp_path / "data" / "rsna").mkdir(parents=True)
-    (tmp_path / "data" / "rsna" / "test.csv").write_text("id\n")
-    assert found() == "data/rsna"
-
-
-def test_several_data_sets_are_listed_to_choose_from(below_data):
-    below_data("demo", "rsna", "clinic")
-    with pytest.raises(BoneageError, match=r"\(clinic, demo, rsna\); choose one with --data"):
-        find_dataset()
-
-
-def test_a_data_set_can_be_named_by_folder_or_by_name(below_data, tmp_path):
-    below_data("demo", "rsna")
-    assert found("demo") == "data/demo"
-    assert found(tmp_path / "data" / "rsna") == (tmp_path / "data" / "rsna").as_posix()
-
-
-@pytest.mark.parametrize("data", [None, "clinic", "data"])
-def test_a_missing_data_set_tells_how_to_fetch_one(below_data, data):
-    with pytest.raises(BoneageError, match="boneage fetch"):
-        find_dataset(data)
-
-
-def labelled(**months) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"id": [name[1:] for name in months], "boneage": pd.Series(months.values(), dtype=float)}
-    )
-
-
-@pytest.mark.parametrize(
-    ("test", "version"),
-    [
-        (labelled(), "none"),
-        (labelled(_4360=None, _4361=None), "none"),
-        (labelled(_4360=168.93, _4361=50), "official-decimal"),
-        (labelled(_4361=50.5), "official-decimal"),
-        (labelled(_4360=164, _4361=50), "integer"),
-        (labelled(_4360=164, _4361=50.5), "decimal"),
-        (labelled(_1=50.5, _2=60), "decimal"),
-        (labelled(_1=50, _2=60), "integer"),
-        (labelled(_4360=168.93, _la_dha=60.5), "official-decimal"),
-    ],
-)
-def test_the_version_of_test_labels_is_told_by_their_values(test, version):
-    assert label_version(test) == version
-
-
-def test_a_misspelt_data_set_is_told_the_nearest_name(below_data):
-    below_data("rsna")
-    with pytest.raises(BoneageError, match=r"--data rsan: .* did you mean rsna\?"):
-        find_dataset("rsan")

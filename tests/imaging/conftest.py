@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from boneage_cli.datasets.demo import DrawnHand, draw_hand
+from boneage_cli.datasets.drawn_hands import DrawnHand, draw_hand
 
 
 @pytest.fixture(scope="session")

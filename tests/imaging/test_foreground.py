@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage_cli.datasets.demo import draw_hand
+from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.imaging.foreground import find_foreground
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph_bytes

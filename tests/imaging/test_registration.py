@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.datasets.demo import NO_NUISANCES, DrawnHand, draw_hand
+from boneage_cli.datasets.drawn_hands import NO_NUISANCES, DrawnHand, draw_hand
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import (

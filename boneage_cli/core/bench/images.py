@@ -13,7 +13,7 @@ import numpy as np
 
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.inputs import cases
-from boneage_cli.datasets.demo import draw_hand
+from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.imaging.png import write_png
 
 # More radiographs than this would come from the disk instead of the memory of files, and be timed

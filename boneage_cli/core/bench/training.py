@@ -45,7 +45,7 @@ from boneage_cli.core.training.datamodule import mean_and_deviation
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.trainer import make_module, make_trainer
 from boneage_cli.core.views import describe_shapes
-from boneage_cli.datasets.demo import write_demo
+from boneage_cli.datasets.drawn_hands import write_demo
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import whole_file, writing
 from boneage_cli.json_files import read_json, write_json

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from boneage_cli.datasets.demo import OLDEST, draw_hand
 from boneage_cli.datasets.dialects import image_stem
+from boneage_cli.datasets.drawn_hands import OLDEST, draw_hand
 from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError

@@ -16,7 +16,7 @@ from boneage_cli.core.landmark_training.training import measure_bundle, train_la
 from boneage_cli.core.landmarks import load_landmark_bundle
 from boneage_cli.core.prediction.inputs import check_output
 from boneage_cli.core.regions.locators import SalientPeaks
-from boneage_cli.datasets.manifest import find_dataset
+from boneage_cli.datasets.find_dataset import find_dataset
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import check_writable, writing
 

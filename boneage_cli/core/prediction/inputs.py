@@ -33,9 +33,9 @@ from boneage_cli.datasets.dialects import (
     whole_id,
 )
 from boneage_cli.datasets.folders import radiographs_below
-from boneage_cli.datasets.manifest import IMAGE_SUFFIXES
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import is_below
+from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 STANDARD_INPUT = "-"
 _ANY_SUFFIX = (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))

@@ -17,7 +17,7 @@ from boneage_cli.core.explanation.overlay import HEIGHT, overlay
 from boneage_cli.core.explanation.pictures import Explainer, Explanations
 from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.datasets.demo import NO_NUISANCES, DrawnHand, draw_hand
+from boneage_cli.datasets.drawn_hands import NO_NUISANCES, DrawnHand, draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 

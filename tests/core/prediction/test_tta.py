@@ -6,7 +6,7 @@ import numpy as np
 
 from boneage_cli.core.config import AugmentationSettings
 from boneage_cli.core.prediction.tta import AS_IT_IS, tta_views, turned
-from boneage_cli.datasets.demo import draw_hand
+from boneage_cli.datasets.drawn_hands import draw_hand
 
 
 def test_only_a_network_that_saw_mirrored_hands_is_shown_them() -> None:

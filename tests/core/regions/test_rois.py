@@ -20,7 +20,7 @@ from boneage_cli.core.landmarks import FALLBACK
 from boneage_cli.core.prediction.predictor import Case
 from boneage_cli.core.regions.locators import CROPPED
 from boneage_cli.core.regions.rois import RoiSettings, locate_rois
-from boneage_cli.datasets.demo import NO_NUISANCES, draw_hand
+from boneage_cli.datasets.drawn_hands import NO_NUISANCES, draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
 from boneage_cli.imaging.radiograph import Radiograph

@@ -12,7 +12,7 @@ import pytest
 from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import train
-from boneage_cli.datasets.drawings import fetch_demo
+from boneage_cli.datasets.demo import fetch_demo
 
 
 def experiment(*, gender: bool) -> Experiment:

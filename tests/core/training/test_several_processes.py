@@ -13,7 +13,7 @@ import pytest
 from boneage_cli.core.config import Experiment, parse_experiment, write_experiment
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import train
-from boneage_cli.datasets.drawings import fetch_demo
+from boneage_cli.datasets.demo import fetch_demo
 
 COMMAND = ["-m", "boneage_cli"]
 TORCHRUN = "-m torch.distributed.run --nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from boneage_cli.datasets.audit import Audit
-from boneage_cli.datasets.audit_labels import LabelledImage
+from boneage_cli.datasets.audit.audit import Audit
+from boneage_cli.datasets.audit.labels import LabelledImage
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits

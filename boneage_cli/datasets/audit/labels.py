@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
-from boneage_cli.datasets.findings import Finding
-from boneage_cli.datasets.image_statistics import ImageStatistics
-from boneage_cli.datasets.manifest import COLUMNS, RSNA_TEST_IDS, label_version
+from boneage_cli.datasets.audit.findings import Finding
+from boneage_cli.datasets.audit.image_statistics import ImageStatistics
+from boneage_cli.datasets.label_version import RSNA_TEST_IDS, label_version
+from boneage_cli.datasets.manifest import COLUMNS
 from boneage_cli.datasets.source import SOURCE_FILE, Source
 from boneage_cli.errors import BoneageError
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from boneage_cli.ages import OLDEST_BONE_AGE
-from boneage_cli.datasets.audit import Audit
-from boneage_cli.datasets.audit_labels import YOUNG, bone_ages
+from boneage_cli.datasets.audit.audit import Audit
+from boneage_cli.datasets.audit.labels import YOUNG, bone_ages
 
 _BARS = "▁▂▃▄▅▆▇█"
 

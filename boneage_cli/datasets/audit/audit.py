@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from boneage_cli.datasets.audit_images import (
+from boneage_cli.datasets.audit.findings import ERROR, KINDS, SEVERITIES, Finding
+from boneage_cli.datasets.audit.images import (
     image_findings,
     measure_images,
     repeated_pixels,
     unnamed_files,
 )
-from boneage_cli.datasets.audit_labels import (
+from boneage_cli.datasets.audit.labels import (
     LabelledImage,
     check_label_version,
     distributions,
@@ -19,7 +20,6 @@ from boneage_cli.datasets.audit_labels import (
     read_labels,
     repeated_ids,
 )
-from boneage_cli.datasets.findings import ERROR, KINDS, SEVERITIES, Finding
 from boneage_cli.datasets.manifest import SPLITS
 from boneage_cli.datasets.source import SOURCE_FILE, Source, read_source
 from boneage_cli.errors import BoneageError

@@ -10,15 +10,15 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from boneage_cli import __version__
-from boneage_cli.datasets.audit import Audit
-from boneage_cli.datasets.audit_pictures import (
+from boneage_cli.datasets.audit.audit import Audit
+from boneage_cli.datasets.audit.pictures import (
     CLIP_LIMIT,
     TILES,
     flagged_pictures,
     sample_pictures,
 )
-from boneage_cli.datasets.audit_plots import audit_plots
-from boneage_cli.datasets.audit_tables import audit_tables
+from boneage_cli.datasets.audit.plots import audit_plots
+from boneage_cli.datasets.audit.tables import audit_tables
 from boneage_cli.files import whole_file, writing
 
 PAGE_FILE = "index.html"
@@ -56,7 +56,7 @@ def write_report(audit: Audit, folder: Path) -> Path:
 
 def _page(audit: Audit) -> str:
     environment = Environment(
-        loader=PackageLoader("boneage_cli.datasets"),
+        loader=PackageLoader("boneage_cli.datasets.audit"),
         autoescape=select_autoescape(),
         undefined=StrictUndefined,
         trim_blocks=True,

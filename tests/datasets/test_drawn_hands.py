@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.datasets.demo import NO_NUISANCES, DrawnHand, Nuisances, draw_hand, write_demo
+from boneage_cli.datasets.drawn_hands import (
+    NO_NUISANCES,
+    DrawnHand,
+    Nuisances,
+    draw_hand,
+    write_demo,
+)
 from boneage_cli.datasets.manifest import COLUMNS, read_manifest
 from boneage_cli.datasets.skeleton import CLOSING, ONSET, maturation
 from boneage_cli.errors import BoneageError

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from boneage_cli.ages import OLDEST_BONE_AGE
-from boneage_cli.datasets.audit import Audit
-from boneage_cli.datasets.audit_images import DARK, FAINT
-from boneage_cli.datasets.audit_labels import bone_ages
-from boneage_cli.datasets.image_statistics import BINS
+from boneage_cli.datasets.audit.audit import Audit
+from boneage_cli.datasets.audit.image_statistics import BINS
+from boneage_cli.datasets.audit.images import DARK, FAINT
+from boneage_cli.datasets.audit.labels import bone_ages
 
 # Okabe & Ito 2008, a palette that colour-blind readers tell apart.
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.datasets.audit import Audit, audit
-from boneage_cli.datasets.audit_labels import read_labels
-from boneage_cli.datasets.audit_report import write_report
-from boneage_cli.datasets.audit_tables import audit_tables
-from boneage_cli.datasets.findings import KINDS, Finding
-from boneage_cli.datasets.image_statistics import BINS, image_statistics
+from boneage_cli.datasets.audit.audit import Audit, audit
+from boneage_cli.datasets.audit.findings import KINDS, Finding
+from boneage_cli.datasets.audit.image_statistics import BINS, image_statistics
+from boneage_cli.datasets.audit.labels import read_labels
+from boneage_cli.datasets.audit.report import write_report
+from boneage_cli.datasets.audit.tables import audit_tables
 from boneage_cli.datasets.manifest import write_manifest
 from boneage_cli.errors import BoneageError
 

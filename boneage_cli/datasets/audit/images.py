@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from boneage_cli.datasets.audit_labels import LabelledImage, label_difference
-from boneage_cli.datasets.findings import Finding
+from boneage_cli.datasets.audit.findings import Finding
+from boneage_cli.datasets.audit.image_statistics import ImageStatistics, image_statistics
+from boneage_cli.datasets.audit.labels import LabelledImage, label_difference
 from boneage_cli.datasets.folders import radiographs_below
-from boneage_cli.datasets.image_statistics import ImageStatistics, image_statistics
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
