@@ -40,53 +40,89 @@ PerView = dict[str, Widths]
 class ModelSettings(Section):
     """The network: views of the hand → encoder → pooling → join with sex → head → months."""
 
-    family: str = Field("global", description="global, roi or fusion: which views the model sees")
-    gender: bool = Field(True, description="whether the child's sex is an input")
+    family: str = Field(
+        "global",
+        description="Views that the network sees: global (the whole hand), roi (carpal and "
+        "metacarpal regions) or fusion (all three)",
+    )
+    gender: bool = Field(True, description="Whether the child's sex is an input of the network")
     backbone: str | dict[str, str] = Field(
-        "tf_efficientnet_lite0", description="a timm model by name, small_cnn or m46"
+        "tf_efficientnet_lite0",
+        description="Encoder network: the name of a timm model, small_cnn or m46",
     )
     weights: str = Field(
-        "imagenet", description="to begin with: imagenet, none, or a .safetensors file"
+        "imagenet",
+        description="Initial weights: imagenet (pretrained), none (random) or a .safetensors file",
     )
-    channels: Widths | PerView = Field((32, 64, 128), description="of the blocks of small_cnn")
-    in_channels: Literal[1, 3] = Field(3, description="channels that the gray image is repeated to")
+    channels: Widths | PerView = Field(
+        (32, 64, 128), description="Number of channels of each block of small_cnn"
+    )
+    in_channels: Literal[1, 3] = Field(
+        3, description="Input channels of the encoder; the grayscale image is repeated to fill them"
+    )
     normalisation: str = Field(
-        "auto", description="of gray values: auto (the backbone's), zscore, half, imagenet, unit"
+        "auto",
+        description="How gray values are normalised: auto (the backbone's own, or zscore if "
+        "it has none), zscore (per image), half (to −1…1), imagenet (by ImageNet's mean and SD) "
+        "or unit (to 0…1)",
     )
     pooling: str = Field(
         "avg",
-        description="how positions become features: avg, gem (S3), attention, attention_deep (S2) "
-        "or flatten",
+        description="How feature maps are pooled: avg (mean), gem (generalised mean, as in "
+        "BoneXage), attention or attention_deep (weighted by a learnt spatial mask, as in "
+        "the Keras system BoneAge) or flatten (every position kept)",
     )
-    branch_hidden: Widths | PerView = Field((), description="dense layers of each view")
-    branch_activation: str | tuple[str, ...] = Field("relu", description="of those layers")
-    branch_dropout: float | tuple[float, ...] = Field(0.0, description="before each of them")
+    branch_hidden: Widths | PerView = Field(
+        (),
+        description="Widths of the dense layers of each view, before the views are joined; "
+        "empty for none",
+    )
+    branch_activation: str | tuple[str, ...] = Field(
+        "relu", description="Activation of the branch_hidden layers: one for all, or one per layer"
+    )
+    branch_dropout: float | tuple[float, ...] = Field(
+        0.0,
+        description="Dropout rate before each branch_hidden layer: one for all, or one per layer",
+    )
     sex_fusion: str = Field(
         "embedding",
-        description="how sex joins the image's features: embedding or mlp (beside them), gated "
-        "(g · image + (1 - g) · sex, both of as many features as sex has), cross_attention (sex "
-        "asks, positions answer) or cross_attention_gated",
+        description="How sex is combined with the image features: embedding or mlp "
+        "(concatenation), gated (g · image + (1 − g) · sex, the image features projected to "
+        "sex_features), cross_attention (sex is the query, image positions are keys and values) "
+        "or cross_attention_gated (both)",
     )
     sex_features: int | Widths = Field(
         8,
-        description="how many features sex has, or the widths of the layers that make them",
+        description="Number of features that encode sex; or, except with embedding, a list: "
+        "the widths of the dense layers that encode it",
     )
-    sex_norm: bool = Field(False, description="whether those layers are batch-normalised")
-    sex_dropout: float = Field(0.0, ge=0, lt=1, description="after those layers")
-    attention_heads: int = Field(4, ge=1, description="of the cross-attention")
-    hidden: Widths = Field((128,), description="dense layers before the head")
+    sex_norm: bool = Field(
+        False, description="Batch normalisation between the dense layers that encode sex"
+    )
+    sex_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout rate after the dense layers that encode sex"
+    )
+    attention_heads: int = Field(4, ge=1, description="Number of heads of the cross-attention")
+    hidden: Widths = Field((128,), description="Widths of the dense layers before the output layer")
     activation: str | tuple[str, ...] = Field(
-        "relu", description="of the dense layers: relu, tanh, swish, mish, elu or gelu"
+        "relu",
+        description="Activation of the hidden layers, one for all or one per layer: relu, "
+        "tanh, swish, mish, elu or gelu",
     )
-    dropout: float | tuple[float, ...] = Field(0.2, description="before each dense layer")
-    norm: bool = Field(False, description="whether each dense layer begins with batch norm")
+    dropout: float | tuple[float, ...] = Field(
+        0.2, description="Dropout rate before each hidden layer: one for all, or one per layer"
+    )
+    norm: bool = Field(False, description="Batch normalisation at the start of each hidden layer")
     head: str = Field(
         "linear",
-        description="linear, sigmoid (from 0 to max_age) or distribution (expectation over months)",
+        description="Output layer: linear, sigmoid (scaled to 0…max_age) or distribution "
+        "(expectation of a softmax over months)",
     )
-    max_age: float = Field(240, ge=1, description="largest age of a bounded head, months")
+    max_age: float = Field(
+        240, ge=1, description="Largest age that a sigmoid or distribution head can predict, months"
+    )
     targets: tuple[Literal["age", "sex"], ...] = Field(
-        ("age",), min_length=1, description="what is predicted: age, sex, or both at once"
+        ("age",), min_length=1, description="What the network predicts: age, sex, or both"
     )
 
     @field_validator("family")
@@ -112,55 +148,79 @@ class DataSettings(Section):
     """Which radiographs of a data set are trained on."""
 
     sex: Literal["both", "F", "M"] = Field(
-        "both", description="train and validate on girls (F) or boys (M) alone, as S4 does"
+        "both",
+        description="Children to train and validate on: both sexes, girls only (F) or boys "
+        "only (M), as ml-recipe-bone-age offers",
     )
     train_images: int = Field(
         0,
         ge=0,
-        description="train on so many radiographs, stratified by sex and age; 0 for all",
+        description="Number of training radiographs to use, sampled with stratification by "
+        "sex and age; 0 for all",
     )
 
 
 class RegionSettings(Section):
     """The carpal and metacarpal regions of the roi and fusion families, and registration."""
 
-    height: int = Field(192, ge=32, le=2048, description="of a region's image, pixels")
-    width: int = Field(192, ge=32, le=2048, description="of a region's image, pixels")
+    height: int = Field(192, ge=32, le=2048, description="Height of a region's image, pixels")
+    width: int = Field(192, ge=32, le=2048, description="Width of a region's image, pixels")
     registered_hand: bool = Field(
-        False, description="whether the whole hand is turned to one pose and cut out, as in S4"
+        False,
+        description="Rotate, scale and crop the whole hand to one standard pose by its key "
+        "points, as in ml-recipe-bone-age",
     )
-    background_removed: bool = Field(False, description="whether all but the hand becomes black")
+    background_removed: bool = Field(
+        False,
+        description="Make everything but the hand black, in the regions and in a registered hand",
+    )
 
 
 class AugmentationSettings(Section):
-    """Random changes of a training batch; a range of one number is symmetric about no change."""
+    """Random changes of training images; a single number is the maximum in either direction."""
 
-    enabled: bool = Field(True, description="whether images are changed at all")
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    rotate: float = Field(15, ge=0, le=180, description="largest rotation, degrees")
-    translate: float = Field(0.05, ge=0, lt=1, description="largest shift, fraction of the side")
+    enabled: bool = Field(True, description="Whether training images are augmented at all")
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip")
+    rotate: float = Field(15, ge=0, le=180, description="Maximum rotation, degrees")
+    translate: float = Field(
+        0.05, ge=0, lt=1, description="Maximum shift, as a fraction of the image's width and height"
+    )
     scale: Annotated[float, Field(ge=0, lt=1)] | tuple[PositiveFloat, PositiveFloat] = Field(
-        0.15, description="largest change of size, fraction; or its two ends as factors: [0.9, 1]"
+        0.15,
+        description="Maximum change of size, as a fraction; or the smallest and the largest "
+        "scale factor, such as [0.9, 1]",
     )
     aspect: float = Field(
-        0, ge=0, lt=1, description="largest change of height against width, fraction"
+        0, ge=0, lt=1, description="Maximum change of the aspect ratio, as a fraction"
     )
-    shear: float = Field(0, ge=0, lt=90, description="largest shear, degrees")
-    brightness: float = Field(0.1, ge=0, lt=1, description="largest shift, fraction of full white")
-    contrast: float = Field(0.2, ge=0, lt=1, description="largest change of contrast, fraction")
-    gamma: float = Field(0.2, ge=0, lt=1, description="largest change of gamma, fraction")
+    shear: float = Field(0, ge=0, lt=90, description="Maximum shear, degrees")
+    brightness: float = Field(
+        0.1, ge=0, lt=1, description="Maximum change of brightness, as a fraction of full white"
+    )
+    contrast: float = Field(
+        0.2, ge=0, lt=1, description="Maximum change of contrast, as a fraction"
+    )
+    gamma: float = Field(0.2, ge=0, lt=1, description="Maximum change of gamma, as a fraction")
     blur: float = Field(
-        0, ge=0, le=10, description="largest blur of every second image, pixels of a Gaussian"
+        0,
+        ge=0,
+        le=10,
+        description="Maximum standard deviation of the Gaussian blur, pixels; half of the "
+        "images are blurred",
     )
     noise: float = Field(
-        0, ge=0, lt=1, description="largest noise, fraction of full white; little is likelier"
+        0,
+        ge=0,
+        lt=1,
+        description="Maximum standard deviation of the Gaussian noise, as a fraction of full "
+        "white; weak noise is more frequent",
     )
     degraded: float = Field(
         0,
         ge=0,
         le=1,
-        description="share of radiographs that an epoch shows as worse copies of their files: "
-        "dark, faded, blurred, small, noisy, compressed",
+        description="Share of the radiographs that each epoch shows as degraded copies: "
+        "darker, faded, blurred, downsampled, noisy or JPEG-compressed, or several of these",
     )
 
     @model_validator(mode="after")
@@ -172,7 +232,7 @@ class AugmentationSettings(Section):
 
     @property
     def share_degraded(self) -> float:
-        """The share of radiographs that are shown as worse copies; none where nothing changes."""
+        """The share of radiographs that are shown as degraded copies; none without augmentation."""
         return self.degraded if self.enabled else 0.0
 
     @property
@@ -188,94 +248,168 @@ CYCLICAL = ("triangular", "triangular2", "exp_range")
 
 
 class TrainingSettings(Section):
-    """The optimisation."""
+    """The optimisation: epochs, learning rate, loss, precision, and the epoch that is kept."""
 
-    epochs: int = Field(20, ge=1, description="passes over the training radiographs")
-    batch_size: int = Field(32, ge=1, description="radiographs per step and device")
+    epochs: int = Field(20, ge=1, description="Number of passes over the training radiographs")
+    batch_size: int = Field(32, ge=1, description="Radiographs per batch and device")
     optimiser: Literal["adam", "adamw", "sgd"] = Field(
-        "adamw", description="betas are those of adam and adamw; sgd has momentum"
+        "adamw", description="Optimiser: adam, adamw, or sgd with Nesterov momentum"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="the largest of the schedule")
-    weight_decay: float = Field(1e-2, ge=0, description="of kernels and matrices alone")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="Learning rate; the maximum of the schedule"
+    )
+    weight_decay: float = Field(
+        1e-2,
+        ge=0,
+        description="Weight decay, applied to weight matrices and convolution kernels only",
+    )
     betas: tuple[Share, Share] = Field(
-        (0.9, 0.999), description="of Adam; the first is sgd's momentum"
+        (0.9, 0.999),
+        description="β₁ and β₂ of adam and adamw; the first is also the momentum of sgd",
     )
     schedule: Literal["constant", "plateau", "cosine", "triangular", "triangular2", "exp_range"] = (
-        Field("cosine", description="of the learning rate; the last three are cyclical")
+        Field(
+            "cosine",
+            description="Learning-rate schedule; triangular, triangular2 and exp_range are "
+            "cyclical",
+        )
     )
-    warmup_epochs: float = Field(1, ge=0, description="epochs of linear warm-up of cosine")
+    warmup_epochs: float = Field(
+        1, ge=0, description="Epochs of linear warm-up with the cosine schedule"
+    )
     final_rate: float = Field(
-        0.01, ge=0, le=1, description="where cosine ends, fraction of the learning rate"
+        0.01,
+        ge=0,
+        le=1,
+        description="Final learning rate of the cosine schedule, as a fraction of learning_rate",
     )
-    cyclic_base: float = Field(1e-4, gt=0, description="lowest rate of the cyclical schedules")
-    cyclic_steps: int = Field(2000, ge=1, description="optimiser steps of half a cycle")
-    cyclic_gamma: float = Field(0.99994, gt=0, le=1, description="exp_range's factor per step")
-    plateau_factor: float = Field(0.2, gt=0, lt=1, description="by which plateau lowers the rate")
-    plateau_patience: int = Field(3, ge=0, description="epochs without a better figure")
+    cyclic_base: float = Field(
+        1e-4, gt=0, description="Lowest learning rate of the cyclical schedules"
+    )
+    cyclic_steps: int = Field(
+        2000, ge=1, description="Optimiser steps per half cycle of the cyclical schedules"
+    )
+    cyclic_gamma: float = Field(
+        0.99994, gt=0, le=1, description="Factor by which exp_range shrinks its swing at each step"
+    )
+    plateau_factor: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Factor by which the plateau schedule multiplies the learning rate",
+    )
+    plateau_patience: int = Field(
+        3,
+        ge=0,
+        description="Epochs without improvement that the plateau schedule tolerates before "
+        "it lowers the rate",
+    )
     plateau_monitor: Literal["mae", "loss"] = Field(
         "mae",
-        description="the validation figure that plateau watches; mae stands for the share of "
-        "errors where sex is the only target",
+        description="Validation metric that the plateau schedule monitors: mae (the error "
+        "rate if sex is the only target) or loss",
     )
-    minimum_rate: float = Field(1e-6, ge=0, description="below which plateau does not go")
-    loss: str = Field("mae", description=", ".join(LOSSES))
+    minimum_rate: float = Field(
+        1e-6, ge=0, description="Lowest learning rate of the plateau schedule"
+    )
+    loss: str = Field(
+        "mae", description=f"Loss function: {', '.join([*LOSSES][:-1])} or {[*LOSSES][-1]}"
+    )
     loss_options: dict[str, float] = Field(
         default_factory=dict,
-        description="such as {delta = 10} months for huber; known are scale (months per unit of "
-        "the loss), "
-        + ", ".join(
-            f"{', '.join(options_of(name))} of {name}" for name in LOSSES if options_of(name)
+        description="Options of the loss, such as {delta = 10}: scale (months per unit of "
+        "the loss) "
+        "with any loss; "
+        + "; ".join(
+            f"{', '.join(options_of(name))} with {name}" for name in LOSSES if options_of(name)
         ),
     )
-    gradient_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 for no limit")
-    accumulate: int = Field(1, ge=1, description="batches per optimiser step")
-    ema: float = Field(0, ge=0, lt=1, description="decay of the averaged weights; 0 for none")
+    gradient_clip: float = Field(1.0, ge=0, description="Maximum gradient norm; 0 for no clipping")
+    accumulate: int = Field(
+        1, ge=1, description="Batches whose gradients are accumulated for one optimiser step"
+    )
+    ema: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="Decay of the exponential moving average of the weights, which is what "
+        "is validated and kept; 0 for none",
+    )
     norm_images: int = Field(
         1024,
         ge=0,
-        description="training images on which batch normalisation is measured anew before each "
-        "validation; 0 to keep the running averages",
+        description="Training images on which the statistics of batch normalisation are "
+        "recomputed before each validation; 0 to keep the running averages",
     )
     patience: int = Field(
-        0, ge=0, description="stop after so many epochs without a better validation MAE; 0 never"
+        0,
+        ge=0,
+        description="Early stopping: epochs without a better validation MAE (error rate, if "
+        "sex is the only target) after which training stops; 0 for never",
     )
-    frozen_epochs: int = Field(0, ge=0, description="epochs in which the encoder is frozen")
+    frozen_epochs: int = Field(
+        0, ge=0, description="Number of first epochs in which the encoder is frozen"
+    )
     fine_tune_rate: float = Field(
-        1.0, gt=0, description="the encoder's learning rate, fraction of learning_rate"
+        1.0, gt=0, description="Learning rate of the encoder, as a fraction of learning_rate"
     )
     head_fine_tune_rate: float = Field(
-        1.0, gt=0, description="the same of all other layers, once the frozen epochs are over"
+        1.0,
+        gt=0,
+        description="Learning rate of all other layers after the frozen epochs, as a "
+        "fraction of learning_rate",
     )
     teacher: int = Field(
         0,
         ge=0,
-        description="the stage whose ages are a part of the target, by its number; 0 for none",
+        description="Distillation: number of the stage whose predicted ages become part of "
+        "the target; 0 for none",
     )
-    teacher_share: float = Field(0.5, gt=0, le=1, description="the teacher's part of the target")
+    teacher_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Weight of the teacher's predicted ages in the target; the rest is the "
+        "known age",
+    )
     anew: bool = Field(
         False,
-        description="with a teacher: begin with model.weights, which may be of another backbone "
-        "than the stage before, and not with what that has learnt",
+        description="With a teacher: start from model.weights, possibly with another "
+        "backbone, instead of from the weights of the previous stage",
     )
-    mixup: float = Field(0, ge=0, description="alpha of mixup's Beta distribution; 0 for none")
-    label_noise: float = Field(0, ge=0, description="standard deviation of label noise, months")
+    mixup: float = Field(0, ge=0, description="α of the Beta distribution of mixup; 0 for no mixup")
+    label_noise: float = Field(
+        0,
+        ge=0,
+        description="Standard deviation of the Gaussian noise added to known ages in "
+        "training, months; 0 for none",
+    )
     precision: Literal["auto", "32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 or fp16 on a GPU, bf16 on CPUs that have it, 32 elsewhere"
+        "auto",
+        description="Arithmetic of training: 32 (fp32), bf16, fp16 (GPU only), or auto: bf16 "
+        "where the GPU or CPU supports it, fp16 on older GPUs, else 32",
     )
     keep: Literal["best", "last"] = Field(
         "best",
-        description="the epoch whose model is kept; the best on the validation radiographs does a "
-        "little better on them than on others, the last does not",
+        description="Epoch whose model is kept: best (lowest validation error, which makes "
+        "the validation figures slightly optimistic) or last",
     )
     keep_every: int = Field(
-        0, ge=0, description="keep the model of every so many epochs, too; 0 for none"
+        0, ge=0, description="Also keep the model of every N-th epoch; 0 for none"
     )
     log_every: int = Field(
-        0, ge=0, description="batches between rows of batches.csv; 0 for no such file"
+        0, ge=0, description="Write a row to batches.csv every N batches; 0 for no such file"
     )
-    deterministic: bool = Field(False, description="refuse operations that are not repeatable")
-    compile: bool = Field(False, description="torch.compile the network")
-    seed: int = Field(42, ge=0, description="of weights, order, augmentation and folds")
+    deterministic: bool = Field(
+        False, description="Use deterministic operations only, and stop with an error at any other"
+    )
+    compile: bool = Field(False, description="Compile the network with torch.compile")
+    seed: int = Field(
+        42,
+        ge=0,
+        description="Seed of the random initial weights, the order of radiographs, "
+        "augmentation and folds",
+    )
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -306,7 +440,11 @@ class TrainingSettings(Section):
 class Experiment(Section):
     """All that decides what a run learns, except the radiographs themselves."""
 
-    name: str = Field("global", pattern=r"^[A-Za-z0-9._-]+$", description="the run folder's name")
+    name: str = Field(
+        "global",
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Name of the experiment, which the run folder's name ends with",
+    )
     data: DataSettings = Field(default_factory=DataSettings)
     preprocessing: Preprocessing = Field(default_factory=Preprocessing)
     model: ModelSettings = Field(default_factory=ModelSettings)
@@ -315,8 +453,9 @@ class Experiment(Section):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     stages: tuple[dict[str, Any], ...] = Field(
         (),
-        description="trainings that come before, each with the weights of the one before it: of "
-        "each what differs from the settings above (but teacher and anew are each training's own)",
+        description="Trainings that run first, each from the weights of the one before: a "
+        "table for each, with the settings that differ from the rest of the file (teacher and "
+        "anew are not shared)",
     )
 
     @model_validator(mode="after")
@@ -335,7 +474,7 @@ def load_experiment(
     """Reads settings from a TOML file, then applies flags, then ``section.key=value`` overrides.
 
     Args:
-        path: The settings file, or one of S1's YAML files; None for the defaults.
+        path: The settings file, or one of HDA_Project's YAML files; None for the defaults.
         flags: Values by dotted key, such as ``model.gender``; None leaves a setting as it is.
         overrides: Such as ``training.epochs=5``; the value is read as TOML, else as text.
         tell: Called with a sentence for each key of a YAML file that has no meaning here.
@@ -348,7 +487,7 @@ def load_experiment(
     if path is not None and Path(path).suffix.lower() in (".yaml", ".yml"):
         from boneage_cli.core.yaml_settings import experiment_values_from_s1_yaml
 
-        # The layers that S1's file gives depend on the family, which it does not name.
+        # The layers that HDA_Project's file gives depend on the family, which it does not name.
         family = (flags or {}).get("model.family")
         for override in overrides:
             key, _, value = override.partition("=")

@@ -6,8 +6,8 @@ The steps and why they stand in this order:
 2. cut out the hand (``foreground``), so that the network's pixels are spent on it;
 3. resize at the file's depth, in its true proportions, before anything is rounded to 8 bits;
 4. map intensities to 8 bits (``contrast``), which are the same whatever depth the file had;
-5. CLAHE after the resize, as S1 does, so that its tiles are a fixed share of the hand whatever the
-   resolution of the detector;
+5. CLAHE after the resize, as HDA_Project does, so that its tiles are a fixed share of the hand
+   whatever the resolution of the detector;
 6. pad with black last, so that the padding enters no histogram.
 """
 
@@ -34,32 +34,50 @@ from boneage_cli.settings_section import Section
 class Preprocessing(Section):
     """The pixels that a network sees. They belong to the model and travel in its bundle."""
 
-    height: int = Field(256, ge=32, le=2048, description="of the network's image, pixels")
-    width: int = Field(256, ge=32, le=2048, description="of the network's image, pixels")
+    height: int = Field(
+        256, ge=32, le=2048, description="Height of the network's input image, pixels"
+    )
+    width: int = Field(
+        256, ge=32, le=2048, description="Width of the network's input image, pixels"
+    )
     fit: Literal["pad", "squash"] = Field(
         "pad",
-        description="pad keeps the aspect and centres the hand on black; squash stretches it",
+        description="How the image is fitted to height × width: pad keeps the aspect ratio "
+        "and fills up with black; squash stretches it",
     )
-    foreground: bool = Field(False, description="cut out the hand before the resize")
+    foreground: bool = Field(False, description="Crop the radiograph to the hand before the resize")
     foreground_margin: float = Field(
-        0.05, ge=0, le=0.5, description="space left around the hand, fraction of its sides"
+        0.05,
+        ge=0,
+        le=0.5,
+        description="Margin around the cropped hand, as a fraction of its width and height",
     )
     rows: int = Field(
         0,
         ge=0,
-        description="rows of the radiographs that the model is trained on, where all have so few: "
-        "taller ones are made as soft as they are; 0 leaves them sharp",
+        description="Height in pixels of the radiographs trained on, if all are of low "
+        "resolution: taller ones are blurred to match; 0 for no blur",
     )
     contrast: Literal["none", "stretch", "centre"] = Field(
         "none",
-        description="stretch spreads the 1st to 99th percentile of the hand over black to white; "
-        "centre those of the middle three fifths of the image, which is quicker",
+        description="Contrast normalisation: none, stretch (1st to 99th percentile of the hand "
+        "mapped to black and white) or centre (percentiles of the central 60 % of the image's "
+        "width and height, which is faster)",
     )
     clahe: bool = Field(
-        False, description="contrast limited adaptive histogram equalisation after the resize"
+        False,
+        description="Apply contrast limited adaptive histogram equalisation (CLAHE) after "
+        "the resize",
     )
-    clahe_clip_limit: float = Field(2.0, gt=0, le=100, description="largest slope of contrast")
-    clahe_tiles: int = Field(8, ge=1, le=64, description="tiles across and down")
+    clahe_clip_limit: float = Field(
+        2.0,
+        gt=0,
+        le=100,
+        description="Clip limit of CLAHE: the maximum contrast gain; at 1 the image hardly changes",
+    )
+    clahe_tiles: int = Field(
+        8, ge=1, le=64, description="Number of CLAHE tiles in each direction: 8 means 8 × 8"
+    )
 
     @model_validator(mode="after")
     def _tiles_have_pixels(self) -> Preprocessing:

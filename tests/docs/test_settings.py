@@ -1,4 +1,4 @@
-"""docs/settings.md lists every setting, as it is; run this file to write it anew."""
+"""docs/settings.md lists every setting, as it is; run this file to regenerate it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ Every setting of `boneage train`, by section, with its default. In a settings fi
     [training]
     epochs = 5
 
-On the command line: `--set training.epochs=5`. An unknown setting is refused with the nearest known
-name. Every run keeps all of its own in `settings.toml`. This page is made of
-`boneage_cli/core/config.py` by `.venv/bin/python tests/docs/test_settings.py`.
+On the command line: `--set training.epochs=5`. An unknown setting is refused, with a suggestion of
+the nearest known name. Every run stores all of its settings in `settings.toml`. This page is
+generated from `boneage_cli/core/config.py` by `.venv/bin/python tests/docs/test_settings.py`.
 
-Trainings that come before stand in `[[stages]]`, in order, each with what differs from the rest of
-the file. Here a small network learns from few pixels, then from more, and teaches a larger one:
+`[[stages]]` lists trainings that run before the main one, in order, each with the settings that
+differ from the rest of the file. Here a small network is trained on small images, then on larger
+ones, and becomes the teacher of a larger network:
 
     [model]
     backbone = "tf_efficientnet_lite2"
@@ -40,7 +41,8 @@ the file. Here a small network learns from few pixels, then from more, and teach
     [[stages]]
     model = { backbone = "tf_efficientnet_lite0" }
 
-A stage's own settings are out of reach of `--set`, which changes what all of them share.
+`--set` changes the settings that all stages share; it does not override those that a stage sets
+itself.
 """
 
 
@@ -56,7 +58,7 @@ def _section(name: str, schema: type[BaseModel]) -> Iterator[str]:
         yield ""
         yield f"{(schema.__doc__ or '').partition(chr(10))[0]}"
         yield ""
-    yield "| setting | default | values | |"
+    yield "| setting | default | values | meaning |"
     yield "|---|---|---|---|"
     for key, field in schema.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -97,7 +99,7 @@ def _values(field: FieldInfo) -> str:
 
 def test_the_page_lists_the_settings_as_they_are() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == reference(), (
-        "write it anew: python tests/docs/test_settings.py"
+        "regenerate it: python tests/docs/test_settings.py"
     )
 
 
