@@ -50,7 +50,7 @@ def test_errors_end_with_status_1_the_row_and_the_way_out(folder: Path) -> None:
     (folder / "train" / "b.png").unlink()
     status, output = check("--data", "mine")
     assert status == 1
-    assert "file-missing × 1: put the image back, or delete the row" in output
+    assert "file-missing × 1: restore the image, or delete the row" in output
     assert "train.csv:3: train/b.png: no such file" in output
     assert output.splitlines()[-1].endswith(
         "1 error, 0 warnings, 1 note: failed, fix the errors and check again"
@@ -80,7 +80,7 @@ def test_tables_fit_a_terminal_of_80_columns(folder: Path) -> None:
 
 def test_names_with_square_brackets_are_shown_as_they_are(folder: Path) -> None:
     (folder / "train" / "[red]x[red].png").write_bytes(b"")
-    assert "train/[red]x[red].png: no row names this image" in check()[1]
+    assert "train/[red]x[red].png: no row refers to this image" in check()[1]
 
 
 def test_a_report_is_written_where_it_is_asked_for(folder: Path) -> None:

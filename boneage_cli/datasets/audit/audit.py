@@ -23,6 +23,7 @@ from boneage_cli.datasets.audit.labels import (
 from boneage_cli.datasets.manifest import SPLITS
 from boneage_cli.datasets.source import SOURCE_FILE, Source, read_source
 from boneage_cli.errors import BoneageError
+from boneage_cli.wording import counted
 
 
 @dataclass
@@ -65,10 +66,10 @@ class Audit:
     def summary(self) -> str:
         """One line: how much was read, what was found, and whether something must be fixed."""
         read = sum(row.statistics is not None for row in self.rows)
-        counts = ", ".join(_plural(self.count(severity), severity) for severity in SEVERITIES)
+        counts = ", ".join(counted(self.count(severity), severity) for severity in SEVERITIES)
         verdict = "passed" if self.passed else "failed, fix the errors and check again"
         return (
-            f"{_plural(len(self.rows), 'row')}, {_plural(read, 'image')} read, {counts}: {verdict}"
+            f"{counted(len(self.rows), 'row')}, {counted(read, 'image')} read, {counts}: {verdict}"
         )
 
 
@@ -136,7 +137,3 @@ def _read_source(folder: Path) -> tuple[Source | None, list[Finding]]:
     if not source.complete:
         return source, [Finding("incomplete", "'boneage fetch' was interrupted", path=path)]
     return source, []
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

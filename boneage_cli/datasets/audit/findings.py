@@ -21,48 +21,58 @@ class Kind(NamedTuple):
 
 KINDS = {
     # Must be fixed: training, evaluating or predicting would fail or give wrong numbers.
-    "incomplete": Kind(ERROR, "run the same 'boneage fetch' again: it does what is missing"),
+    "incomplete": Kind(ERROR, "run the same 'boneage fetch' again; it completes what is missing"),
     "no-rows": Kind(ERROR, "fetch the data set again, or delete the empty file"),
-    "row-length": Kind(ERROR, "give the row one value per column; quote values that hold a comma"),
+    "row-length": Kind(
+        ERROR, "give the row one value per column; quote values that contain a comma"
+    ),
     "wrong-split": Kind(ERROR, "move the row to the file of its split, or correct the split"),
-    "id-missing": Kind(ERROR, "give the row the id of its radiograph"),
-    "id-conflict": Kind(ERROR, "keep the row with the right label"),
-    "id-in-two-splits": Kind(ERROR, "keep it in one split, or the score is no fair test"),
-    "patient-in-two-splits": Kind(ERROR, "keep a child's radiographs in one split"),
-    "boneage-missing": Kind(ERROR, "fill in the bone age in months, or delete the row"),
-    "boneage-nan": Kind(ERROR, "fill in the bone age in months, or delete the row"),
-    "boneage-infinite": Kind(ERROR, "fill in the bone age in months, or delete the row"),
+    "id-missing": Kind(ERROR, "add the id of the radiograph to the row"),
+    "id-conflict": Kind(ERROR, "keep only the row with the correct label"),
+    "id-in-two-splits": Kind(ERROR, "keep it in one split only, or the evaluation will be biased"),
+    "patient-in-two-splits": Kind(ERROR, "keep all radiographs of a child in one split"),
+    "boneage-missing": Kind(ERROR, "enter the bone age in months, or delete the row"),
+    "boneage-nan": Kind(ERROR, "enter the bone age in months, or delete the row"),
+    "boneage-infinite": Kind(ERROR, "enter the bone age in months, or delete the row"),
     "boneage-not-a-number": Kind(ERROR, "write the bone age as a number of months, such as 126.5"),
     "boneage-impossible": Kind(
-        ERROR, f"a bone age lies above 0 and up to {OLDEST_BONE_AGE:.0f} months"
+        ERROR, f"bone ages must be above 0 and up to {OLDEST_BONE_AGE:.0f} months"
     ),
-    "sex-unreadable": Kind(ERROR, "write True for a boy, False for a girl, nothing if unknown"),
+    "sex-unreadable": Kind(ERROR, "write True for a boy, False for a girl, or leave it empty"),
     "label-version-wrong": Kind(ERROR, "correct label_version in SOURCE.json, or fetch again"),
-    "size-unreadable": Kind(ERROR, "write the original's width and height in pixels, or nothing"),
-    "path-missing": Kind(ERROR, "give the row the path of its image"),
-    "file-missing": Kind(ERROR, "put the image back, or delete the row"),
+    "size-unreadable": Kind(
+        ERROR, "enter the original width and height in pixels, or leave it empty"
+    ),
+    "path-missing": Kind(ERROR, "add the path of the image to the row"),
+    "file-missing": Kind(ERROR, "restore the image, or delete the row"),
     "file-unreadable": Kind(ERROR, "fetch or export the image again, or delete the row"),
     "constant": Kind(ERROR, "fetch or export the image again, or delete the row"),
     "same-file": Kind(ERROR, "correct the path: two ids cannot share one image"),
-    "same-pixels-in-two-splits": Kind(ERROR, "keep it in one split, or the score is no fair test"),
+    "same-pixels-in-two-splits": Kind(
+        ERROR, "keep it in one split only, or the evaluation will be biased"
+    ),
     # Worth a look: it may be right.
     "source-unreadable": Kind(WARNING, "fetch the data set again"),
-    "id-repeated": Kind(WARNING, "delete one of the rows: the radiograph counts twice"),
-    "boneage-in-years": Kind(WARNING, "multiply the bone ages by 12 if they are years"),
-    "boneage-unknown": Kind(WARNING, "'predict' works without bone ages, 'evaluate' needs them"),
-    "sex-missing": Kind(WARNING, "fill in the sex, or train with --no-gender"),
+    "id-repeated": Kind(WARNING, "delete one of the rows, or the radiograph will count twice"),
+    "boneage-in-years": Kind(WARNING, "if the bone ages are in years, multiply them by 12"),
+    "boneage-unknown": Kind(
+        WARNING, "'boneage predict' works without bone ages, 'evaluate' needs them"
+    ),
+    "sex-missing": Kind(WARNING, "enter the sex, or train with --no-gender"),
     "sex-imbalance": Kind(WARNING, "report errors by sex, or add radiographs of the rarer sex"),
-    "same-pixels": Kind(WARNING, "delete one of the rows: the radiograph counts twice"),
-    "file-unnamed": Kind(WARNING, "add a row for it, or move it away: nothing uses it"),
-    "tiny": Kind(WARNING, "export the radiograph at its full size"),
-    "extreme-aspect": Kind(WARNING, "look at it: a strip seldom shows a whole hand"),
-    "very-dark": Kind(WARNING, "look at it: CLAHE or a foreground crop may help"),
-    "faint": Kind(WARNING, "look at it: CLAHE may help"),
-    "bright-surround": Kind(WARNING, "look at it: invert it if bone is dark, else crop the frame"),
+    "same-pixels": Kind(WARNING, "delete one of the rows, or the radiograph will count twice"),
+    "file-unnamed": Kind(WARNING, "add a row for it, or remove it: it is not used"),
+    "tiny": Kind(WARNING, "export the radiograph at full resolution"),
+    "extreme-aspect": Kind(WARNING, "look at the image: a strip rarely shows a whole hand"),
+    "very-dark": Kind(WARNING, "look at the image, and check the export and window settings"),
+    "faint": Kind(WARNING, "look at the image, and check the export and window settings"),
+    "bright-surround": Kind(
+        WARNING, "look at the image: invert it if bone is dark, else crop the frame"
+    ),
     # Good to know.
-    "label-version": Kind(NOTE, "name it beside every error measured on the test split"),
-    "few-young": Kind(NOTE, "expect larger errors there; 'evaluate' reports them by age"),
-    "no-source": Kind(NOTE, "'boneage fetch' writes where data come from and on what terms"),
+    "label-version": Kind(NOTE, "state it with every error measured on the test split"),
+    "few-young": Kind(NOTE, "figures for young children will rest on few radiographs"),
+    "no-source": Kind(NOTE, "'boneage fetch' records where data come from and under which terms"),
 }
 """Every kind, gravest first. An error makes ``boneage check-data`` exit with status 1."""
 

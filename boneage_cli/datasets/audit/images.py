@@ -90,7 +90,7 @@ def image_findings(row: LabelledImage) -> Iterator[Finding]:
     elif image.contrast < FAINT:
         yield row.finding("faint", f"standard deviation {image.contrast:.1%} of full white")
     if image.bright_surround > BRIGHT_SURROUND:
-        message = f"surround brighter than the hand by {image.bright_surround:.0%} of full white"
+        message = f"background brighter than the hand by {image.bright_surround:.0%} of full white"
         yield row.finding("bright-surround", message)
 
 
@@ -101,7 +101,7 @@ def repeated_pixels(rows: Iterable[LabelledImage]) -> Iterator[Finding]:
         if row.statistics is None or row.statistics.is_constant:
             continue
         other = first.setdefault(row.statistics.digest, row)
-        # A repeated id is told of as such.
+        # A repeated id is reported as such.
         if other.id == row.id:
             continue
         message = f"same as {other.split} {other.id} (line {other.line})"
@@ -119,4 +119,4 @@ def unnamed_files(folder: Path, split: str, rows: Iterable[LabelledImage]) -> It
     named = {row.path for row in rows}
     for path, _ in radiographs_below(os.path.normpath(folder.absolute() / split)):
         if path not in named:
-            yield Finding("file-unnamed", "no row names this image", split, path=path)
+            yield Finding("file-unnamed", "no row refers to this image", split, path=path)

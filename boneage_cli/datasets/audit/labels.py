@@ -24,6 +24,7 @@ from boneage_cli.datasets.label_version import RSNA_TEST_IDS, label_version
 from boneage_cli.datasets.manifest import COLUMNS
 from boneage_cli.datasets.source import SOURCE_FILE, Source
 from boneage_cli.errors import BoneageError
+from boneage_cli.wording import counted
 
 # Below this many rows a distribution says nothing.
 ENOUGH_ROWS = 20
@@ -145,7 +146,7 @@ def _read_row(
     cell = text["boneage"]
     boneage = _number(cell)
     if cell.lower() in _NOTHING:
-        # A test split without labels is an ordinary thing, told of once for the whole split.
+        # A test split without labels is usual, and reported once for the whole split.
         if split != "test":
             findings.append(row.finding("boneage-missing", "no bone age"))
     elif boneage is None:
@@ -236,7 +237,7 @@ def divided_patients(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
 
 
 def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding]:
-    """Tells what only one split as a whole can show."""
+    """Reports what only a split as a whole can show."""
     rows = [row for row in rows if row.split == split]
     ages = [row.boneage for row in rows if row.boneage is not None]
     if split == "test" and len(ages) < len(rows):
@@ -259,7 +260,9 @@ def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding
         boys = sum(sexes)
         girls = len(sexes) - boys
         if min(boys, girls) < RARE_SEX * len(sexes):
-            yield Finding("sex-imbalance", f"{boys:,} boys and {girls:,} girls", split)
+            yield Finding(
+                "sex-imbalance", f"{counted(boys, 'boy')} and {counted(girls, 'girl')}", split
+            )
 
 
 def check_label_version(rows: Sequence[LabelledImage], source: Source | None) -> Iterator[Finding]:
@@ -274,5 +277,5 @@ def check_label_version(rows: Sequence[LabelledImage], source: Source | None) ->
     example = f" (id {RSNA_TEST_IDS[0]} is {first.iloc[0]:g} months)" if len(first) else ""
     yield Finding("label-version", f"the test labels are '{found}'{example}", "test")
     if source and source.complete and source.label_version != found:
-        message = f"{SOURCE_FILE} says '{source.label_version}', the labels are '{found}'{example}"
+        message = f"{SOURCE_FILE} names '{source.label_version}', the labels are '{found}'{example}"
         yield Finding("label-version-wrong", message, "test")

@@ -96,8 +96,8 @@ def _histograms(audit: Audit) -> Plot:
         axes.set_ylabel("share of pixels (%)")
         axes.legend()
     caption = (
-        "Lines are means over the images of a split, bands hold the middle 80 % of the images. "
-        "Splits whose lines differ were exposed or processed differently."
+        "Lines are means over the images of a split, bands cover the middle 80 % of the images. "
+        "If the lines of two splits differ, they were exposed or processed differently."
     )
     return Plot("Intensity histograms", drawing.getvalue(), caption, wide=True)
 
@@ -118,7 +118,10 @@ def _exposure(audit: Audit) -> Plot:
         axes.set_xlabel("mean intensity (% of full white)")
         axes.set_ylabel("standard deviation (%)")
         _legend(axes)
-    caption = "A point an image. Left of the dotted line very dark, below the other faint."
+    caption = (
+        "One point per image. Left of the vertical dotted line: very dark; below the horizontal "
+        "one: faint, which means low contrast."
+    )
     return Plot("Exposure", drawing.getvalue(), caption)
 
 
@@ -136,7 +139,9 @@ def _sizes(audit: Audit) -> Plot:
         axes.set_xlabel("width (pixels)")
         axes.set_ylabel("height (pixels)")
         _legend(axes)
-    caption = "A point an image" + (", as it was taken, where the table tells." if known else ".")
+    caption = "One point per image" + (
+        "; its original size where the table has it." if known else "."
+    )
     return Plot("Image size", drawing.getvalue(), caption)
 
 

@@ -63,7 +63,7 @@ def _ages(audit: Audit) -> Table:
         "Bone age (months)",
         ("split", "min", "median", "mean ± SD", "max", f"<{YOUNG:.0f}", "by year of age"),
         rows,
-        f"One bar a year, 0 to {OLDEST_BONE_AGE / 12:.0f} years.",
+        f"One bar per year, 0 to {OLDEST_BONE_AGE / 12:.0f} years.",
     )
 
 
@@ -90,8 +90,8 @@ def _intensities(audit: Audit) -> Table:
         "Intensity (% of full white)",
         ("split", "mean ± SD", "darkest", "brightest", "contrast", "black to white"),
         rows,
-        "Mean over the pixels of an image; contrast is their standard deviation. Bars: square root "
-        "of the share.",
+        "Mean over the pixels of an image; contrast is their standard deviation. Bars: histogram "
+        "of intensities, as the square root of the share of pixels.",
     )
 
 
@@ -105,7 +105,7 @@ def _sizes(audit: Audit) -> Table:
             rows.append((split, *stored, ", ".join(map(str, bits))))
         taken = [(row.width, row.height) for row in labels if row.width and row.height]
         if taken:
-            rows.append(("  as taken", *_extent(taken), ""))
+            rows.append(("  original", *_extent(taken), ""))
     return Table("Image size (pixels)", ("split", "smallest", "median", "largest", "bits"), rows)
 
 
