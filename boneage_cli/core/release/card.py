@@ -1,4 +1,4 @@
-"""A model's card: what it was made of, how well it does, and what it is not for."""
+"""A model's card: how it was trained, how well it does, and what it is not for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from boneage_cli.core.evaluation.metrics import TOLERANCES, Estimate
 from boneage_cli.core.prediction.cases import REASONS
 from boneage_cli.core.views import describe_shapes, shapes_of
 from boneage_cli.errors import BoneageError
+from boneage_cli.wording import counted
 
 # A mean over fewer radiographs says nothing of its kind.
 _LEAST_FOR_BIAS = 30
@@ -33,6 +34,7 @@ def model_card(bundle: Bundle, notes: Sequence[str] = ()) -> str:
     return "\n".join(
         [
             *_what(bundle),
+            *_training(bundle),
             *_figures(figures),
             *_coverage(bundle),
             *_refusals(bundle, figures),
@@ -56,62 +58,90 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    members = [(each.experiment, each.provenance) for each in bundle.members]
-    members = members or [(bundle.experiment, origin)]
+    members = _members(bundle)
     backbones = " and ".join(str(experiment.model.backbone) for experiment, _ in members)
     rows = {
         "file": f"`{bundle.path.name}`, {len(content) / 1e6:.1f} MB",
         "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
         "network": f"{model.family}, {backbones}{', whose ages are averaged' * bool(members[1:])}, "
-        f"{weights:,} weights, {'with' if model.gender else 'without'} sex; sees "
-        f"{describe_shapes(shapes_of(bundle.experiment))} pixels",
-        "hand": "registered by its key points"
+        f"{weights:,} weights; sex is {'' if model.gender else 'not '}an input; input size "
+        f"{describe_shapes(shapes_of(bundle.experiment))} pixels (height × width)",
+        "hand": "registered to one pose by its key points"
         if bundle.experiment.regions.registered_hand
-        else "as it lies in the radiograph",
-        "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs trained on, "
-        f"{origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
+        else "not registered",
+        "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs for "
+        f"training, {origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
     }
     for experiment, made in members:
         of_which = f" of {experiment.name}" if members[1:] else ""
+        training = experiment.training
         rows |= {
-            f"recipe{of_which}": _recipe(experiment, made),
-            f"training{of_which}": f"{_hours(made.get('seconds'))} on {made.get('hardware')}",
+            f"recipe{of_which}": f"`configs/{experiment.name}.toml`; batches of "
+            f"{training.batch_size}, {training.loss} loss, seed {training.seed}",
+            f"training time{of_which}": f"{_hours(made.get('seconds'))} on {made.get('hardware')}",
         }
     rows["made"] = f"{str(origin.get('created'))[:10]}, {origin.get('software')}"
     yield from (f"| {name} | {text} |" for name, text in rows.items())
     yield ""
 
 
-def _recipe(experiment: Experiment, origin: Mapping[str, Any]) -> str:
-    training = experiment.training
-    share = experiment.augmentation.share_degraded
-    copies = f", {share:.0%} of the radiographs as worse copies" if share else ""
-    own = origin.get("blend", 1.0)
-    blend = f"; {own:.0%} of the weights, the others of the stage before" if own < 1 else ""
-    teacher = f", {training.teacher_share:.0%} of the target the ages of stage {training.teacher}"
-    taught = teacher if training.teacher else ""
-    begun = "".join(
-        f"; before that {stage.training.epochs} with {describe_shapes(shapes_of(stage))} pixels"
-        + (f" ({stage.model.backbone})" * (stage.model.backbone != experiment.model.backbone))
-        for stage in reversed(earlier_stages(experiment))
-    )
-    return (
-        f"`configs/{experiment.name}.toml`; {training.epochs} epochs{copies}{taught}{begun}{blend};"
-        f" batches of {training.batch_size}, {training.loss} loss, seed {training.seed}"
-    )
+def _members(bundle: Bundle) -> list[tuple[Experiment, Mapping[str, Any]]]:
+    """The settings and the origin of each network whose ages are averaged, or of the only one."""
+    members = [(each.experiment, each.provenance) for each in bundle.members]
+    return members or [(bundle.experiment, bundle.provenance)]
+
+
+def _training(bundle: Bundle) -> Iterator[str]:
+    members = _members(bundle)
+    for experiment, made in members:
+        yield f"## Training{f' of {experiment.name}' if members[1:] else ''}"
+        yield ""
+        stages = [*earlier_stages(experiment), experiment]
+        for number, stage in enumerate(stages, 1):
+            name = f"Stage {number}: " if stages[1:] else ""
+            yield f"- {name}{_stage(stage, experiment)}"
+        yield ""
+        own = made.get("blend", 1.0)
+        if own < 1:
+            yield (
+                f"The weights are the average of those after the last stage ({own:.0%}) and after "
+                f"the one before it ({1 - own:.0%})."
+            )
+            yield ""
+
+
+def _stage(stage: Experiment, last: Experiment) -> str:
+    training, share = stage.training, stage.augmentation.share_degraded
+    epochs = counted(training.epochs, "epoch")
+    parts = [f"{epochs} on images of {describe_shapes(shapes_of(stage))} pixels"]
+    if stage.model.backbone != last.model.backbone:
+        parts.append(f"backbone {stage.model.backbone}")
+    if share:
+        parts.append(f"{share:.0%} of the radiographs as degraded copies")
+    if training.teacher:
+        target = f"{training.teacher_share:.0%} of the target"
+        parts.append(f"ages predicted by stage {training.teacher} as {target}")
+    return ", ".join(parts)
 
 
 def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
-    yield f"## Errors on {figures['images']:,} radiographs that it was not trained on"
+    yield f"## Errors on {figures['images']:,} held-out radiographs, by sex and known bone age"
     yield ""
     yield (
-        "In months, with 95 % bootstrap intervals; predicting the mean age of the training "
-        f"radiographs for everyone gives {figures['yardstick_mae']:.2f}. Which epoch to keep was "
-        "chosen on the same radiographs, which flatters the figures a little."
+        "In months, with 95 % bootstrap intervals. Age bands are of the known bone age. As a "
+        "baseline, predicting the mean age of the training radiographs for everyone has an MAE of "
+        f"{figures['yardstick_mae']:.2f}. The epoch to keep was chosen on the same radiographs, "
+        "which makes the figures slightly optimistic."
     )
     yield ""
     yield from _table(
-        ("", "images", "MAE (95 %)", "bias (95 %)", *(f"≤ {months}" for months in TOLERANCES)),
+        (
+            "known age",
+            "images",
+            "MAE (95 %)",
+            "bias (95 %)",
+            *(f"errors ≤ {months}" for months in TOLERANCES),
+        ),
         (
             (
                 name,
@@ -133,17 +163,18 @@ def _coverage(bundle: Bundle) -> Iterator[str]:
     coverage = bundle.metrics.get("coverage_90")
     if not coverage:
         return
-    yield "## 90 % intervals"
+    yield "## 90 % prediction intervals, by sex and predicted bone age"
     yield ""
     yield (
-        "How often they hold the known age of radiographs that they were not calibrated on (ten "
-        "parts, each with intervals of the other nine). Bands are of the predicted age."
+        "Coverage is the share of radiographs whose interval contains the known age, estimated by "
+        "ten-fold cross-validation: intervals are calibrated on nine parts and checked on the "
+        "tenth. Age bands are of the predicted bone age."
     )
     yield ""
     yield from _table(
-        ("", "images", "held", "mean width, months"),
+        ("predicted age", "images", "coverage", "mean width, months"),
         (
-            (group, f"{images:,}", f"{share:.1%}", f"{width:.1f}")
+            (_group(group), f"{images:,}", f"{share:.1%}", f"{width:.1f}")
             for group, (images, share, width) in coverage.items()
         ),
     )
@@ -158,21 +189,23 @@ def _refusals(bundle: Bundle, figures: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     codes = "; ".join(f"`{code}`: {text}" for code, text in REASONS.items())
     yield (
-        f"Images that are no whole hand, or unlike all that it was trained on ({codes}). Of the "
-        f"{figures['images']:,} radiographs above it refuses {count} "
-        f"({count / figures['images']:.1%}); they are in the figures all the same. The limits of "
-        "the last reason were set on the same radiographs."
+        "Images that do not show one whole hand, or that are unlike all training radiographs "
+        f"({codes}). Of the {figures['images']:,} radiographs above, it refuses {count} "
+        f"({count / figures['images']:.1%}); the figures include them. The limit of the last "
+        "criterion was set on the same radiographs."
     )
     yield ""
 
 
 def _weaknesses(figures: Mapping[str, Any], notes: Sequence[str]) -> Iterator[str]:
     biases = []
-    for name, group in {**figures["by_sex"], **figures["by_age"]}.items():
+    bands = {f"Known age {name}": group for name, group in figures["by_age"].items()}
+    sexes = {name.capitalize(): group for name, group in figures["by_sex"].items()}
+    for name, group in (sexes | bands).items():
         bias = Estimate(**group["bias"])
         if group["images"] >= _LEAST_FOR_BIAS and (bias.low > 0 or bias.high < 0):
             way = "old" if bias.value > 0 else "young"
-            biases.append(f"{name}: read {abs(bias.value):.1f} months too {way} on average.")
+            biases.append(f"{name}: predicted {abs(bias.value):.1f} months too {way} on average.")
     if not biases and not notes:
         return
     yield "## Known weaknesses"
@@ -187,14 +220,29 @@ def _use(bundle: Bundle) -> Iterator[str]:
     yield (
         "Research only. It has no regulatory approval, and its output must not be used for the "
         "diagnosis or treatment of a person. The labels are readings by the Greulich-Pyle atlas "
-        "at two hospitals in the United States; elsewhere, other readers and other children "
-        "differ: measure it on data of your own (`boneage evaluate`, `boneage recalibrate`)."
+        "at two hospitals in the United States; readers and children elsewhere may differ: "
+        "evaluate it on your own data (`boneage evaluate`, `boneage recalibrate`)."
     )
-    for line in ("terms", "citation"):
+    terms = bundle.provenance.get("terms") or ""
+    if "RSNA" in terms:
+        yield ""
+        yield (
+            "Licence of the weights: they were trained on RSNA data, whose terms allow research "
+            "and non-commercial use only and forbid redistribution of the images. Use the weights "
+            "for research only."
+        )
+    for heading, line in (("Terms of the data", "terms"), ("Citation", "citation")):
         if text := bundle.provenance.get(line):
             yield ""
-            yield f"{line.capitalize()}: {text}"
+            yield f"{heading}: {text}"
     yield ""
+
+
+def _group(name: str) -> str:
+    """A group of radiographs, such as ``F 5–10 years``, in words."""
+    sex, _, band = name.partition(" ")
+    words = {"F": "girls", "M": "boys"}.get(sex)
+    return name if words is None else f"{words}, {band}" if band else words
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

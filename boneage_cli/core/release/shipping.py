@@ -32,16 +32,17 @@ from boneage_cli.files import whole_file
 if TYPE_CHECKING:
     import pandas as pd
 
-# By how many months mixed precision may move the ages of a model that takes it by itself.
+# By how many months mixed precision may change the ages of a model that uses it by default.
 MEAN_MOVED, MOST_MOVED = 0.05, 0.3
 
 WEAKNESSES = (
-    "Few children under five years are in the data, and the errors there rest on few radiographs.",
-    "Its training radiographs come from two hospitals; films, detectors and children elsewhere "
-    "may differ.",
-    "Noise, so low an exposure that tissue is gone, and strong JPEG compression cost months: "
-    "docs/experiments.md tells how many.",
-    "Disease of the skeleton, implants, casts and old fractures were not looked at separately.",
+    "The data include few children under five years, so the figures for them rest on few "
+    "radiographs.",
+    "The training radiographs come from two hospitals; equipment and children elsewhere may "
+    "differ.",
+    "Noise, severe underexposure and strong JPEG compression increase the errors: "
+    "docs/experiments.md gives the figures.",
+    "Skeletal disease, implants, casts and old fractures were not evaluated separately.",
 )
 
 
@@ -54,8 +55,8 @@ def ship(
 ) -> None:
     """Makes the package's model, and its card beside it, of a finished run.
 
-    Weights become 16-bit floats. All figures are measured anew with the file that is written, on
-    the validation split, along the path that predict takes.
+    Weights become 16-bit floats. All figures are recomputed with the file that is written, on the
+    validation split, along the path that predict takes.
 
     Args:
         run: The run folder; its data set must still be there.

@@ -49,7 +49,10 @@ def test_the_package_s_model_is_small_and_can_give_intervals_and_refuse() -> Non
     assert bundle.likeness is not None
 
 
-@pytest.mark.parametrize("words", ["not a medical device", "Research only", "Halabi", "no redist"])
+@pytest.mark.parametrize(
+    "words",
+    ["not a medical device", "Research only", "Halabi", "no redist", "weights for research only"],
+)
 def test_the_card_says_what_the_model_is_not_for_and_whose_data_it_saw(words: str) -> None:
     assert words in CARD.read_text(encoding="utf-8")
 
@@ -117,9 +120,10 @@ def test_the_card_names_the_stages_that_came_before(
     ship(run.folder, path)
     assert load_bundle(path).provenance["seconds"] == pytest.approx(run.seconds, abs=0.1)
     card = path.with_suffix(".md").read_text(encoding="utf-8")
-    assert "of the weights" not in card
-    epochs = "2 epochs, 25% of the radiographs as worse copies; before that 1 with 48 × 40 pixels"
-    assert epochs in card
+    assert "The weights are the average" not in card
+    copies_of = "25% of the radiographs as degraded copies"
+    assert f"- Stage 1: 1 epoch on images of 48 × 40 pixels, {copies_of}\n" in card
+    assert f"- Stage 2: 2 epochs on images of 64 × 56 pixels, {copies_of}\n" in card
 
 
 def test_weights_are_blended_with_those_of_the_stage_before(
@@ -137,7 +141,7 @@ def test_weights_are_blended_with_those_of_the_stage_before(
             expected = 0.75 * before.weights[name].float() + 0.25 * after.weights[name].float()
             assert torch.allclose(value.float(), expected, rtol=2e-3, atol=1e-3), name
     card = path.with_suffix(".md").read_text(encoding="utf-8")
-    assert "25% of the weights, the others of the stage before" in card
+    assert "after the last stage (25%) and after the one before it (75%)" in card
 
 
 def test_a_teacher_is_on_the_card_and_not_blended_with(
@@ -153,10 +157,10 @@ def test_a_teacher_is_on_the_card_and_not_blended_with(
     assert not path.exists()
     ship(run.folder, path)
     card = path.with_suffix(".md").read_text(encoding="utf-8")
-    assert (
-        "2 epochs, 50% of the target the ages of stage 1; "
-        "before that 1 with 64 × 56 pixels (test_efficientnet);" in card
-    )
+    images = "on images of 64 × 56 pixels"
+    assert f"- Stage 1: 1 epoch {images}, backbone test_efficientnet\n" in card
+    taught = "ages predicted by stage 1 as 50% of the target"
+    assert f"- Stage 2: 2 epochs {images}, {taught}\n" in card
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +217,7 @@ def test_the_card_of_a_mean_names_both(mean_model: Path) -> None:
     assert "small_cnn and small_cnn, whose ages are averaged" in card
     assert "| recipe of tiny | `configs/tiny.toml`" in card
     assert "| recipe of other | `configs/other.toml`" in card
+    assert "## Training of tiny\n\n- 2 epochs" in card
 
 
 def test_a_mean_is_explained_and_exported_like_any_model(
@@ -272,8 +277,8 @@ def test_the_card_says_where_ages_are_too_high_or_too_low(demo_bundle: Path) -> 
     groups["10–15 years"]["bias"] = {"value": 0.5, "low": -1.0, "high": 2.0}
     groups["15–19 years"]["bias"] = {"value": -3.4, "low": -5.0, "high": -1.7}
     card = model_card(bundle, ["Few children."])
-    assert "- 5–10 years: read 2.0 months too old on average." in card
-    assert "- 15–19 years: read 3.4 months too young on average." in card
-    assert "10–15 years: read" not in card
+    assert "- Known age 5–10 years: predicted 2.0 months too old on average." in card
+    assert "- Known age 15–19 years: predicted 3.4 months too young on average." in card
+    assert "10–15 years: predicted" not in card
     groups["15–19 years"]["images"] = 3
-    assert "15–19 years: read" not in model_card(bundle)
+    assert "15–19 years: predicted" not in model_card(bundle)
