@@ -28,16 +28,16 @@ from boneage_cli.cli.options import (
 
 app = typer.Typer(name="bench", rich_markup_mode="rich")
 
-# Half the cores taken by others makes every figure worthless.
+# With half the cores busy with other work, every figure is worthless.
 BUSY = 0.5
 # Options that mean nothing to --train, and what to do instead.
 _NOT_OF_TRAINING = {
     "model": "networks are trained from random weights; name settings with --config",
     "images": "training reads a data set; name it with --data",
-    "sex": "training takes it from the data set; leave it out",
+    "sex": "training reads it from the data set; leave it out",
     "reference": "there is no naive loop to train with; leave it out",
-    "backends": "training runs in torch alone; leave it out",
-    "backend": "training runs in torch alone; leave it out",
+    "backends": "training always runs in torch; leave it out",
+    "backend": "training always runs in torch; leave it out",
     "batch_sizes": "training has one; set training.batch_size in the file of --config",
     "batch_size": "set training.batch_size in the file of --config",
     "workers": "training reads no files once they are cached; leave it out",
@@ -70,20 +70,20 @@ def bench(
             "--images",
             "-i",
             metavar="PATH",
-            help="Radiographs to read: files, folders, lists or tables, as predict takes them, of "
-            "which the first 32 are used. Repeatable. Default: 8 drawn hands of 1536 × 1920 "
-            "pixels.",
+            help="Radiographs to read: files, folders, lists or tables, as for predict; the first "
+            "32 are used. Repeatable. Default: 8 drawn hands of 1536 × 1920 pixels.",
             show_default=False,
         ),
     ] = None,
     sex: Annotated[
         Sex,
         typer.Option(
-            "--sex", "-s", case_sensitive=False, help="Of the children; it changes no time."
+            "--sex", "-s", case_sensitive=False, help="The children's sex; does not affect timings."
         ),
     ] = Sex.M,
     batch_sizes: Annotated[
-        str, typer.Option("--batch-sizes", metavar="N,N,…", help="Of the passes of the network.")
+        str,
+        typer.Option("--batch-sizes", metavar="N,N,…", help="Batch sizes of the forward passes."),
     ] = "1,4,8,16,32",
     backbones: Annotated[
         str | None,
@@ -91,8 +91,8 @@ def bench(
             "--backbones",
             "-b",
             metavar="A,B,…",
-            help="Compare untrained networks with these backbones, passes alone; with --train, "
-            "their training.",
+            help="Compare untrained networks with these backbones, forward passes only; with "
+            "--train, their training.",
             show_default=False,
         ),
     ] = None,
@@ -101,26 +101,26 @@ def bench(
         typer.Option(
             "--config",
             "-c",
-            help="Compare the untrained networks of these settings files, or with --backbones "
+            help="Compare the untrained networks of these settings files, or with --backbones, "
             "these settings with each backbone. Repeatable.",
             show_default=False,
         ),
     ] = None,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Also time the naive loop (see below).")
+        bool, typer.Option("--reference", help="Also time the naive loop (see above).")
     ] = False,
     backends: Annotated[
         str | None,
         typer.Option(
             "--backends",
             metavar="A,B,…",
-            help="Run the model in each of these: torch, compiled (torch.compile), onnxruntime, "
-            "openvino; or all: every one that can run here.",
+            help="Run the model with each of these runtimes: torch, compiled (torch.compile), "
+            "onnxruntime, openvino; or all: every one available here.",
             show_default=False,
         ),
     ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="Measure training instead (see below).")
+        bool, typer.Option("--train", help="Benchmark training instead (see above).")
     ] = False,
     data: DataOption = None,
     cache: CacheOption = None,
@@ -130,7 +130,7 @@ def bench(
             "--seconds",
             min=0.1,
             metavar="S",
-            help="About how long to measure; at least 3 repetitions of each are timed.",
+            help="Approximate duration; at least 3 repetitions of each are timed.",
         ),
     ] = 60,
     output: Annotated[
@@ -165,67 +165,69 @@ def bench(
 
     [bold]What it measures[/bold]
 
-    Latency: one radiograph at a time, from file to answer, and where the time
-    goes: reading the file, preprocessing (key points, cutting out, resize), the
-    network, and the rest (batching, threads). Means of the parts add up to the
-    mean of the total; percentiles do not.
+    Latency: one radiograph at a time, from file to result, and how the time is
+    divided: reading the file, preprocessing (key points, cropping, resize), the
+    network, and the rest (batching, threads). The means of the parts add up to
+    the mean of the total; percentiles do not.
 
-    Passes of the network: batches of uint8 pixels from memory to months, as
-    predict runs them, for each of --batch-sizes; the device waited for.
+    Forward passes: batches of uint8 pixels from memory to months, as in predict,
+    for each of --batch-sizes, including the wait for the device to finish.
 
     Radiographs from files: images/s of predict with --batch-size and --workers,
-    without the start, which is told apart; in several processes, as predict does
-    hundreds, where there are 10 s for it (--seconds 40). Peak memory: of all
-    processes, and of the GPU.
+    without start-up, which is reported separately; in several processes, as
+    predict uses for hundreds of radiographs, if at least 10 s are available for
+    it (--seconds 40). Peak memory: of all processes, and of the GPU.
 
-    Nothing is refused here, whatever the images look like. Everything is run
-    before it is timed, so files come from memory, not from the disk. Other
-    programs that run meanwhile slow it down; a warning says so.
+    No image is refused, whatever it shows. Everything is run once before it is
+    timed, so files are read from the disk cache. Other programs running at the
+    same time slow it down; a warning reports this.
 
     [bold]Comparing networks[/bold]
 
-    --backbones and --config rank untrained networks by their passes: speed does
-    not depend on the weights. --model may be given with them. Without --config
-    the images have the default settings' size. All share --seconds; large
+    --backbones and --config rank untrained networks by their forward passes;
+    speed does not depend on the weights. --model can be added. Without --config,
+    the images have the size of the default settings. All share --seconds; large
     networks take longer.
 
     [bold]The naive loop[/bold]
 
-    --reference also times what a short script does with the same network on the
-    same files: OpenCV's imread, a plain resize to the network's size, one
-    forward pass in full precision, image by image. It finds no key points and
-    corrects no contrast, so it does less, and its ages would be wrong.
+    --reference also times what a short script would do with the same network on
+    the same files: OpenCV's imread, a plain resize to the network's size, one
+    forward pass in full precision, image by image. It locates no key points and
+    normalises no contrast, so it does less, and its ages would be wrong.
 
     [bold]Backends[/bold]
 
-    --backends runs the model in several ways, on the rendered pixels of --images
-    (all of them): the passes of each, and by how many months its ages differ
-    from those of torch in full precision, on average and at most. On its first
-    run a model is converted, which counts as the time to load.
+    --backends runs the model with several runtimes, on the preprocessed pixels of
+    all --images: the forward passes of each, and the mean and maximum difference
+    in months from the ages of torch in full precision. The first time, a model is
+    converted; this is included in the loading time.
 
     [bold]Training[/bold]
 
     --train trains the networks of --config and --backbones, or the default one,
     from random weights on the training images of --data, or on a few drawn hands.
-    Nothing of the training is kept. The images' cache is filled first, untimed.
+    Nothing of the training is kept. The image cache is filled first, untimed.
+    With --precision auto, the precision is that of the settings
+    (training.precision).
 
-    Images/s: epochs on the data set and on tensors that lie on the device already
-    take turns in one training; the first of each does not count. The time per
-    epoch is that of all training images, without validation.
+    Images/s: epochs on the data set alternate with epochs on synthetic data that
+    is already on the device; the first of each is not counted. The time per epoch
+    is for all training images, without validation.
 
-    A step's parts are timed in passes of their own: loading (and the way to the
-    device), augmentation, forward (with the loss), backward, optimiser (with
-    clipping and averaged weights), and the rest.
+    The parts of a step are timed in separate passes: loading (including transfer
+    to the device), augmentation, forward (including the loss), backward,
+    optimiser (including clipping and weight averaging), and the rest.
 
-    Arithmetic: the operations of the network's forward and backward pass, by
-    torch's counter, against the fastest product of two large matrices on this
-    device in the same precision. What the rest of the time goes to, and to which
-    operators of torch, is told below the table.
+    Arithmetic: the operations of the network's forward and backward pass, counted
+    by torch, compared with the fastest multiplication of two large matrices on
+    this device in the same precision. Below the table follows what limits the
+    speed, and the torch operators that take most of the time.
 
-    An --output that has such figures keeps them, and these are added.
+    If --output already holds training benchmarks, the new ones are added.
 
-    [bold]Exit status[/bold]: 0, or 2 when the command line, a model or an image
-    makes no sense.
+    [bold]Exit status[/bold]: 0, or 2 if the command line, a model or an image is
+    invalid.
     """
     if context.invoked_subcommand is not None:
         return
@@ -311,20 +313,22 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RESULTS...",
-            help="Folders that bench wrote, or their bench.csv, under any name.",
+            help="Folders written by bench, or their bench.csv files under any name.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", file_okay=False, help="The folder for plots and table."),
+        typer.Option(
+            "--output", "-o", file_okay=False, help="The folder for the plots and the table."
+        ),
     ] = Path("bench-report"),
 ) -> None:
     """Rank the networks of one or several measurements, and draw four plots.
 
-    A network that was measured with several image sizes, on several machines, in
-    several precisions or several times is told apart by what differs: the size,
-    the hardware, the precision, or the name of the folder or file.
+    If a network was measured several times, with several image sizes, on several
+    machines or in several precisions, its rows are labelled by what differs: the
+    size, the hardware, the precision, or the name of the folder or file.
 
     \b
     Examples:
@@ -366,7 +370,7 @@ def _bench_training(
     earlier = earlier_measurements(folder)
     found = find_dataset(data) if data else None
     console.print(
-        f"{'data':11}{found or 'drawn hands in a temporary folder; name your own with --data'}",
+        f"{'data':11}{found or 'drawn hands in a temporary folder; use your own with --data'}",
         markup=False,
     )
     measured = benchmark_training(chosen, found, **options)
@@ -376,7 +380,7 @@ def _bench_training(
 
 def _warn_if_busy(load: float | None) -> None:
     if load is not None and load > BUSY:
-        warn(f"other programs keep {min(load, 1):.0%} of the cores busy; the figures will suffer")
+        warn(f"other programs keep {min(load, 1):.0%} of the cores busy; timings are unreliable")
 
 
 def _print_written(folder: Path, files: list[Path]) -> None:

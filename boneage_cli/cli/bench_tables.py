@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli.cli.console import console, print_table, warn
+from boneage_cli.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,12 +74,12 @@ def _training_lines(network: dict[str, Any], real: dict[str, Any]) -> dict[str, 
     lost = sorted(shares.items(), key=lambda item: item[1], reverse=True)
     called = {"network": "forward and backward beyond that"}
     return {
-        "real data": f"{real['share_of_synthetic']:.1%} of synthetic, the median of {len(pairs)} "
-        f"pairs of epochs ({min(pairs):.1%} to {max(pairs):.1%})",
+        "real data": f"{real['share_of_synthetic']:.1%} of the speed on synthetic data, median of "
+        f"{len(pairs)} pairs of epochs ({min(pairs):.1%} to {max(pairs):.1%})",
         "arithmetic": f"{_digits(real['gflop_per_image'])} GFLOP per image, "
-        f"{_digits(real['gflop_per_s'])} of {_digits(real['peak_gflop_per_s'])} GFLOP/s, which a "
-        f"product of large matrices reaches: {real['share_of_peak']:.1%}",
-        "held back": f"at that peak the arithmetic would take {arithmetic:.1%} of a step; "
+        f"{_digits(real['gflop_per_s'])} of {_digits(real['peak_gflop_per_s'])} GFLOP/s that large "
+        f"matrix products reach: {real['share_of_peak']:.1%}",
+        "held back": f"at that peak, arithmetic would take {arithmetic:.1%} of a step; "
         + ", ".join(f"{called.get(name, name)} {share:.1%}" for name, share in lost),
         "operators": ", ".join(
             f"{name} {share:.0%}" for name, share in network["operators"].items()
@@ -93,7 +94,8 @@ def print_benchmark(measured: Benchmark) -> None:
     networks = {row["model"]: row for row in measured.throughput}
     for name, row in networks.items():
         print_table(
-            f"Passes of {name}: {row['parameters']:,} parameters, {row['pixels']} pixels, ms",
+            f"Forward passes of {name}: {row['parameters']:,} parameters, {row['pixels']} pixels, "
+            "ms",
             ("batch", "mean", "std", "min", "max", "median", "per image", "images/s", "passes"),
             [
                 (
@@ -126,7 +128,7 @@ def _print_differences(measured: Benchmark) -> None:
     for row in measured.throughput:
         rates[row["asked"]] = max(row["images_per_s"], rates.get(row["asked"], 0.0))
     print_table(
-        f"Backends, by the months of {measured.images}",
+        f"Backends, difference in months on {measured.images}",
         ("backend", "precision", "mean difference", "largest", "load s", "best images/s"),
         [
             (
@@ -139,7 +141,7 @@ def _print_differences(measured: Benchmark) -> None:
             )
             for row in measured.differences or ()
         ],
-        note="months from torch in full precision",
+        note="compared with torch in full precision",
     )
 
 
@@ -147,7 +149,8 @@ def _print_latency(measured: Benchmark) -> None:
     assert measured.latency is not None
     figures = measured.latency.to_dict()
     print_table(
-        f"One radiograph from file to answer, ms: {figures['repetitions']} of {measured.images}",
+        f"One radiograph from file to result, ms: {counted(figures['repetitions'], 'repetition')}, "
+        f"{measured.images}",
         ("", "mean", "share", "p50", "p95", "p99"),
         [
             (
@@ -165,26 +168,27 @@ def _lines(measured: Benchmark) -> dict[str, str]:
     about, files, memory = measured.about, measured.files, measured.memory
     lines = {}
     if files is not None:
-        threads = "1 thread" if files["workers"] == 1 else f"{files['workers']} threads"
+        threads = counted(files["workers"], "thread")
         by = (
             f"{files['processes']} processes"
             if files["processes"]
             else f"batches of {files['batch_size']}, {threads} reading"
         )
         lines["from files"] = (
-            f"{_digits(files['images_per_s'])} images/s, {files['images']} radiographs in {by}"
+            f"{_digits(files['images_per_s'])} images/s, "
+            f"{counted(files['images'], 'radiograph')} in {by}"
         )
         lines["start"] = f"{about['load_s']:.2f} s to load the model"
     if measured.reference is not None:
         naive = measured.reference
         lines["naive loop"] = (
-            f"{_digits(naive['images_per_s'])} images/s, {naive['images']} radiographs; from files "
-            f"is {naive['ratio']:.2f} times as fast"
+            f"{_digits(naive['images_per_s'])} images/s, {counted(naive['images'], 'radiograph')}; "
+            f"boneage is {naive['ratio']:.2f} times as fast from files"
         )
     if memory is not None:
         gpu = f", {memory['gpu']:,.0f} MB of the GPU" if "gpu" in memory else ""
         lines["memory"] = (
-            f"at most {memory['files']:,.0f} MB ({memory['loaded']:,.0f} MB once loaded){gpu}"
+            f"peak {memory['files']:,.0f} MB ({memory['loaded']:,.0f} MB once loaded){gpu}"
         )
     lines["hardware"] = f"{about['hardware']}; {about['device']}"
     if measured.differences is None:
@@ -229,7 +233,7 @@ def print_rankings(networks: pd.DataFrame) -> None:
                 )
                 for rank, row in enumerate(ranked.to_dict("records"), 1)
             ],
-            note=f"{left_out} without a batch of one image" if left_out else "",
+            note=f"{left_out} not measured with batches of one image" if left_out else "",
         )
 
 

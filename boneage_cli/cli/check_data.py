@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table
-from boneage_cli.cli.options import DataOption, Split, WorkersOption
+from boneage_cli.cli.options import DataOption, Split, ThreadsOption
 
 if TYPE_CHECKING:
     from boneage_cli.datasets.audit.audit import Audit
@@ -24,8 +24,8 @@ def check_data(
         Split | None,
         typer.Option(
             "--split",
-            help="Check this split alone. Its ids are still compared with those of the others. "
-            "Default: all.",
+            help="Check only this split; its ids and patients are still compared with those of "
+            "the other splits. Default: all.",
             show_default=False,
         ),
     ] = None,
@@ -35,12 +35,12 @@ def check_data(
             "--report",
             metavar="DIR",
             file_okay=False,
-            help="Write index.html, one page with plots and sample radiographs, and findings.csv "
-            "here.",
+            help="Write a report to this folder: index.html, with plots and sample radiographs, "
+            "and findings.csv.",
             show_default=False,
         ),
     ] = None,
-    workers: WorkersOption = None,
+    workers: ThreadsOption = None,
 ) -> None:
     """Check the labels and every image of a data set.
 
@@ -54,28 +54,27 @@ def check_data(
 
     [bold]Errors[/bold] must be fixed before training
 
-    Images that are missing, cannot be read, are cut off, or show nothing.
-    Bone ages that are missing, NaN, infinite, not above 0 or above 240
-    months. An unreadable sex. One id with two labels. The same id, patient or
-    pixels in two splits. Test labels of another version than SOURCE.json
-    names.
+    Images that are missing, unreadable, truncated or blank. Bone ages that are
+    missing, NaN, infinite, not above 0 or above 240 months. An unreadable sex.
+    One id with two labels. The same id, patient or pixels in two splits. Test
+    labels of a version other than that named in SOURCE.json.
 
-    [bold]Warnings[/bold] are worth a look
+    [bold]Warnings[/bold] should be reviewed
 
-    The same pixels or id twice in a split, images that no row names, a
-    missing sex, few boys or few girls, very dark or faint images, a surround
-    brighter than the hand (inverted, or framed), images below 64 pixels,
-    narrow strips.
+    The same pixels or id twice in a split, images without a row in a table, a
+    missing sex, few boys or few girls, very dark or low-contrast images, a
+    background brighter than the hand (inverted, or framed), images smaller
+    than 64 pixels, narrow strips.
 
     [bold]Output[/bold]
 
-    Tables of labels, bone ages, intensities and image sizes; each kind of
-    finding with its number, the way out and the first three rows; and a
-    summary line. The report has all findings, the plots, and radiographs
-    before and after CLAHE, in one page that works without a network.
+    Tables of labels, bone ages, intensities and image sizes; for each kind of
+    finding how often it occurs, what to do, and the first three rows; and a
+    summary line. The report is a single page that works offline, with all
+    findings, plots, and radiographs before and after CLAHE.
 
-    [bold]Exit status[/bold]: 0 when nothing must be fixed, 1 when there are
-    errors, 2 when there is no data set to check.
+    [bold]Exit status[/bold]: 0 if there are no errors, 1 if there are, 2 if
+    there is no data set to check.
     """
     from boneage_cli.datasets.audit.audit import audit
     from boneage_cli.datasets.audit.tables import audit_tables

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, warn
-from boneage_cli.cli.options import DataOption, Split, WorkersOption
+from boneage_cli.cli.options import DataOption, Split, ThreadsOption
 from boneage_cli.errors import BoneageError
 
 
@@ -18,8 +18,7 @@ def clahe(
         list[Split] | None,
         typer.Option(
             "--split",
-            help="A split to copy; give it several times for several. Default: validation and "
-            "test.",
+            help="A split to copy; repeatable. Default: validation and test.",
             show_default=False,
         ),
     ] = None,
@@ -39,20 +38,29 @@ def clahe(
             "-o",
             metavar="DIR",
             file_okay=False,
-            help="Where the copies of --input go.",
+            help="The folder for the copies of --input.",
             show_default=False,
         ),
     ] = None,
     clip_limit: Annotated[
         float,
-        typer.Option("--clip-limit", min=0.1, max=100, help="Largest slope of the contrast."),
+        typer.Option(
+            "--clip-limit", min=0.1, max=100, help="Clip limit of CLAHE: the maximum contrast gain."
+        ),
     ] = 2.0,
     tiles: Annotated[
-        int, typer.Option("--tiles", min=1, max=512, help="Tiles across and down, each of them.")
+        int, typer.Option("--tiles", min=1, max=512, help="Number of tiles in each direction.")
     ] = 64,
-    workers: WorkersOption = None,
+    workers: ThreadsOption = None,
 ) -> None:
     """Copy radiographs with locally equalised contrast (CLAHE).
+
+    To compare CLAHE with no CLAHE in training and testing alike, do not use this
+    command but [bold]--set preprocessing.clahe=true[/bold] with train, or --vary
+    preprocessing.clahe=false,true with sweep: it equalises 8 × 8 tiles after the
+    resize, in training, evaluation and prediction. This command makes copies of
+    the validation and test radiographs (64 × 64 tiles), as one published system
+    did.
 
     [bold]Examples[/bold]
 
@@ -63,30 +71,30 @@ def clahe(
 
     [bold]What it writes[/bold]
 
-    For each split a folder, such as validation_CLAHE, with one PNG for each
+    For each split a folder, such as validation_CLAHE, with one PNG per
     radiograph, and a table of the same name beside it (validation_CLAHE.csv)
-    with the split's own columns. The radiographs themselves stay as they are.
-    16-bit radiographs give 16-bit copies.
+    with the same columns as the split's. The original radiographs are not
+    changed. 16-bit radiographs give 16-bit copies.
 
-    The copies are not resized, so the tiles are shares of the whole
+    The copies are not resized, so each tile covers a fixed share of the whole
     radiograph: more tiles bring out smaller structures, and more noise. The
-    defaults are those of a published experiment, which equalised validation
-    and test alone; equalising training as well made its results worse. To
-    equalise in training, evaluation and prediction alike, set
-    preprocessing.clahe = true for the model instead.
+    defaults are those of a published experiment that equalised validation and
+    test only; equalising training as well made its results worse.
 
-    [bold]Run it again[/bold] and only what is missing or changed is made.
-    Other settings make every copy anew.
+    [bold]Run it again[/bold] to make only copies that are missing or out of
+    date. With other settings, all copies are made again.
 
-    [bold]Exit status[/bold]: 0 when all were copied, 1 when some could not be
-    read (each is named, the others are copied), 2 when the command line or the
-    data make no sense.
+    [bold]Exit status[/bold]: 0 if all were copied, 1 if some could not be read
+    (each is named, the others are copied), 2 if the command line or the data
+    are invalid.
     """
     from boneage_cli.datasets.find_dataset import find_dataset
     from boneage_cli.datasets.offline_clahe import DEFAULT_SPLITS, clahe_files, clahe_split
 
     if input and (data or split):
-        raise BoneageError("--input: goes without --data and --split; give one or the other")
+        raise BoneageError(
+            "--input: cannot be combined with --data or --split; give one or the other"
+        )
     if bool(input) != bool(output):
         raise BoneageError("--input and --output: give both, or neither for a data set's splits")
     if input and output:
@@ -99,9 +107,9 @@ def clahe(
             raise BoneageError(f"{folder}: neither validation.csv nor test.csv; choose a --split")
         if "train" in names:
             warn(
-                "--split train: a published experiment that equalised training, validation and "
-                "test had worse results than with validation and test alone; compare both before "
-                "relying on it, and do not mix copies with originals in training"
+                "--split train: in a published experiment, equalising training, validation and "
+                "test gave worse results than equalising validation and test only; compare both "
+                "before relying on it, and do not mix copies and originals in training"
             )
         results = [
             clahe_split(folder, name, clip_limit=clip_limit, tiles=tiles, workers=workers)

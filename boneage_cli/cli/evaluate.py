@@ -20,6 +20,7 @@ from boneage_cli.cli.options import (
     WorkersOption,
     model_paths,
 )
+from boneage_cli.wording import counted
 
 if TYPE_CHECKING:
     from boneage_cli.core.evaluation.ages import Evaluation
@@ -37,8 +38,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--split",
-            help="Which part of it: train, validation, test, or a copy such as test_CLAHE. "
-            "Default: test where that has labels, else validation.",
+            help="The split to evaluate on: train, validation, test, or a copy such as "
+            "test_CLAHE. Default: test if it has labels, else validation.",
             show_default=False,
         ),
     ] = None,
@@ -48,9 +49,9 @@ def evaluate(
             "--output",
             "-o",
             file_okay=False,
-            help="The folder for figures and plots. Default: evaluation-SPLIT (with --sample, "
-            "evaluation-SPLIT-N; on other data than the run's, evaluation-DATA-SPLIT) in the run "
-            "folder, or in the current one; a new one where that has other figures.",
+            help="The folder for metrics and plots. Default: evaluation-SPLIT (with --sample, "
+            "evaluation-SPLIT-N; on data other than the run's, evaluation-DATA-SPLIT) in the run "
+            "folder, or in the current folder; a new name if it holds other metrics.",
         ),
     ] = None,
     sample: Annotated[
@@ -59,8 +60,8 @@ def evaluate(
             "--sample",
             metavar="N",
             min=1,
-            help="Measure on N radiographs of the split, chosen evenly by sex and known age; the "
-            "same each time. Default: all.",
+            help="Evaluate on N radiographs of the split, stratified by sex and known age; the "
+            "same ones every time. Default: all.",
             show_default=False,
         ),
     ] = None,
@@ -68,8 +69,8 @@ def evaluate(
         bool,
         typer.Option(
             "--stress",
-            help="Also measure the same radiographs turned, dark, blurred, cut, as DICOM, … (see "
-            "below); takes about 30 times as long.",
+            help="Also evaluate on the same radiographs rotated, darkened, blurred, cropped, as "
+            "DICOM, … (see above); takes about 30 times as long.",
         ),
     ] = False,
     tta: TtaOption = False,
@@ -91,46 +92,46 @@ def evaluate(
     [bold]What it prints[/bold]
 
     The mean absolute error (MAE) and the bias (predicted − known) with 95 %
-    bootstrap intervals, median error, root mean square error (RMSE) and the share
-    of errors of at most 6, 12 and 24 months: over all, by sex, and by bands of
-    known age (0–5 means below 5 years); correlation and R². Beside them stands
-    the MAE of predicting the mean age of the data set's train split for everyone,
-    or without one that of what is measured. On 200 radiographs the interval of an
-    MAE is about half a month to each side: smaller differences between models
-    mean little.
+    bootstrap intervals, the median error, the root mean square error (RMSE) and
+    the share of errors of up to 6, 12 and 24 months: overall, by sex, and by
+    bands of known age (0–5 means below 5 years); correlation and R². The baseline
+    is the MAE of predicting the mean age of the data set's train split for
+    everyone (if there is none, the mean age of the evaluated radiographs). With
+    200 radiographs, the interval of an MAE extends about half a month to each
+    side: smaller differences between models are not meaningful.
 
-    Of a model that predicts sex (model.targets) the share of sexes that are
-    right, with its interval (Wilson's); AUC, how often a boy gets a larger
-    probability of being one than a girl; and the Brier score, the mean square of
-    that probability's error (0 is perfect, 0.25 is what saying one half has).
-    Beside them stands the share that is right by saying the train split's more
-    frequent sex of everyone.
+    For a model that predicts sex (model.targets): the share of correct sexes,
+    with its Wilson interval; the AUC; and the Brier score, the mean squared error
+    of the probability of being a boy (0 is perfect; always answering one half
+    gives 0.25). The baseline is predicting the train split's more frequent sex
+    for everyone.
 
-    On a test split the version of the labels is named. Two versions of RSNA's
-    circulate, 2.8 months apart on average; do not compare figures on one with
-    figures on the other.
+    For a test split, the version of the labels is named. There are two versions
+    of RSNA's labels, which differ by 2.8 months on average; do not compare
+    figures across them.
 
     [bold]Stress[/bold]
 
-    --stress changes each radiograph as other hospitals and exports would: its
+    --stress changes each radiograph as other hospitals and exports might: its
     pose, exposure, sharpness, frame and file format, one at a time. For each
-    change it prints the MAE; how much of it is lost against the radiographs as
-    they are, with the interval of the paired differences (one that spans 0 shows
-    nothing); |Δ|, by how much a prediction moves on average; Δ, the same with its
-    sign (above 0 children look older, and a model with a bias gains from what
-    pulls the other way); and how many predict would refuse, which are in the
-    figures all the same. stress.csv says what each change does.
+    change it prints the MAE; the increase in MAE over the unchanged radiographs,
+    with the interval of the paired differences (if it includes 0, there is no
+    evidence of a change); |Δ|, the mean absolute change of the predictions; Δ,
+    their mean change (above 0, children look older; a biased model can improve by
+    a shift against its bias); and the number of radiographs that predict would
+    refuse, which are nevertheless included. stress.csv describes each change.
 
     [bold]What it writes[/bold]
 
-    The row of a run in summary.csv is told the test split's figures. In a folder:
-    metrics.json, predictions.csv (image_id, true, predicted, absolute_error, sex,
-    error), scatter.png and bland_altman.png; with --stress also stress.csv,
-    stress.json and stress.png. Of sexes: sex_metrics.json, sex_predictions.csv
-    (image_id, sex, predicted_sex, male_probability, boneage, error) and sex.png.
+    For the test split, the run's row in summary.csv is completed. In the output
+    folder: metrics.json, predictions.csv (image_id, true, predicted,
+    absolute_error, sex, error), scatter.png and bland_altman.png; with --stress
+    also stress.csv, stress.json and stress.png. For a model that predicts sex:
+    sex_metrics.json, sex_predictions.csv (image_id, sex, predicted_sex,
+    male_probability, boneage, error) and sex.png.
 
-    [bold]Exit status[/bold]: 0 when all radiographs were predicted, 1 when some
-    were not, 2 when the command line or the data make no sense.
+    [bold]Exit status[/bold]: 0 if all radiographs were predicted, 1 if some were
+    not, 2 if the command line or the data are invalid.
     """
     from boneage_cli.core.evaluation.evaluate import evaluate_model
 
@@ -168,11 +169,11 @@ def _print_measured(predictor: Predictor, chosen: LabelledSplit, measured: Measu
     if measured.ages is not None:
         _print_evaluation(measured.ages, chosen)
     elif predictor.predicts_age:
-        _print_lines({"ages": "not measured: no radiograph here has a known one"})
+        _print_lines({"ages": "not evaluated: no radiograph here has a known bone age"})
     if measured.sexes is not None:
         _print_sexes(measured.sexes, chosen)
     elif predictor.predicts_sex:
-        _print_lines({"sexes": "not measured: no radiograph here has a known one"})
+        _print_lines({"sexes": "not evaluated: no radiograph here has a known sex"})
     for name, error in measured.failures:
         fail(error if name in error else f"{name}: {error}")
 
@@ -191,7 +192,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
         ],
     )
     print_table(
-        "Predicted − known age, and errors of at most …",
+        "Predicted − known age, and share of errors up to …",
         ("", "bias (95 %)", *(f"{months} months" for months in TOLERANCES)),
         [
             (name, m.bias, *(f"{share:.1%}" for share in m.within.values()))
@@ -201,7 +202,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
     whose = "their own mean" if chosen.mean_training_age is None else "the train split's mean"
     lines = {
         "MAE": f"{evaluation.mae} months",
-        "yardstick": f"{evaluation.yardstick_mae:.2f} months, by predicting {whose} "
+        "baseline": f"{evaluation.yardstick_mae:.2f} months, by predicting {whose} "
         f"{evaluation.yardstick:.1f} for everyone",
     }
     if evaluation.overall.correlation is not None:
@@ -214,7 +215,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
 def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:
     print_table(
         f"Sexes: {chosen.folder}, {chosen.split}",
-        ("", "images", "right (95 %)", "AUC", "Brier"),
+        ("", "images", "correct (95 %)", "AUC", "Brier"),
         [
             (
                 name,
@@ -228,8 +229,9 @@ def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:
     )
     whose = "their own" if chosen.boys_in_training is None else "the train split's"
     lines = {
-        "right": f"{evaluation.accuracy.percent} of sexes",
-        "yardstick": f"{evaluation.yardstick:.1%}, by saying {whose} more frequent sex of everyone",
+        "correct": f"{evaluation.accuracy.percent} of sexes",
+        "baseline": f"{evaluation.yardstick:.1%}, by predicting {whose} more frequent sex for "
+        "everyone",
     }
     _print_lines(lines | _left_out(evaluation, "sex"))
 
@@ -238,12 +240,12 @@ def _left_out(evaluation: Evaluation | SexEvaluation, what: str) -> dict[str, st
     """What is in the figures and ought not to be, or the other way round."""
     lines = {}
     if evaluation.unlabelled:
-        lines["left out"] = f"{evaluation.unlabelled} radiographs without a known {what}"
+        lines["left out"] = f"{counted(evaluation.unlabelled, 'radiograph')} without a known {what}"
     if evaluation.failed:
-        lines["failed"] = f"{evaluation.failed} radiographs, which are in no figure"
+        lines["failed"] = f"{counted(evaluation.failed, 'radiograph')}, not included in any figure"
     if evaluation.refused:
         codes = ", ".join(f"{count} {code}" for code, count in evaluation.refused.items())
-        lines["refused"] = f"by predict, though in these figures: {codes}"
+        lines["refused"] = f"by predict, but included in these figures: {codes}"
     return lines
 
 
@@ -254,8 +256,8 @@ def _print_lines(lines: dict[str, str]) -> None:
 
 def _print_stress(stress: Stress, title: str) -> None:
     print_table(
-        f"The same radiographs in other ways, errors in months: {title}",
-        ("", "MAE", "lost (95 %)", "|Δ|", "Δ", "refused"),
+        f"The same radiographs changed, errors in months: {title}",
+        ("", "MAE", "increase (95 %)", "|Δ|", "Δ", "refused"),
         [
             (
                 "unperturbed",
@@ -279,6 +281,7 @@ def _print_stress(stress: Stress, title: str) -> None:
     )
     for row in stress.rows[1:]:
         if row.unchanged:
-            console.print(f"{'as it was':11}{row.unchanged} of {row.images} images: {row.name}")
+            share = f"{row.unchanged} of {counted(row.images, 'image')}"
+            console.print(f"{'unchanged':11}{share}: {row.name}")
     for name, count in stress.failed.items():
-        fail(f"{name}: {count} of the radiographs failed; the first: {stress.errors[name]}")
+        fail(f"{name}: {counted(count, 'radiograph')} failed; the first: {stress.errors[name]}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import console, error_console
+from boneage_cli.wording import counted
 
 
 class Format(str, Enum):
@@ -25,8 +26,8 @@ def export(
             "--model",
             "-m",
             metavar="BUNDLE",
-            help="A .safetensors bundle or a run folder; of a cross-validation the mean of its "
-            "models is written. Default: the package's own.",
+            help="A .safetensors bundle or a run folder; of a cross-validation, the mean of its "
+            "models is exported. Default: the model that comes with the package.",
             show_default=False,
         ),
     ] = None,
@@ -35,7 +36,7 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="The runtime to write for. Default: by the ending of --output, else onnx.",
+            help="The target runtime. Default: by the extension of --output, else onnx.",
             show_default=False,
         ),
     ] = None,
@@ -45,8 +46,8 @@ def export(
             "--output",
             "-o",
             dir_okay=False,
-            help="The file, .onnx or .xml (OpenVINO puts a .bin beside it). Default: in the "
-            "current folder, named as the model's settings are.",
+            help="The file, .onnx or .xml (OpenVINO adds a .bin beside it). Default: in the "
+            "current folder, named after the model's settings.",
             show_default=False,
         ),
     ] = None,
@@ -55,29 +56,29 @@ def export(
         typer.Option(
             "--images",
             "-i",
-            help="Radiographs, folders or lists to hold the exported model against torch on; "
-            "repeatable, the first 32 are taken. Default: drawn hands.",
+            help="Radiographs, folders or lists on which the exported model is compared with "
+            "torch; repeatable, the first 32 are used. Default: drawn hands.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Write a model for ONNX Runtime or OpenVINO.
 
-    The file takes gray values of a hand as uint8, (batch, 1, height, width), one
-    input per view, and the sex as float32 (batch), 1 for boys, where the model
-    takes it; it gives months, (batch), and of a model that predicts sex
-    male_probability, (batch). Normalisation and a site's correction are
-    in the graph. Cutting the hand out of a radiograph, its key points and its
-    contrast are not: predict does that. Settings and provenance travel in the
-    file's metadata.
+    Inputs: one per view, the gray values of the hand as uint8 (batch, 1, height,
+    width); and, if the model uses it, the sex as float32 (batch), 1 for boys.
+    Outputs: months (batch) and, if the model predicts sex, male_probability
+    (batch). Normalisation and a site's recalibration are part of the graph.
+    Locating and cropping the hand and adjusting its contrast are not: predict
+    does that. Settings and provenance are stored in the file's metadata.
 
-    Before it is kept, the file is run and held against torch, each image as a
-    girl's and as a boy's where that matters; a difference of more than 0.01
-    month, or 0.001 of a probability, is refused. Have OpenVINO run it as it was
-    checked, with INFERENCE_PRECISION_HINT set to f32: on CPUs with bf16 it takes
-    that by itself, which moves ages by tenths of a month.
+    Before the file is kept, its outputs are compared with those of torch, for
+    each image as a girl's and as a boy's if sex is an input; a difference of more
+    than 0.01 months, or 0.001 in a probability, is an error. Run the file in
+    OpenVINO as it was checked, with INFERENCE_PRECISION_HINT set to f32: on CPUs
+    with bf16, OpenVINO otherwise uses bf16, which changes ages by tenths of a
+    month.
 
-    Needs the packages of: pip install '.\\[export]'
+    Additional packages are required: pip install 'boneage\\[export]'
 
     [bold]Examples[/bold]
 
@@ -86,7 +87,7 @@ def export(
       boneage export --model runs/a --format openvino --output clinic.xml
       boneage export --images scans/
 
-    [bold]Exit status[/bold]: 0 when the file was written, 2 when it could not be.
+    [bold]Exit status[/bold]: 0 if the file was written, 2 if it could not be.
     A research tool, not a medical device.
     """
     from itertools import islice
@@ -103,19 +104,19 @@ def export(
     bundle = load_as_one(path)
     target = output or Path(bundle.experiment.name + SUFFIXES[format.value])
     chosen = list(islice(cases([str(image) for image in images]), 32)) if images else []
-    error_console.print(f"exporting {path}: takes up to a minute", markup=False)
+    error_console.print(f"exporting {path}: this takes up to a minute", markup=False)
     found = export_model(bundle, format.value, target, chosen)
     for name, shape in found.inputs.items():
         console.print(f"{'input':10}{name}: {shape}", markup=False)
     for name in found.differences:
         console.print(f"{'output':10}{name}: float32 (batch)")
-    what = "radiographs" if images else "drawn hands"
+    what = counted(found.images, "radiograph" if images else "drawn hand")
     apart = ", ".join(
         f"{value:.5f} months" if name == "months" else f"{value:.1e} of {name}"
         for name, value in found.differences.items()
     )
     sexes = ", as girls and as boys" if found.sexes else ""
-    console.print(f"{'checked':10}{found.images} {what}{sexes}: at most {apart} from torch")
+    console.print(f"{'checked':10}{what}{sexes}: at most {apart} from torch")
     names = ", ".join(str(file) for file in found.files)
     console.print(f"{'written':10}{names}", markup=False)
     if format is Format.openvino:

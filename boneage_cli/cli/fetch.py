@@ -23,15 +23,15 @@ app = typer.Typer(
     help="Get radiographs with known bone ages into data/.\n\n"
     "Whatever the source, the result is one folder: images in train/, validation/\n"
     "and test/, one CSV per split (id, path, boneage in months, male, split) and\n"
-    "SOURCE.json, which says where the data came from, when, and under which\n"
-    "terms. A command that was interrupted goes on when it is run again, and a\n"
-    "finished data set is never overwritten without --force.\n\n"
+    "SOURCE.json, which records where the data came from, when, and under which\n"
+    "terms. Run an interrupted command again to resume it. A finished data set is\n"
+    "never overwritten without --force.\n\n"
     "\b\n"
     "Examples:\n"
     "  boneage fetch demo                       360 drawn hands, in seconds\n"
     "  boneage fetch rsna --accept-terms        RSNA's radiographs, 10.9 GB\n"
     "  boneage fetch kaggle                     the same from Kaggle\n"
-    "  boneage fetch local ~/xrays labels.csv   what you have already",
+    "  boneage fetch local ~/xrays labels.csv   your own files",
 )
 
 
@@ -43,13 +43,13 @@ class Uploader(str, Enum):
 
 
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Replace the data set that is in the folder.")
+    bool, typer.Option("--force", help="Replace an existing data set in the folder.")
 ]
 CopyOption = Annotated[
     bool,
     typer.Option(
         "--copy",
-        help="Copy the images instead of linking to them. Those in zips are unpacked in any case.",
+        help="Copy the images instead of linking to them. Images in zips are always unpacked.",
     ),
 ]
 ValidationOption = Annotated[
@@ -59,34 +59,36 @@ ValidationOption = Annotated[
         min=0.0,
         max=0.5,
         metavar="F",
-        help="Where the source has no validation split, set this share of the training radiographs "
-        "aside as one, stratified by sex and age; 0 for none.",
+        help="If the source has no validation split, set aside this share of the training "
+        "radiographs as one, stratified by sex and age; 0 for none.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Which radiographs are set aside.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, help="Seed for choosing the radiographs that are set aside.")
+]
 
 
 def _to_option(default: str) -> typer.models.OptionInfo:
     return typer.Option(
-        "--to", metavar="DIR", file_okay=False, help=f"Where the data set goes. Default: {default}."
+        "--to", metavar="DIR", file_okay=False, help=f"The data set's folder. Default: {default}."
     )
 
 
 @app.command()
 def demo(
     to: Annotated[Path | None, _to_option("data/demo")] = None,
-    train: Annotated[int, typer.Option(min=0, help="Training drawings.")] = 240,
-    validation: Annotated[int, typer.Option(min=0, help="Validation drawings.")] = 60,
-    test: Annotated[int, typer.Option(min=0, help="Test drawings.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Decides everything that is drawn.")] = 42,
+    train: Annotated[int, typer.Option(min=0, help="Number of training drawings.")] = 240,
+    validation: Annotated[int, typer.Option(min=0, help="Number of validation drawings.")] = 60,
+    test: Annotated[int, typer.Option(min=0, help="Number of test drawings.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawings.")] = 42,
     force: ForceOption = False,
 ) -> None:
     """Draw hands of known bone age, to try everything out: drawings, not patients.
 
     Ossification centres appear, grow and fuse with age, earlier in girls, in
-    the order of the textbooks. Beside the images come the true positions of
-    joints (landmarks.csv) and regions (regions.csv). The same numbers and seed
-    draw the same images. What a model learns here holds for drawings alone.
+    the order given in textbooks. The true positions of joints (landmarks.csv)
+    and regions (regions.csv) are included. The same numbers and seed give the
+    same images. A model trained on them is of no use for real radiographs.
 
     \b
     Examples:
@@ -109,22 +111,24 @@ def rsna(
         list[Split] | None,
         typer.Option(
             metavar="SPLIT",
-            help="train, validation or test; may be given twice. Default: all three.",
+            help="train, validation or test; repeatable. Default: all three.",
         ),
     ] = None,
     accept_terms: Annotated[
-        bool, typer.Option("--accept-terms", help="You accept RSNA's terms of use.")
+        bool, typer.Option("--accept-terms", help="Accept RSNA's terms of use.")
     ] = False,
     keep_archives: Annotated[
         bool,
         typer.Option(
             "--keep-archives/--no-keep-archives",
-            help="Keep the downloaded zips, or delete each once its images are in place.",
+            help="Keep the downloaded zips, or delete each once it has been unpacked.",
         ),
     ] = True,
     base_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="A mirror that holds RSNA's archives by their names."),
+        typer.Option(
+            metavar="URL", help="A mirror that serves RSNA's archives under their original names."
+        ),
     ] = None,
     force: ForceOption = False,
 ) -> None:
@@ -132,9 +136,9 @@ def rsna(
 
     12,611 training, 1,425 validation and 200 test radiographs: 10.9 GB, and as
     much again unpacked. Without [bold]--accept-terms[/bold] the command only shows
-    sizes, terms and the citation. Downloads are verified; a broken one goes on
-    where it stopped when the command is run again, and what is complete is not
-    fetched twice.
+    sizes, terms and the citation. Downloads are verified. After an interruption,
+    run the command again: it resumes where it stopped, and does not download
+    complete files again.
 
     \b
     Examples:
@@ -187,9 +191,9 @@ def kaggle(
     """Download kmader/rsna-bone-age or ipythonx/rsna-bone-age from Kaggle.
 
     kagglehub keeps the files in its own cache, ~/.cache/kagglehub (set
-    KAGGLEHUB_CACHE to move it), and the data set links to them. Where Kaggle
-    wants a log-in, the message says how to get a token. RSNA's terms of use
-    hold here too: research, non-commercial, no redistribution of the images.
+    KAGGLEHUB_CACHE to move it), and the data set links to them. If Kaggle asks
+    for a log-in, a message explains how to get a token. RSNA's terms of use
+    apply here too: research, non-commercial, no redistribution of the images.
 
     \b
     Examples:
@@ -216,8 +220,8 @@ def local(
         list[Path],
         typer.Argument(
             metavar="PATH...",
-            help="Folders, zips, and CSV or xlsx tables that together make one data set. Where an "
-            "id turns up twice, the path named first wins.",
+            help="Folders, zips, and CSV or xlsx tables that together form one data set. If an id "
+            "occurs in several, the path given first is used.",
             show_default=False,
         ),
     ],
@@ -227,17 +231,18 @@ def local(
     seed: SeedOption = 0,
     force: ForceOption = False,
 ) -> None:
-    """Make a data set from files that you have.
+    """Make a data set from your own files.
 
     Radiographs (PNG, JPEG, TIFF, WebP, DICOM) are matched to labels by id:
     1377.png is id 1377. Tables need an id, a bone age in months and a sex, under
     any of the usual headings ('id,boneage,male', 'Image ID,male,Bone Age
     (months)', 'Case ID,Sex,Ground truth bone age (months)', ...). A table
-    'id,width,height' restores the aspect of squashed images.
+    'id,width,height' restores the aspect ratio of squashed images.
 
-    Splits are told by the names of folders and tables (train, val, validation,
-    test), or by a 'split' column. What matches nothing is counted here and
-    listed in unmatched.csv. data/README.md describes every layout.
+    Splits are recognised by the names of folders and tables (train, val,
+    validation, test), or by a 'split' column. Images and labels without a
+    counterpart are counted here and listed in unmatched.csv. data/README.md
+    describes every layout.
 
     \b
     Examples:
@@ -273,7 +278,7 @@ def _report(fetched: Fetched, next_command: str = "check-data") -> None:
     )
     state = "already complete in" if fetched.unchanged else "ready in"
     console.print(
-        f"{state.capitalize()} {fetched.folder}; SOURCE.json tells its origin.", markup=False
+        f"{state.capitalize()} {fetched.folder}; SOURCE.json records its origin.", markup=False
     )
     console.print(f"Next: boneage {next_command} --data {fetched.folder}", markup=False)
 

@@ -39,8 +39,8 @@ def locate_rois(
         list[Path] | None,
         typer.Argument(
             metavar="INPUT",
-            help="Radiographs, folders, text lists with one path a line, CSV tables, or - for a "
-            "text list on standard input; needs --output. Default: the data set of --data.",
+            help="Radiographs, folders, text lists with one path per line, CSV tables, or - for a "
+            "text list on standard input; requires --output. Default: the data set of --data.",
             show_default=False,
         ),
     ] = None,
@@ -49,7 +49,7 @@ def locate_rois(
         list[Split] | None,
         typer.Option(
             "--split",
-            help="A split of the data set; may be given several times. Default: all there are.",
+            help="A split of the data set; repeatable. Default: all.",
             show_default=False,
         ),
     ] = None,
@@ -59,25 +59,26 @@ def locate_rois(
             "--output",
             "-o",
             file_okay=False,
-            help="Where the crops go. Default: rois-keypoints or rois-gradcam in the data set.",
+            help="The folder for the crops. Default: rois-keypoints or rois-gradcam in the data "
+            "set.",
             show_default=False,
         ),
     ] = None,
     method: Annotated[
-        Method, typer.Option("--method", help="How the regions are located, see below.")
+        Method, typer.Option("--method", help="How the regions are located (see above).")
     ] = Method.keypoints,
     size: Annotated[
         int,
         typer.Option(
-            "--size", min=32, max=1024, help="Side of the crops, pixels; 128–256 is usual."
+            "--size", min=32, max=1024, help="Side length of the crops, pixels; typically 128–256."
         ),
     ] = 192,
     background: Annotated[
         Background | None,
         typer.Option(
             "--background",
-            help="Whether all but the hand becomes black. Default: remove with keypoints, keep "
-            "with gradcam, which cannot remove it.",
+            help="Whether everything but the hand is made black. Default: remove with keypoints, "
+            "keep with gradcam, which cannot remove it.",
             show_default=False,
         ),
     ] = None,
@@ -89,7 +90,7 @@ def locate_rois(
             metavar="BUNDLE",
             help="gradcam: a global model trained without regions.registered_hand, as a "
             ".safetensors bundle or a run folder. keypoints: a bundle of 'boneage "
-            "train-landmarks'; default: the one that the package carries.",
+            "train-landmarks'; default: the one that comes with the package.",
             show_default=False,
         ),
     ] = None,
@@ -99,14 +100,14 @@ def locate_rois(
             "--heatmap-threshold",
             min=0.01,
             max=0.99,
-            help="gradcam: least heat of a peak, of 1 at the hottest place; 0.25–0.4 is usual.",
+            help="gradcam: minimum heat of a peak, relative to the maximum; typically 0.25–0.4.",
         ),
     ] = 0.3,
     save_heatmaps: Annotated[
         bool,
         typer.Option(
             "--save-heatmaps",
-            help="Also make a picture of each radiograph with its regions, key points or heat.",
+            help="Also save a picture of each radiograph with its regions, key points or heat map.",
         ),
     ] = False,
     batch_size: BatchSizeOption = 16,
@@ -125,17 +126,18 @@ def locate_rois(
 
     [bold]Methods[/bold]
 
-    keypoints (default): a network that comes with the package finds the tips
-    of the middle finger and the thumb, and the capitate. The hand is turned,
-    scaled and, where it is mirrored, flipped to one pose, fingers upwards and
-    thumb at the right; the regions are cut from it, the background becomes
-    black. Works at any turn of the hand.
+    keypoints (default): a network that comes with the package locates the tips
+    of the middle finger and the thumb, and the capitate. The hand is rotated,
+    scaled and, if mirrored, flipped to one pose, fingers upwards and thumb at
+    the right; the regions are cropped from it and the background is made
+    black. Works at any rotation of the hand.
 
-    gradcam: squares of 0.48 of the shorter side at the two places where a
-    trained model of the whole radiograph sees the age (Grad-CAM): the lower
-    of the two hottest peaks is the wrist, the hottest peak above its square
-    the metacarpals and phalanges. Needs fingers upwards. A model that takes
-    sex is asked for both, and the maps are averaged.
+    gradcam: squares with a side of 0.48 of the shorter image side, at the two
+    places that matter most to the age predicted by a trained model of the
+    whole radiograph (Grad-CAM): the lower of the two hottest peaks is the
+    wrist, the hottest peak above its square the metacarpals and phalanges.
+    Fingers must point upwards. For a model with sex as an input, the maps of
+    both sexes are averaged.
 
     [bold]What it writes[/bold]
 
@@ -152,34 +154,36 @@ def locate_rois(
 
     rois.csv has id, path, method, the key points middle_tip, thumb_tip and
     capitate (_x, _y; empty for gradcam), the corners carpal_x1, carpal_y1 …
-    carpal_x4, carpal_y4 and metaph_x1 … (those that become top left, top
-    right, bottom right and bottom left of the crop), confidence (0 to 1),
-    fallback, error and key. Places are fractions of the image's width and
-    height; corners may lie outside the image. What lies outside is black, or with
-    --method keypoints --background keep as gray as the image's border.
+    carpal_x4, carpal_y4 and metaph_x1 … (the crop's top left, top right, bottom
+    right and bottom left corner), confidence (0 to 1), fallback, error and key.
+    Coordinates are fractions of the image's width and height; corners may lie
+    outside the image. The area outside is black, or with --method keypoints
+    --background keep it has the gray level of the image's border.
 
     [bold]Fallbacks[/bold]
 
-    Where no hand is found, the key points of an average radiograph stand in.
-    With gradcam, the other square is a point mirror of the one found through the
-    middle of the image where no other peak that reaches the threshold lies above
-    the wrist's square; where no peak reaches it, both are in the middle. Such
-    rows have fallback = True, and are counted at the end.
+    If no hand is found, the key points of an average radiograph are used. With
+    gradcam, if no second peak above the wrist's square reaches the threshold,
+    the second square is the first one reflected through the image's centre; if
+    no peak reaches it, both squares are at the centre. These rows have
+    fallback = True and are counted at the end.
 
-    [bold]Run it again[/bold] and only what is missing or changed is made: new
-    images, another model, other settings, or what a killed run left undone.
+    [bold]Run it again[/bold] to make only crops that are missing or out of date:
+    for new images, another model, other settings, or after an interruption.
     Crops of images that are no longer named are removed.
 
-    [bold]Exit status[/bold]: 0 when all were cropped, 1 when some could not be
-    read (each is named, the others are cropped), 2 when the command line or
-    the data make no sense.
+    [bold]Exit status[/bold]: 0 if all were cropped, 1 if some could not be read
+    (each is named, the others are cropped), 2 if the command line or the data
+    are invalid.
     """
     from boneage_cli.core.prediction.inputs import cases, check_pictures
     from boneage_cli.core.regions.rois import RoiSettings, locate_dataset_rois, locate_rois
     from boneage_cli.datasets.find_dataset import find_dataset
 
     if inputs and (data or split):
-        raise BoneageError("INPUT: goes without --data and --split; give one or the other")
+        raise BoneageError(
+            "INPUT: cannot be combined with --data or --split; give one or the other"
+        )
     if inputs and output is None:
         raise BoneageError("--output: name the folder where the crops of INPUT go")
     by_default = Background.keep if method is Method.gradcam else Background.remove
@@ -235,7 +239,7 @@ def locate_rois(
             )
             for result in results
         ],
-        note="Fallbacks are guesses: see the column fallback of rois.csv."
+        note="Fallbacks are guesses; the column fallback of rois.csv marks them."
         if any(result.fallbacks for result in results)
         else "",
     )

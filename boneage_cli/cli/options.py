@@ -63,9 +63,9 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="BUNDLE",
-        help="A .safetensors bundle or a run folder; of a cross-validation, all folds. Give it "
-        "several times, or several with commas between them, to average their ages. Default: the "
-        "model that the package carries.",
+        help="A .safetensors bundle or a run folder; of a cross-validation, all folds are used. "
+        "To average the predictions of several models, repeat the option or separate them with "
+        "commas. Default: the model that comes with the package.",
     ),
 ]
 DataOption = Annotated[
@@ -73,53 +73,63 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="The data set's folder, or its name below data/. Default: the only one there.",
+        help="The data set's folder, or its name in data/. Default: the only data set there.",
     ),
 ]
 CacheOption = Annotated[
     Path | None,
-    typer.Option("--cache", help="Where decoded images are kept. Default: .cache in the data set."),
+    typer.Option(
+        "--cache", help="Folder where decoded images are cached. Default: .cache in the data set."
+    ),
 ]
 DeviceOption = Annotated[
     Device,
-    typer.Option("--device", help="Where the network runs; auto takes a GPU if there is one."),
+    typer.Option("--device", help="Where the network runs; auto uses a GPU if there is one."),
 ]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="The network's arithmetic; auto takes fp16 on a GPU and 32 on a CPU, or mixed where a "
-        "CPU has bf16 and the model was found to bear it, which give the same ages to 0.3 month; "
-        "bf16 throughout is quicker and does not.",
+        help="The network's arithmetic. auto: fp16 on a GPU; 32 (fp32) on a CPU, or mixed "
+        "(bf16/fp32) where the CPU supports it and the model was validated for it (ages within "
+        "0.3 months); bf16: faster but less accurate.",
     ),
 ]
 BackendOption = Annotated[
     Backend,
     typer.Option(
         "--backend",
-        help="What runs the network; auto takes OpenVINO on a CPU and torch on a GPU. OpenVINO "
-        "converts a model at its first use and keeps it in the user's cache folder, or in "
-        "$BONEAGE_CACHE.",
+        help="The runtime of the network; auto uses OpenVINO on a CPU and torch on a GPU. For "
+        "OpenVINO, a model is converted at its first use and stored in the user's cache folder, or "
+        "in $BONEAGE_CACHE.",
     ),
 ]
 BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Radiographs per pass of the network.")
+    int, typer.Option("--batch-size", min=1, help="Radiographs per forward pass of the network.")
 ]
 WorkersOption = Annotated[
     int | None,
     typer.Option(
         "--workers",
         min=1,
-        help="Threads that read files; predict, evaluate and locate-rois take processes for "
-        "hundreds of them (each 0.2 GB). Default: one per core.",
+        help="Number of threads that read radiographs; for hundreds of radiographs, of processes "
+        "instead (0.2 GB of memory each). Default: one per core.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Number of radiographs processed in parallel. Default: one per core.",
     ),
 ]
 TtaOption = Annotated[
     bool,
     typer.Option(
         "--tta",
-        help="Average over slightly turned views of each hand, and mirrored ones where the model "
-        "was trained on such: slower, often closer.",
+        help="Test-time augmentation: average over slightly rotated views of each hand, and "
+        "mirrored ones if the model was trained on mirrored hands. Slower, often more accurate.",
     ),
 ]
 

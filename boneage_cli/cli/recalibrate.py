@@ -17,7 +17,7 @@ def recalibrate(
         typer.Argument(
             metavar="CSV",
             dir_okay=False,
-            help="The site's radiographs: path or id, sex, and boneage in months.",
+            help="Table of the site's radiographs: path or id, sex, and boneage in months.",
         ),
     ],
     model: Annotated[
@@ -26,8 +26,8 @@ def recalibrate(
             "--model",
             "-m",
             metavar="BUNDLE",
-            help="The model to fit; of a cross-validation the mean of its models. Default: the one "
-            "that the package carries.",
+            help="The model to recalibrate; for a cross-validation, the mean of its models. "
+            "Default: the model that comes with the package.",
             show_default=False,
         ),
     ] = None,
@@ -38,12 +38,12 @@ def recalibrate(
 ) -> None:
     """Fit a model's ages to a site, from a small table of known bone ages.
 
-    A straight line per sex is fitted from predicted to known age and stored in a
-    new bundle, which predict and evaluate then use like any other. A sex with
-    fewer than 20 radiographs keeps its ages; with fewer than 40 of a corrected
-    sex the new bundle has no prediction intervals. Errors before and after are
-    measured by ten-fold cross-validation; where the gain is not beyond chance,
-    nothing is written.
+    For each sex, a straight line from predicted to known age is fitted and stored
+    in a new bundle, which predict and evaluate use like any other. A sex with
+    fewer than 20 radiographs is not corrected; with fewer than 40 of a corrected
+    sex, the new bundle has no prediction intervals. Errors before and after are
+    estimated by ten-fold cross-validation; unless the improvement is significant
+    (its 95 % interval lies above 0), nothing is written.
 
     [bold]Examples[/bold]
 
@@ -52,11 +52,11 @@ def recalibrate(
       boneage recalibrate clinic.csv -m runs/a -o clinic.safetensors
       boneage predict hand.png --sex F --model clinic.safetensors
 
-    A model that predicts sex as well is refused: its lines would have to be told
-    the sex.
+    A model that also predicts sex is refused, since the correction needs the
+    known sex.
 
-    [bold]Exit status[/bold]: 0 when a bundle was written, 1 when the correction
-    does not help, 2 when the table or the model makes no sense.
+    [bold]Exit status[/bold]: 0 if a bundle was written, 1 if the correction does
+    not help, 2 if the table or the model is invalid.
     """
     from boneage_cli.core.evaluation.recalibration import recalibrate as fit
     from boneage_cli.core.intervals import LEAST
@@ -70,7 +70,7 @@ def recalibrate(
     rows = [
         ("MAE before (95 %)", str(result.before)),
         ("MAE after, cross-validated", str(result.after)),
-        ("gain", str(result.gain)),
+        ("decrease in MAE (95 %)", str(result.gain)),
     ]
     for sex, (offset, slope) in result.correction.items():
         name = "girls" if sex == "F" else "boys"
@@ -78,12 +78,12 @@ def recalibrate(
     print_table(f"{result.images} radiographs, months", ("", ""), rows)
     if result.written is None:
         console.print(
-            "not written: the gain is not beyond chance (its interval reaches to zero or below)"
+            "not written: no significant decrease in MAE (its interval includes zero or less)"
         )
         raise typer.Exit(EXIT_FINDINGS)
     if result.lost_intervals:
         warn(
-            f"the new model gives no prediction intervals: they need {LEAST} readings of each "
+            f"the new model gives no prediction intervals: they need {LEAST} readings for each "
             "corrected sex"
         )
     console.print(f"written   {result.written}", markup=False)

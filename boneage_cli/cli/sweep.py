@@ -30,14 +30,14 @@ def sweep(
         typer.Option(
             "--vary",
             metavar="KEY=V,W,…",
-            help="The values of one setting, as training.loss=mae,huber. Repeatable: every "
+            help="Values of one setting, such as training.loss=mae,huber. Repeatable: every "
             "combination is trained.",
         ),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="One setting for all of them, as training.epochs=5. Repeatable."
+            "--set", help="One setting for all runs, such as training.epochs=5. Repeatable."
         ),
     ] = None,
     data: DataOption = None,
@@ -47,52 +47,53 @@ def sweep(
             "--output",
             "-o",
             file_okay=False,
-            help="The sweep's folder. Default: runs/sweep-NAME-SETTING, after the first settings' "
-            "name and what is varied.",
+            help="The sweep's folder. Default: runs/sweep-NAME-SETTING, with the name of the first "
+            "settings file and the settings that are varied.",
         ),
     ] = None,
     folds: Annotated[
         int | None,
-        typer.Option("--folds", min=2, metavar="K", help="Cross-validate each with K folds."),
+        typer.Option(
+            "--folds", min=2, metavar="K", help="Evaluate each by cross-validation with K folds."
+        ),
     ] = None,
     cache: CacheOption = None,
-    devices: Annotated[
-        str, typer.Option("--devices", help="auto, or cpu to leave a GPU alone.")
-    ] = "auto",
+    devices: Annotated[str, typer.Option("--devices", help="auto, or cpu to use no GPU.")] = "auto",
 ) -> None:
     """Train the same recipe with several backbones or settings, and rank them.
 
     Every settings file is trained with every combination of the varied values, on
-    the same radiographs. Ctrl-C is safe: the same command again goes on, and
-    trains nothing twice. One that fails (weights that cannot be downloaded, say)
-    is told of at the end, and the others are trained all the same.
+    the same radiographs. Ctrl-C is safe: run the same command again to continue;
+    nothing is trained twice. If a run fails (for example because weights cannot
+    be downloaded), this is reported at the end and the others are still trained.
 
     [bold]Examples[/bold]
 
     \b
       boneage sweep -c configs/quick.toml -b tf_efficientnet_lite0,resnet18
       boneage sweep --vary training.loss=mae,huber --vary model.gender=true,false
-      boneage sweep -c configs/quick.toml --vary preprocessing.clahe=false,true
+      boneage sweep --vary model.family=global,fusion \\
+        --vary preprocessing.clahe=false,true
       boneage sweep -c configs/s1-global.toml -c configs/s1-roi.toml \\
         --set training.epochs=5 --set data.train_images=2000
 
     [bold]What it writes[/bold]
 
     \b
-      NAME/          a run folder for each, as train makes it, with result.json
-      table.csv      validation MAE (or right sexes) with its interval, weights,
-                     time, best first
-      table.md       the same to paste into a document
+      NAME/          a run folder for each, as written by train
+      table.csv      validation MAE (or accuracy of sexes) with its interval,
+                     number of weights and training time, best first
+      table.md       the same table to paste into a document
 
-    "Against the first" is by how many months the errors are larger than those of
-    the first one named, on average over the same radiographs; an interval that
-    holds 0 is no difference that these radiographs could show. It is of one
-    training each: another seed may move it by some tenths of a month. Where only
-    sexes are predicted, it is how many more of them are wrong, in points of a
-    hundred (in table.csv as a share; against_first_of tells which).
+    "Against the first" is the increase in MAE over the first run named, in
+    months, as a paired difference on the same radiographs; if its interval
+    includes 0, these radiographs show no difference. It compares one training of
+    each: another seed may change it by a few tenths of a month. If only sex is
+    predicted, it is the increase in wrong sexes, in percentage points (in
+    table.csv as a share; the column against_first_of says which).
 
-    [bold]Exit status[/bold]: 0 when all were trained, 1 when some failed, 2 when
-    the settings or the data make no sense.
+    [bold]Exit status[/bold]: 0 if all were trained, 1 if some failed, 2 if the
+    settings or the data are invalid.
     """
     from boneage_cli.core.combinations import Combination, combinations
     from boneage_cli.core.run_record import Resources

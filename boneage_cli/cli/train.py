@@ -24,7 +24,7 @@ def train(
         typer.Option(
             "--model",
             "-m",
-            help="Which views of the hand the network sees: global (the whole hand), roi (carpal "
+            help="Views of the hand that the network sees: global (the whole hand), roi (carpal "
             "and metacarpal regions) or fusion (all three).",
         ),
     ] = None,
@@ -38,45 +38,47 @@ def train(
         typer.Option(
             "--config",
             "-c",
-            help="A settings file, such as configs/global.toml; HDA_Project's YAML files too.",
+            help="A settings file such as configs/global.toml; HDA_Project's YAML files work too.",
         ),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", "-b", help="A timm model by name, small_cnn or m46."),
+        typer.Option(
+            "--backbone", "-b", help="The encoder: the name of a timm model, small_cnn or m46."
+        ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="imagenet, none, or a .safetensors file to start from."),
+        typer.Option("--weights", help="Initial weights: imagenet, none, or a .safetensors file."),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="One setting, as training.epochs=5; wins over all else but what a stage says of "
-            "itself (--set 'stages=[]' leaves stages out). Repeatable.",
+            help="One setting, such as training.epochs=5; overrides everything but a stage's own "
+            "settings (--set 'stages=[]' removes the stages). Repeatable.",
         ),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", help="Go on with an interrupted run, by its folder."),
+        typer.Option("--resume", help="Resume an interrupted run, given its folder."),
     ] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Where run folders are made.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path, typer.Option("--runs", help="The folder in which run folders are created.")
+    ] = Path("runs"),
     cache: CacheOption = None,
     devices: Annotated[
-        str, typer.Option("--devices", help="auto, cpu, or a number of GPUs or processes.")
+        str, typer.Option("--devices", help="auto, cpu, or the number of GPUs or processes.")
     ] = "auto",
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="The number of machines.")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Number of machines.")] = 1,
     folds: Annotated[
         int | None,
         typer.Option(
             "--folds",
             min=2,
             metavar="K",
-            help="Cross-validate: train K models on the train and validation splits together, each "
-            "on all folds but one, stratified by sex and age.",
+            help="Cross-validation: train K models on the train and validation splits together, "
+            "each on all folds but one, stratified by sex and age.",
         ),
     ] = None,
     wandb: Annotated[
@@ -84,16 +86,16 @@ def train(
         typer.Option(
             "--wandb",
             metavar="PROJECT",
-            help="Log to Weights & Biases too (pip install wandb).",
+            help="Also log to Weights & Biases (requires: pip install 'boneage\\[wandb]').",
         ),
     ] = None,
 ) -> None:
     """Train a bone-age model and write it to a run folder.
 
-    Settings come from the built-in defaults, then --config, then the options
-    here, then --set; an unknown one is refused with the nearest name. A GPU is
-    used where there is one. Images are decoded once, into a cache. Ctrl-C is
-    safe: --resume goes on, to the same result.
+    Settings are taken from the built-in defaults, then --config, then the options
+    below, then --set; each overrides the one before. An unknown setting is
+    refused, with a suggestion. A GPU is used if there is one. Images are decoded
+    once and cached. Ctrl-C is safe: --resume continues to the same result.
 
     [bold]Examples[/bold]
 
@@ -107,25 +109,26 @@ def train(
     [bold]The run folder[/bold]
 
     \b
-      best.safetensors    the model of the best epoch (or the last, by
+      best.safetensors    the model of the best epoch (or the last one, see
                           training.keep), for predict
       settings.toml       all settings, to train again with --config
-      history.csv         losses, MAE and rate of each epoch
-      validation/         figures, predictions and plots
-      result.json         the outcome: MAE (or right sexes) with its interval,
-                          weights, time
+      history.csv         loss, MAE and learning rate of each epoch
+      validation/         metrics, predictions and plots
+      result.json         MAE (or accuracy of sexes) with its interval, number
+                          of weights, training time
       learning_curve.png, TensorBoard events, last.ckpt to resume from
 
-    Settings may put stages before the training itself, as configs/rsna.toml
-    does: with fewer pixels first, say. Each begins with the weights of the one
-    before and has a run folder of its own inside, stage-1 and so on. A stage can
-    teach a later one, even of another backbone (training.teacher).
-    docs/settings.md lists every setting.
+    Settings can define stages that are trained first, as configs/rsna.toml does,
+    for example on smaller images. Each stage starts from the weights of the one
+    before and has its own run folder inside the run's: stage-1, stage-2, … A
+    stage can be the teacher of a later one, even with another backbone
+    (training.teacher). docs/settings.md lists every setting.
 
-    runs/summary.csv has one row per run, with every setting. With --folds the
-    folder holds one such folder per fold, and in out-of-fold/ the figures of all
-    radiographs, each predicted by the model that did not see it; predict and
-    evaluate take the folder as --model and average the models of all folds.
+    runs/summary.csv has one row per run, with every setting. With --folds the run
+    folder holds one run folder per fold, and out-of-fold/ has the metrics over
+    all radiographs, each predicted by the model that was not trained on it.
+    predict and evaluate accept this folder as --model and average the models of
+    all folds.
 
     [bold]Several devices and machines[/bold]
 
@@ -134,8 +137,8 @@ def train(
       torchrun --nproc-per-node 4 -m boneage_cli train --devices 4
       srun boneage train --devices 4 --nodes 2
 
-    auto takes all GPUs; CUDA_VISIBLE_DEVICES chooses among them. With --folds,
-    and with settings that have stages, one device trains.
+    auto uses all GPUs; CUDA_VISIBLE_DEVICES selects among them. With --folds, or
+    with settings that have stages, training runs on one device.
     """
     from boneage_cli.core.config import load_experiment
     from boneage_cli.core.run_record import Resources
@@ -151,7 +154,7 @@ def train(
 
     if resume is not None:
         others = sorted(context.params.keys() - {"resume"})
-        instead = "a run goes on as it was begun; leave it out"
+        instead = "a run is resumed with the settings it was started with; leave it out"
         refuse_beside(context, "with --resume", dict.fromkeys(others, instead))
     if resume is not None and is_cross_validation(resume):
         validation = resume_cross_validation(
@@ -206,15 +209,15 @@ def _print_run(run: Run) -> None:
         plots.append("validation/scatter.png")
         rows += [
             ("validation MAE, months", str(run.evaluation.mae)),
-            ("the same, predicting the mean age", f"{run.evaluation.yardstick_mae:.2f}"),
+            ("baseline: predicting the mean age", f"{run.evaluation.yardstick_mae:.2f}"),
         ]
     if run.sexes is not None:
         plots.append("validation/sex.png")
         rows += [
-            ("validation sexes right", run.sexes.accuracy.percent),
-            ("the same, saying one sex of all", f"{run.sexes.yardstick:.1%}"),
+            ("validation sexes correct", run.sexes.accuracy.percent),
+            ("baseline: predicting one sex", f"{run.sexes.yardstick:.1%}"),
         ]
-    rows += [("weights", f"{run.parameters:,}"), ("time of training", f"{run.seconds:.0f} s")]
+    rows += [("weights", f"{run.parameters:,}"), ("training time", f"{run.seconds:.0f} s")]
     print_table("Run", ("", ""), rows)
     console.print(f"model     {run.bundle}", markup=False)
     console.print(f"plots     {run.folder}: {', '.join(plots)}", markup=False)
@@ -263,15 +266,15 @@ def _print_cross_validation(validation: CrossValidation) -> None:
     print_table("Cross-validation", columns, rows)
     ages, sexes = validation.measured.ages, validation.measured.sexes
     if ages is not None:
-        console.print(f"The same, predicting the mean age: {ages.yardstick_mae:.2f} months")
+        console.print(f"Baseline, predicting the mean age: {ages.yardstick_mae:.2f} months")
         if sexes is not None:
-            console.print(f"Sexes, out of fold: {sexes.accuracy.percent} right")
+            console.print(f"Sexes, out of fold: {sexes.accuracy.percent} correct")
     if sexes is not None:
-        console.print(f"The same, saying one sex of all: {sexes.yardstick:.1%} right")
+        console.print(f"Baseline, predicting one sex: {sexes.yardstick:.1%} correct")
     if whole.epochs > 1 and validation.measured.about["epoch_kept"] == "best":
         console.print(
-            "Each model's epoch is the best on its own fold, which flatters these a little; "
-            "training.keep = 'last' does not.",
+            "Each model is that of the best epoch on its own fold, which makes these figures "
+            "slightly optimistic; training.keep = 'last' avoids this.",
             markup=False,
         )
     console.print(f"models    {validation.folder}", markup=False)

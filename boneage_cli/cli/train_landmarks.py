@@ -24,26 +24,30 @@ def train_landmarks(
             "--keypoints",
             "-k",
             metavar="CSV",
-            help="Key points: id and middle_tip_x, middle_tip_y, thumb_tip_x, thumb_tip_y, "
-            "capitate_x, capitate_y, as fractions of width and height. landmarks.csv of the demo "
-            "data is one.",
+            help="Table of key points: id, middle_tip_x, middle_tip_y, thumb_tip_x, thumb_tip_y, "
+            "capitate_x and capitate_y, as fractions of width and height. Example: landmarks.csv "
+            "of the demo data.",
         ),
     ],
     images: Annotated[
         Path | None,
-        typer.Option("--images", "-i", metavar="DIR", help="A folder with <id>.png or the like."),
+        typer.Option(
+            "--images", "-i", metavar="DIR", help="A folder with images named <id>.png or similar."
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", "-d", metavar="DIR", help="A data set's folder instead."),
+        typer.Option(
+            "--data", "-d", metavar="DIR", help="A data set's folder, instead of --images."
+        ),
     ] = None,
     native_size: Annotated[
         Path | None,
         typer.Option(
             "--native-size",
             metavar="CSV",
-            help="id,width,height of the radiographs as they were taken, where the images were "
-            "squashed to another shape.",
+            help="Table of the original sizes (id,width,height), if the images were squashed to "
+            "another aspect ratio.",
         ),
     ] = None,
     boxes: Annotated[
@@ -51,26 +55,26 @@ def train_landmarks(
         typer.Option(
             "--boxes",
             metavar="CSV",
-            help="Hand-drawn boxes (id,label,xmin,ymin,xmax,ymax) of wrists and MCP joints to "
-            "measure the regions on; their radiographs are kept out of training.",
+            help="Table of manually drawn boxes (id,label,xmin,ymin,xmax,ymax) of wrists and MCP "
+            "joints, to evaluate the regions on; their radiographs are excluded from training.",
         ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option("--epochs", min=1, help="Passes over the radiographs.")
+        int, typer.Option("--epochs", min=1, help="Number of passes over the radiographs.")
     ] = 16,
     drawings: Annotated[
-        int, typer.Option("--drawings", min=0, help="Drawn hands to mix in.")
+        int, typer.Option("--drawings", min=0, help="Number of drawn hands added to the training.")
     ] = 200,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", min=0, help="Greatest rate of AdamW.")
+        float, typer.Option("--learning-rate", min=0, help="Maximum learning rate of AdamW.")
     ] = 2e-3,
-    seed: Annotated[int, typer.Option("--seed", help="Of order and augmentation.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of data order and augmentation.")] = 42,
     weights: Annotated[
         Path | None,
         typer.Option(
             "--weights",
             metavar="BUNDLE",
-            help="A key-point bundle to start from. Default: ImageNet's weights.",
+            help="A key-point bundle to start from. Default: ImageNet weights.",
             show_default=False,
         ),
     ] = None,
@@ -82,7 +86,7 @@ def train_landmarks(
         typer.Option(
             "--evaluate",
             metavar="BUNDLE",
-            help="Measure this bundle instead of training one; 'shipped' is the package's own.",
+            help="Evaluate this bundle instead of training one; 'shipped' is the package's own.",
         ),
     ] = None,
     gradcam: Annotated[
@@ -90,29 +94,30 @@ def train_landmarks(
         typer.Option(
             "--gradcam",
             metavar="BUNDLE",
-            help="Measure the regions that Grad-CAM of this age model places, on the same boxes, "
-            "beside those of the key points. It must not have been trained on their radiographs.",
+            help="Also evaluate, on the same boxes, the regions located by Grad-CAM of this age "
+            "model. It must not have been trained on their radiographs.",
         ),
     ] = None,
     device: DeviceOption = Device.auto,
 ) -> None:
     """Train the network that finds the key points of the hand, and measure it.
 
-    The package carries one that was trained on radiographs; this makes
-    another from your own key points. One id in seven, and every id with
-    boxes, is kept out of training; the table at the end is measured on
-    those: errors of the points as parts of the hand's length (capitate to
-    fingertip), and the share of boxes whose centre lies inside the region
-    they belong to.
+    The package comes with one that was trained on radiographs; this command
+    trains another on your own key points. One id in seven, and every id with
+    boxes, is held out of training. The table at the end gives, for the held-out
+    radiographs, the errors of the key points as fractions of the hand's length
+    (capitate to fingertip), and the share of boxes whose centre lies inside
+    their region.
 
-    The bundle is written after each epoch: Ctrl-C leaves the last one, and
-    --weights goes on from it.
+    The bundle is written after each epoch: Ctrl-C keeps the last one, and
+    --weights continues from it.
 
     [bold]Examples[/bold]
 
+    \b
       boneage train-landmarks --keypoints points.csv --images radiographs
-
-      boneage train-landmarks --keypoints points.csv --data rsna --evaluate shipped
+      boneage train-landmarks --keypoints points.csv --data rsna \\
+        --evaluate shipped
     """
     from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
     from boneage_cli.core.landmark_training.run import LandmarkFiles, train_or_measure
@@ -129,11 +134,11 @@ def train_landmarks(
         gradcam=gradcam,
         device=device.value,
         begin=lambda training, held_out: console.print(
-            f"radiographs  {training} to train on, {held_out} to measure on"
+            f"radiographs  {training} for training, {held_out} held out"
         ),
         report=lambda epoch, loss: console.print(f"epoch {epoch:3d}  loss {loss:.3f}"),
     )
-    _print_metrics("Radiographs not trained on", figures)
+    _print_metrics("Held-out radiographs", figures)
     if salient is not None:
         _print_metrics(f"The same, regions by Grad-CAM of {gradcam}", salient)
     if evaluate is None:
@@ -155,8 +160,8 @@ def _print_metrics(title: str, metrics: dict[str, dict[str, float]]) -> None:
     ]
     print_table(
         title,
-        ("turned by", "images", "median", "95 %", "not found", "wrists", "MCP"),
+        ("rotated by", "images", "median", "95 %", "not found", "wrists", "MCP"),
         rows,
-        "Errors of key points in hand lengths, median and 95th percentile; wrist and MCP boxes "
-        "whose centre lies in their region.",
+        "Key-point errors in hand lengths, median and 95th percentile; share of wrist and MCP "
+        "boxes whose centre lies in their region.",
     )

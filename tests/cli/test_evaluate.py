@@ -220,7 +220,7 @@ def test_stress_shows_what_is_lost_when_the_same_radiographs_come_in_other_ways(
     assert printed.keys() == {"unperturbed", *shown.index}
     for name, figure in printed.items():
         assert figure == pytest.approx(table["mae"][name], abs=0.006)
-    for promise in ("lost (95 %)", str(folder), "stress.csv, stress.json, stress.png"):
+    for promise in ("increase (95 %)", str(folder), "stress.csv, stress.json, stress.png"):
         assert promise in result.stdout
 
 

@@ -203,7 +203,7 @@ def test_resume_takes_no_settings_beside_it(option: str, demo_run: Run) -> None:
     line = ["train", "--resume", str(demo_run.folder), *option.split()]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 2
-    assert f"{option.split()[0]} with --resume: a run goes on as it was begun" in result.stderr
+    assert f"{option.split()[0]} with --resume: a run is resumed with the settings" in result.stderr
 
 
 def test_a_run_whose_labels_changed_is_not_resumed(
