@@ -85,7 +85,7 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield ""
 
 
-def _members(bundle: Bundle) -> list[tuple[Experiment, Mapping[str, Any]]]:
+def _members(bundle: Bundle) -> Sequence[tuple[Experiment, Mapping[str, Any]]]:
     """The settings and the origin of each network whose ages are averaged, or of the only one."""
     members = [(each.experiment, each.provenance) for each in bundle.members]
     return members or [(bundle.experiment, bundle.provenance)]
