@@ -38,40 +38,40 @@ def ship(
             help="Another model, whose ages are averaged with the run's.",
         ),
     ] = None,
-    mixed_precision: Annotated[
+    measure: Annotated[
         Path | None,
         typer.Option(
-            "--mixed-precision",
+            "--measure",
             metavar="DATA",
-            help="Only find out, on this data set's held-out radiographs, whether the model bears "
-            "mixed precision.",
+            help="Only recompute the figures of the model that is there, on this data set's "
+            "held-out radiographs: after a change of the code, or on a CPU with bf16.",
         ),
     ] = None,
 ) -> None:
     """Make the model that the package carries of a finished run, with its card.
 
-    For those who work on boneage itself, in a checkout. The model is measured
-    anew on the validation split of the run's data set, and it and the key-point
-    network are converted for OpenVINO.
+    For those who work on boneage itself, in a checkout. The model's figures are
+    recomputed on the validation split of the run's data set, and it and the
+    key-point network are converted for OpenVINO.
 
     [bold]Examples[/bold]
 
     \b
       boneage ship runs/20260101-140000-rsna --blend 0.5 --data-name 'RSNA, 299'
       boneage ship runs/20260101-140000-rsna --beside other.safetensors
-      boneage ship --mixed-precision data/rsna299
+      boneage ship --measure data/rsna299
       boneage ship
     """
-    from boneage_cli.core.release.shipping import convert, measure_mixed_precision
+    from boneage_cli.core.release.shipping import convert, measure_again
     from boneage_cli.core.release.shipping import ship as make
 
     if run is not None:
         make(run, data_name=data_name, blend=blend, beside=beside)
-    if mixed_precision is not None:
-        measure_mixed_precision(mixed_precision)
-    if run is not None or mixed_precision is not None:
+    if measure is not None:
+        measure_again(measure)
+    if run is not None or measure is not None:
         _tell_of_mixed_precision()
-    if mixed_precision is None:
+    if measure is None:
         convert()
 
 
@@ -83,9 +83,10 @@ def _tell_of_mixed_precision() -> None:
     moved = load_bundle(SHIPPED_MODEL).metrics.get(MIXED_PRECISION)
     if moved is None:
         console.print(
-            "mixed precision is not taken: it moves ages too far, or this CPU has no bf16"
+            "mixed precision is not used by default: ages change too much, or the CPU has no bf16"
         )
     else:
         console.print(
-            f"mixed precision moves ages by {moved['mean']:.3f}, at most {moved['max']:.3f}"
+            f"mixed precision changes ages by {moved['mean']:.3f} months on average, at most "
+            f"{moved['max']:.3f}"
         )

@@ -102,24 +102,7 @@ def ship(
         if beside is None:
             likeness = learn_likeness(made, data, experiment)
             save_bundle(replace(load_bundle(made), likeness=likeness), made, half=True)
-        evaluation = _ages(
-            Predictor.load([made], precision="32"),
-            data.validation_manifest,
-            yardstick=float(data.train_manifest["boneage"].mean()),
-        )
-        coarse = _moved_by_mixed_precision(made, evaluation, data.validation_manifest)
-        parts = random_parts(len(evaluation.predictions))
-        bundle = load_bundle(made)
-        measured = replace(
-            bundle,
-            calibration=calibration_of(evaluation),
-            metrics={
-                "validation": evaluation.to_dict(),
-                "coverage_90": coverage(evaluation.predictions, parts, 90),
-            }
-            | coarse,
-        )
-        save_bundle(measured, made, half=True)
+        save_bundle(_measured(made, data.validation_manifest, data.train_manifest), made, half=True)
         card = model_card(load_bundle(made), WEAKNESSES)
         with whole_file(path) as temporary:
             shutil.copyfile(made, temporary)
@@ -127,23 +110,37 @@ def ship(
         temporary.write_text(card, encoding="utf-8")
 
 
-def measure_mixed_precision(data: Path, path: Path = SHIPPED_MODEL) -> None:
-    """Finds out whether a model bears mixed precision, and has it take it by itself if so.
-
-    For one that was shipped on a CPU without bf16. Nothing else changes but its card's hash.
+def measure_again(data: Path, path: Path = SHIPPED_MODEL) -> None:
+    """Computes all figures of a model anew, after a change of the code, and writes its card.
 
     Args:
         data: The data set whose validation split the model was not trained on.
-        path: The model.
+        path: The model; its weights stay what they are.
     """
-    manifest = read_manifest(data, "validation")
-    evaluation = _ages(Predictor.load([path], device="cpu", precision="32"), manifest)
-    bundle = load_bundle(path)
-    metrics = {name: each for name, each in bundle.metrics.items() if name != MIXED_PRECISION}
-    coarse = _moved_by_mixed_precision(path, evaluation, manifest)
-    save_bundle(replace(bundle, metrics=metrics | coarse), path, half=True)
+    measured = _measured(path, read_manifest(data, "validation"), read_manifest(data, "train"))
+    save_bundle(measured, path, half=True)
     with whole_file(path.with_suffix(".md")) as temporary:
         temporary.write_text(model_card(load_bundle(path), WEAKNESSES), encoding="utf-8")
+
+
+def _measured(path: Path, held_out: pd.DataFrame, train: pd.DataFrame) -> Bundle:
+    """A bundle with the figures and the intervals of radiographs that it was not trained on."""
+    evaluation = _ages(
+        Predictor.load([path], device="cpu", precision="32"),
+        held_out,
+        yardstick=float(train["boneage"].mean()),
+    )
+    bundle = load_bundle(path)
+    parts = random_parts(len(evaluation.predictions))
+    return replace(
+        bundle,
+        calibration=calibration_of(evaluation),
+        metrics={
+            "validation": evaluation.to_dict(),
+            "coverage_90": coverage(evaluation.predictions, parts, 90),
+            **_moved_by_mixed_precision(path, bundle, evaluation, held_out),
+        },
+    )
 
 
 def _ages(
@@ -156,12 +153,12 @@ def _ages(
 
 
 def _moved_by_mixed_precision(
-    bundle: Path, evaluation: Evaluation, manifest: pd.DataFrame
+    path: Path, bundle: Bundle, evaluation: Evaluation, manifest: pd.DataFrame
 ) -> dict[str, Any]:
-    """How far ages move, if that is little; empty if not, or where the CPU has no bf16."""
+    """How far ages move, if that is little; on a CPU without bf16 what was found on another."""
     if not cpu_has_bf16():
-        return {}
-    coarse = _ages(Predictor.load([bundle], device="cpu", precision="mixed"), manifest)
+        return {name: each for name, each in bundle.metrics.items() if name == MIXED_PRECISION}
+    coarse = _ages(Predictor.load([path], device="cpu", precision="mixed"), manifest)
     moved = (coarse.predictions["predicted"] - evaluation.predictions["predicted"]).abs()
     figures = {"images": len(moved), "mean": float(moved.mean()), "max": float(moved.max())}
     little = figures["mean"] <= MEAN_MOVED and figures["max"] <= MOST_MOVED
