@@ -132,6 +132,22 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
     return Comparison(of_ages=kinds == {PREDICTIONS}, models=compared)
 
 
+def paired_difference(run: Path, first: Path) -> Estimate | None:
+    """By how much a run's errors are larger than another's, as ``Compared.against_first``.
+
+    None for the same run, and where they have not predicted the same of the same radiographs.
+    """
+    if run == first:
+        return None
+    try:
+        (kind, own), (other_kind, other) = _errors_at(run), _errors_at(first)
+    except BoneageError:
+        return None
+    if kind != other_kind or set(own.index) != set(other.index):
+        return None
+    return mean_interval((own["error"] - other["error"].reindex(own.index)).to_numpy(float))
+
+
 def write_comparison(comparison: Comparison, path: Path) -> None:
     """Writes the figures as a CSV table.
 

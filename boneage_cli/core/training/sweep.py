@@ -9,19 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from boneage_cli.core.combinations import Combination
-from boneage_cli.core.evaluation.ages import read_prediction_table
-from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
+from boneage_cli.core.evaluation.comparison import paired_difference
 from boneage_cli.core.run_record import Resources, RunRecord
-from boneage_cli.core.runs import (
-    OUT_OF_FOLD,
-    PREDICTIONS,
-    SEX_PREDICTIONS,
-    VALIDATION,
-)
 from boneage_cli.core.training.folds import cross_validate
 from boneage_cli.core.training.run import Begin, Report, silent, train_into
 from boneage_cli.core.training.sweep_table import Outcome, check_table, ranked, write_tables
@@ -95,7 +87,9 @@ def sweep(
             # Where the first was refused a run of other settings may lie.
             trained = bool(outcomes) and outcomes[0].result is not None
             first = folder / combinations[0].experiment.name if trained else place
-            outcomes.append(Outcome(combination, result, difference=_difference(place, first)))
+            outcomes.append(
+                Outcome(combination, result, difference=paired_difference(place, first))
+            )
         except BoneageError as error:
             outcomes.append(Outcome(combination, None, str(error)))
         except OSError as error:
@@ -112,27 +106,3 @@ def sweep(
         with writing(folder):
             write_tables(outcomes, folder)
     return ranked(outcomes)
-
-
-def _difference(run: Path, first: Path) -> Estimate | None:
-    if run == first:
-        return None
-    own, other = map(_errors, (run, first))
-    if own is None or other is None or own.name != other.name or set(own.index) != set(other.index):
-        return None
-    return mean_interval((own - other.reindex(own.index)).to_numpy())
-
-
-def _errors(run: Path) -> pd.Series | None:
-    """Each radiograph's error in months, or in a sex (0 or 1) where no age is predicted."""
-    for kind in (OUT_OF_FOLD, VALIDATION):
-        for name in (PREDICTIONS, SEX_PREDICTIONS):
-            if not (run / kind / name).exists():
-                continue
-            table = read_prediction_table(run / kind / name)
-            errors = table.get("absolute_error")
-            if errors is None:
-                errors = (table["predicted_sex"] != table["sex"]).astype(float).rename(name)
-            # A radiograph may be in a data set twice.
-            return errors.groupby(table["image_id"]).mean()
-    return None
