@@ -149,6 +149,11 @@ def predict_batch(
         if barred:
             shown = track(shown, description="predict", total=count_cases(inputs))
         write_predictions(counted(shown), style, output, tags)
+    if outcome.left_out and not outcome.total:
+        raise BoneageError(
+            f"{', '.join(inputs)}: no radiograph in it, but {outcome.left_out} DICOM files without "
+            "an image (reports and the like); name another folder"
+        )
     if explanations:
         outcome.pictures, outcome.undrawn = explanations.pictures, explanations.errors
     return outcome

@@ -102,6 +102,8 @@ def open_container(data: bytes) -> Container:
             return _tiff(data)
     except (struct.error, IndexError):
         raise ContainerError(_TRUNCATED) from None
+    if data[:4] == b"PK\x03\x04" or data[:2] == b"\x1f\x8b":
+        raise ContainerError("a compressed archive; unpack it and name the folder")
     raise ContainerError("not a PNG, JPEG, TIFF, WebP or DICOM file")
 
 
