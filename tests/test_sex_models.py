@@ -222,7 +222,7 @@ def test_evaluate_measures_sexes_and_tells_the_summary_of_runs(
     assert figures["images"] == len(found) == 16
     assert set(figures["by_sex"]) == {"girls", "boys"}
     assert f"{right:.1%} (" in result.stdout
-    assert "yardstick" in result.stdout
+    assert "baseline" in result.stdout
     row = pd.read_csv(run.parent / "summary.csv").iloc[0]
     assert row["test_sex_accuracy"] == pytest.approx(right)
     assert np.isnan(row["test_mae"])
@@ -395,7 +395,7 @@ def test_figures_of_another_measurement_do_not_stay_beside_new_ones(
     rows = pd.read_csv(data / "test.csv", dtype=str)
     rows.assign(male="").to_csv(data / "test.csv", index=False)
     result = boneage(f"evaluate -m {run} -d {data} --split test -o {tmp_path}/again")
-    assert "sexes      not measured" in result.stdout
+    assert "sexes      not evaluated" in result.stdout
     names = {file.name for file in (tmp_path / "again").iterdir()}
     assert names == {"metrics.json", "predictions.csv", "scatter.png", "bland_altman.png"}
     # Those of another model are somebody else's.

@@ -14,7 +14,6 @@ from boneage_cli.cli.options import (
     BackendOption,
     BatchSizeOption,
     CacheOption,
-    DataOption,
     Device,
     DeviceOption,
     ModelOption,
@@ -122,7 +121,15 @@ def bench(
     train: Annotated[
         bool, typer.Option("--train", help="Benchmark training instead (see above).")
     ] = False,
-    data: DataOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="With --train: the data set's folder, or its name in data/. Default: drawn hands.",
+            show_default=False,
+        ),
+    ] = None,
     cache: CacheOption = None,
     seconds: Annotated[
         float,

@@ -49,7 +49,7 @@ def test_the_test_split_is_measured_and_written_beside_the_model(evaluate, demo_
     assert metrics["mae"]["value"] == pytest.approx(predictions["absolute_error"].mean(), abs=1e-3)
     assert metrics["mae"]["low"] < metrics["mae"]["value"] < metrics["mae"]["high"]
     assert f"{metrics['mae']['value']:.2f}" in result.stdout
-    for name in ("all", "girls", "boys", "10–15 years", "yardstick", str(folder)):
+    for name in ("all", "girls", "boys", "10–15 years", "baseline", str(folder)):
         assert name in result.stdout
 
 
