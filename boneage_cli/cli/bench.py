@@ -25,7 +25,7 @@ from boneage_cli.cli.options import (
     refuse_beside,
 )
 
-app = typer.Typer(name="bench", rich_markup_mode="rich")
+app = typer.Typer(name="bench", add_completion=False, rich_markup_mode="rich")
 
 # With half the cores busy with other work, every figure is worthless.
 BUSY = 0.5

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from boneage_cli.datasets.source import Fetched
 
 app = typer.Typer(
+    add_completion=False,
     name="fetch",
     no_args_is_help=True,
     rich_markup_mode="rich",

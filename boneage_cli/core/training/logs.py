@@ -26,7 +26,7 @@ def check_loggers(project: str | None) -> None:
         BoneageError: Weights & Biases is wanted and not installed.
     """
     if project is not None and importlib.util.find_spec("wandb") is None:
-        raise BoneageError("--wandb: not installed; install it with: pip install wandb")
+        raise BoneageError("--wandb: not installed; install it with: pip install 'boneage[wandb]'")
 
 
 def run_loggers(folder: Path, project: str | None) -> list[Logger]:

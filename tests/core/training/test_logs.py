@@ -54,7 +54,7 @@ def test_without_the_package_one_line_says_how_to_get_it(
 ) -> None:
     done = train_logging_to_wandb([sys.executable, "-c", HIDDEN], tiny, demo_data, tmp_path)
     assert done.returncode == 2
-    assert "install it with: pip install wandb" in done.stderr
+    assert "install it with: pip install 'boneage[wandb]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
