@@ -25,6 +25,7 @@ from boneage_cli.wording import counted
 if TYPE_CHECKING:
     from boneage_cli.core.evaluation.ages import Evaluation
     from boneage_cli.core.evaluation.measuring import Measured
+    from boneage_cli.core.evaluation.metrics import Estimate
     from boneage_cli.core.evaluation.sexes import SexEvaluation
     from boneage_cli.core.evaluation.stress import Stress
     from boneage_cli.core.prediction.predictor import Predictor
@@ -187,7 +188,13 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
         + (f", labels: {chosen.label_version}" if chosen.label_version else ""),
         ("", "images", "MAE (95 %)", "median", "RMSE"),
         [
-            (name, m.images, m.mae, f"{m.median_absolute_error:.2f}", f"{m.rmse:.2f}")
+            (
+                name,
+                m.images,
+                _of_images(m.mae, m.images),
+                f"{m.median_absolute_error:.2f}",
+                f"{m.rmse:.2f}",
+            )
             for name, m in evaluation.groups.items()
         ],
     )
@@ -195,7 +202,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
         "Predicted − known age, and share of errors up to …",
         ("", "bias (95 %)", *(f"{months} months" for months in TOLERANCES)),
         [
-            (name, m.bias, *(f"{share:.1%}" for share in m.within.values()))
+            (name, _of_images(m.bias, m.images), *(f"{share:.1%}" for share in m.within.values()))
             for name, m in evaluation.groups.items()
         ],
     )
@@ -210,6 +217,13 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
     if evaluation.overall.r_squared is not None:
         lines["R²"] = f"{evaluation.overall.r_squared:.4f}"
     _print_lines(lines | _left_out(evaluation, "age"))
+
+
+def _of_images(estimate: Estimate, images: int) -> str:
+    """A mean with its interval, where that rests on enough radiographs."""
+    from boneage_cli.core.evaluation.metrics import ENOUGH
+
+    return str(estimate) if images >= ENOUGH else f"{estimate.value:.2f}"
 
 
 def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:

@@ -141,6 +141,11 @@ class ModelSettings(Section):
             raise ValueError("sex cannot be input and target at once; set gender = false")
         if self.gender and self.sex_fusion == "none":
             raise ValueError("sex_fusion = 'none' leaves the sex out; set gender = false instead")
+        if self.gender and self.sex_fusion == "embedding" and (self.sex_norm or self.sex_dropout):
+            raise ValueError(
+                "sex_norm and sex_dropout are for dense layers, which sex_fusion = 'embedding' "
+                "does not have; choose mlp, or leave them out"
+            )
         return self
 
 
@@ -157,6 +162,12 @@ class DataSettings(Section):
         ge=0,
         description="Number of training radiographs to use, sampled with stratification by "
         "sex and age; 0 for all",
+    )
+    validation_images: int = Field(
+        0,
+        ge=0,
+        description="Number of validation radiographs to use, sampled likewise; 0 for all. "
+        "For quick trials: fewer give wider intervals",
     )
 
 

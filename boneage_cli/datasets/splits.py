@@ -69,7 +69,8 @@ def choose(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     once = manifest.drop_duplicates("id")
     if not 1 <= count <= len(once):
         raise BoneageError(
-            f"{count} of {len(once)} radiographs (data.train_images, or what --sample says): "
+            f"{count} of {len(once)} radiographs (data.train_images, data.validation_images or "
+            f"--sample): "
             f"choose 1 to {len(once)}"
         )
     rng = np.random.default_rng(seed)

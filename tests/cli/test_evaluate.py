@@ -109,6 +109,20 @@ def test_figures_of_another_precision_have_a_folder_of_their_own(evaluate, demo_
     assert found == {"evaluation-test": "32", "evaluation-test-2": "bf16"}
 
 
+def test_a_mean_of_few_radiographs_has_no_interval(evaluate, data):
+    table = pd.read_csv(data / "test.csv")
+    old = table.nlargest(1, "boneage").index
+    table.loc[table.index.difference(old), "boneage"] = 60 + table.index.difference(old) % 50
+    table.loc[old, "boneage"] = 200
+    table.to_csv(data / "test.csv", index=False)
+    rows = evaluate(f"--data {data} --split test -o out").stdout.splitlines()
+    (alone, *_), (others, *_) = (
+        [row for row in rows if name in row] for name in ("15–19 years", "5–10 years")
+    )
+    assert " to " in others
+    assert " to " not in alone
+
+
 def test_a_train_split_without_ages_gives_no_yardstick(evaluate, data):
     table = pd.read_csv(data / "train.csv")
     table.assign(boneage=None).to_csv(data / "train.csv", index=False)

@@ -157,3 +157,13 @@ def test_the_names_of_activations_are_told() -> None:
     told = ModelSettings.model_fields["activation"].description
     assert told is not None
     assert all(name in told for name in ACTIVATIONS)
+
+
+@pytest.mark.parametrize("setting", ["sex_norm = true", "sex_dropout = 0.2"])
+def test_settings_of_layers_that_are_not_there_are_refused(tmp_path: Path, setting: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[model]\ngender = true\nsex_fusion = 'embedding'\n{setting}\n")
+    with pytest.raises(BoneageError, match="which sex_fusion = 'embedding' does not have"):
+        load_experiment(file)
+    file.write_text(f"[model]\ngender = true\nsex_fusion = 'mlp'\n{setting}\n")
+    load_experiment(file)

@@ -49,6 +49,10 @@ class Estimate:
         return f"{value:.1f}% ({low:.1f} to {high:.1f})"
 
 
+ENOUGH = 5
+"""Radiographs from which the interval of a mean is shown: of one it has no width."""
+
+
 @dataclass(frozen=True)
 class Metrics:
     """The errors of one group of radiographs, in months where nothing else is said.

@@ -71,6 +71,12 @@ class BoneAgeData(pl.LightningDataModule):
             train, validation = self.pool[~held_out], self.pool[held_out]
         if experiment.data.train_images:
             train = choose(train, experiment.data.train_images, seed)
+        if experiment.data.validation_images:
+            if fold is not None:
+                raise BoneageError(
+                    "data.validation_images: --folds measures on all radiographs; leave it out"
+                )
+            validation = choose(validation, experiment.data.validation_images, seed)
         if fold is not None:
             # All folds share one cache.
             self.places = {

@@ -41,6 +41,17 @@ def test_more_images_than_there_are_is_refused(tiny: Experiment, demo_data: Path
         BoneAgeData(demo_data, of(tiny, train_images=500))
 
 
+def test_a_trial_can_measure_on_fewer_radiographs(tiny: Experiment, demo_data: Path) -> None:
+    fewer = of(tiny, validation_images=6)
+    data = BoneAgeData(demo_data, fewer)
+    assert len(data.train_manifest) == 64
+    assert len(data.validation_manifest) == 6
+    assert data.validation_manifest["male"].sum() == 3
+    assert set(data.validation_manifest["id"]) <= set(read_manifest(demo_data, "validation")["id"])
+    with pytest.raises(BoneageError, match="--folds measures on all"):
+        BoneAgeData(demo_data, fewer, fold=Fold(1, 2))
+
+
 def test_a_model_of_girls_trains_on_girls_and_answers_for_no_boy(
     tiny: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
