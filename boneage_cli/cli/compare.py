@@ -44,17 +44,18 @@ def compare(
     For each model the mean absolute error (MAE), with its 95 % bootstrap interval
     over radiographs, and the paired difference from the first model: above zero
     the model is worse. If the interval of a difference includes zero, these
-    radiographs show no difference. The second table has the differences by sex and
-    by band of known age (0–5 means below 5 years).
+    radiographs show no difference. The second table has the differences by sex
+    and by band of known age (0–5 means below 5 years).
 
     A run folder stands for its validation split, a cross-validation for its
-    out-of-fold predictions. Only radiographs that all models have predicted count.
+    out-of-fold predictions. Only radiographs that all models have predicted
+    count.
 
-    Two trainings of one recipe differ, too, by the seed alone (training.seed). Name
-    several trainings of each model, with commas between them: their errors are
-    averaged, and the standard deviation of the MAE over them is printed. Intervals
-    are over radiographs; a difference within that standard deviation may be
-    chance.
+    Two trainings of one recipe differ, too, by the seed alone (training.seed).
+    Name several trainings of each model, with commas between them: their errors
+    are averaged, and the standard deviation of the MAE over them is printed.
+    Intervals are over radiographs; a difference within that standard deviation
+    may be chance.
 
     Of models that predict sex it is the share of wrong ones, in per cent.
 

@@ -192,35 +192,36 @@ def predict(
     sex, months, years_months, low, high, age, sds, reference, predicted_sex,
     male_probability, laterality, reason, error and warning, then the elements of
     --dicom-tags. Ages are in months; sex is what is known of the child, and
-    laterality (L or R) what a DICOM file states. A warning says that the sex or the
-    child's age contradicts the file or the bone age: an age that looks like years
-    instead of months, say, or that of an adult.
+    laterality (L or R) what a DICOM file states. A warning says that the sex or
+    the child's age contradicts the file or the bone age: an age that looks like
+    years instead of months, say, or that of an adult.
 
-    A radiograph that cannot be predicted is reported on standard error and, in CSV
-    and JSON, gets a row with its error; the others are predicted all the same. The
-    column reason holds a code: unreadable, no-image (a DICOM report, say; those
-    found in folders are left out), bad-input (a table's row that makes no sense),
-    sex-unknown, other-sex, no-number, or one of the refusals below.
+    A radiograph that cannot be predicted is reported on standard error and, in
+    CSV and JSON, gets a row with its error; the others are predicted all the
+    same. The column reason holds a code: unreadable, no-image (a DICOM report,
+    say; those found in folders are left out), bad-input (a table's row that makes
+    no sense), sex-unknown, other-sex, no-number, or one of the refusals below.
 
     [bold]Refusals[/bold]
 
     Images that do not show exactly one whole hand, or that are too different from
     the training images, are refused: no-hand, fingers-cut-off, wrist-cut-off,
     two-hands or unlike-training. Models of registered hands or regions can give
-    all five; others no-hand for a blank image, and unlike-training. --force answers
-    all the same, without an interval; the line then ends with the doubt, in square
-    brackets.
+    all five; others no-hand for a blank image, and unlike-training. --force
+    answers all the same, without an interval; the line then ends with the doubt,
+    in square brackets.
 
     [bold]Explanations[/bold]
 
     With --explain DIR each radiograph that was predicted becomes a picture
-    DIR/<name>.png, <name>-2.png where two have one name: heat where the models
-    take the age from (Grad-CAM; what adds to it and what takes from it alike),
-    the regions that they cut out, the key points of the hand, the age and sex.
-    Of models that predict sex alone it is heat of the sex; of those with a gate
-    between image and sex (sex_fusion) the picture says how far it is open.
-    The heat of several models is averaged. DIR/README.txt tells how to read it.
-    The pictures of an earlier run there go when those of this one are made.
+    DIR/<name>.png (<name>-2.png where two have one name): on the left the
+    radiograph, on the right the same with heat where the model's age comes from
+    (Grad-CAM: what adds to the age and what takes from it alike), the regions that
+    the model cuts out, and the key points of the hand. For models that predict
+    only sex, it is the heat of the sex; for those with a gate between image and
+    sex (sex_fusion), the picture says how far it is open. The heat of several
+    models is averaged. DIR/README.txt explains how to read it. Pictures of an
+    earlier run there are removed when the new ones are made.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
     when the command line or an input makes no sense. A research tool, not a

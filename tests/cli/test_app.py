@@ -198,3 +198,13 @@ def test_a_terminal_that_lacks_characters_ends_no_command(demo_data: Path) -> No
     ]
     assert done[0].stderr == done[1].stderr == b""
     assert done[0].returncode == done[1].returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_line_of_a_manual_breaks_in_a_terminal_of_80_columns(command: str) -> None:
+    shown = runner.invoke(app, [command, "--help"], env={"COLUMNS": "80"}).stdout
+    manual = shown.split("╭")[0].splitlines()
+    wide = runner.invoke(app, [command, "--help"], env={"COLUMNS": "120"}).stdout
+    assert [line.rstrip() for line in wide.split("╭")[0].splitlines()] == [
+        line.rstrip() for line in manual
+    ]
