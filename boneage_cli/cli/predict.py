@@ -216,12 +216,12 @@ def predict(
     With --explain DIR each radiograph that was predicted becomes a picture
     DIR/<name>.png (<name>-2.png where two have one name): on the left the
     radiograph, on the right the same with heat where the model's age comes from
-    (Grad-CAM: what adds to the age and what takes from it alike), the regions that
-    the model cuts out, and the key points of the hand. For models that predict
-    only sex, it is the heat of the sex; for those with a gate between image and
-    sex (sex_fusion), the picture says how far it is open. The heat of several
-    models is averaged. DIR/README.txt explains how to read it. Pictures of an
-    earlier run there are removed when the new ones are made.
+    (Grad-CAM: what adds to the age and what takes from it alike), the regions
+    that the model cuts out, and the key points of the hand. For models that
+    predict only sex, it is the heat of the sex; for those with a gate between
+    image and sex (sex_fusion), the picture says how far it is open. The heat of
+    several models is averaged. DIR/README.txt explains how to read it. Pictures
+    of an earlier run there are removed when the new ones are made.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
     when the command line or an input makes no sense. A research tool, not a
