@@ -79,8 +79,9 @@ def predict(
             "--output",
             "-o",
             dir_okay=False,
-            help="A file to write to, which appears when all is done. Default: standard output, "
-            "each line as soon as it is known.",
+            help="A file to write to, which appears when all is done; after an interruption the "
+            "same command goes on (CSV and JSON). Default: standard output, each line as soon as "
+            "it is known.",
         ),
     ] = None,
     interval: Annotated[
@@ -251,6 +252,7 @@ def predict(
         precision=precision.value,
         backend=backend.value,
         begin=None if model else _print_model,
+        go_on=_print_done,
         tell=_tell,
     )
     if output is not None:
@@ -284,6 +286,10 @@ def _failures(outcome: BatchOutcome) -> str:
 
 def _print_model(predictor: Predictor) -> None:
     _print_aside(f"model: {predictor.description}")
+
+
+def _print_done(done: int) -> None:
+    _print_aside(f"going on after {done:,} files of an interrupted run")
 
 
 def _print_aside(line: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boneage_cli import __version__
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import (
     STANDARD_INPUT,
@@ -18,14 +20,24 @@ from boneage_cli.core.prediction.inputs import (
     count_cases,
     may_state_sex,
 )
-from boneage_cli.core.prediction.output import write_predictions
+from boneage_cli.core.prediction.output import (
+    Row,
+    prediction_row,
+    write_predictions,
+    write_rows,
+)
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.prediction.unfinished import Unfinished
 from boneage_cli.errors import BoneageError
 from boneage_cli.interrupts import interrupts_wait
 from boneage_cli.progress import track
 
 if TYPE_CHECKING:
     from boneage_cli.core.explanation.pictures import Explanations
+
+
+LEFT_OUT = "left_out"
+"""Marks the row of a file that gets none in the table."""
 
 
 @dataclass
@@ -45,6 +57,20 @@ class BatchOutcome:
     left_out: int = 0
     pictures: int | None = None
     undrawn: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """How many files have been looked at."""
+        return self.total + self.left_out
+
+    def count(self, row: Row) -> None:
+        """Counts the answer to one of them."""
+        if LEFT_OUT in row:
+            self.left_out += 1
+            return
+        self.total += 1
+        if row["error"] is not None:
+            self.failures[row["reason"] or "other"] += 1
 
     @property
     def failed(self) -> int:
@@ -71,6 +97,7 @@ def predict_batch(
     precision: str = "auto",
     backend: str = "auto",
     begin: Callable[[Predictor], None] | None = None,
+    go_on: Callable[[int], None] | None = None,
     tell: Callable[[Prediction], None] | None = None,
 ) -> BatchOutcome:
     """Predicts radiographs and writes each answer as soon as it is there.
@@ -93,6 +120,8 @@ def predict_batch(
         precision: What it computes in.
         backend: What runs it.
         begin: Is called when the model is loaded.
+        go_on: Is called with the number of radiographs that an interrupted call of the same has
+            predicted, where there are any: a table goes on from there.
         tell: Is called with each prediction, before it is written.
 
     Raises:
@@ -117,19 +146,37 @@ def predict_batch(
         predictor.check_age("--age")
     explanations = None if explain is None else _explanations(predictor, explain, inputs)
     outcome = BatchOutcome()
+    unfinished = None
+    if output is not None and explain is None and _can_go_on(inputs, style, output):
+        asked = {
+            "inputs": list(inputs),
+            "models": [hashlib.sha256(file.read_bytes()).hexdigest() for file in predictor.files],
+            "computed": [predictor.backend, predictor.precision, str(predictor.device)],
+            "options": [male, age, interval, list(tags), force, tta],
+            "boneage": __version__,
+        }
+        unfinished = Unfinished(output.resolve(), asked)
+        for row in unfinished.rows():
+            outcome.count(row)
+        if go_on and outcome.done:
+            go_on(outcome.done)
+        unrolled = unfinished.skip(unrolled)
 
-    def counted(found: Iterator[Prediction]) -> Iterator[Prediction]:
+    def counted(found: Iterator[Prediction]) -> Iterator[tuple[Prediction, Row]]:
         for prediction in found:
+            row = prediction_row(prediction)
+            # Archives hold reports and the like beside radiographs.
             if prediction.reason == "no-image" and prediction.case.searched_for:
-                # Archives hold reports and the like beside radiographs.
-                outcome.left_out += 1
-                continue
-            outcome.total += 1
-            if prediction.error is not None:
-                outcome.failures[prediction.reason or "other"] += 1
-            if tell:
+                row[LEFT_OUT] = True
+            elif tell:
                 tell(prediction)
-            yield prediction
+            outcome.count(row)
+            yield prediction, row
+        if outcome.left_out and not outcome.total:
+            raise BoneageError(
+                f"{', '.join(inputs)}: no radiograph in it, but {outcome.left_out} DICOM files "
+                "without an image (reports and the like); name another folder"
+            )
 
     found: Any = predictor.predict_files(
         unrolled,
@@ -147,16 +194,31 @@ def predict_batch(
     with closing(found):
         shown = explanations.watch(found) if explanations else found
         if barred:
-            shown = track(shown, description="predict", total=count_cases(inputs))
-        write_predictions(counted(shown), style, output, tags)
-    if outcome.left_out and not outcome.total:
-        raise BoneageError(
-            f"{', '.join(inputs)}: no radiograph in it, but {outcome.left_out} DICOM files without "
-            "an image (reports and the like); name another folder"
-        )
+            total, done = count_cases(inputs), outcome.done
+            shown = track(shown, description="predict", total=total, initial=done)
+        answers = counted(shown)
+        if unfinished is not None:
+            unfinished.add(row for _, row in answers)
+            write_rows(_answered(unfinished.rows()), style, output, tags)
+            unfinished.remove()
+        elif style == "text":
+            seen = (prediction for prediction, row in answers if LEFT_OUT not in row)
+            write_predictions(seen, style, output)
+        else:
+            write_rows(_answered(row for _, row in answers), style, output, tags)
     if explanations:
         outcome.pictures, outcome.undrawn = explanations.pictures, explanations.errors
     return outcome
+
+
+def _can_go_on(inputs: Sequence[str], style: str, output: Path) -> bool:
+    """Whether an interrupted call could be gone on with: its table is a file, its inputs stay."""
+    is_file = output.is_file() or not output.exists()
+    return is_file and style != "text" and STANDARD_INPUT not in inputs
+
+
+def _answered(rows: Iterable[Row]) -> Iterator[Row]:
+    return (row for row in rows if LEFT_OUT not in row)
 
 
 def _check_tags(tags: Sequence[str], style: str) -> None:

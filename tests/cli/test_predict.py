@@ -271,17 +271,28 @@ def test_a_full_disk_at_the_other_end_is_told_in_one_line(hands, demo_bundle):
     assert "Traceback" not in result.stderr
 
 
-def test_a_command_that_is_told_to_end_leaves_nothing_half_written(hands, demo_bundle):
-    Path("list.txt").write_text("hands/a.png\n" * 20_000)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_is_ended_leaves_no_table_and_goes_on_when_it_is_typed_again(
+    hands, demo_bundle, number
+):
+    Path("list.txt").write_text("hands/a.png\nhands/b.png\ngone.png\n" * 1000)
     command = [sys.executable, "-m", "boneage_cli", "predict", "list.txt", "--sex", "M"]
-    process = subprocess.Popen(
-        [*command, "--model", str(demo_bundle), "--device", "cpu", "-o", "out/ages.csv"]
-    )
-    while not (Path("out").is_dir() and any(Path("out").iterdir())):
+    command += ["--model", str(demo_bundle), "--device", "cpu", "-o", "out/ages.csv"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not any(path.stat().st_size for path in Path("out").glob(".ages*")):
         assert process.poll() is None
-    process.terminate()
-    assert process.wait() == 143
-    assert not list(Path("out").iterdir())
+    process.send_signal(number)
+    assert process.wait() == (143 if number == signal.SIGTERM else -number)
+    (left,) = Path("out").iterdir()
+    assert left.name.startswith(".ages.csv-")
+    again = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert again.returncode == 1
+    assert re.search(r"going on after [\d,]+ files of an interrupted run", again.stderr)
+    assert "3000 radiographs, 1000 failed (1000 unreadable): out/ages.csv" in again.stderr
+    assert [path.name for path in Path("out").iterdir()] == ["ages.csv"]
+    found = [(row["path"], row["months"]) for row in rows(Path("out/ages.csv").read_text())]
+    assert found == found[:3] * 1000
+    assert len({months for _, months in found[:3]}) == 3
 
 
 def test_several_models_are_averaged(predict, demo_bundle):

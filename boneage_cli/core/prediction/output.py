@@ -22,6 +22,9 @@ COLUMNS = (
     *("predicted_sex", "male_probability", "laterality", "reason", "error", "warning"),
 )
 
+Row = dict[str, Any]
+"""What tables have of one radiograph, by column, as JSON types."""
+
 # A thousandth of a month is the precision to which every command gives the same age.
 DECIMALS = 4
 
@@ -46,7 +49,31 @@ def write_predictions(
         BoneageError: The file or standard output cannot be written.
         BrokenPipeError: Whoever read standard output reads no more.
     """
-    chunks = csv_lines(predictions, tags) if style == "csv" else FORMATS[style](predictions)
+    if style == "text":
+        _write(text_lines(predictions), output)
+    else:
+        write_rows(map(prediction_row, predictions), style, output, tags)
+
+
+def write_rows(
+    rows: Iterable[Row], style: str, output: Path | None = None, tags: Sequence[str] = ()
+) -> None:
+    """Writes rows as ``prediction_row`` makes them, see ``write_predictions``.
+
+    Args:
+        rows: In the order in which they are to be written.
+        style: ``csv``, ``json`` or ``jsonl``.
+        output: As in ``write_predictions``.
+        tags: As in ``write_predictions``.
+
+    Raises:
+        BoneageError: As ``write_predictions``.
+        BrokenPipeError: As ``write_predictions``.
+    """
+    _write(csv_lines(rows, tags) if style == "csv" else FORMATS[style](rows), output)
+
+
+def _write(chunks: Iterable[str], output: Path | None) -> None:
     if output is None:
         _write_stream(chunks)
         return
@@ -99,11 +126,11 @@ def doubt_text(prediction: Prediction) -> str:
     return "" if prediction.refusal is None else f" [doubtful: {REASONS[prediction.refusal]}]"
 
 
-def csv_lines(predictions: Iterable[Prediction], tags: Sequence[str] = ()) -> Iterator[str]:
+def csv_lines(rows: Iterable[Row], tags: Sequence[str] = ()) -> Iterator[str]:
     """Yields a header and a CSV row per radiograph; a failed one has an error and no answer.
 
     Args:
-        predictions: In the order in which they are to be written.
+        rows: Those of ``prediction_row``.
         tags: DICOM elements that every case asked for.
     """
     line = io.StringIO()
@@ -117,27 +144,26 @@ def csv_lines(predictions: Iterable[Prediction], tags: Sequence[str] = ()) -> It
 
     columns = (*COLUMNS, *tags)
     yield written(columns)
-    for prediction in predictions:
-        row = prediction_row(prediction)
+    for row in rows:
         yield written(row[column] for column in columns)
 
 
-def json_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
+def json_lines(rows: Iterable[Row]) -> Iterator[str]:
     """Yields a JSON array, one object a line; a failed one has an error and no answer."""
     separator = "["
-    for prediction in predictions:
-        yield f"{separator}\n{json.dumps(prediction_row(prediction), allow_nan=False)}"
+    for row in rows:
+        yield f"{separator}\n{json.dumps(row, allow_nan=False)}"
         separator = ","
     yield "[]\n" if separator == "[" else "\n]\n"
 
 
-def json_rows(predictions: Iterable[Prediction]) -> Iterator[str]:
+def json_rows(rows: Iterable[Row]) -> Iterator[str]:
     """Yields a JSON object a line, which can be read and appended to line by line."""
-    for prediction in predictions:
-        yield f"{json.dumps(prediction_row(prediction), allow_nan=False)}\n"
+    for row in rows:
+        yield f"{json.dumps(row, allow_nan=False)}\n"
 
 
-def prediction_row(prediction: Prediction) -> dict[str, Any]:
+def prediction_row(prediction: Prediction) -> Row:
     """One prediction under ``COLUMNS`` and the DICOM elements that were asked for.
 
     Known sex as M or F, ages in months, None where unknown.
@@ -178,8 +204,7 @@ def _deviation_score(prediction: Prediction) -> float | None:
     return None if score is None else round(score, 2)
 
 
-FORMATS: dict[str, Callable[[Iterable[Prediction]], Iterator[str]]] = {
-    "text": text_lines,
+FORMATS: dict[str, Callable[[Iterable[Row]], Iterator[str]]] = {
     "csv": csv_lines,
     "json": json_lines,
     "jsonl": json_rows,

@@ -12,6 +12,7 @@ from boneage_cli.core.prediction.output import (
     COLUMNS,
     csv_lines,
     json_lines,
+    prediction_row,
     text_lines,
     write_predictions,
 )
@@ -32,7 +33,7 @@ def test_text_is_exactly_the_line_of_s3_and_leaves_out_what_failed():
 
 
 def test_csv_has_a_row_for_each_radiograph_also_for_those_that_failed():
-    rows = list(csv.DictReader(io.StringIO("".join(csv_lines(FOUND)))))
+    rows = list(csv.DictReader(io.StringIO("".join(csv_lines(map(prediction_row, FOUND))))))
     assert tuple(rows[0]) == COLUMNS
     assert rows[0] == {
         "path": "data/test_imgs/1234.png",
@@ -57,22 +58,22 @@ def test_interval_and_score_stand_in_every_format():
         "a.png: 10 years 6 months (126.5 months), 9 years 2 months to 11 years 11 months, "
         "SDS +0.1 (Brush Foundation)\n"
     ]
-    (row,) = csv.DictReader(io.StringIO("".join(csv_lines(found))))
+    (row,) = csv.DictReader(io.StringIO("".join(csv_lines(map(prediction_row, found)))))
     assert (row["low"], row["high"], row["age"]) == ("110.0", "143.0", "120.0")
     assert (row["sds"], row["reference"]) == ("0.08", "Brush Foundation")
-    (values,) = json.loads("".join(json_lines(found)))
+    (values,) = json.loads("".join(json_lines(map(prediction_row, found))))
     assert (values["low"], values["high"], values["sds"]) == (110, 143, 0.08)
 
 
 def test_outside_the_reference_no_score_is_given():
     found = [Prediction(Case("a.png"), 10.0, False, age=2.0)]
     assert "SDS" not in "".join(text_lines(found))
-    (values,) = json.loads("".join(json_lines(found)))
+    (values,) = json.loads("".join(json_lines(map(prediction_row, found))))
     assert (values["age"], values["sds"], values["reference"]) == (2, None, None)
 
 
 def test_json_is_one_array_with_the_same_fields():
-    rows = json.loads("".join(json_lines(FOUND)))
+    rows = json.loads("".join(json_lines(map(prediction_row, FOUND))))
     assert [tuple(row) for row in rows] == [COLUMNS] * 3
     assert rows[0]["months"] == 126.5
     assert rows[1]["months"] is None
@@ -80,7 +81,15 @@ def test_json_is_one_array_with_the_same_fields():
     assert json.loads("".join(json_lines([]))) == []
 
 
-@pytest.mark.parametrize("lines", [text_lines, csv_lines, json_lines])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        text_lines,
+        lambda found: csv_lines(map(prediction_row, found)),
+        lambda found: json_lines(map(prediction_row, found)),
+    ],
+    ids=["text", "csv", "json"],
+)
 def test_each_line_comes_before_the_next_prediction_is_asked_for(lines):
     asked = []
 

@@ -58,8 +58,8 @@ def test_no_model_predicts_what_it_was_trained_on(validation: CrossValidation) -
     ]
     assert sum(len(ids) for ids in held_out) == len(set.union(*held_out)) == 80
     for result, ids in zip(validation.folds, held_out, strict=True):
-        assert result["train_images"] == 80 - len(ids)
-        assert result["validation_images"] == len(ids)
+        assert result.train_images == 80 - len(ids)
+        assert result.validation_images == len(ids)
 
 
 def test_evaluate_says_where_a_cross_validation_was_trained_on_what_it_measures(

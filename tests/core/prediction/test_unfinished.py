@@ -1,0 +1,115 @@
+"""Promises about what an interrupted call of predict leaves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from boneage_cli.core.batch_prediction import predict_batch
+from boneage_cli.core.prediction.cases import Prediction
+from boneage_cli.datasets.drawn_hands import draw_hand
+from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.png import write_png
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    for number in range(6):
+        hand = draw_hand(60 + 20 * number, True, np.random.default_rng(number))
+        write_png(tmp_path / "scans" / f"{number}.png", hand.pixels)
+    return tmp_path / "scans"
+
+
+def interrupt_after(count: int) -> Callable[[Prediction], None]:
+    """Ends a call, as Ctrl-C does, once so many radiographs are answered."""
+    told: list[Prediction] = []
+
+    def tell(prediction: Prediction) -> None:
+        if len(told) == count:
+            raise KeyboardInterrupt
+        told.append(prediction)
+
+    return tell
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "jsonl"])
+def test_a_table_that_was_interrupted_ends_as_if_it_had_not_been(
+    style: str, scans: Path, demo_bundle: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / f"whole.{style}", tmp_path / f"parts.{style}"
+    options = {"male": True, "style": style, "device": "cpu", "batch_size": 2}
+    predict_batch([str(scans)], [demo_bundle], output=whole, **options)
+    for count in (2, 1):
+        with pytest.raises(KeyboardInterrupt):
+            predict_batch(
+                [str(scans)], [demo_bundle], output=parts, tell=interrupt_after(count), **options
+            )
+        assert not parts.exists()
+    done: list[int] = []
+    told: list[Prediction] = []
+    outcome = predict_batch(
+        *([str(scans)], [demo_bundle]),
+        **options,
+        output=parts,
+        go_on=done.append,
+        tell=told.append,
+    )
+    assert done == [3]
+    assert len(told) == 3
+    assert (outcome.total, outcome.failed) == (6, 0)
+    assert parts.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        *(parts.name, whole.name)
+    ]
+
+
+@pytest.fixture
+def interrupted(scans: Path, demo_bundle: Path, tmp_path: Path) -> Callable[..., list[int]]:
+    """A call that was interrupted after three of six; gives what another call goes on after."""
+    options = {"male": True, "style": "csv", "device": "cpu", "output": tmp_path / "ages.csv"}
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch([str(scans)], [demo_bundle], tell=interrupt_after(3), **options)
+
+    def again(**others: object) -> list[int]:
+        done: list[int] = []
+        predict_batch([str(scans)], [demo_bundle], go_on=done.append, **options | others)
+        return done
+
+    return again
+
+
+def test_other_options_begin_anew(interrupted: Callable[..., list[int]]) -> None:
+    assert interrupted(male=False) == []
+    assert interrupted() == [3]
+
+
+def test_a_row_that_was_cut_off_is_predicted_again(
+    interrupted: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    (left,) = tmp_path.glob(".ages*")
+    left.write_bytes(left.read_bytes()[:-5])
+    assert interrupted() == [2]
+    assert len((tmp_path / "ages.csv").read_text().splitlines()) == 7
+
+
+def test_inputs_that_changed_in_between_are_told_of(
+    interrupted: Callable[..., list[int]], scans: Path, tmp_path: Path
+) -> None:
+    (left,) = tmp_path.glob(".ages*")
+    os.utime(scans / "1.png", (2**33, 2**33))
+    with pytest.raises(BoneageError, match=r"\.ages.*does not fit the inputs .* delete it"):
+        interrupted()
+    left.unlink()
+    assert interrupted() == []
+
+
+def test_a_file_that_came_in_between_is_not_passed_over(
+    interrupted: Callable[..., list[int]], scans: Path
+) -> None:
+    (scans / "05.png").write_bytes((scans / "0.png").read_bytes())
+    with pytest.raises(BoneageError, match="does not fit the inputs"):
+        interrupted()
