@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.core.intervals import LEVELS, Calibration, calibrate, check_level, coverage
+from boneage_cli.core.intervals import (
+    LEVELS,
+    Calibration,
+    calibrate,
+    check_level,
+    coverage,
+    random_parts,
+)
 from boneage_cli.errors import BoneageError
 
 
@@ -125,3 +132,12 @@ def test_a_level_that_a_group_is_too_small_for_is_taken_from_a_larger_one() -> N
     with pytest.raises(BoneageError, match=r"--interval 99: .*too few radiographs"):
         too_few.check(99)
     too_few.check(98)
+
+
+def test_ten_parts_by_chance_are_equal_and_the_same_each_time() -> None:
+    parts = random_parts(60)
+    assert np.bincount(parts).tolist() == [6] * 10
+    assert np.array_equal(parts, random_parts(60))
+    # Not in turns, nor one after the other: a table may be in the order of ages.
+    assert not np.array_equal(parts, np.arange(60) % 10)
+    assert (np.diff(parts) < 0).sum() > 10

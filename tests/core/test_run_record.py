@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from boneage_cli.cli.app import app
 from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.datasets.splits import Fold
+from boneage_cli.errors import BoneageError
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -53,3 +54,13 @@ def test_a_damaged_record_is_told_in_one_line(text: str, said: str, tmp_path: Pa
     assert "run.json: cannot be read" in result.stderr
     assert said in " ".join(result.stderr.split())
     assert "is this a run folder?" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("several", [{"nodes": 2}, {"devices": "2"}, {"devices": "1", "nodes": 2}])
+def test_trainings_that_follow_each_other_take_one_device_of_one_machine(
+    several: dict[str, object],
+) -> None:
+    with pytest.raises(BoneageError, match=r"^stages: trains on one device; .*--nodes"):
+        Resources(**several).on_one_device("stages")
+    assert Resources().on_one_device("stages").devices == "1"
+    assert Resources(devices="cpu").on_one_device("stages").devices == "cpu"

@@ -184,6 +184,8 @@ class BoneAgeModule(pl.LightningModule):
         views = {name: batch[name] for name in network.views}
         outputs = network(views, batch["male"] if self.experiment.model.gender else None)
         weight = batch["weight"]
+        # Metrics write into the weights of what is no number, and the loss needs its own again.
+        counted = weight.clone()
         loss = torch.zeros((), device=weight.device)
         figures: dict[str, Tensor] = {}
         if "age" in outputs:
@@ -199,13 +201,13 @@ class BoneAgeModule(pl.LightningModule):
                 ("age", centred),
                 ("squared_age", centred.square()),
             ):
-                self._metric(f"{split}_{name}").update(values, weight)
+                self._metric(f"{split}_{name}").update(values, counted)
         if "sex" in outputs:
             logit, male = outputs["sex"].float(), batch["male"]
             losses = nn.functional.binary_cross_entropy_with_logits(logit, male, reduction="none")
             loss = loss + weighted_mean(losses, weight)
             wrong = ((logit.detach() > 0) != (male > 0.5)).float()
-            self._metric(f"{split}_sex_error").update(wrong, weight)
+            self._metric(f"{split}_sex_error").update(wrong, counted)
         self._metric(f"{split}_loss").update(loss.detach(), weight.sum())
         return {"loss": loss, **figures}
 

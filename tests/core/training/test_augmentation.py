@@ -145,3 +145,80 @@ def test_noise_is_of_any_strength_up_to_the_largest() -> None:
 def test_a_range_from_large_to_small_is_refused() -> None:
     with pytest.raises(ValidationError, match="not from a smaller to a larger"):
         AugmentationSettings(scale=(1.1, 0.9))
+
+
+PLACE = (64 + 30, 64 - 14)
+"""Column and row of the dot, off the centre of 128 pixels both ways."""
+
+
+def dots(count: int = 128) -> torch.Tensor:
+    """A dot of seven pixels' width at ``PLACE``, (count, 1, 128, 128)."""
+    image = torch.zeros(count, 1, 128, 128, dtype=torch.uint8)
+    column, row = PLACE
+    image[..., row - 3 : row + 4, column - 3 : column + 4] = 255
+    return image
+
+
+def places(images: torch.Tensor) -> torch.Tensor:
+    """Column and row of the dot of each image, from its centre of gray, (B, 2)."""
+    steps = torch.arange(128.0)
+    mass = images.sum((1, 2, 3))
+    columns = (images.sum((1, 2)) * steps).sum(1) / mass
+    rows = (images.sum((1, 3)) * steps).sum(1) / mass
+    return torch.stack([columns, rows], 1)
+
+
+def augmented(images: torch.Tensor, **ranges: object) -> torch.Tensor:
+    torch.manual_seed(0)
+    return Augmentation(AugmentationSettings(**{**NOTHING, **ranges}))({"hand": images})["hand"]
+
+
+def test_a_hand_is_turned_about_the_middle_by_up_to_the_largest_angle_both_ways() -> None:
+    # From the middle of the image, which lies between pixels.
+    arms = places(augmented(dots(), rotate=30)) - 63.5
+    before = torch.tensor(PLACE) - 63.5
+    assert torch.allclose(arms.norm(dim=1), before.norm(), atol=0.5)
+    turned = (arms[:, 1].atan2(arms[:, 0]) - before[1].atan2(before[0])).rad2deg()
+    assert turned.abs().max() < 30.5
+    assert turned.min() < -25
+    assert turned.max() > 25
+
+
+def test_a_hand_is_shifted_by_up_to_the_largest_fraction_in_each_direction() -> None:
+    shifts = (places(augmented(dots(), translate=0.1)) - torch.tensor(PLACE)) / 128
+    assert shifts.abs().max() < 0.101
+    assert (shifts.min(0).values < -0.08).all()
+    assert (shifts.max(0).values > 0.08).all()
+
+
+def test_a_shear_moves_rows_against_each_other_by_up_to_its_angle() -> None:
+    before = torch.tensor(PLACE) - 63.5
+    after = places(augmented(dots(), shear=20)) - 63.5
+    angles = ((after[:, 0] - before[0]) / before[1]).atan().rad2deg()
+    assert torch.allclose(after[:, 1], before[1], atol=0.2)
+    assert angles.abs().max() < 20.5
+    assert angles.min() < -15
+    assert angles.max() > 15
+
+
+@pytest.mark.parametrize(
+    ("name", "darkest", "brightest"),
+    [
+        ("brightness", 100 - 0.2 * 255, 100 + 0.2 * 255),
+        ("contrast", 80, 120),
+        ("gamma", 255 * (100 / 255) ** 1.2, 255 * (100 / 255) ** 0.8),
+    ],
+)
+def test_gray_values_change_by_up_to_the_range_both_ways(
+    name: str, darkest: float, brightest: float
+) -> None:
+    gray = torch.full((256, 1, 4, 4), 100, dtype=torch.uint8)
+    levels = augmented(gray, **{name: 0.2})[:, 0, 0, 0]
+    assert darkest - 0.1 < levels.min() < darkest + 2
+    assert brightest - 2 < levels.max() < brightest + 0.1
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_each_range_alone_changes_the_pixels(name: str) -> None:
+    changed = augmented(arrow(32, 32), **{name: 0.5})
+    assert not torch.equal(changed, arrow(32, 32).float())

@@ -265,3 +265,33 @@ def test_the_test_split_is_never_learnt_from_whatever_its_cells_say(
     for fold in (Fold(1, 2), Fold(2, 2)):
         held = BoneAgeData(data, tiny, fold=fold)
         assert not tested & {*held.train_manifest["id"], *held.validation_manifest["id"]}
+
+
+def test_the_time_of_a_cross_validation_is_that_of_all_folds(validation: CrossValidation) -> None:
+    seconds = [fold.seconds for fold in validation.folds]
+    assert validation.result.seconds == pytest.approx(sum(seconds), abs=0.06)
+    of_epochs = [
+        pd.read_csv(validation.folder / f"fold-{number}" / "history.csv")["seconds"].sum()
+        for number in (1, 2, 3)
+    ]
+    assert seconds == pytest.approx(of_epochs, abs=0.06)
+
+
+def test_the_table_of_how_often_intervals_hold_is_of_all_radiographs(
+    validation: CrossValidation,
+) -> None:
+    found = pd.read_csv(validation.folder / "out-of-fold" / "coverage.csv").set_index("group")
+    assert found.loc["all", "images"] == 80
+    assert 0.75 < found.loc["all", "share_held"] <= 1
+
+
+@pytest.mark.parametrize("asked", ["--folds 2", "--set stages=[{training={epochs=1}}]"])
+def test_trainings_in_a_row_are_not_spread_over_machines(
+    asked: str, demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    write_experiment(tiny, tmp_path / "tiny.toml")
+    line = f"train -c {tmp_path}/tiny.toml --data {demo_data} --runs {tmp_path}/runs --nodes 2"
+    result = CliRunner().invoke(app, [*line.split(), *asked.split()])
+    assert result.exit_code == 2
+    assert "trains on one device" in result.stderr
+    assert not (tmp_path / "runs").exists()

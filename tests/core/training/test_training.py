@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,10 +26,11 @@ from boneage_cli.core.evaluation.measuring import measure
 from boneage_cli.core.intervals import LEVELS, Calibration
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.run_record import Resources
+from boneage_cli.core.run_record import Resources, RunRecord
+from boneage_cli.core.training.datamodule import BoneAgeData, mean_and_deviation
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.outcome import Run
-from boneage_cli.core.training.run import resume, train
+from boneage_cli.core.training.run import resume, train, train_into
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError, BoneageWarning
 
@@ -206,16 +208,44 @@ def test_resume_takes_no_settings_beside_it(option: str, demo_run: Run) -> None:
     assert f"{option.split()[0]} with --resume: a run is resumed with the settings" in result.stderr
 
 
+def moved_run(run: Run, data: Path, folder: Path) -> tuple[Path, Path]:
+    """Copies of a data set and of a finished run, which was begun on the copy."""
+    copy, place = folder / "data", folder / "run"
+    shutil.copytree(data, copy, ignore=shutil.ignore_patterns(".cache"))
+    shutil.copytree(run.folder, place)
+    record = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps({**record, "data": str(copy)}))
+    return copy, place
+
+
+def change_a_label(data: Path, split: str, column: str) -> None:
+    table = pd.read_csv(data / f"{split}.csv")
+    value = table.loc[3, column]
+    table.loc[3, column] = value + 1 if column == "boneage" else not value
+    table.to_csv(data / f"{split}.csv", index=False)
+
+
+@pytest.mark.parametrize("column", ["boneage", "male"])
+@pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_run_whose_labels_changed_is_not_resumed(
-    demo_run: Run, demo_data: Path, tmp_path: Path
+    split: str, column: str, demo_run: Run, demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    record = json.loads((demo_run.folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**record, "data_digest": "another"}))
-    (folder / "settings.toml").write_text((demo_run.folder / "settings.toml").read_text())
-    with pytest.raises(BoneageError, match="changed since"):
+    data, folder = moved_run(demo_run, demo_data, tmp_path)
+    assert BoneAgeData(data, tiny).digest() == RunRecord.read(folder).data_digest
+    change_a_label(data, split, column)
+    with pytest.raises(BoneageError, match="labels or images changed since run began"):
         resume(folder)
+
+
+def test_a_finished_run_is_not_taken_for_one_of_data_that_changed_since(
+    demo_run: Run, demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    data, folder = moved_run(demo_run, demo_data, tmp_path)
+    again = RunRecord.new(data)
+    assert train_into(folder, tiny, again).validation_mae is not None
+    change_a_label(data, "train", "boneage")
+    with pytest.raises(BoneageError, match="labels or images changed since run began"):
+        train_into(folder, tiny, again)
 
 
 @pytest.mark.parametrize("change", ["an image", "its proportions"])
@@ -406,3 +436,188 @@ def test_rows_of_batches_count_the_images_that_were_shown(
     assert len(table) == 3
     assert images.iloc[1:].between(21, 22).all()
     assert round(table["images_per_second"].iloc[-1] * table["seconds"].iloc[-1]) == 64
+
+
+@pytest.fixture(scope="module")
+def taken_up(
+    demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, Path]:
+    """A run whose first epoch is its best, taken up after the disk was full in its second.
+
+    Beside it the checkpoint that the full disk left.
+    """
+    # From the second epoch on the head learns far too quickly.
+    update = {"learning_rate": 1e-6, "schedule": "constant", "frozen_epochs": 1}
+    training = tiny.training.model_copy(update={**update, "head_fine_tune_rate": 3e6})
+    experiment = tiny.model_copy(update={"training": training})
+    save, calls = pl.Trainer.save_checkpoint, []
+
+    def of_a_full_disk(self: pl.Trainer, path: Path, *rest: Any, **options: Any) -> None:
+        calls.append(path)
+        if len(calls) < 2:
+            save(self, path, *rest, **options)
+        else:
+            Path(path).write_bytes(b"PK half of a checkpoint")
+            raise OSError(28, "No space left on device")
+
+    folder = tmp_path_factory.mktemp("taken-up") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pl.Trainer, "save_checkpoint", of_a_full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            train(experiment, demo_data, folder=folder)
+    left = shutil.copyfile(folder / "last.ckpt", folder.parent / "left.ckpt")
+    return resume(folder), left
+
+
+def test_a_checkpoint_that_could_not_be_written_leaves_the_one_before(
+    taken_up: tuple[Run, Path],
+) -> None:
+    run, left = taken_up
+    assert torch.load(left, weights_only=True)["epoch"] == 0
+    assert pd.read_csv(run.folder / "history.csv")["epoch"].tolist() == [1, 2]
+
+
+def test_a_run_that_is_taken_up_remembers_its_best_epoch(taken_up: tuple[Run, Path]) -> None:
+    run, _ = taken_up
+    first, second = pd.read_csv(run.folder / "history.csv")["val_mae"]
+    assert first < second
+    assert run.kept_epoch == 1
+    assert load_bundle(run.bundle).metrics["epoch"] == 1
+    assert run.evaluation is not None
+    assert run.evaluation.mae.value == pytest.approx(first, abs=1e-2)
+
+
+def test_the_table_of_runs_tells_the_training_errors_of_the_kept_epoch(
+    taken_up: tuple[Run, Path],
+) -> None:
+    run, _ = taken_up
+    row = pd.read_csv(run.folder.parent / "summary.csv").iloc[0]
+    kept, last = pd.read_csv(run.folder / "history.csv").to_dict("records")
+    for name in ("mae", "rmse"):
+        assert row[f"train_{name}"] == pytest.approx(kept[f"train_{name}"])
+        assert row[f"val_{name}"] == pytest.approx(kept[f"val_{name}"], abs=1e-2)
+        assert len({kept[f"train_{name}"], last[f"train_{name}"], kept[f"val_{name}"]}) == 3
+    assert (row["best_epoch"], row["stopped_epoch"]) == (1, 2)
+
+
+def test_the_time_of_a_run_is_that_of_its_epochs_in_seconds(demo_run: Run) -> None:
+    history = pd.read_csv(demo_run.folder / "history.csv")
+    assert demo_run.seconds == pytest.approx(history["seconds"].sum())
+    result = json.loads((demo_run.folder / "result.json").read_text())
+    assert result["seconds"] == pytest.approx(demo_run.seconds, abs=0.06)
+    table = pd.read_csv(demo_run.folder.parent / "summary.csv")
+    row = table[table["save_dir"] == str(demo_run.folder)].iloc[0]
+    assert row["total_training_time_s"] == pytest.approx(demo_run.seconds, abs=0.06)
+    # All that is shown in an epoch is shown before its validation.
+    assert (64 / history["images_per_second"] < history["seconds"]).all()
+
+
+def test_a_model_is_held_against_the_mean_age_of_what_it_was_trained_on(
+    demo_run: Run, demo_data: Path
+) -> None:
+    ages = {split: read_manifest(demo_data, split)["boneage"] for split in ("train", "validation")}
+    figures = json.loads((demo_run.folder / "validation" / "metrics.json").read_text())
+    assert figures["yardstick"] == pytest.approx(ages["train"].mean())
+    apart = (ages["validation"] - ages["train"].mean()).abs().mean()
+    assert figures["yardstick_mae"] == pytest.approx(apart)
+    assert ages["validation"].mean() != pytest.approx(ages["train"].mean())
+
+
+def test_the_scale_of_ages_is_their_mean_and_standard_deviation() -> None:
+    assert mean_and_deviation(pd.Series([100, 140])) == (120, 20)
+    # Of ages that are all the same nothing could be told apart.
+    assert mean_and_deviation(pd.Series([84, 84, 84])) == (84, 1)
+
+
+def test_a_model_is_held_against_the_sex_that_is_more_frequent_where_it_was_trained(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
+    for split, boys in (("train", 0.75), ("validation", 0.25)):
+        table = pd.read_csv(data / f"{split}.csv")
+        male = np.arange(len(table)) < boys * len(table)
+        table.assign(male=male).to_csv(data / f"{split}.csv", index=False)
+    model = tiny.model.model_copy(update={"targets": ("sex",), "gender": False})
+    training = tiny.training.model_copy(update={"epochs": 1})
+    run = train(tiny.model_copy(update={"model": model, "training": training}), data, runs=tmp_path)
+    assert run.sexes is not None
+    assert run.sexes.yardstick == 0.25
+
+
+def test_how_often_intervals_hold_is_written_where_there_are_enough_radiographs(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
+    tables = {split: pd.read_csv(data / f"{split}.csv") for split in ("train", "validation")}
+    # The other way round: 64 to validate on.
+    for split, table in zip(tables, reversed(tables.values()), strict=True):
+        table.assign(split=split).to_csv(data / f"{split}.csv", index=False)
+    training = tiny.training.model_copy(update={"epochs": 1})
+    run = train(tiny.model_copy(update={"training": training}), data, runs=tmp_path)
+    found = pd.read_csv(run.folder / "validation" / "coverage.csv").set_index("group")
+    assert found.loc["all", "images"] == 64
+    assert 0.75 < found.loc["all", "share_held"] <= 1
+    calibration = load_bundle(run.bundle).calibration
+    assert calibration is not None
+    assert calibration.images["all"] == 64
+
+
+def test_proportions_that_change_are_seen_anew_in_the_same_cache(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
+    seen = []
+    for size in ({}, {"width": 100, "height": 200}):
+        table = pd.read_csv(data / "train.csv").assign(**size)
+        table.to_csv(data / "train.csv", index=False)
+        module = BoneAgeData(data, tiny, cache)
+        module.setup()
+        seen.append({split: part.views["hand"] for split, part in module.batches.items()})
+    before, after = seen
+    assert not np.array_equal(before["train"], after["train"])
+    assert np.array_equal(before["validation"], after["validation"])
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        # Weights, and with them months, beyond all numbers.
+        {"learning_rate": 1e12},
+        # Squares beyond what 32 bits hold, of months that are as they should be.
+        {"label_noise": 1e25, "loss": "mse"},
+    ],
+    ids=["months", "loss"],
+)
+def test_a_loss_that_is_no_number_ends_a_training_with_what_to_do(
+    update: dict[str, object], demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    experiment = tiny.model_copy(update={"training": tiny.training.model_copy(update=update)})
+    with pytest.raises(BoneageError, match=r"no longer a number in epoch 1; lower training\.learn"):
+        train(experiment, demo_data, runs=tmp_path)
+
+
+def test_a_training_stops_after_as_many_epochs_without_improvement_as_it_is_told(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    # A rate as small as this moves nothing, and nothing is measured anew of a frozen encoder.
+    still = {"epochs": 9, "patience": 2, "learning_rate": 1e-30, "frozen_epochs": 9}
+    training = tiny.training.model_copy(update=still)
+    run = train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path)
+    assert pd.read_csv(run.folder / "history.csv")["val_mae"].nunique() == 1
+    assert (run.kept_epoch, run.epochs) == (1, 3)
+
+
+def test_decoded_images_are_kept_where_cache_says(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
+    write_experiment(tiny, tmp_path / "tiny.toml")
+    line = f"train -c {tmp_path}/tiny.toml --data {data} --runs {tmp_path}/runs"
+    result = CliRunner().invoke(app, [*line.split(), "--cache", str(tmp_path / "cache")])
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "cache").glob("pixels-*.npy"))) == 2
+    assert not (data / ".cache").exists()
