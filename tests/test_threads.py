@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import Queue
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.threads import (
@@ -49,6 +49,7 @@ def test_fewer_threads_are_used_where_that_is_asked_for(
     assert 1 <= usable_threads() <= most
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers()), st.integers(1, 5))
 def test_batches_are_the_items_in_order(items: list[int], size: int) -> None:
     batches = list(batched(iter(items), size))
@@ -85,6 +86,7 @@ def test_what_has_come_waits_for_nothing_more() -> None:
     assert [item for batch in batches for item in batch] == [3]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers()), st.integers(1, 5))
 def test_all_that_comes_is_there_once_and_in_order(items: list[int], most: int) -> None:
     batches = list(as_they_come(iter(items), most))

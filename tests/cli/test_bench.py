@@ -120,6 +120,7 @@ def test_backends_are_held_against_torch(bench, demo_bundle: Path, demo_data: Pa
     torch, openvino = record["differences"]
     assert (torch["backend"], torch["largest_months"]) == ("torch", 0)
     assert (openvino["images"], openvino["largest_months"] < 0.01) == (16, True)
+    assert 0 < openvino["mean_months"] < openvino["largest_months"]
     assert set(pd.read_csv("out/bench.csv")["backend"]) == {"torch", "openvino"}
 
 
@@ -232,6 +233,8 @@ def test_training_is_measured_on_real_data_and_synthetic_tensors(
     assert (table["epochs"] >= 3).all()
     assert (table["steps"] >= table["epochs"]).all()
     assert (table["epoch_s"] * table["images_per_s"]).tolist() == pytest.approx([64, 64], rel=1e-3)
+    steps = table["ms_per_step"] * table["images_per_s"]
+    assert steps.tolist() == pytest.approx([1000 * 16] * 2, rel=1e-3)
     assert table["share_of_synthetic"][1] == 1
     assert (table[[f"{part}_ms" for part in TRAINING_PARTS]] > 0).all(axis=None)
     assert table["share_of_peak"].between(0, 1).all()

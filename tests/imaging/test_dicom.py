@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
@@ -87,6 +87,7 @@ def test_files_of_archives_without_a_preamble_are_read(
 
 
 @pytest.mark.filterwarnings("ignore:Unknown encoding")
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_are_more_than_a_file_that_cannot_be_read(data):
     for start in (b"", b"\x08\0\x05\0CS\x0a\0", b"\x02\0\0\0UL\x04\0", b"\x08\0\0\0\x04\0\0\0"):

@@ -96,3 +96,24 @@ def test_only_depthwise_convolutions_are_changed() -> None:
     )
     quicken_depthwise(network)
     assert {type(layer) for layer in network} == {nn.Conv2d}
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize(
+    ("stride", "padding"), [((1, 2), (2, 0)), ((2, 1), (0, 2)), ((3, 2), (1, 2))]
+)
+def test_rows_and_columns_may_have_strides_of_their_own(
+    size: int, stride: tuple[int, int], padding: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 6, size, stride=stride, padding=padding, groups=6, bias=False)
+    quick = copy.deepcopy(plain)
+    quicken_depthwise(quick)
+    assert type(quick) is DepthwiseConv2d
+    x = torch.randn(2, 6, 13, 10)
+    seen, plain_seen = x.clone().requires_grad_(), x.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        quick(seen).float().square().mean().backward()
+    plain(plain_seen).square().mean().backward()
+    for found, wanted in ((seen, plain_seen), (quick.weight, plain.weight)):
+        assert (found.grad - wanted.grad).norm() < 0.02 * wanted.grad.norm()

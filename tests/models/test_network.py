@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from boneage_cli.models.dense import DenseLayers
-from boneage_cli.models.fusion import FUSIONS, CrossAttention, SexEmbedding
+from boneage_cli.models.dense import BatchNorm, DenseLayers
+from boneage_cli.models.fusion import FUSIONS, CrossAttention, SexEmbedding, SexLayers
 from boneage_cli.models.network import (
     Network,
     encoder_parameters,
@@ -408,3 +408,25 @@ def test_settings_that_cannot_be_are_refused_with_the_reason(
 def test_views_must_be_different_names(views: Any) -> None:
     with pytest.raises(ValueError, match="views must name"):
         tiny(views)
+
+
+def test_a_sigmoid_reaches_from_birth_to_its_largest_age_and_no_further() -> None:
+    network = tiny(head="sigmoid", max_age=228)
+    head = network.heads["age"].linear
+    torch.nn.init.zeros_(head.weight)
+    for bias, age in ((-50.0, 0), (0.0, 114), (50.0, 228)):
+        torch.nn.init.constant_(head.bias, bias)
+        assert network(hands())["age"].tolist() == pytest.approx([age] * 3, abs=1e-3)
+
+
+def test_the_layers_that_encode_sex_are_normalised_before_each_activation_but_the_last() -> None:
+    kinds = [type(layer) for layer in SexLayers((8, 6, 4), norm=True, dropout=0.3)]
+    linear, relu = torch.nn.Linear, torch.nn.ReLU
+    first = [linear, BatchNorm, relu]
+    assert kinds == [*first, *first, linear, relu, torch.nn.Dropout]
+    widths = [
+        layer.num_features for layer in SexLayers((8, 6, 4), norm=True) if type(layer) is BatchNorm
+    ]
+    assert widths == [8, 6]
+    plain = [type(layer) for layer in SexLayers((8, 6))]
+    assert plain == [linear, relu, linear, relu, torch.nn.Dropout]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.core.bench.timing import (
@@ -46,6 +46,7 @@ def test_percentiles_are_those_of_the_repetitions() -> None:
     assert set(percentiles(np.array([7.0])).values()) == {7}
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 10), min_size=7, max_size=7))
 def test_the_parts_of_a_radiograph_s_time_add_up_to_it(times: list[float]) -> None:
     names = ("begun", "reading", "read", "rendered", "passing", "passed", "ended")
@@ -79,3 +80,15 @@ def test_a_predictor_tells_the_steps_of_a_radiograph_in_order_and_only_while_it_
     assert told == ["reading", "read", "rendered", "passing", "passed"]
     time_one(predictor, case)
     assert len(told) == 5
+
+
+def test_each_part_of_a_radiograph_s_time_lies_between_its_own_marks() -> None:
+    names = ("begun", "reading", "read", "rendered", "passing", "passed", "ended")
+    marks = dict(zip(names, (0, 1, 3, 7, 12, 23, 40), strict=True))
+    assert split(marks) == {
+        "read": pytest.approx(2000),
+        "preprocess": pytest.approx(4000),
+        "network": pytest.approx(11000),
+        # Before it is read, between preprocessing and the network, and after that.
+        "rest": pytest.approx(1000 + 5000 + 17000),
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.core.bundle import load_bundle, save_bundle
@@ -130,6 +130,7 @@ def test_a_faint_hand_keeps_its_shades(tiny: Experiment, hands: list[Radiograph]
         assert np.abs(seen.astype(int) - expected).max() <= 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 80), st.integers(2, 40))
 def test_nothing_that_the_limits_were_taken_from_is_refused(seed, features, others) -> None:
     chance = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.core.prediction.growth import deviation_score
@@ -33,6 +33,7 @@ def test_outside_the_reference_there_is_no_score(age: float, male: bool) -> None
     assert deviation_score(100, age, male) is None
 
 
+@settings(deadline=None)
 @given(st.floats(3, 192), st.booleans(), st.floats(0, 200), st.floats(1, 30))
 def test_an_older_hand_has_a_higher_score(age, male, bone_age, more) -> None:
     younger, older = (deviation_score(a, age, male) for a in (bone_age, bone_age + more))

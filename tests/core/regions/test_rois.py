@@ -329,3 +329,54 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path):
         RoiSettings("gradcam", background_removed=False)
     with pytest.raises(BoneageError, match="gone"):
         locate_rois([], tmp_path / "crops", replace(KEY_POINTS, model=tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("background_removed", [True, False])
+def test_a_negative_gives_the_crops_of_the_radiograph(
+    background_removed: bool, hands: list[np.ndarray], tmp_path: Path
+):
+    cases = [
+        Case(str(write(tmp_path / "plain.png", hands[1]))),
+        Case(str(write(tmp_path / "negative.png", 255 - hands[1]))),
+    ]
+    settings = replace(KEY_POINTS, background_removed=background_removed)
+    locate_rois(cases, tmp_path / "crops", settings)
+    found = images(tmp_path / "crops")
+    for region in CROPPED:
+        assert alike(found[f"{region}/plain.png"], found[f"{region}/negative.png"]) > 0.9
+
+
+def test_a_crop_at_a_peak_of_heat_is_what_lies_between_its_corners(
+    cases: list[Case], crops: Path, hands: list[np.ndarray], age_model: Path
+):
+    settings = RoiSettings("gradcam", SIZE, background_removed=False, model=age_model)
+    locate_rois(cases, crops, settings)
+    for number, hand in enumerate(hands):
+        height, width = hand.shape
+        for region in CROPPED:
+            corners = points(rows(crops)[f"hand{number}"], region, 4)
+            # From the first corner to the right, and down.
+            assert corners[1, 0] > corners[0, 0]
+            assert corners[3, 1] > corners[0, 1]
+            (left, top), (right, bottom) = corners[0], corners[2]
+            steps = (np.arange(SIZE) + 0.5) / SIZE
+            x = (left + steps * (right - left)) * width - 0.5
+            y = (top + steps * (bottom - top)) * height - 0.5
+            columns, lines = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+            expected = cv2.remap(hand, columns, lines, cv2.INTER_LINEAR)
+            crop = images(crops)[f"{region}/hand{number}.png"]
+            assert alike(crop, expected) > 0.95
+            assert alike(crop.T, expected) < 0.9
+
+
+def test_a_proportion_that_is_corrected_makes_the_crops_anew(cases: list[Case], crops: Path):
+    for aspect, made in ((0.8, 1), (1.2, 1), (1.2, 0)):
+        result = locate_rois([replace(cases[0], aspect=aspect)], crops, KEY_POINTS)
+        assert (result.made, result.kept) == (made, 1 - made)
+
+
+def test_pictures_of_other_settings_do_not_stay(cases: list[Case], crops: Path):
+    locate_rois(cases[:2], crops, KEY_POINTS, save_heatmaps=True)
+    assert len(list((crops / "heatmaps").iterdir())) == 2
+    assert locate_rois(cases[:2], crops, replace(KEY_POINTS, size=80)).made == 2
+    assert not [name for name in images(crops) if name.startswith("heatmaps")]
