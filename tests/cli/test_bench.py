@@ -120,7 +120,7 @@ def test_backends_are_held_against_torch(bench, demo_bundle: Path, demo_data: Pa
     torch, openvino = record["differences"]
     assert (torch["backend"], torch["largest_months"]) == ("torch", 0)
     assert (openvino["images"], openvino["largest_months"] < 0.01) == (16, True)
-    assert 0 < openvino["mean_months"] < openvino["largest_months"]
+    assert openvino["mean_months"] <= openvino["largest_months"] <= 16 * openvino["mean_months"]
     assert set(pd.read_csv("out/bench.csv")["backend"]) == {"torch", "openvino"}
 
 

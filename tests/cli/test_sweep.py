@@ -180,3 +180,18 @@ def test_a_radiograph_that_is_in_a_data_set_twice_is_compared_all_the_same(
     assert len(table) == 2
     assert "failed" not in result.stdout
     assert table["against_first"].notna().sum() == 1
+
+
+def test_what_was_trained_before_an_age_changed_is_not_ranked_with_what_is_trained_now(
+    sweep, demo_data: Path
+) -> None:
+    shutil.copytree(demo_data, "data", ignore=shutil.ignore_patterns(".cache"))
+    sweep("--vary training.loss=mae --data data -o out")
+    table = pd.read_csv("data/train.csv")
+    table.loc[0, "boneage"] += 1
+    table.to_csv("data/train.csv", index=False)
+    again = sweep("--vary training.loss=mae,huber --data data -o out", status=1)
+    assert "changed since tiny-mae began" in " ".join(again.stderr.split())
+    table = pd.read_csv("out/table.csv").set_index("run")
+    assert table.loc["tiny-huber", "rank"] == 1
+    assert "changed since" in table.loc["tiny-mae", "error"]

@@ -508,6 +508,8 @@ def test_the_time_of_a_run_is_that_of_its_epochs_in_seconds(demo_run: Run) -> No
     table = pd.read_csv(demo_run.folder.parent / "summary.csv")
     row = table[table["save_dir"] == str(demo_run.folder)].iloc[0]
     assert row["total_training_time_s"] == pytest.approx(demo_run.seconds, abs=0.06)
+    begun, ended = ((demo_run.folder / n).stat().st_mtime for n in ("settings.toml", "history.csv"))
+    assert 0 < history["seconds"].sum() < ended - begun + 0.1
     # All that is shown in an epoch is shown before its validation.
     assert (64 / history["images_per_second"] < history["seconds"]).all()
 
