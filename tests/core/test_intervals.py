@@ -134,10 +134,36 @@ def test_a_level_that_a_group_is_too_small_for_is_taken_from_a_larger_one() -> N
     too_few.check(98)
 
 
-def test_ten_parts_by_chance_are_equal_and_the_same_each_time() -> None:
-    parts = random_parts(60)
-    assert np.bincount(parts).tolist() == [6] * 10
-    assert np.array_equal(parts, random_parts(60))
-    # Not in turns, nor one after the other: a table may be in the order of ages.
-    assert not np.array_equal(parts, np.arange(60) % 10)
-    assert (np.diff(parts) < 0).sum() > 10
+def test_a_level_has_its_own_half_width_and_not_its_neighbour_s() -> None:
+    numbered = Calibration({"all": tuple(map(float, range(len(LEVELS))))}, {"all": 500}, "made")
+    for level in (50, 90, 99):
+        assert numbered.half_width(100, None, level) == level - 50
+
+
+def test_a_level_that_one_sex_lacks_is_refused_before_anything_is_predicted() -> None:
+    whole = tuple(map(float, range(len(LEVELS))))
+    for girls, boys in ((whole, (*whole[:-1], None)), ((*whole[:-1], None), whole)):
+        both = Calibration({"F": girls, "M": boys}, {"F": 120, "M": 60}, "a site")
+        with pytest.raises(BoneageError, match=r"--interval 99: .*too few"):
+            both.check(99)
+        both.check(98)
+
+
+def test_the_width_of_an_interval_is_from_its_lower_to_its_upper_end() -> None:
+    true = 10.0 + np.arange(200)
+    sevens = np.where(np.arange(200) % 2, 7.0, -7.0)
+    table = pd.DataFrame({"true": true, "predicted": true + sevens, "sex": ["F", "M"] * 100})
+    for images, held, width in coverage(table, np.arange(200) % 5, 90).values():
+        assert images > 0
+        assert held == 1
+        assert width == pytest.approx(14)
+
+
+@pytest.mark.parametrize("count", [40, 95, 1000])
+def test_parts_by_chance_are_ten_equal_ones_and_the_same_each_time(count: int) -> None:
+    parts = random_parts(count)
+    sizes = np.bincount(parts, minlength=10)
+    assert len(sizes) == 10
+    assert sizes.max() - sizes.min() <= 1
+    assert (parts == random_parts(count)).all()
+    assert (np.diff(parts) != np.diff(np.arange(count) % 10)).any()
