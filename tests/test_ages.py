@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.ages import parse_age, years_and_months
+from boneage_cli.ages import look_like_other_units, parse_age, years_and_months
 from boneage_cli.errors import BoneageError
 
 
@@ -63,3 +63,18 @@ def test_any_text_is_either_an_age_or_refused(text):
     except BoneageError:
         return
     assert isinstance(months, float)
+
+
+@pytest.mark.parametrize(
+    ("age", "bone_age", "other"),
+    [
+        # Bones of somebody of 40 years have long stopped.
+        (480, 220, False),
+        (100, 159, False),
+        (100, 161, True),
+        (9, 114, True),
+        (1201, 200, True),
+    ],
+)
+def test_units_are_doubted_of_bones_that_are_far_ahead_and_not_of_an_adult_s(age, bone_age, other):
+    assert look_like_other_units(age, bone_age) is other

@@ -17,6 +17,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.png import encode_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.reading import read_radiograph_bytes
@@ -29,6 +30,9 @@ _GRAINS = 512
 _LETTER = 0.08
 _TEXT_BOX = 0.10
 _MARGIN = 0.02
+# The longest side that libjpeg writes, and that DICOM's 16 bits can state, pixels.
+_JPEG_SIDE = 65500
+_DICOM_SIDE = 65535
 _TEXT = ("ANON 0000000", "HAND PA", "2000-01-01 12:00")
 
 
@@ -181,6 +185,7 @@ def as_jpeg(radiograph: Radiograph, quality: int) -> Radiograph:
         quality: libjpeg's scale, 1 to 100.
     """
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _check_sides(radiograph, _JPEG_SIDE, "JPEG")
     stream = cv2.imencode(".jpg", _at_depth(radiograph, np.uint8), settings)[1]
     return _read_again(radiograph, stream.tobytes())
 
@@ -201,6 +206,7 @@ def dicom_bytes(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> byt
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
+    _check_sides(radiograph, _DICOM_SIDE, "DICOM file")
     pixels = (negative(radiograph) if photometric == "MONOCHROME1" else radiograph).pixels
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -223,6 +229,14 @@ def dicom_bytes(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> byt
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+def _check_sides(radiograph: Radiograph, limit: int, what: str) -> None:
+    height, width = radiograph.pixels.shape
+    if max(height, width) > limit:
+        raise BoneageError(
+            f"{radiograph.source}: {width} × {height} pixels are more than a {what} holds"
+        )
 
 
 def _pixel_aspect(radiograph: Radiograph) -> float:

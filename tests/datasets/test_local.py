@@ -597,3 +597,30 @@ def test_dicom_files_without_a_suffix_are_found_in_zips_as_in_folders(tmp_path):
         manifest = read_manifest(tmp_path / "to" / name, "train")
         assert manifest["id"].tolist() == ["IM0001", "IM0002"]
         assert all(Path(path).read_bytes() == content for path in manifest["path"])
+
+
+def test_tables_that_differ_on_a_sex_are_refused_and_both_are_told(images, tmp_path):
+    lay(tmp_path / "mine", images("train/{}.png", TRAIN))
+    first, *others = TRAIN
+    (tmp_path / "one.csv").write_text(kaggle_labels(TRAIN))
+    other = labels("id,male", TRAIN, lambda n: f"{n},{is_male(n) if n != first else not is_male(n)}")
+    (tmp_path / "two.csv").write_text(other)
+    paths = [tmp_path / name for name in ("mine", "one.csv", "two.csv")]
+    sexes = ("male", "female") if is_male(first) else ("female", "male")
+    with pytest.raises(BoneageError, match=rf"differ on {first}: sex {sexes[0]} and {sexes[1]};"):
+        fetch_local(paths, tmp_path / "data")
+    # A table that does not tell the sex contradicts none.
+    unknown = labels("id,male", TRAIN, lambda n: f"{n},{'' if n == first else is_male(n)}")
+    (tmp_path / "two.csv").write_text(unknown)
+    manifest = fetch_local(paths, tmp_path / "data").manifest.set_index("id")
+    assert bool(manifest.loc[str(first), "male"]) == is_male(first)
+
+
+def test_radiographs_are_listed_by_the_numbers_that_their_ids_are(images, tmp_path):
+    numbers = (10, 2, 1, 33, 4)
+    lay(tmp_path / "mine", images("train/{}.png", numbers))
+    (tmp_path / "train.csv").write_text(kaggle_labels(numbers))
+    found = fetch_local(
+        [tmp_path / "mine", tmp_path / "train.csv"], tmp_path / "data", validation_fraction=0
+    )
+    assert found.manifest["id"].tolist() == ["1", "2", "4", "10", "33"]

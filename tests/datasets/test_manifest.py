@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from boneage_cli.datasets.manifest import read_manifest, write_manifest
+from boneage_cli.datasets.manifest import read_manifest, true_aspects, write_manifest
 from boneage_cli.errors import BoneageError
 
 
@@ -56,3 +56,9 @@ def test_a_table_that_cannot_be_read_is_told_in_one_line(tmp_path, content, reas
         read_manifest(tmp_path)
     assert reason in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_size_that_no_image_has_tells_no_proportions():
+    nothing = float("nan")
+    sizes = {"width": [-400, 400, 0, 400, nothing, 400], "height": [600, -600, 600, 0, 600, 600]}
+    assert true_aspects(pd.DataFrame(sizes)) == [None] * 5 + [pytest.approx(2 / 3)]

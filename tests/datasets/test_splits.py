@@ -125,3 +125,22 @@ def test_an_id_that_stands_twice_is_chosen_once():
     assert sorted(choose(manifest, 10, 0)["id"]) == sorted(radiographs(10)["id"])
     with pytest.raises(BoneageError, match="11 of 10 radiographs"):
         choose(manifest, 11, 0)
+
+
+def test_of_equal_ages_it_is_drawn_who_is_chosen_and_not_in_the_order_of_ids():
+    manifest = radiographs(300).assign(boneage=120.0, male=True)
+    for chosen in (
+        manifest["id"].isin(choose(manifest, 30, 0)["id"]),
+        set_aside(manifest, 0.1, 0),
+    ):
+        # Taken in the order of ids there would be one of every ten neighbours.
+        per_ten = chosen.to_numpy().reshape(30, 10).sum(1)
+        assert per_ten.sum() == 30
+        assert per_ten.max() > 1
+
+
+def test_two_seeds_choose_unlike():
+    manifest = radiographs(300)
+    first, second = (set(choose(manifest, 60, seed)["id"]) for seed in (0, 1))
+    assert first != second
+    assert not set_aside(manifest, 0.2, 0).equals(set_aside(manifest, 0.2, 1))

@@ -360,6 +360,9 @@ def test_the_sex_is_read(hand_pixels, as_dicom, stated, male):
         ({"PatientBirthDate": "20180101", "StudyDate": "20170101", "PatientAge": "005Y"}, 60),
         ({"PatientBirthDate": "18500101", "StudyDate": "20170101", "PatientAge": "005Y"}, 60),
         ({"PatientBirthDate": "19000101", "StudyDate": "20170101", "PatientAge": "005Y"}, None),
+        ({"PatientBirthDate": "20150101", "StudyDate": "20170101", "PatientAge": "010Y"}, None),
+        # As files of before 1993 write dates.
+        ({"PatientBirthDate": "1987.11.05", "StudyDate": "1994.11.05"}, 84),
     ],
 )
 def test_the_age_is_read_in_months(hand_pixels, as_dicom, elements, months):
@@ -389,9 +392,25 @@ def test_the_laterality_is_read(hand_pixels, as_dicom, elements, side):
         ({"ImagerPixelSpacing": [0.0, 0.0]}, None),
         ({"PixelSpacing": [0.2, 0.1]}, 256 * 0.1 / (320 * 0.2)),
         ({"PixelAspectRatio": ["1", "2"]}, 256 * 2 / 320),
+        ({"ImagerPixelSpacing": [0.2, 0.1]}, 256 * 0.1 / (320 * 0.2)),
+        # On the detector before what was measured on the picture, and a stated ratio before both.
+        ({"ImagerPixelSpacing": [0.2, 0.1], "PixelSpacing": [0.1, 0.3]}, 256 * 0.1 / (320 * 0.2)),
+        ({"PixelAspectRatio": ["1", "2"], "ImagerPixelSpacing": [0.1, 0.3]}, 256 * 2 / 320),
     ],
 )
 def test_pixels_that_are_not_square_give_the_aspect(hand_pixels, as_dicom, elements, aspect):
     assert read(as_dicom(hand_pixels, **elements)).aspect == (
         None if aspect is None else pytest.approx(aspect)
     )
+
+
+def test_a_range_of_padding_is_black_and_changes_nothing_of_the_hand(hand_pixels, as_dicom):
+    pixels = hand_pixels.astype(np.int16) * 16
+    plain = read(as_dicom(pixels[40:]))
+    framed = pixels.copy()
+    framed[:20], framed[20:40] = -32000, -30000
+    for ends in ((-32768, -30000), (-30000, -32768)):
+        told = {"PixelPaddingValue": ends[0], "PixelPaddingRangeLimit": ends[1]}
+        padded = read(as_dicom(framed, **told))
+        assert not padded.pixels[:40].any()
+        np.testing.assert_array_equal(padded.pixels[40:], plain.pixels)

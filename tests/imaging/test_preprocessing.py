@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from boneage_cli.datasets.drawn_hands import NO_NUISANCES, draw_hand
 from boneage_cli.imaging.depth import full_white
 from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess
 from boneage_cli.imaging.radiograph import Radiograph
@@ -233,3 +234,16 @@ def test_points_are_told_to_lie_where_their_pixels_are_put(drawn_hand):
             assert (columns, rows) == pytest.approx(tuple(expected), abs=2)
         moved += geometry(Radiograph(pixels), settings) != geometry(Radiograph(pixels), sharp)
     assert moved, "softness made no difference, so nothing was tried"
+
+
+def test_the_margin_around_a_hand_is_as_wide_aside_as_it_is_said_to_be():
+    plate = np.zeros((640, 640), np.uint8)
+    hand = draw_hand(120, True, np.random.default_rng(3), nuisances=NO_NUISANCES)
+    plate[160:480, 190:446] = np.where(hand.skin > 0.5, hand.pixels, 0)
+    close, wide = (
+        geometry(Radiograph(plate), Preprocessing(foreground=True, foreground_margin=margin)).crop
+        for margin in (0.0, 0.2)
+    )
+    for low, high in ((0, 2), (1, 3)):
+        assert wide[high] - wide[low] == pytest.approx(1.4 * (close[high] - close[low]), abs=3)
+        assert wide[high] + wide[low] == pytest.approx(close[high] + close[low], abs=3)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from boneage_cli.datasets.drawn_hands import NO_NUISANCES, DrawnHand, draw_hand
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
-from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.registration import (
     REGIONS,
     canonical_from_image,
+    is_negative,
     region_corners,
     registered_mask,
     render_region,
@@ -215,3 +216,28 @@ def test_softness_smooths_by_a_share_of_the_height_whatever_the_pixels(softness)
     middle = (rise * places).sum() / rise.sum()
     width = math.sqrt((rise * (places - middle) ** 2).sum() / rise.sum()) / 400
     assert width == pytest.approx(math.hypot(softness, 0.45 / 400), rel=0.15)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "none"])
+def test_one_bright_strip_beside_the_wrist_makes_no_negative(hand: DrawnHand, side: str):
+    landmarks = landmarks_of(hand)
+    drawn = np.where(hand.skin > 0.5, np.maximum(hand.pixels, 60), 10).astype(np.uint8)
+    bare = np.zeros_like(drawn)
+    if side != "none":
+        half = slice(None, 192) if side == "left" else slice(192, None)
+        bare[300:, half] = 250
+    plate = np.where(hand.skin > 0.5, drawn, np.maximum(drawn, bare))
+    assert not is_negative(Radiograph(plate), landmarks)
+    assert is_negative(negative(Radiograph(drawn)), landmarks)
+
+
+@pytest.mark.parametrize("height", [37, 148, 740])
+def test_the_edge_of_a_mask_lies_where_it_lay_at_any_resolution(hand: DrawnHand, height: int):
+    width = round(height * 1.28 / 1.48)
+    white = Radiograph(np.full((480, 384), 255, np.uint8))
+    mask = np.zeros((256, 221), np.float32)
+    mask[:96, :150] = 1
+    seen = render_region(white, landmarks_of(hand), "hand", height, width, mask=mask)
+    across, down = seen[0].sum() / 255, seen[:, 0].sum() / 255
+    assert across == pytest.approx(150 / 221 * width, abs=0.3)
+    assert down == pytest.approx(96 / 256 * height, abs=0.3)

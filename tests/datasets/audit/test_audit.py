@@ -528,3 +528,16 @@ def test_inverted_real_radiographs_are_found_and_others_are_not(
 @pytest.fixture
 def read() -> Callable[[Path], np.ndarray]:
     return lambda path: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+
+
+@pytest.mark.parametrize(("young", "told"), [(0, True), (2, True), (3, False), (24, False)])
+def test_few_young_children_are_told_of_and_many_are_not(
+    data: DataSet, young: int, told: bool
+) -> None:
+    of_train = data.table["split"] == "train"
+    data.table.loc[of_train, "boneage"] = ["59"] * young + ["60"] * (24 - young)
+    result = data.check()
+    _, ages, *_ = audit_tables(result)
+    assert dict(zip(ages.columns, ages.rows[0], strict=True))["<60"] == f"{young / 24:.0%}"
+    said = [finding.message for finding in result.findings if finding.kind == "few-young"]
+    assert said == ([f"{young} of 24 ({young / 24:.0%}) under 60 months"] if told else [])
