@@ -242,3 +242,17 @@ def test_what_cannot_be_copied_is_told_of_as_predict_does(folder):
     assert "left out archive/photograph.bmp" in result.stderr
     assert "1 made, 0 already there, 1 failed" in result.stdout
     assert [path.name for path in Path("copies").rglob("*.png")] == ["hand.png"]
+
+
+def test_tiles_and_clip_limit_change_the_copies_of_any_folder(folder):
+    source = folder / "validation" / "d.webp"
+    pixels = read_radiograph(source).pixels
+    copies = []
+    for number, (tiles, clip) in enumerate(((2, 2.0), (6, 2.0), (2, 9.0))):
+        output = f"copies-{number}"
+        chosen = ("--tiles", str(tiles), "--clip-limit", str(clip))
+        run("--input", folder / "validation", "--output", output, *chosen)
+        copies.append(read_radiograph(Path(output, "d.png")).pixels)
+        np.testing.assert_array_equal(copies[-1], apply_clahe(pixels, clip, tiles))
+    for one, other in ((0, 1), (0, 2)):
+        assert (copies[one] != copies[other]).any()

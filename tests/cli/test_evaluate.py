@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
+from pydicom import dcmread
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
+from boneage_cli.imaging.perturbations import dicom_bytes
+from boneage_cli.imaging.reading import read_radiograph
 
 
 @pytest.fixture
@@ -255,14 +262,18 @@ def test_stress_goes_on_without_a_radiograph_that_failed(evaluate, data):
     assert (pd.read_csv("out/stress.csv")["images"] == 2).all()
 
 
-def test_so_many_images_are_chosen_by_sex_and_the_same_each_time(evaluate, demo_data):
+def test_so_many_images_are_chosen_by_sex_and_the_same_each_time(evaluate, data):
+    # Those of one sex first, so that any eight in a row would tell.
+    table = pd.read_csv(data / "test.csv").sort_values("male", kind="stable")
+    table.to_csv(data / "test.csv", index=False)
+    assert table["male"].nunique() == 2
     chosen = []
     for name in ("first", "again"):
-        evaluate(f"--data {demo_data} --sample 8 --output {name}")
+        evaluate(f"--data {data} --split test --sample 8 --output {name}")
         chosen.append(pd.read_csv(f"{name}/predictions.csv"))
     pd.testing.assert_frame_equal(*chosen)
     assert len(chosen[0]) == 8
-    girls = pd.read_csv(demo_data / "test.csv")["male"].eq(False).mean()
+    girls = table["male"].eq(False).mean()
     assert abs((chosen[0]["sex"] == "F").mean() - girls) <= 1 / 8
 
 
@@ -289,3 +300,63 @@ def test_the_help_is_a_short_manual_with_examples():
         "Exit status",
     ):
         assert promise in text
+
+
+def as_blank(path: Path) -> None:
+    cv2.imwrite(str(path), np.full((320, 256), 90, np.uint8))
+
+
+def test_what_predict_would_refuse_is_counted_and_told(evaluate, data):
+    as_blank(data / pd.read_csv(data / "test.csv")["path"][3])
+    result = evaluate(f"--data {data} --split test --output out")
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert metrics["refused"] == {"no-hand": 1}
+    assert metrics["images"] == 16
+    assert re.search(r"refused +by predict, but included.*: 1 no-hand", result.stdout)
+    evaluate("--data {} --split validation --output plain".format(data))
+    assert not json.loads(Path("plain/metrics.json").read_text())["refused"]
+
+
+def test_the_sex_that_only_a_dicom_file_tells_is_in_the_figures(evaluate, data):
+    table = pd.read_csv(data / "test.csv").head(6)
+    known = table["male"].to_numpy(bool)
+    for path, male in zip(table["path"], known, strict=True):
+        file = dcmread(io.BytesIO(dicom_bytes(read_radiograph(data / path))))
+        file.PatientSex = "M" if male else "F"
+        file.save_as((data / path).with_suffix(".dcm"), enforce_file_format=True)
+    table["path"] = table["path"].str.replace(".png", ".dcm")
+    table.assign(male=None).to_csv(data / "test.csv", index=False)
+    evaluate(f"--data {data} --split test --output out")
+    by_sex = json.loads(Path("out/metrics.json").read_text())["by_sex"]
+    counts = {"girls": (~known).sum(), "boys": known.sum()}
+    assert {name: each["images"] for name, each in by_sex.items()} == {
+        name: count for name, count in counts.items() if count
+    }
+    told = pd.read_csv("out/predictions.csv")["sex"]
+    assert told.tolist() == ["M" if male else "F" for male in known]
+
+
+def test_stress_takes_the_views_that_the_other_figures_took(evaluate, demo_data):
+    evaluate(f"--data {demo_data} --sample 2 --output out --stress --tta")
+    evaluate(f"--data {demo_data} --sample 2 --output plain")
+    table = pd.read_csv("out/stress.csv").set_index("name")
+    with_views, without = (
+        json.loads(Path(folder, "metrics.json").read_text())["mae"]["value"]
+        for folder in ("out", "plain")
+    )
+    assert with_views != pytest.approx(without, abs=0.01)
+    assert table["mae"]["unperturbed"] == pytest.approx(with_views, abs=1e-3)
+
+
+def test_the_status_is_1_where_only_a_changed_copy_could_not_be_predicted(evaluate, data):
+    table = pd.read_csv(data / "test.csv").head(2)
+    # A picture that neither a JPEG nor a DICOM file can hold, and a PNG can.
+    cv2.imwrite(str(data / table["path"][0]), np.zeros((4, 66_000), np.uint8))
+    table.to_csv(data / "test.csv", index=False)
+    result = evaluate(f"--data {data} --split test --output out --stress", status=1)
+    assert json.loads(Path("out/metrics.json").read_text())["failed"] == 0
+    failed = pd.read_csv("out/stress.csv").set_index("name")["failed"]
+    assert set(failed[failed > 0].index) == {"JPEG", "DICOM", "DICOM, inverted"}
+    told = " ".join(result.stderr.split())
+    assert "DICOM: 1 radiograph failed; the first:" in told
+    assert "66000 × 4 pixels are more than a DICOM file holds" in told

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
+from boneage_cli.core import exporting
 from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest
@@ -82,6 +83,8 @@ def test_settings_and_provenance_travel_in_the_file(export, demo_bundle: Path) -
     told = json.loads(about.value)
     assert told["experiment"] == load_bundle(demo_bundle).experiment.model_dump(mode="json")
     assert "not a medical device" in told["output"]
+    assert told["provenance"] == load_bundle(demo_bundle).provenance
+    assert told["provenance"]["data"] == "demo"
 
 
 def test_radiographs_of_the_user_s_own_are_compared_on(export, demo_data: Path) -> None:
@@ -99,4 +102,18 @@ def test_a_row_that_makes_no_sense_is_told_of(export) -> None:
 
 def test_a_name_that_does_not_fit_the_format_is_refused(export) -> None:
     assert "ends .xml" in export("--format openvino --output model.onnx", status=2).stderr
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_model_that_differs_from_torch_is_not_written(
+    export, runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, ending = RUNTIMES[runtime]
+    pytest.importorskip(package)
+    # No difference is small enough for this.
+    monkeypatch.setitem(exporting.TOLERANCES, "months", -1.0)
+    result = export(f"--format {runtime} --output model{ending}", status=2)
+    told = " ".join(result.stderr.split())
+    assert f"model{ending}: not written: months of the exported model is" in told
     assert list(Path().iterdir()) == []

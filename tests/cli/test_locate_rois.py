@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 from boneage_cli.cli.console import CommandGroup
 from boneage_cli.cli.locate_rois import locate_rois
 from boneage_cli.core.bundle import Bundle, build_network, save_bundle
-from boneage_cli.core.config import Experiment
+from boneage_cli.core.config import Experiment, parse_experiment
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES
 
 runner = CliRunner()
@@ -132,3 +134,37 @@ def test_the_help_shows_its_examples_line_by_line(app: typer.Typer):
         "boneage locate-rois hand.png scans/ --output crops/ --size 256",
     ):
         assert example in lines
+
+
+def test_a_peak_below_the_threshold_is_none(app: typer.Typer, tiny: Experiment, tmp_path: Path):
+    values = tiny.model_dump(mode="json")
+    values["preprocessing"] |= {"height": 96, "width": 64}
+    values["model"] |= {"gender": False, "channels": [1], "hidden": [], "dropout": 0}
+    experiment = parse_experiment(values, "test")
+    network = build_network(experiment, 120, 40)
+    # The age is the brightness, so that the heat is where the light is.
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if weight.ndim == 4:
+                weight.zero_()
+                weight[0, 0, 1, 1] = 1
+            elif name.endswith("weight"):
+                weight.fill_(1)
+    save_bundle(Bundle(experiment, 120, 40, network.state_dict()), tmp_path / "best.safetensors")
+    rows, columns = np.mgrid[:288, :192]
+    light = np.zeros((288, 192))
+    for x, y, level in ((96, 210, 250), (90, 110, 150)):
+        distance = (columns - x) ** 2 + (rows - y) ** 2
+        light = np.maximum(light, level * np.exp(-distance / (2 * 16**2)))
+    cv2.imwrite(str(tmp_path / "two.png"), light.astype(np.uint8))
+    fallbacks = {}
+    for threshold in (0.3, 0.9):
+        crops = tmp_path / f"crops-{threshold}"
+        result = run(
+            app,
+            *(tmp_path / "two.png", "--output", crops, "--method", "gradcam"),
+            *("--model", tmp_path / "best.safetensors", "--heatmap-threshold", threshold),
+        )
+        assert result.exit_code == 0, result.output
+        fallbacks[threshold] = pd.read_csv(crops / "rois.csv")["fallback"].tolist()
+    assert fallbacks == {0.3: [False], 0.9: [True]}

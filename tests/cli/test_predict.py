@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -120,7 +121,9 @@ def test_unreadable_images_are_error_rows_and_the_others_are_predicted(predict):
     cut, gone, fine = json.loads(result.stdout)
     assert "truncated" in cut["error"]
     assert gone["error"]
-    assert fine["months"] is not None
+    (alone,) = json.loads(predict("hands/b.png --sex M --format json").stdout)
+    assert fine["months"] == pytest.approx(alone["months"], abs=1e-3)
+    assert (cut["months"], gone["months"]) == (None, None)
     assert result.stderr.count("error: ") == 2
     assert result.stderr.count("cut.png") == 1
 
@@ -295,12 +298,20 @@ def test_a_command_that_is_ended_leaves_no_table_and_goes_on_when_it_is_typed_ag
     assert len({months for _, months in found[:3]}) == 3
 
 
-def test_several_models_are_averaged(predict, demo_bundle):
-    Path("copy.safetensors").write_bytes(demo_bundle.read_bytes())
-    one = predict("hands/a.png --sex M --format csv")
-    for both in (f"{demo_bundle},copy.safetensors", f"{demo_bundle} --model copy.safetensors"):
-        line = f"hands/a.png --sex M --format csv --model {both}"
-        assert predict(line, model=None).stdout == one.stdout
+@pytest.mark.parametrize("views", ["", " --tta"])
+def test_several_models_are_averaged(predict, demo_bundle, tiny, views):
+    torch.manual_seed(1)
+    other = Bundle(tiny, 90, 30, build_network(tiny, 90, 30).state_dict())
+    save_bundle(other, Path("other.safetensors"))
+
+    def months(model: str) -> list[float]:
+        line = f"hands --sex M --format csv --model {model}{views}"
+        return [float(row["months"]) for row in rows(predict(line, model=None).stdout)]
+
+    first, second = (np.array(months(each)) for each in (demo_bundle, "other.safetensors"))
+    assert np.abs(first - second).min() > 1
+    for both in (f"{demo_bundle},other.safetensors", f"{demo_bundle} --model other.safetensors"):
+        assert months(both) == pytest.approx((first + second) / 2, abs=0.01)
 
 
 def test_without_a_model_the_package_s_own_answers_and_is_named(predict):
@@ -650,3 +661,39 @@ def test_a_data_set_s_folder_whose_images_were_squashed_is_warned_of(predict):
     told = " ".join(predict("set/test --sex F").stderr.split())
     assert "those of the originals are in set/test.csv, name that instead" in told
     assert "proportions" not in predict("set/test.csv").stderr
+
+
+def test_the_age_that_is_told_of_a_child_comes_before_that_of_its_file(predict, hands):
+    as_dicom(hands / "hands" / "a.png", hands / "a.dcm", "F")
+    dataset = dcmread(hands / "a.dcm")
+    dataset.PatientAge = "010Y"
+    dataset.save_as(hands / "a.dcm", enforce_file_format=True)
+    Path("row.csv").write_text("path,age_months\na.dcm,60\n")
+    lines = {"a.dcm": 120, "a.dcm --age 8y": 96, "row.csv": 60, "row.csv --age 8y": 60}
+    for line, age in lines.items():
+        (row,) = rows(predict(f"{line} -f csv").stdout)
+        assert float(row["age"]) == age, line
+
+
+def test_a_picture_that_cannot_be_drawn_is_told_of_and_the_status_is_1(hands, demo_bundle):
+    # The age of the last is known, as are those of its batch, long before its picture's turn.
+    Path("last.png").write_bytes(Path("hands/a.png").read_bytes())
+    Path("list.txt").write_text("hands/b.png\n" * 30 + "last.png\n")
+    line = f"predict list.txt --sex M --model {demo_bundle} --device cpu --explain why"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "boneage_cli", *line.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        Path("last.png").unlink()
+        lines = [first, *process.stdout]
+        told = process.stderr.read()
+    assert len(lines) == 31
+    assert all(LINE.match(each.rstrip("\n")) for each in lines)
+    assert "last.png: no such file" in told
+    assert "30 pictures: why" in told
+    assert process.returncode == 1

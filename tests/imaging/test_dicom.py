@@ -335,6 +335,7 @@ def test_the_sex_is_read(hand_pixels, as_dicom, stated, male):
     assert read(as_dicom(hand_pixels, PatientSex=stated)).male is male
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
 @pytest.mark.parametrize(
     ("elements", "months"),
     [

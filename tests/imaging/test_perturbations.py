@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.perturbation_catalogue import PERTURBATIONS, Perturbation
 from boneage_cli.imaging.perturbations import (
     add_frame,
@@ -343,3 +344,10 @@ def test_a_jpeg_has_8_bits_and_loses_more_at_a_lower_quality(hand: Radiograph):
     assert found[30].pixels.dtype == np.uint8
     assert found[30].maximum == 255
     assert 0 < errors[95] < errors[30] < 0.02
+
+
+@pytest.mark.parametrize("change", [lambda image: as_jpeg(image, 90), as_dicom])
+def test_a_picture_that_a_format_cannot_hold_is_told_of(change):
+    strip = Radiograph(np.zeros((4, 66_000), np.uint8), source="strip.png")
+    with pytest.raises(BoneageError, match=r"strip\.png: 66000 × 4 pixels are more than a"):
+        change(strip)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from boneage_cli.core.bundle import Bundle, build_network
 from boneage_cli.core.config import Experiment, parse_experiment
-from boneage_cli.core.explanation.saliency import AgeSaliency
+from boneage_cli.core.explanation.saliency import AgeSaliency, grad_cam, onto_radiograph, scaled
 from boneage_cli.core.regions.salient_regions import SIDE, find_peaks, place_regions
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
@@ -172,3 +172,42 @@ def test_models_that_cannot_tell_regions_are_refused(
 ):
     with pytest.raises(BoneageError, match="model"):
         AgeSaliency(Bundle(changed(tiny, **changes), 120, 40, {}), device="cpu")
+
+
+def test_the_map_of_a_model_that_takes_sex_is_the_mean_of_a_girl_s_and_a_boy_s(tiny: Experiment):
+    experiment = changed(tiny, model={"sex_fusion": "gated"})
+    torch.manual_seed(3)
+    network = build_network(experiment, 120, 40)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(2)
+    saliency = AgeSaliency(Bundle(experiment, 120, 40, network.state_dict()), device="cpu")
+    noise = np.random.default_rng(0).integers(0, 255, (128, 112), np.uint8)
+    radiograph = Radiograph(noise)
+    seen = torch.from_numpy(saliency.renderer(radiograph)["hand"])[None, None].float()
+    of_girl, of_boy = (
+        scaled(np.maximum(grad_cam(saliency.network, {"hand": seen}, sex)[0]["hand"][0], 0))
+        for sex in (torch.zeros(1), torch.ones(1))
+    )
+    assert np.abs(of_girl - of_boy).max() > 0.05
+
+    def laid_over(cells: np.ndarray) -> np.ndarray:
+        frame = saliency.renderer.frames(radiograph, None)["hand"]
+        return scaled(onto_radiograph(cells, (64, 56), frame, radiograph))
+
+    (heat,) = saliency.heat_maps([radiograph])
+    np.testing.assert_allclose(heat, laid_over((of_girl + of_boy) / 2), atol=1e-5)
+    for alone in (of_girl, of_boy):
+        assert np.abs(heat - laid_over(alone)).max() > 0.01
+
+
+def test_a_place_that_takes_from_the_age_has_no_heat(brightness: Bundle):
+    light = np.rint(255 * spots((0.5, 0.4, 1.0), height=96, width=64)).astype(np.uint8)
+    younger = {
+        name: -weight if name.endswith("weight") and weight.ndim == 2 else weight
+        for name, weight in brightness.weights.items()
+    }
+    for weights, hottest in ((brightness.weights, 1), (younger, 0)):
+        bundle = Bundle(brightness.experiment, 120, 40, weights)
+        (heat,) = AgeSaliency(bundle, device="cpu").heat_maps([Radiograph(light)])
+        assert heat.max() == pytest.approx(hottest)

@@ -12,6 +12,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
+from boneage_cli.core.evaluation.ages import evaluate_predictions, write_evaluation
+from boneage_cli.core.evaluation.sexes import evaluate_sexes, write_sex_evaluation
 from boneage_cli.core.plots.ages import bland_altman, scatter
 from boneage_cli.core.plots.figure import BLUE, GREEN, GREY, ORANGE
 from boneage_cli.core.plots.sexes import sexes
@@ -211,3 +213,24 @@ def test_plots_drawn_at_the_same_time_are_the_same(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         first, *others = pool.map(draw, range(4))
     assert all((other == first).all() for other in others)
+
+
+def test_the_plots_beside_figures_take_girls_for_girls(tmp_path: Path) -> None:
+    """What is written with an evaluation is the plot of its own table, and not of swapped sexes."""
+    male = np.arange(60) % 3 == 0
+    rows = pd.DataFrame(
+        {
+            "id": [str(number) for number in range(60)],
+            "boneage": TRUE,
+            "male": pd.array(male, dtype="boolean"),
+        }
+    )
+    probability = np.clip(male * 0.4 + RANDOM.uniform(0.1, 0.5, 60), 0, 1)
+    write_evaluation(evaluate_predictions(rows, PREDICTED), tmp_path, "title")
+    write_sex_evaluation(evaluate_sexes(rows, probability), tmp_path, "title")
+    for sex, same in ((male, True), (~male, False)):
+        scatter(TRUE, PREDICTED, tmp_path / "a.png", "title", male=sex)
+        sexes(sex, probability, tmp_path / "b.png", "title")
+        for written, expected in (("scatter.png", "a.png"), ("sex.png", "b.png")):
+            alike = np.array_equal(drawn(tmp_path / written), drawn(tmp_path / expected))
+            assert alike == same, written

@@ -238,3 +238,29 @@ def test_predict_refuses_two_hands_and_force_answers_for_one(
     forced = next(predictor.predict_files(cases[:1], force=True))
     assert forced.months is not None
     assert forced.reason == "two-hands"
+
+
+def test_two_hands_on_a_negative_are_refused_too(
+    locator: LandmarkLocator, hands: list[Radiograph]
+) -> None:
+    told = []
+    for first, second in zip(hands[::2], hands[1::2], strict=True):
+        plate = negative(Radiograph(side_by_side(first, second)))
+        (located,) = locator.locate([plate])
+        assert located.inverted
+        told.append(has_another_hand(plate, located, locator))
+    assert sum(told) >= len(told) - 1
+
+
+@pytest.mark.parametrize("factor", [0.4, 2.5])
+def test_two_hands_on_a_squashed_plate_are_refused_too(
+    locator: LandmarkLocator, hands: list[Radiograph], factor: float
+) -> None:
+    told = []
+    for first, second in zip(hands[::2], hands[1::2], strict=True):
+        pixels = side_by_side(first, second)
+        height, width = pixels.shape
+        squashed = cv2.resize(pixels, (round(factor * width), height))
+        plate = Radiograph(squashed, aspect=width / height)
+        told.append(has_another_hand(plate, locator.locate([plate])[0], locator))
+    assert sum(told) >= len(told) - 1
