@@ -313,7 +313,7 @@ def test_what_predict_would_refuse_is_counted_and_told(evaluate, data):
     assert metrics["refused"] == {"no-hand": 1}
     assert metrics["images"] == 16
     assert re.search(r"refused +by predict, but included.*: 1 no-hand", result.stdout)
-    evaluate("--data {} --split validation --output plain".format(data))
+    evaluate(f"--data {data} --split validation --output plain")
     assert not json.loads(Path("plain/metrics.json").read_text())["refused"]
 
 

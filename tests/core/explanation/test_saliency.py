@@ -179,8 +179,9 @@ def test_the_map_of_a_model_that_takes_sex_is_the_mean_of_a_girl_s_and_a_boy_s(t
     torch.manual_seed(3)
     network = build_network(experiment, 120, 40)
     with torch.no_grad():
-        for weight in network.parameters():
-            weight.mul_(2)
+        # What the sex is for a gate that opens other features to a boy than to a girl.
+        for weight in network.fusion.parameters():
+            weight.mul_(20)
     saliency = AgeSaliency(Bundle(experiment, 120, 40, network.state_dict()), device="cpu")
     noise = np.random.default_rng(0).integers(0, 255, (128, 112), np.uint8)
     radiograph = Radiograph(noise)

@@ -49,7 +49,9 @@ def test_an_unreadable_image_shifts_no_sex(
     for case, together in zip(cases[1:], (boy, girl), strict=True):
         (alone,) = predictor.predict_files([case])
         (other,) = predictor.predict_files([replace(case, male=not case.male)])
+        (said,) = predictor.predict([case.read()], [case.male])
         assert together.male == case.male
+        assert together.months == pytest.approx(said, abs=1e-3)
         assert together.months == pytest.approx(alone.months, abs=1e-3)
         assert together.months != pytest.approx(other.months, abs=0.01)
 
