@@ -240,7 +240,7 @@ def _print_fold(fold: Fold) -> None:
 
 
 def _print_cross_validation(validation: CrossValidation) -> None:
-    from boneage_cli.core.run_result import figure_name
+    from boneage_cli.core.training.run_result import figure_name
 
     rows = [
         (

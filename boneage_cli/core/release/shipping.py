@@ -19,11 +19,11 @@ from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.release.card import model_card
 from boneage_cli.core.run_record import RunRecord
-from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.runs import BUNDLE, SETTINGS, SHIPPED_MODEL
 from boneage_cli.core.runtime import ship_graphs
 from boneage_cli.core.training.outcome import calibration_of, learn_likeness
 from boneage_cli.core.training.run import data_of
+from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError

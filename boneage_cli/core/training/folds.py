@@ -24,7 +24,6 @@ from boneage_cli.core.evaluation.measuring import Measured, write_measured
 from boneage_cli.core.evaluation.sexes import evaluate_sexes
 from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage
 from boneage_cli.core.run_record import Resources, RunRecord
-from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.runs import (
     FOLD,
     OUT_OF_FOLD,
@@ -45,6 +44,7 @@ from boneage_cli.core.training.run import (
     silent,
     train_into,
 )
+from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.sexes import male_of

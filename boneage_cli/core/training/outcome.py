@@ -24,12 +24,12 @@ from boneage_cli.core.likeness import Likeness, fit_likeness
 from boneage_cli.core.plots.training import learning_curve
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import RunRecord
-from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.runs import BUNDLE, RESULT, STAGE, VALIDATION
 from boneage_cli.core.summary import add_to_summary
 from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.recorder import RunRecorder
+from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.core.training.trainer import device_of
 
 # Training radiographs whose features are learnt, for the refusal of images that are unlike them.

@@ -15,7 +15,6 @@ from boneage_cli.core.bundle import Bundle, build_network
 from boneage_cli.core.config import Experiment, earlier_stages, load_experiment, write_experiment
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.run_record import Resources, RunRecord
-from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.runs import (
     BUNDLE,
     CHECKPOINT,
@@ -31,6 +30,7 @@ from boneage_cli.core.training.datamodule import BoneAgeData, mean_and_deviation
 from boneage_cli.core.training.logs import check_loggers, close_loggers, run_loggers
 from boneage_cli.core.training.outcome import Run, finish
 from boneage_cli.core.training.recorder import EpochRow, RunRecorder, TrainingProgress
+from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.core.training.stages import check_stages, warn_of_new_parts
 from boneage_cli.core.training.teacher import teach
 from boneage_cli.core.training.trainer import accelerator_of, device_of, make_module, make_trainer

@@ -10,7 +10,7 @@ import pandas as pd
 
 from boneage_cli.core.combinations import Combination
 from boneage_cli.core.evaluation.metrics import Estimate
-from boneage_cli.core.run_result import RunResult, figure_name
+from boneage_cli.core.training.run_result import RunResult, figure_name
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 

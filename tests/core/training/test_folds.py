@@ -19,9 +19,9 @@ from boneage_cli.core.config import Experiment, write_experiment
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import Resources
-from boneage_cli.core.run_result import RunResult
 from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.folds import CrossValidation, cross_validate, resume_cross_validation
+from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted

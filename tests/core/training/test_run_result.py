@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from boneage_cli.core.evaluation.metrics import Estimate
-from boneage_cli.core.run_result import RunResult, figure_name
+from boneage_cli.core.training.run_result import RunResult, figure_name
 from boneage_cli.errors import BoneageError
 
 OF_AGES = RunResult(
