@@ -525,3 +525,20 @@ def test_a_doubtful_sex_says_so() -> None:
     found = Prediction(Case("a.png"), None, reason="unlike-training", male_probability=0.25)
     (line,) = text_lines([found])
     assert line.startswith("a.png: girl (probability 0.750) [doubtful: ")
+
+
+@pytest.mark.parametrize("frequent", [True, False])
+def test_the_yardstick_of_a_measurement_is_the_sex_that_its_train_split_has_more_of(
+    sex_run: Run, marked: Path, tmp_path: Path, frequent: bool
+) -> None:
+    data = copied(marked, tmp_path)
+    train_split = pd.read_csv(data / "train.csv")
+    train_split["male"] = (np.arange(len(train_split)) % 5 != 0) == frequent
+    train_split.to_csv(data / "train.csv", index=False)
+    test_split = pd.read_csv(data / "test.csv")
+    # Three quarters are boys' whatever the train split has.
+    test_split["male"] = np.arange(len(test_split)) % 4 != 0
+    test_split.to_csv(data / "test.csv", index=False)
+    boneage(f"evaluate -m {sex_run.bundle} -d {data} --split test -o {tmp_path}/out")
+    figures = json.loads((tmp_path / "out" / "sex_metrics.json").read_text())
+    assert figures["yardstick"] == pytest.approx(0.75 if frequent else 0.25)
