@@ -283,15 +283,3 @@ def test_the_table_of_how_often_intervals_hold_is_of_all_radiographs(
     found = pd.read_csv(validation.folder / "out-of-fold" / "coverage.csv").set_index("group")
     assert found.loc["all", "images"] == 80
     assert 0.75 < found.loc["all", "share_held"] <= 1
-
-
-@pytest.mark.parametrize("asked", ["--folds 2", "--set stages=[{training={epochs=1}}]"])
-def test_trainings_in_a_row_are_not_spread_over_machines(
-    asked: str, demo_data: Path, tiny: Experiment, tmp_path: Path
-) -> None:
-    write_experiment(tiny, tmp_path / "tiny.toml")
-    line = f"train -c {tmp_path}/tiny.toml --data {demo_data} --runs {tmp_path}/runs --nodes 2"
-    result = CliRunner().invoke(app, [*line.split(), *asked.split()])
-    assert result.exit_code == 2
-    assert "trains on one device" in result.stderr
-    assert not (tmp_path / "runs").exists()
