@@ -191,7 +191,8 @@ class BoneAgeModule(pl.LightningModule):
         if "age" in outputs:
             months, age = outputs["age"].float(), batch["age"]
             loss = loss + self.loss(months, batch["target"], weight)
-            error = (months.detach() - age).abs()
+            # As predict gives them: none is below zero.
+            error = (months.detach().clamp(min=0) - age).abs()
             figures |= {"MAE": error.mean(), "RMSE": error.square().mean().sqrt()}
             # From where ages lie, so that little is lost of their variance in 32 bits.
             centred = age - _MIDDLE_AGE
