@@ -50,7 +50,7 @@ def default(function: Callable[..., Any], name: str) -> Any:
         (options.Split, SPLITS),
         (locate_rois.Method, get_args(Method)),
         (export.Format, get_args(Format)),
-        (predict.Format, tuple(FORMATS)),
+        (predict.Format, ("text", *FORMATS)),
         (fetch.Uploader, tuple(HANDLES)),
     ],
     ids=lambda each: getattr(each, "__qualname__", ""),

@@ -81,16 +81,17 @@ def test_models_are_compared_on_what_all_have_predicted(three):
     assert "0.00 (0.00 to 0.00)" in result.stdout.replace("+", "")
 
 
-def test_a_run_stands_for_its_validation_split(demo_run, demo_data):
+def test_a_run_stands_for_its_validation_split(demo_run, demo_data, tmp_path):
     evaluated = CliRunner().invoke(
         app,
         [
             *("evaluate", "--model", str(demo_run.folder), "--data", str(demo_data)),
             *("--split", "validation", "--precision", "32", "--device", "cpu"),
+            *("--output", str(tmp_path / "evaluation")),
         ],
     )
     assert evaluated.exit_code == 0, evaluated.output
-    result = run(demo_run.folder, demo_run.folder / "evaluation-validation")
+    result = run(demo_run.folder, tmp_path / "evaluation")
     mae = pd.read_csv(demo_run.folder / "validation" / "predictions.csv")["absolute_error"].mean()
     assert result.stdout.count(f"{mae:.2f} (") == 2
 

@@ -16,7 +16,7 @@ def test_it_is_no_command_of_the_list_but_has_help() -> None:
     assert "ship " not in runner.invoke(app, ["--help"]).stdout
     result = runner.invoke(app, ["ship", "--help"])
     assert result.exit_code == 0
-    assert "boneage ship --mixed-precision" in result.stdout
+    assert "boneage ship --measure" in result.stdout
 
 
 def test_what_is_no_run_is_told_in_one_line_and_the_model_stays(tmp_path: Path) -> None:
