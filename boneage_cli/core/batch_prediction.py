@@ -35,7 +35,6 @@ from boneage_cli.progress import track
 if TYPE_CHECKING:
     from boneage_cli.core.explanation.pictures import Explanations
 
-
 LEFT_OUT = "left_out"
 """Marks the row of a file that gets none in the table."""
 
@@ -148,14 +147,8 @@ def predict_batch(
     outcome = BatchOutcome()
     unfinished = None
     if output is not None and explain is None and _can_go_on(inputs, style, output):
-        asked = {
-            "inputs": list(inputs),
-            "models": [hashlib.sha256(file.read_bytes()).hexdigest() for file in predictor.files],
-            "computed": [predictor.backend, predictor.precision, str(predictor.device)],
-            "options": [male, age, interval, list(tags), force, tta],
-            "boneage": __version__,
-        }
-        unfinished = Unfinished(output.resolve(), asked)
+        options = [male, age, interval, list(tags), force, tta]
+        unfinished = Unfinished(output.resolve(), _asked(inputs, predictor, options))
         for row in unfinished.rows():
             outcome.count(row)
         if go_on and outcome.done:
@@ -173,6 +166,8 @@ def predict_batch(
             outcome.count(row)
             yield prediction, row
         if outcome.left_out and not outcome.total:
+            if unfinished is not None:
+                unfinished.remove()
             raise BoneageError(
                 f"{', '.join(inputs)}: no radiograph in it, but {outcome.left_out} DICOM files "
                 "without an image (reports and the like); name another folder"
@@ -215,6 +210,19 @@ def _can_go_on(inputs: Sequence[str], style: str, output: Path) -> bool:
     """Whether an interrupted call could be gone on with: its table is a file, its inputs stay."""
     is_file = output.is_file() or not output.exists()
     return is_file and style != "text" and STANDARD_INPUT not in inputs
+
+
+def _asked(inputs: Sequence[str], predictor: Predictor, options: Sequence[Any]) -> dict[str, Any]:
+    """What decides the rows of a table, see ``Unfinished``."""
+    return {
+        "inputs": list(inputs),
+        # Inputs may be named from there.
+        "folder": str(Path.cwd()),
+        "models": [hashlib.sha256(file.read_bytes()).hexdigest() for file in predictor.files],
+        "computed": [predictor.backend, predictor.precision, str(predictor.device)],
+        "options": list(options),
+        "boneage": __version__,
+    }
 
 
 def _answered(rows: Iterable[Row]) -> Iterator[Row]:

@@ -611,7 +611,8 @@ def test_reports_of_an_archive_are_left_out_and_fail_where_they_are_named(predic
     assert [row["path"] for row in rows(Path("ages.csv").read_text())] == ["archive/IM1"]
     (row,) = rows(predict("archive/SR1 -f csv", status=1).stdout)
     (archive / "IM1").unlink()
-    assert "archive: no radiograph in it" in predict("archive -f csv", status=2).stderr
+    assert "archive: no radiograph in it" in predict("archive -o none.csv", status=2).stderr
+    assert not list(Path().glob("*none.csv*"))
     assert row["reason"] == "no-image"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.output import Row
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import writing
+from boneage_cli.files import only_writer, writing
 
 
 class Unfinished:
@@ -65,7 +65,11 @@ class Unfinished:
         yield from cases
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Appends rows, each as soon as it is there."""
+        """Appends rows, each as soon as it is there.
+
+        Raises:
+            BoneageError: The file cannot be written, or another process is writing it.
+        """
         rows = iter(rows)
         first = next(rows, None)
         if first is None:
@@ -73,6 +77,11 @@ class Unfinished:
         with writing(self.output):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="ascii") as file:
+                if not only_writer(file):
+                    raise BoneageError(
+                        f"{self.output}: is being written by another run of the same command; wait "
+                        "for it, or choose another --output"
+                    )
                 for row in chain([first], rows):
                     file.write(f"{json.dumps(row, allow_nan=False)}\n")
                     file.flush()

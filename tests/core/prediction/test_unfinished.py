@@ -13,6 +13,7 @@ from boneage_cli.core.batch_prediction import predict_batch
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.errors import BoneageError
+from boneage_cli.files import only_writer
 from boneage_cli.imaging.png import write_png
 
 
@@ -113,3 +114,30 @@ def test_a_file_that_came_in_between_is_not_passed_over(
     (scans / "05.png").write_bytes((scans / "0.png").read_bytes())
     with pytest.raises(BoneageError, match="does not fit the inputs"):
         interrupted()
+
+
+def test_a_table_that_another_run_is_writing_is_left_to_it(
+    interrupted: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    (left,) = tmp_path.glob(".ages*")
+    with left.open("a") as other:
+        assert only_writer(other)
+        with pytest.raises(BoneageError, match="another run of the same command"):
+            interrupted()
+    assert interrupted() == [3]
+
+
+def test_the_same_names_in_another_folder_are_other_radiographs(
+    scans: Path, demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"male": True, "style": "csv", "device": "cpu", "output": tmp_path / "ages.csv"}
+    monkeypatch.chdir(scans)
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch(["0.png", "1.png"], [demo_bundle], tell=interrupt_after(1), **options)
+    (tmp_path / "others").mkdir()
+    for name in ("0.png", "1.png"):
+        (tmp_path / "others" / name).write_bytes((scans / "5.png").read_bytes())
+    monkeypatch.chdir(tmp_path / "others")
+    done: list[int] = []
+    predict_batch(["0.png", "1.png"], [demo_bundle], go_on=done.append, **options)
+    assert done == []
