@@ -30,7 +30,7 @@ train: env  ## train the default model on DATA (make train DATA=data/rsna)
 	$(RUN)/boneage train --model global --gender --data $(DATA)
 
 test: env  ## run the tests
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n logical --maxprocesses 4
 
 lint: env  ## check style and types
 	$(RUN)/ruff check .
