@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from boneage_cli.errors import BoneageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -93,18 +98,7 @@ def only_writer(file: IO[Any]) -> bool:
     Args:
         file: Open; what is said holds until it is closed.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # Some network file systems know no locks.
-        return True
-    return True
+    return _locked(file.fileno(), wait=False)
 
 
 @contextmanager
@@ -114,16 +108,26 @@ def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
     Args:
         folder: It is there already.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        # Some network file systems know no locks.
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        _locked(handle, wait=True)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int, *, wait: bool) -> bool:
+    """Locks what is open until it is closed; False where another process has, and none waits."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Some network file systems know no locks.
+        return True
+    return True

@@ -276,7 +276,7 @@ def bench(
             model_paths(model),
             parse_backends(backends),
             [str(path) for path in images or ()],
-            male=sex in (Sex.M, Sex.male),
+            male=sex.is_male,
             batch_sizes=sizes,
             seconds=seconds,
             device=device.value,
@@ -300,7 +300,7 @@ def bench(
         measured = benchmark_model(
             model_paths(model),
             [str(path) for path in images or ()],
-            male=sex in (Sex.M, Sex.male),
+            male=sex.is_male,
             batch_sizes=sizes,
             seconds=seconds,
             reference=reference,

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from boneage_cli.errors import BoneageError, BoneageWarning
+
+if TYPE_CHECKING:
+    from boneage_cli.core.prediction.predictor import Predictor
 
 console = Console(highlight=False, soft_wrap=True)
 error_console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -56,6 +59,16 @@ def print_table(
     for row in rows:
         table.add_row(*(_plain(str(cell)) for cell in row))
     console.print(table)
+
+
+def print_aside(line: str) -> None:
+    """Prints a line beside the results, to standard error."""
+    error_console.print(line, markup=False)
+
+
+def print_model(predictor: Predictor) -> None:
+    """Prints which model answers, beside the results."""
+    print_aside(f"model: {predictor.description}")
 
 
 def warn(message: str) -> None:

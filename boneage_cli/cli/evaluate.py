@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, error_console, fail, print_table
+from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_model, print_table
 from boneage_cli.cli.options import (
     BatchSizeOption,
     DataOption,
@@ -148,7 +148,7 @@ def evaluate(
         workers=workers,
         device=device.value,
         precision=precision.value,
-        begin=_print_model,
+        begin=print_model,
         report=_print_measured,
     )
     if done.stressed is not None:
@@ -160,10 +160,6 @@ def evaluate(
         _print_lines({"summary": f"{table}: {', '.join(columns)}"})
     if done.failed:
         raise typer.Exit(EXIT_FINDINGS)
-
-
-def _print_model(predictor: Predictor) -> None:
-    error_console.print(f"model: {predictor.description}", markup=False)
 
 
 def _print_measured(predictor: Predictor, chosen: LabelledSplit, measured: Measured) -> None:

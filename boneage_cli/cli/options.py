@@ -28,6 +28,11 @@ class Sex(str, Enum):
     male = "male"
     female = "female"
 
+    @property
+    def is_male(self) -> bool:
+        """Whether it is a boy's."""
+        return self in (Sex.M, Sex.male)
+
 
 class Device(str, Enum):
     """Where the network runs."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, error_console, fail, warn
+from boneage_cli.cli.console import EXIT_FINDINGS, fail, print_aside, print_model, warn
 from boneage_cli.cli.options import (
     Backend,
     BackendOption,
@@ -28,7 +28,6 @@ from boneage_cli.errors import BoneageError
 if TYPE_CHECKING:
     from boneage_cli.core.batch_prediction import BatchOutcome
     from boneage_cli.core.prediction.cases import Prediction
-    from boneage_cli.core.prediction.predictor import Predictor
 
 
 class Format(str, Enum):
@@ -237,7 +236,7 @@ def predict(
     outcome = predict_batch(
         [str(path) for path in inputs],
         model_paths(model),
-        male=None if sex is None else sex in (Sex.M, Sex.male),
+        male=None if sex is None else sex.is_male,
         age=None if age is None else parse_childs_age(age),
         style=format.value if format else _style_by_ending(output),
         output=output,
@@ -251,13 +250,13 @@ def predict(
         device=device.value,
         precision=precision.value,
         backend=backend.value,
-        begin=None if model else _print_model,
+        begin=None if model else print_model,
         go_on=_print_done,
         tell=_tell,
     )
     if output is not None:
         radiographs = "radiograph" if outcome.total == 1 else "radiographs"
-        _print_aside(f"{outcome.total} {radiographs}, {_failures(outcome)}: {output}")
+        print_aside(f"{outcome.total} {radiographs}, {_failures(outcome)}: {output}")
     if outcome.left_out:
         files = "file" if outcome.left_out == 1 else "files"
         warn(f"{outcome.left_out} DICOM {files} without an image (reports and the like) left out")
@@ -265,7 +264,7 @@ def predict(
         fail(error)
     if outcome.pictures is not None:
         pictures = "picture" if outcome.pictures == 1 else "pictures"
-        _print_aside(f"{outcome.pictures} {pictures}: {explain}")
+        print_aside(f"{outcome.pictures} {pictures}: {explain}")
     if outcome.failed or outcome.undrawn:
         raise typer.Exit(EXIT_FINDINGS)
 
@@ -284,16 +283,8 @@ def _failures(outcome: BatchOutcome) -> str:
     return f"{outcome.failed} failed" + (f" ({reasons})" if reasons else "")
 
 
-def _print_model(predictor: Predictor) -> None:
-    _print_aside(f"model: {predictor.description}")
-
-
 def _print_done(done: int) -> None:
-    _print_aside(f"going on after {done:,} files of an interrupted run")
-
-
-def _print_aside(line: str) -> None:
-    error_console.print(line, markup=False)
+    print_aside(f"going on after {done:,} files of an interrupted run")
 
 
 def _style_by_ending(output: Path | None) -> str:

@@ -113,7 +113,6 @@ def _png(data: bytes) -> Container:
     kept = [view[:8]]
     position = 8
     kinds: set[bytes] = set()
-    header = b""
     while b"IEND" not in kinds:
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
@@ -128,14 +127,13 @@ def _png(data: bytes) -> Container:
                     "the file is damaged (a PNG checksum is wrong); copy or download it again"
                 )
             kept.append(view[position:end])
-            header = header or data[position + 8 : end - 4]
         elif kind == b"acTL":
             raise ContainerError(_SEVERAL)
         kinds.add(kind)
         position = end
     if not {b"IHDR", b"IDAT"} <= kinds or bytes(kept[1][4:8]) != b"IHDR":
         raise ContainerError("the file is a PNG without a picture")
-    width, height, depth = struct.unpack_from(">IIB", header)
+    width, height, depth = struct.unpack_from(">IIB", kept[1], 8)
     # Section 11.3.2.4: where the significant bits are stated, samples are scaled to fill theirs.
     white = 65535 if depth == 16 and b"sBIT" in kinds else None
     return Container("PNG", width, height, b"".join(kept), full_white=white)

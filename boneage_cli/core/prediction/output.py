@@ -33,7 +33,6 @@ def write_predictions(
     predictions: Iterable[Prediction],
     style: str = "text",
     output: Path | None = None,
-    tags: Sequence[str] = (),
 ) -> None:
     """Writes predictions one by one, each as soon as it is there.
 
@@ -43,7 +42,6 @@ def write_predictions(
             with ``COLUMNS``; ``json``, one array with an object of ``COLUMNS`` per radiograph;
             ``jsonl``, such an object a line.
         output: The file, which appears when all is written; None for standard output.
-        tags: DICOM elements that every case asked for, which become columns.
 
     Raises:
         BoneageError: The file or standard output cannot be written.
@@ -52,7 +50,7 @@ def write_predictions(
     if style == "text":
         _write(text_lines(predictions), output)
     else:
-        write_rows(map(prediction_row, predictions), style, output, tags)
+        write_rows(map(prediction_row, predictions), style, output)
 
 
 def write_rows(
@@ -64,7 +62,7 @@ def write_rows(
         rows: In the order in which they are to be written.
         style: ``csv``, ``json`` or ``jsonl``.
         output: As in ``write_predictions``.
-        tags: As in ``write_predictions``.
+        tags: DICOM elements that every case asked for, which become columns.
 
     Raises:
         BoneageError: As ``write_predictions``.
