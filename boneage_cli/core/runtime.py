@@ -246,7 +246,7 @@ class _Torch:
         import torch
 
         module = graph.make().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.module: Any = torch.compile(module, dynamic=True) if compiled else module
+        self.module: Any = torch.compile(module) if compiled else module
         self.device, self.precision = device, precision
         if precision == "32" and device_type(device) == "cuda":
             # Full precision is just that: convolutions on GPUs would else keep ten bits of it. It
@@ -263,6 +263,11 @@ class _Torch:
         with self.alone, torch.inference_mode(), autocast(self.precision, self.device):
             # A copy, since arrays that are mapped from disk cannot be written.
             tensors = [torch.from_numpy(np.array(array)).to(self.device) for array in inputs]
+            if self.backend == "compiled":
+                # Of any batch, but of one size: with heights and widths open, too, torch reasons
+                # about the network's padding for minutes before it compiles anything.
+                for tensor in tensors:
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
             return tuple(output.float().cpu().numpy() for output in self.module(*tensors))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -79,6 +80,21 @@ def test_every_backend_gives_the_same_months(
     expected = months(demo_bundle, cases, "torch")
     assert np.ptp(expected) > 1
     assert np.abs(months(demo_bundle, cases, backend) - expected).max() < 0.01
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler here")
+def test_what_torch_compiles_takes_batches_of_every_size(
+    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    graph = load_bundle(demo_bundle).graph()
+    eager, compiled = (run_graph(graph, name, "cpu", "32") for name in ("torch", "compiled"))
+    assert compiled.backend == "compiled"
+    for batch in (1, 2, 5):
+        inputs = chance(graph, batch)
+        for mine, theirs in zip(compiled(*inputs), eager(*inputs), strict=True):
+            assert mine == pytest.approx(theirs, abs=1e-3, rel=1e-5)
+    assert len(list(tmp_path.rglob("*.cpp"))) > 0, "it was compiled"
 
 
 @pytest.mark.parametrize("backend", [NEEDS_EXTRA])
