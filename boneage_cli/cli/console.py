@@ -165,6 +165,12 @@ class CommandGroup(TyperGroup):
             way_out = WAYS_OUT.get(error.errno or 0, "mend that, then run again")
             fail(f"{place}: {error.strerror or error}; {way_out}")
             raise typer.Exit(EXIT_BAD_INPUT) from None
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing in ("", "boneage_cli") or ctx.params.get("debug"):
+                raise
+            fail(f"{missing} is not installed; this needs the full installation (README, Install)")
+            raise typer.Exit(EXIT_BAD_INPUT) from None
         except RuntimeError as error:
             # torch's, by its name: commands that need no torch do not import it for this.
             if type(error).__name__ != "OutOfMemoryError" or ctx.params.get("debug"):

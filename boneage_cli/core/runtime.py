@@ -160,7 +160,7 @@ def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> 
         if chosen == "compiled":
             # It is compiled now, where a failure has a name, and not in the midst of a batch.
             runner(*graph.example().values())
-    except BoneageError:
+    except (BoneageError, ModuleNotFoundError):
         raise
     except Exception as error:
         # Each of them raises what its parts please.
@@ -394,8 +394,9 @@ def _kept(graph: Graph) -> Path | None:
 
     if graph.key is None:
         return None
-    # Later versions may build, read or convert otherwise.
-    made_of = f"{openvino.__version__} {version('timm')} {graph.key} {code_digest(*_CODE)}"
+    # Later versions may build, read or convert otherwise. What only predicts has no timm.
+    timm = version("timm") if find_spec("timm") else None
+    made_of = f"{openvino.__version__} {timm} {graph.key} {code_digest(*_CODE)}"
     digest = hashlib.sha256(made_of.encode()).hexdigest()
     return cache_folder() / "openvino" / f"{digest[:24]}.xml"
 
