@@ -117,6 +117,6 @@ def test_what_needs_torch_says_so_in_one_line(
 ) -> None:
     done = boneage(installation, *(part.replace("DATA", str(demo_data)) for part in arguments))
     assert done.returncode == 2
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("error: ") and "is not installed" in line, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: "), done.stderr
+    assert "is not installed" in done.stderr
     assert "Traceback" not in done.stderr
