@@ -93,7 +93,10 @@ class RadiographBatches(Dataset[Batch]):
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """The batch of these rows, copies too; a negative row is padding, with weight 0."""
-        index = torch.tensor(rows, dtype=torch.long, device=self.age.device)
+        index = torch.tensor(rows, dtype=torch.long)
+        if self.age.is_cuda:
+            # From pinned memory, which does not wait until the GPU has done the step before.
+            index = index.pin_memory().to(self.age.device, non_blocking=True)
         weight = (index >= 0).float()
         index = index.clamp(min=0)
         child = index % len(self)

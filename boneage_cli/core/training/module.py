@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from torchmetrics import MeanMetric
 
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.training.augmentation import Augmentation
@@ -24,6 +23,7 @@ from boneage_cli.core.training.optimisation import (
     rate_schedule,
     with_and_without_decay,
 )
+from boneage_cli.core.training.running_means import RunningMeans
 from boneage_cli.models.losses import build_loss, weighted_mean
 from boneage_cli.models.network import (
     Network,
@@ -53,9 +53,7 @@ class BoneAgeModule(pl.LightningModule):
         self.augmentation = Augmentation(experiment.augmentation)
         # The averaged copy starts as the network and follows it; it is what is measured and kept.
         self.average = copy.deepcopy(network).requires_grad_(False) if self.settings.ema else None
-        names = [f"{split}_{name}" for split in ("train", "val") for name in METRICS]
-        # One answer that is no number must show; the default leaves it out of the mean.
-        self.metrics = nn.ModuleDict({name: MeanMetric(nan_strategy=math.nan) for name in names})
+        self.train_means, self.val_means = RunningMeans(METRICS), RunningMeans(METRICS)
 
     @property
     def best_guess(self) -> Network:
@@ -163,13 +161,11 @@ class BoneAgeModule(pl.LightningModule):
             ``train_`` and ``val_`` loss; mae and rmse in months; r2, the share of the variance of
             ages that is explained; sex_error as a fraction.
         """
-        figures = {}
-        for name in self.metrics:
-            metric = self._metric(name)
-            if metric.update_called:
-                figures[name] = float(metric.compute())
-            metric.reset()
-        for split in ("train", "val"):
+        figures: dict[str, float] = {}
+        for split, means in (("train", self.train_means), ("val", self.val_means)):
+            if means.update_called:
+                figures |= {f"{split}_{name}": mean for name, mean in means.compute().items()}
+            means.reset()
             squared, age, squared_age = (
                 figures.pop(f"{split}_{name}", None)
                 for name in ("squared_error", "age", "squared_age")
@@ -184,10 +180,9 @@ class BoneAgeModule(pl.LightningModule):
         views = {name: batch[name] for name in network.views}
         outputs = network(views, batch["male"] if self.experiment.model.gender else None)
         weight = batch["weight"]
-        # Metrics write into the weights of what is no number, and the loss needs its own again.
-        counted = weight.clone()
         loss = torch.zeros((), device=weight.device)
         figures: dict[str, Tensor] = {}
+        means = self.train_means if split == "train" else self.val_means
         if "age" in outputs:
             months, age = outputs["age"].float(), batch["age"]
             loss = loss + self.loss(months, batch["target"], weight)
@@ -196,20 +191,20 @@ class BoneAgeModule(pl.LightningModule):
             figures |= {"MAE": error.mean(), "RMSE": error.square().mean().sqrt()}
             # From where ages lie, so that little is lost of their variance in 32 bits.
             centred = age - _MIDDLE_AGE
-            for name, values in (
-                ("mae", error),
-                ("squared_error", error.square()),
-                ("age", centred),
-                ("squared_age", centred.square()),
-            ):
-                self._metric(f"{split}_{name}").update(values, counted)
+            of_ages = {
+                "mae": error,
+                "squared_error": error.square(),
+                "age": centred,
+                "squared_age": centred.square(),
+            }
+            means.update(of_ages, weight)
         if "sex" in outputs:
             logit, male = outputs["sex"].float(), batch["male"]
             losses = nn.functional.binary_cross_entropy_with_logits(logit, male, reduction="none")
             loss = loss + weighted_mean(losses, weight)
             wrong = ((logit.detach() > 0) != (male > 0.5)).float()
-            self._metric(f"{split}_sex_error").update(wrong, counted)
-        self._metric(f"{split}_loss").update(loss.detach(), weight.sum())
+            means.update({"sex_error": wrong}, weight)
+        means.update({"loss": loss.detach()[None]}, weight.sum()[None])
         return {"loss": loss, **figures}
 
     def _clean_batches(self, images: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
@@ -220,11 +215,6 @@ class BoneAgeModule(pl.LightningModule):
             batch = self.transfer_batch_to_device(batches[some.tolist()], self.device, 0)
             views = {name: batch[name] for name in self.network.views}
             yield views, batch["male"] if self.experiment.model.gender else None
-
-    def _metric(self, name: str) -> MeanMetric:
-        metric = self.metrics[name]
-        assert isinstance(metric, MeanMetric)
-        return metric
 
     def _mix(self, batch: Batch) -> Batch:
         # Mixup (Zhang et al. 2018, arXiv:1710.09412) of images, ages and sexes alike.
