@@ -92,7 +92,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def only_writer(file: IO[Any]) -> bool:
+def try_lock(file: IO[Any]) -> bool:
     """Whether no other process has said so of this file, where the system can tell.
 
     Args:
@@ -102,7 +102,7 @@ def only_writer(file: IO[Any]) -> bool:
 
 
 @contextmanager
-def alone_in(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Has processes that change one file of a folder wait for each other, where the system can.
 
     Args:

@@ -510,11 +510,11 @@ def test_nothing_is_certain() -> None:
     assert line == "a.png: boy (probability 0.999)\n"
 
 
-def test_the_yardstick_says_the_sex_that_was_more_frequent_in_training() -> None:
+def test_the_baseline_says_the_sex_that_was_more_frequent_in_training() -> None:
     rows = pd.DataFrame({"id": range(4), "boneage": 100.0, "male": [True, True, True, False]})
     sure = np.full(4, 0.9)
-    assert evaluate_sexes(rows, sure).yardstick == 0.75
-    assert evaluate_sexes(rows, sure, boys_in_training=0.4).yardstick == 0.25
+    assert evaluate_sexes(rows, sure).baseline == 0.75
+    assert evaluate_sexes(rows, sure, boys_in_training=0.4).baseline == 0.25
     failed = evaluate_sexes(rows, np.array([0.9, 0.9, np.nan, 0.1]))
     assert (failed.failed, failed.overall.images) == (1, 3)
     with pytest.raises(BoneageError, match=r"none of 4 radiographs could be predicted; .*broken"):
@@ -528,7 +528,7 @@ def test_a_doubtful_sex_says_so() -> None:
 
 
 @pytest.mark.parametrize("frequent", [True, False])
-def test_the_yardstick_of_a_measurement_is_the_sex_that_its_train_split_has_more_of(
+def test_the_baseline_of_a_measurement_is_the_sex_that_its_train_split_has_more_of(
     sex_run: Run, marked: Path, tmp_path: Path, frequent: bool
 ) -> None:
     data = copied(marked, tmp_path)
@@ -541,4 +541,4 @@ def test_the_yardstick_of_a_measurement_is_the_sex_that_its_train_split_has_more
     test_split.to_csv(data / "test.csv", index=False)
     boneage(f"evaluate -m {sex_run.bundle} -d {data} --split test -o {tmp_path}/out")
     figures = json.loads((tmp_path / "out" / "sex_metrics.json").read_text())
-    assert figures["yardstick"] == pytest.approx(0.75 if frequent else 0.25)
+    assert figures["baseline"] == pytest.approx(0.75 if frequent else 0.25)

@@ -257,7 +257,7 @@ def bench(
     refuse_beside(context, "without --train", _NOT_WITHOUT_TRAINING)
     from boneage_cli.core.bench.backends import benchmark_backends, parse_backends
     from boneage_cli.core.bench.benchmark import check_folder, write_benchmark
-    from boneage_cli.core.bench.circumstances import busy
+    from boneage_cli.core.bench.environment import busy
     from boneage_cli.core.bench.model import benchmark_model
     from boneage_cli.core.bench.networks import (
         benchmark_networks,
@@ -361,7 +361,7 @@ def report(
 def _bench_training(
     configs: list[Path], backbones: str | None, data: Path | None, folder: Path, **options: Any
 ) -> None:
-    from boneage_cli.core.bench.circumstances import busy
+    from boneage_cli.core.bench.environment import busy
     from boneage_cli.core.bench.networks import experiments
     from boneage_cli.core.bench.training import (
         benchmark_training,

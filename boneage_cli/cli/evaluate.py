@@ -205,8 +205,8 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
     whose = "their own mean" if chosen.mean_training_age is None else "the train split's mean"
     lines = {
         "MAE": f"{evaluation.mae} months",
-        "baseline": f"{evaluation.yardstick_mae:.2f} months, by predicting {whose} "
-        f"{evaluation.yardstick:.1f} for everyone",
+        "baseline": f"{evaluation.baseline_mae:.2f} months, by predicting {whose} "
+        f"{evaluation.baseline:.1f} for everyone",
     }
     if evaluation.overall.correlation is not None:
         lines["Pearson r"] = f"{evaluation.overall.correlation:.4f}"
@@ -240,7 +240,7 @@ def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:
     whose = "their own" if chosen.boys_in_training is None else "the train split's"
     lines = {
         "correct": f"{evaluation.accuracy.percent} of sexes",
-        "baseline": f"{evaluation.yardstick:.1%}, by predicting {whose} more frequent sex for "
+        "baseline": f"{evaluation.baseline:.1%}, by predicting {whose} more frequent sex for "
         "everyone",
     }
     _print_lines(lines | _left_out(evaluation, "sex"))
@@ -279,7 +279,7 @@ def _print_stress(stress: Stress, title: str) -> None:
                 (
                     row.name,
                     f"{row.mae.value:.2f}",
-                    row.lost,
+                    row.mae_increase,
                     f"{row.change:.2f}",
                     # Adding zero turns -0.0 into 0.0.
                     f"{round(row.shift, 2) + 0.0:.2f}",

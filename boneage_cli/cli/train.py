@@ -209,13 +209,13 @@ def _print_run(run: Run) -> None:
         plots.append("validation/scatter.png")
         rows += [
             ("validation MAE, months", str(run.evaluation.mae)),
-            ("baseline: predicting the mean age", f"{run.evaluation.yardstick_mae:.2f}"),
+            ("baseline: predicting the mean age", f"{run.evaluation.baseline_mae:.2f}"),
         ]
     if run.sexes is not None:
         plots.append("validation/sex.png")
         rows += [
             ("validation sexes correct", run.sexes.accuracy.percent),
-            ("baseline: predicting one sex", f"{run.sexes.yardstick:.1%}"),
+            ("baseline: predicting one sex", f"{run.sexes.baseline:.1%}"),
         ]
     rows += [("weights", f"{run.parameters:,}"), ("training time", f"{run.seconds:.0f} s")]
     print_table("Run", ("", ""), rows)
@@ -266,11 +266,11 @@ def _print_cross_validation(validation: CrossValidation) -> None:
     print_table("Cross-validation", columns, rows)
     ages, sexes = validation.measured.ages, validation.measured.sexes
     if ages is not None:
-        console.print(f"Baseline, predicting the mean age: {ages.yardstick_mae:.2f} months")
+        console.print(f"Baseline, predicting the mean age: {ages.baseline_mae:.2f} months")
         if sexes is not None:
             console.print(f"Sexes, out of fold: {sexes.accuracy.percent} correct")
     if sexes is not None:
-        console.print(f"Baseline, predicting one sex: {sexes.yardstick:.1%} correct")
+        console.print(f"Baseline, predicting one sex: {sexes.baseline:.1%} correct")
     if whole.epochs > 1 and validation.measured.about["epoch_kept"] == "best":
         console.print(
             "Each model is that of the best epoch on its own fold, which makes these figures "

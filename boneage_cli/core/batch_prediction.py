@@ -26,8 +26,8 @@ from boneage_cli.core.prediction.output import (
     write_predictions,
     write_rows,
 )
+from boneage_cli.core.prediction.partial_table import PartialTable
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.prediction.unfinished import Unfinished
 from boneage_cli.errors import BoneageError
 from boneage_cli.interrupts import interrupts_wait
 from boneage_cli.progress import track
@@ -148,7 +148,7 @@ def predict_batch(
     unfinished = None
     if output is not None and explain is None and _can_go_on(inputs, style, output):
         options = [male, age, interval, list(tags), force, tta]
-        unfinished = Unfinished(output.resolve(), _asked(inputs, predictor, options))
+        unfinished = PartialTable(output.resolve(), _asked(inputs, predictor, options))
         for row in unfinished.rows():
             outcome.count(row)
         if go_on and outcome.done:
@@ -213,7 +213,7 @@ def _can_go_on(inputs: Sequence[str], style: str, output: Path) -> bool:
 
 
 def _asked(inputs: Sequence[str], predictor: Predictor, options: Sequence[Any]) -> dict[str, Any]:
-    """What decides the rows of a table, see ``Unfinished``."""
+    """What decides the rows of a table, see ``PartialTable``."""
     return {
         "inputs": list(inputs),
         # Inputs may be named from there.

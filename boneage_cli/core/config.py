@@ -496,14 +496,14 @@ def load_experiment(
     """
     values: dict[str, Any] = {}
     if path is not None and Path(path).suffix.lower() in (".yaml", ".yml"):
-        from boneage_cli.core.yaml_settings import experiment_values_from_s1_yaml
+        from boneage_cli.core.hda_project_yaml import experiment_values_from_hda_project_yaml
 
         # The layers that HDA_Project's file gives depend on the family, which it does not name.
         family = (flags or {}).get("model.family")
         for override in overrides:
             key, _, value = override.partition("=")
             family = value.strip() if key.strip() == "model.family" else family
-        values, notes = experiment_values_from_s1_yaml(Path(path), family)
+        values, notes = experiment_values_from_hda_project_yaml(Path(path), family)
         for note in notes:
             tell(note)
     elif path is not None:

@@ -26,10 +26,10 @@ from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.registration import (
     Matrix,
+    apply_inverse,
     aspect_of,
     frame_from_image,
     is_negative,
-    undone,
     warp,
 )
 
@@ -295,7 +295,7 @@ class LandmarkLocator:
         points, shares = (found.astype(np.float64) for found in self.run(pixels[:, None]))
         return [
             (
-                np.round(undone(frame, seen), _DECIMALS),
+                np.round(apply_inverse(frame, seen), _DECIMALS),
                 float(share.min()),
             )
             for seen, share, frame in zip(points, shares, frames, strict=True)

@@ -180,7 +180,7 @@ def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> 
     return runner
 
 
-def travels(runner: Runner) -> bool:
+def is_on_disk(runner: Runner) -> bool:
     """Whether another process has the same network in a moment, without converting it again."""
     return isinstance(runner, _OpenVino) and runner.kept
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.settings_errors import flatten
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.files import alone_in, whole_file
+from boneage_cli.files import locked_folder, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
     settings = {f"cfg.{key}": value for key, value in flatten(experiment.model_dump(mode="json"))}
     line = pd.DataFrame([{column: row.get(column) for column in SUMMARY_COLUMNS} | settings])
     # Trainings on several devices end when they please.
-    with alone_in(runs):
+    with locked_folder(runs):
         if path.exists():
             try:
                 earlier, folders = _runs_in(path)
@@ -81,7 +81,7 @@ def add_test_figures(run: Path, figures: Mapping[str, Any]) -> Path | None:
     """
     path = run.absolute().parent / SUMMARY
     try:
-        with alone_in(path.parent):
+        with locked_folder(path.parent):
             table, folders = _runs_in(path)
             rows = folders == run.absolute().name
             if not rows.any():

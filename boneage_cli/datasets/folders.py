@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.imaging.containers import is_dicom
+from boneage_cli.imaging.file_headers import is_dicom
 from boneage_cli.imaging.png import EXPLANATION, has_note
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 

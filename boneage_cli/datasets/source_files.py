@@ -19,7 +19,7 @@ from boneage_cli.datasets.archives import (
 from boneage_cli.datasets.dialects import TABLE_SUFFIXES, named_split
 from boneage_cli.datasets.folders import files_below, is_hidden
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.containers import DICOM_INDEX, begins_as_dicom, is_dicom
+from boneage_cli.imaging.file_headers import DICOM_INDEX, begins_as_dicom, is_dicom
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 # Copies that tools of this field prepare beside the radiographs.

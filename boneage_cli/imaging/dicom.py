@@ -34,8 +34,8 @@ from pydicom.uid import (
 )
 
 from boneage_cli.ages import is_childs_age
-from boneage_cli.imaging.containers import jpeg_frame
 from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.file_headers import jpeg_frame
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.sexes import male_of
 

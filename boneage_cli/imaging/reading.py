@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.containers import ContainerError, begins_as_dicom, open_container
 from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.file_headers import ContainerError, begins_as_dicom, open_container
 from boneage_cli.imaging.radiograph import Radiograph, negative
 
 MAX_PIXELS = 100_000_000

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_cli.imaging.background import hand_mask
 from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
+from boneage_cli.imaging.hand_mask import hand_mask
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 
@@ -130,10 +130,10 @@ def region_corners(
     """
     left, top, right, bottom = region_box(region, shape)
     box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    return undone(canonical_from_image(landmarks, aspect), box)
+    return apply_inverse(canonical_from_image(landmarks, aspect), box)
 
 
-def undone(matrix: Matrix, points: Points) -> Points:
+def apply_inverse(matrix: Matrix, points: Points) -> Points:
     """Where points, (n, 2), were before an affine transform, (2, 3)."""
     return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
@@ -147,7 +147,7 @@ def frame_corners(frame: Matrix) -> Points:
     Returns:
         Clockwise from the one that becomes the top left.
     """
-    return undone(frame, np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]))
+    return apply_inverse(frame, np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]))
 
 
 def render_region(
@@ -277,7 +277,7 @@ def _sampled(
     """The pixels at a grid of points in a box of the canonical frame, as far as there are any."""
     left, top, right, bottom = box
     grid = np.stack(np.meshgrid(np.linspace(left, right, 16), np.linspace(top, bottom, 16)), -1)
-    places = undone(matrix, grid.reshape(-1, 2))
+    places = apply_inverse(matrix, grid.reshape(-1, 2))
     inside = places[((places >= 0) & (places < 1)).all(1)]
     height, width = radiograph.pixels.shape
     columns, rows = (inside * (width, height)).astype(int).T

@@ -25,7 +25,7 @@ from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bun
 from boneage_cli.core.config import parse_experiment
 from boneage_cli.core.intervals import calibrate
 from boneage_cli.core.prediction.cases import FAILURES, REASONS
-from boneage_cli.core.prediction.growth import deviation_score
+from boneage_cli.core.prediction.deviation_score import deviation_score
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.imaging.reading import read_radiograph
 

@@ -76,10 +76,10 @@ def test_the_model_that_the_notebook_trains_beats_predicting_the_mean_age(
 ) -> None:
     text = "".join(printed(cell) for cell in code_cells(executed))
     found = re.search(r"test MAE: ([\d.]+) \(", text)
-    yardstick = re.search(r"predicting the mean age: ([\d.]+) months", text)
+    baseline = re.search(r"predicting the mean age: ([\d.]+) months", text)
     assert found is not None, text
-    assert yardstick is not None, text
-    assert float(found[1]) < float(yardstick[1]) / 2
+    assert baseline is not None, text
+    assert float(found[1]) < float(baseline[1]) / 2
 
 
 def test_the_commands_of_the_notebook_do_what_they_say(executed: NotebookNode) -> None:

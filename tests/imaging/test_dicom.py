@@ -24,7 +24,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from boneage_cli.imaging.containers import is_dicom
+from boneage_cli.imaging.file_headers import is_dicom
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import ReadError, read_radiograph, read_radiograph_bytes
 

@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from boneage_cli.core.bench.benchmark import Benchmark, circumstances
+from boneage_cli.core.bench.benchmark import Benchmark, environment_of
 from boneage_cli.core.bench.images import radiographs
 from boneage_cli.core.bench.networks import TimedNetwork, benchmark_networks, trained
 from boneage_cli.core.hardware import choose_device, choose_precision
@@ -96,7 +96,7 @@ def benchmark_backends(
 
     expected = eager.predict_pixels(pixels, sexes).months
     measured = Benchmark(
-        circumstances(eager, seconds)
+        environment_of(eager, seconds)
         | {"models": [*map(str, models)], "backend": ",".join(backends), "precision": arithmetic},
         throughput=[],
         notes=notes,

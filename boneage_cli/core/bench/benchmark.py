@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_cli.core.bench.circumstances import PACKAGES, busy, where_and_when
+from boneage_cli.core.bench.environment import PACKAGES, busy, where_and_when
 from boneage_cli.core.bench.timing import TIMES, Latency
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.errors import BoneageError
@@ -102,7 +102,7 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
     return [folder / TABLE, folder / RECORD]
 
 
-def circumstances(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
+def environment_of(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
     """Where, when and with what a predictor is timed.
 
     Args:

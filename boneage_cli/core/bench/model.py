@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from boneage_cli.core.bench.benchmark import Benchmark, circumstances
+from boneage_cli.core.bench.benchmark import Benchmark, environment_of
 from boneage_cli.core.bench.images import radiographs
 from boneage_cli.core.bench.memory import peak_memory, peak_memory_of_children
 from boneage_cli.core.bench.naive_loop import check_readable, naive_loop
@@ -70,7 +70,7 @@ def benchmark_model(
         shares["reference"] = _REFERENCE
     begun = time.perf_counter()
     predictor = Predictor.load(models, device, precision, backend)
-    about = circumstances(predictor, seconds) | {
+    about = environment_of(predictor, seconds) | {
         "models": [str(path) for path in models],
         "load_s": time.perf_counter() - begun,
     }

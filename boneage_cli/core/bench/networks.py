@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from boneage_cli.core.bench.benchmark import COLUMNS, Benchmark, circumstances
+from boneage_cli.core.bench.benchmark import COLUMNS, Benchmark, environment_of
 from boneage_cli.core.bench.timing import WARM_UP, repetitions, throughput_figures
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
 from boneage_cli.core.combinations import combinations
@@ -141,7 +141,7 @@ def benchmark_networks(
             predictor = Predictor([network.load()], device, precision, backend)
             (bundle,) = predictor.bundles
             weights = sum(weight.numel() for weight in bundle.network().parameters())
-            about = about or circumstances(predictor, seconds) | {
+            about = about or environment_of(predictor, seconds) | {
                 "models": [n.name for n in networks]
             }
             used |= {(predictor.backend, predictor.precision): None}
@@ -180,7 +180,7 @@ def _row(
     name: str, predictor: Predictor, batch_size: int, milliseconds: Sequence[float], weights: int
 ) -> dict[str, Any]:
     (bundle,) = predictor.bundles
-    about = circumstances(predictor)
+    about = environment_of(predictor)
     return {
         "model": name,
         "batch_size": batch_size,

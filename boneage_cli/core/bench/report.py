@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from boneage_cli.core.bench.benchmark import COLUMNS, TABLE
-from boneage_cli.core.bench.circumstances import PACKAGES
+from boneage_cli.core.bench.environment import PACKAGES
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 

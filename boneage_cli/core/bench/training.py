@@ -29,7 +29,7 @@ from boneage_cli.core.bench.arithmetic import (
     peak_arithmetic,
     wait_for,
 )
-from boneage_cli.core.bench.circumstances import busy, where_and_when
+from boneage_cli.core.bench.environment import busy, where_and_when
 from boneage_cli.core.bench.step_timing import (
     AUGMENTATION,
     PARTS,

@@ -39,13 +39,13 @@ class Evaluation(GroupedFigures[Metrics]):
     ``predictions`` has ``PREDICTION_COLUMNS``: ages in months, sex as M or F.
 
     Attributes:
-        yardstick: The one age that a model without eyes predicts for every child, months.
-        yardstick_mae: The mean absolute error that this makes on these radiographs, months.
+        baseline: The one age that a model without eyes predicts for every child, months.
+        baseline_mae: The mean absolute error that this makes on these radiographs, months.
     """
 
     answer = "predicted"
 
-    yardstick_mae: float = field(kw_only=True)
+    baseline_mae: float = field(kw_only=True)
 
     @property
     def mae(self) -> Estimate:
@@ -60,7 +60,7 @@ class Evaluation(GroupedFigures[Metrics]):
     def to_dict(self) -> dict[str, Any]:
         """The figures as metrics.json holds them, ages in months."""
         figures = self.as_json(Metrics.to_dict)
-        return figures | {"yardstick_mae": self.yardstick_mae, "interval": INTERVAL}
+        return figures | {"baseline_mae": self.baseline_mae, "interval": INTERVAL}
 
 
 def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def evaluate_predictions(
     months: np.ndarray,
     *,
     errors: Sequence[str | None] | None = None,
-    yardstick: float | None = None,
+    baseline: float | None = None,
     unlabelled: int = 0,
     refused: Mapping[str, int] | None = None,
     about: dict[str, Any] | None = None,
@@ -92,7 +92,7 @@ def evaluate_predictions(
         manifest: n rows with id, boneage (months, known) and male.
         months: Predicted ages, shape (n,); NaN where a radiograph failed.
         errors: Why radiographs failed, n of them, None where they did not.
-        yardstick: Mean age of the training radiographs in months; None for that of the rows.
+        baseline: Mean age of the training radiographs in months; None for that of the rows.
         unlabelled: As in ``GroupedFigures``.
         refused: As in ``GroupedFigures``.
         about: As in ``GroupedFigures``.
@@ -105,7 +105,7 @@ def evaluate_predictions(
     if done.empty:
         raise none_predicted(len(predictions), predictions["error"].dropna())
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
-    age = float(true.mean()) if yardstick is None else yardstick
+    age = float(true.mean()) if baseline is None else baseline
     if look_like_years(true, predicted):
         warnings.warn(
             f"known ages from {true.min():g} to {true.max():g} look like years, and would have to "
@@ -123,8 +123,8 @@ def evaluate_predictions(
         overall=compute_metrics(true, predicted),
         by_sex=grouped((("girls", sex == "F"), ("boys", sex == "M")), compute),
         by_age=grouped(age_groups(true), compute),
-        yardstick=age,
-        yardstick_mae=float(np.abs(true - age).mean()),
+        baseline=age,
+        baseline_mae=float(np.abs(true - age).mean()),
         unlabelled=unlabelled,
         refused=None if refused is None else dict(refused),
         about=dict(about or {}),

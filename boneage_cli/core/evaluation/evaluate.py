@@ -108,7 +108,7 @@ def evaluate_model(
     measured = measure(
         predictor,
         chosen.manifest,
-        yardstick=chosen.mean_training_age,
+        baseline=chosen.mean_training_age,
         boys_in_training=chosen.boys_in_training,
         batch_size=batch_size,
         workers=workers,

@@ -28,7 +28,7 @@ class GroupedFigures(Generic[M]):
         overall: The figures over all radiographs.
         by_sex: The same for ``girls`` and ``boys``, where there are any.
         by_age: The same for each band of ``AGE_BANDS`` that holds any.
-        yardstick: What a model without eyes says or has.
+        baseline: What a model without eyes says or has.
         unlabelled: Radiographs without a label, which were left out.
         refused: How many ``predict`` would refuse, by reason; they are in the figures all the same.
             None where that was not looked at.
@@ -42,7 +42,7 @@ class GroupedFigures(Generic[M]):
     overall: M
     by_sex: dict[str, M]
     by_age: dict[str, M]
-    yardstick: float
+    baseline: float
     unlabelled: int = 0
     refused: dict[str, int] | None = None
     about: dict[str, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class GroupedFigures(Generic[M]):
             "failed": self.failed,
             "unlabelled": self.unlabelled,
             "refused": self.refused,
-            "yardstick": self.yardstick,
+            "baseline": self.baseline,
             "by_sex": {name: to_dict(figures) for name, figures in self.by_sex.items()},
             "by_age": {name: to_dict(figures) for name, figures in self.by_age.items()},
         }

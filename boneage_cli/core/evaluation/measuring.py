@@ -54,9 +54,9 @@ class Measured:
         ages, sexes = self.ages, self.sexes
         return {
             "validation_mae": ages.mae if ages else None,
-            "yardstick_mae": ages.yardstick_mae if ages else None,
+            "baseline_mae": ages.baseline_mae if ages else None,
             "validation_sex_accuracy": sexes.accuracy if sexes else None,
-            "yardstick_sex_accuracy": sexes.yardstick if sexes else None,
+            "baseline_sex_accuracy": sexes.baseline if sexes else None,
         }
 
     @property
@@ -69,7 +69,7 @@ def measure(
     predictor: Predictor,
     manifest: pd.DataFrame,
     *,
-    yardstick: float | None = None,
+    baseline: float | None = None,
     boys_in_training: float | None = None,
     batch_size: int = 32,
     workers: int | None = None,
@@ -82,7 +82,7 @@ def measure(
     Args:
         predictor: The model.
         manifest: Rows as ``read_manifest`` gives them.
-        yardstick: Mean age of the training radiographs in months; None for that of the rows.
+        baseline: Mean age of the training radiographs in months; None for that of the rows.
         boys_in_training: Share of boys among them; None for that of the rows.
         batch_size: Radiographs per pass of the network.
         workers: Threads that read, or processes; None for one per core.
@@ -124,7 +124,7 @@ def measure(
             months[with_age],
             errors=errors[with_age].tolist(),
             refused=_refused(results, with_age),
-            yardstick=yardstick,
+            baseline=baseline,
             unlabelled=len(manifest) - int(with_age.sum()),
             about=about,
         )

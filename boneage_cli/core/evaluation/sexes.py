@@ -53,7 +53,7 @@ class SexEvaluation(GroupedFigures[SexMetrics]):
     ``predictions`` has ``SEX_COLUMNS``: sexes as M or F, bone age in months where it is known.
 
     Attributes:
-        yardstick: The accuracy of saying the training's more frequent sex of everyone.
+        baseline: The accuracy of saying the training's more frequent sex of everyone.
     """
 
     answer = "predicted_sex"
@@ -137,7 +137,7 @@ def evaluate_sexes(
         overall=compute_sex_metrics(male, found),
         by_sex=grouped((("girls", ~male), ("boys", male)), compute),
         by_age=grouped(age_groups(ages), compute),
-        yardstick=float((male == (boys > 0.5)).mean()),
+        baseline=float((male == (boys > 0.5)).mean()),
         unlabelled=unlabelled,
         refused=None if refused is None else dict(refused),
         about=dict(about or {}),

@@ -47,8 +47,8 @@ class StressRow:
         unchanged: How many there was nothing to change on, an image that is small already, say;
             they are among ``images``.
         mae: Mean absolute error on the perturbed radiographs.
-        lost: By how much that exceeds the error on the same radiographs as they are, with the
-            interval of the paired differences; below 0 the perturbed ones did better.
+        mae_increase: Its difference from the error on the unchanged radiographs, with the interval
+            of the paired differences; below 0 the perturbed ones did better.
         change: Mean of |perturbed − unperturbed prediction|.
         shift: Mean of perturbed − unperturbed prediction: above zero, children look older.
     """
@@ -61,7 +61,7 @@ class StressRow:
     refused: int
     unchanged: int
     mae: Estimate
-    lost: Estimate
+    mae_increase: Estimate
     change: float
     shift: float
 
@@ -212,7 +212,7 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
         BoneageError: The folder cannot be written.
     """
     # The plot needs matplotlib, which a caller that only wants figures need not load.
-    from boneage_cli.core.plots.stress import losses
+    from boneage_cli.core.plots.stress import mae_increases
 
     files = [folder / name for name in ("stress.csv", "stress.json", "stress.png")]
     with writing(folder):
@@ -222,10 +222,15 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
             table.to_csv(temporary, index=False)
         write_json(stress.to_dict(), files[1])
         rows = stress.perturbed
-        losses(
+        mae_increases(
             [row.name for row in rows],
             [row.group for row in rows],
-            np.array([(row.lost.value, row.lost.low, row.lost.high) for row in rows]),
+            np.array(
+                [
+                    (row.mae_increase.value, row.mae_increase.low, row.mae_increase.high)
+                    for row in rows
+                ]
+            ),
             files[2],
             title,
             f"unperturbed MAE {stress.unperturbed.mae} months, n = {stress.unperturbed.images}",
@@ -312,7 +317,7 @@ def _figures(
         mae=mean_interval(after),
         # Radiographs are drawn anew together with both of their errors, so that what makes a
         # radiograph hard in either form cancels out.
-        lost=mean_interval(after - before),
+        mae_increase=mean_interval(after - before),
         change=float(np.abs(difference).mean()),
         shift=float(difference.mean()),
     )

@@ -13,10 +13,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from boneage_cli.core.plots.figure import GREEN, GREY, ORANGE, figure_file, head
 
 
-def losses(
+def mae_increases(
     names: Sequence[str],
     groups: Sequence[str],
-    lost: np.ndarray,
+    increases: np.ndarray,
     path: Path,
     title: str = "",
     figures: str = "",
@@ -29,7 +29,7 @@ def losses(
     Args:
         names: Of n changes, drawn from above.
         groups: What each concerns, n of them; neighbours of one group stand together.
-        lost: Growth in months and the ends of its interval, shape (n, 3).
+        increases: Increase in MAE, months, and the ends of its interval, shape (n, 3).
         path: The PNG file.
         title: The plot's heading.
         figures: What is added to the heading.
@@ -38,7 +38,7 @@ def losses(
         What was written.
     """
     # An interval whose end is 0.00 as printed shows nothing, whatever the sign of what is left.
-    lost = np.round(np.asarray(lost, float).reshape(-1, 3), 2)
+    increases = np.round(np.asarray(increases, float).reshape(-1, 3), 2)
     starts = [place for place, group in enumerate(groups) if place and group != groups[place - 1]]
     # A gap parts the groups.
     places = range(len(names))
@@ -46,7 +46,7 @@ def losses(
     with figure_file(path, (7.5, 1.8 + 0.25 * heights.max(initial=1))) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=GREY, linewidth=1)
-        for height, (value, low, high) in zip(heights, lost, strict=True):
+        for height, (value, low, high) in zip(heights, increases, strict=True):
             colour = ORANGE if low > 0 else GREEN if high < 0 else GREY
             axes.plot([low, high], [height, height], color=colour, linewidth=2)
             axes.plot(value, height, "o", color=colour, markersize=5)
@@ -62,8 +62,8 @@ def losses(
             )
         axes.set_yticks(heights, names)
         axes.set_ylim(heights.max(initial=0) + 0.8, -0.8)
-        _months_of_any_size(axes.xaxis, lost)
-        axes.set_xlabel("MAE lost (months, 95 % interval)")
+        _months_of_any_size(axes.xaxis, increases)
+        axes.set_xlabel("increase in MAE (months, 95 % interval)")
         head(axes, title, figures)
     return figure
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from boneage_cli.ages import look_like_other_units, years_and_months
 from boneage_cli.core.prediction.cases import REASONS, Prediction
-from boneage_cli.core.prediction.growth import REFERENCE, deviation_score
+from boneage_cli.core.prediction.deviation_score import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.sexes import says_boy, sex_letter

@@ -20,7 +20,7 @@ from boneage_cli.core.prediction.cases import NO_NUMBER, REASONS, Case, Predicti
 from boneage_cli.core.prediction.preparing import SEX_UNKNOWN, Pixels, Prepared, Preparer
 from boneage_cli.core.prediction.tta import AS_IT_IS, tta_views, turned
 from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
-from boneage_cli.core.runtime import choose_backend, run_graph, travels
+from boneage_cli.core.runtime import choose_backend, is_on_disk, run_graph
 from boneage_cli.core.views import Rendered
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
@@ -312,7 +312,7 @@ class Predictor(Preparer):
     @property
     def _networks_travel(self) -> bool:
         """Whether other processes have the same networks in a moment."""
-        return all(map(travels, self.runners))
+        return all(map(is_on_disk, self.runners))
 
     def _in_processes(
         self,

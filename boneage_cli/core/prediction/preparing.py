@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.landmarks import Located
-from boneage_cli.core.prediction.acceptance import (
+from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.refusals import (
     has_another_hand,
     is_blank,
     reason_of_key_points,
 )
-from boneage_cli.core.prediction.cases import Case
-from boneage_cli.core.runtime import travels
+from boneage_cli.core.runtime import is_on_disk
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
@@ -91,7 +91,7 @@ class Preparer:
     def _locators_travel(self) -> bool:
         """Whether other processes find the same key points."""
         locators = [renderer.locator for renderer in self.renderers.values()]
-        return all(locator is None or travels(locator.run) for locator in locators)
+        return all(locator is None or is_on_disk(locator.run) for locator in locators)
 
     def prepare(self, case: Case) -> Prepared:
         """Reads a radiograph and makes what the models see of it; errors are told, not raised."""

@@ -48,7 +48,7 @@ from boneage_cli.core.regions.locators import (
 )
 from boneage_cli.core.regions.salient_regions import THRESHOLD
 from boneage_cli.core.runs import BUNDLE
-from boneage_cli.core.runtime import travels
+from boneage_cli.core.runtime import is_on_disk
 from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.manifest import read_manifest
@@ -347,10 +347,10 @@ class _Job:
     save_heatmaps: bool
 
     @property
-    def travels(self) -> bool:
+    def is_on_disk(self) -> bool:
         """Whether other processes have the same network in a moment."""
         found = self.locator
-        return isinstance(found, KeyPointRegions) and travels(found.locator.run)
+        return isinstance(found, KeyPointRegions) and is_on_disk(found.locator.run)
 
     def crop(self, batch: Mapping[str, Case]) -> dict[str, Row]:
         """Makes the crops of a batch; gives their rows but for path and key."""
@@ -425,7 +425,7 @@ def _run(
     count = workers or usable_threads()
     # Small batches where there are few radiographs, so that every worker has some.
     share = max(1, min(batch_size, -(-len(todo) // count)))
-    able = processes and len(todo) >= ENOUGH and job.travels
+    able = processes and len(todo) >= ENOUGH and job.is_on_disk
     number = processes_for(count) if able else 0
     with (
         track(todo, description="locate regions") as bar,

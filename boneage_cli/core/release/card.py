@@ -130,7 +130,7 @@ def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "In months, with 95 % bootstrap intervals. Age bands are of the known bone age. As a "
         "baseline, predicting the mean age of the training radiographs for everyone has an MAE of "
-        f"{figures['yardstick_mae']:.2f}. The epoch to keep was chosen on the same radiographs, "
+        f"{figures['baseline_mae']:.2f}. The epoch to keep was chosen on the same radiographs, "
         "which makes the figures slightly optimistic."
     )
     yield ""

@@ -128,7 +128,7 @@ def _measured(path: Path, held_out: pd.DataFrame, train: pd.DataFrame) -> Bundle
     evaluation = _ages(
         Predictor.load([path], device="cpu", precision="32"),
         held_out,
-        yardstick=float(train["boneage"].mean()),
+        baseline=float(train["boneage"].mean()),
     )
     bundle = load_bundle(path)
     parts = random_parts(len(evaluation.predictions))
@@ -144,10 +144,10 @@ def _measured(path: Path, held_out: pd.DataFrame, train: pd.DataFrame) -> Bundle
 
 
 def _ages(
-    predictor: Predictor, manifest: pd.DataFrame, yardstick: float | None = None
+    predictor: Predictor, manifest: pd.DataFrame, baseline: float | None = None
 ) -> Evaluation:
     predictor.check_age("shipping")
-    found = measure(predictor, manifest, yardstick=yardstick).ages
+    found = measure(predictor, manifest, baseline=baseline).ages
     assert found is not None
     return found
 

@@ -56,7 +56,7 @@ class BoneAgeModule(pl.LightningModule):
         self.train_means, self.val_means = RunningMeans(METRICS), RunningMeans(METRICS)
 
     @property
-    def best_guess(self) -> Network:
+    def evaluated_network(self) -> Network:
         """The network whose predictions count: the averaged one where weights are averaged."""
         return self.average if self.average is not None else self.network
 
@@ -100,11 +100,11 @@ class BoneAgeModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Measures batch normalisation anew, on training images that nothing has changed."""
         if self.settings.norm_images:
-            measure_norms(self.best_guess, self._clean_batches(self.settings.norm_images))
+            measure_norms(self.evaluated_network, self._clean_batches(self.settings.norm_images))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measures one validation batch."""
-        self._step(self.best_guess, batch, "val")
+        self._step(self.evaluated_network, batch, "val")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Moves the averaged weights towards the network's after each optimiser step."""
@@ -144,11 +144,11 @@ class BoneAgeModule(pl.LightningModule):
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Leaves the plateau to ``watch``: Lightning would step it after the checkpoint."""
+        """Leaves the plateau to ``step_plateau``: Lightning would step it after the checkpoint."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
-    def watch(self, figures: Mapping[str, float]) -> None:
+    def step_plateau(self, figures: Mapping[str, float]) -> None:
         """Lowers the rate where the plateau's figure of an epoch is no better than those before."""
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):

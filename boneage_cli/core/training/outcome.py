@@ -186,7 +186,7 @@ def _measure(folder: Path, datamodule: BoneAgeData, device: str) -> Measured:
     ages = sexes = None
     if predictor.predicts_age:
         mean = float(trained["boneage"].mean())
-        ages = evaluate_predictions(manifest, answers.months, yardstick=mean, about=about)
+        ages = evaluate_predictions(manifest, answers.months, baseline=mean, about=about)
     if predictor.predicts_sex:
         sexes = evaluate_sexes(
             manifest,

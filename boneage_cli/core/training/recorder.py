@@ -137,7 +137,7 @@ class RunRecorder(pl.Callback):
         if row[module.monitor] < self.best:
             self.best, self.best_epoch = row[module.monitor], epoch
         self.kept_epoch = epoch if module.settings.keep == "last" else self.best_epoch
-        module.watch(row)
+        module.step_plateau(row)
         if self._patience_ends(module):
             trainer.should_stop = True
         if trainer.is_global_zero:
@@ -186,7 +186,7 @@ class RunRecorder(pl.Callback):
             figures = {name: value for name, value in row.items() if name.startswith("val_")}
             bundle = replace(
                 self.untrained,
-                weights=module.best_guess.state_dict(),
+                weights=module.evaluated_network.state_dict(),
                 metrics={"epoch": epoch, **figures},
             )
             for path in kept:

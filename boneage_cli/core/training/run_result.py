@@ -22,9 +22,9 @@ class RunResult(BaseModel):
         train_images: Radiographs trained on; of a cross-validation, the most of any fold.
         validation_images: Radiographs measured on; of a cross-validation, those of all folds.
         validation_mae: Mean absolute error in months; None where no age was measured.
-        yardstick_mae: The same of predicting the mean age for everyone.
+        baseline_mae: The same of predicting the mean age for everyone.
         validation_sex_accuracy: Share of right sexes; None where no sex was measured.
-        yardstick_sex_accuracy: The same of saying one sex of all.
+        baseline_sex_accuracy: The same of saying one sex of all.
         epochs: Epochs trained; of a cross-validation, the most of any fold.
         best_epoch: The epoch that was kept, from 1; None of a cross-validation.
         parameters: Number of the network's weights.
@@ -42,9 +42,9 @@ class RunResult(BaseModel):
     train_images: int
     validation_images: int
     validation_mae: Estimate | None = None
-    yardstick_mae: float | None = None
+    baseline_mae: float | None = None
     validation_sex_accuracy: Estimate | None = None
-    yardstick_sex_accuracy: float | None = None
+    baseline_sex_accuracy: float | None = None
     epochs: int
     best_epoch: int | None
     parameters: int

@@ -126,8 +126,8 @@ def write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
                 **{
                     key: getattr(result, key, None)
                     for key in (
-                        "yardstick_mae",
-                        "yardstick_sex_accuracy",
+                        "baseline_mae",
+                        "baseline_sex_accuracy",
                         "parameters",
                         "seconds",
                         "best_epoch",

@@ -13,7 +13,7 @@ from boneage_cli.core.config import Experiment, TrainingSettings
 from boneage_cli.core.hardware import choose_precision, keep_freed_memory
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.errors import BoneageError
-from boneage_cli.models.depthwise import quicken_depthwise
+from boneage_cli.models.depthwise_gradients import use_fast_depthwise_gradients
 from boneage_cli.models.network import Network
 
 LIGHTNING_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -28,7 +28,7 @@ def make_module(network: Network, experiment: Experiment) -> BoneAgeModule:
     """
     # Convolutions run a quarter faster so on CPUs, and on the tensor cores of GPUs.
     network.to(memory_format=torch.channels_last)
-    quicken_depthwise(network)
+    use_fast_depthwise_gradients(network)
     module = BoneAgeModule(network, experiment)
     if experiment.training.compile:
         network.compile()

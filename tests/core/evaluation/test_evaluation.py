@@ -103,10 +103,10 @@ def test_groups_are_by_sex_and_by_known_age_and_leave_out_empty_ones():
     }
 
 
-def test_the_yardstick_is_the_error_of_predicting_the_mean_training_age():
-    found = evaluate_predictions(manifest([100, 140]), np.array([100, 140]), yardstick=110)
-    assert found.yardstick_mae == pytest.approx(20)
-    assert evaluate_predictions(manifest([100, 140]), np.array([100, 140])).yardstick == 120
+def test_the_baseline_is_the_error_of_predicting_the_mean_training_age():
+    found = evaluate_predictions(manifest([100, 140]), np.array([100, 140]), baseline=110)
+    assert found.baseline_mae == pytest.approx(20)
+    assert evaluate_predictions(manifest([100, 140]), np.array([100, 140])).baseline == 120
 
 
 def test_radiographs_that_failed_are_counted_and_in_no_figure():

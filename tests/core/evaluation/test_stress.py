@@ -76,7 +76,7 @@ def test_the_figures_follow_from_the_predictions(found, name):
     figures = row(found, name)
     assert figures.images == len(table)
     assert figures.mae == mean_interval((perturbed - true).abs())
-    assert figures.lost == mean_interval((perturbed - true).abs() - (plain - true).abs())
+    assert figures.mae_increase == mean_interval((perturbed - true).abs() - (plain - true).abs())
     assert figures.change == pytest.approx((perturbed - plain).abs().mean())
     assert figures.shift == pytest.approx((perturbed - plain).mean())
     assert figures.change > 0
@@ -106,7 +106,12 @@ def test_the_radiographs_as_they_are_come_first_and_lose_nothing(found):
     plain = found.unperturbed
     assert plain is found.rows[0]
     assert plain.name == "unperturbed"
-    assert (plain.lost.low, plain.lost.value, plain.lost.high, plain.change) == (0, 0, 0, 0)
+    assert (
+        plain.mae_increase.low,
+        plain.mae_increase.value,
+        plain.mae_increase.high,
+        plain.change,
+    ) == (0, 0, 0, 0)
 
 
 def test_what_was_left_as_it_was_is_counted(found):
@@ -172,7 +177,7 @@ def test_the_figures_are_written_as_a_table_a_document_and_a_plot(found, tmp_pat
     for figures in document["perturbations"]:
         written = table.loc[figures["name"]]
         assert written["what"] == row(found, figures["name"]).what
-        for name in ("mae", "lost"):
+        for name in ("mae", "mae_increase"):
             ends = written[[name, f"{name}_low", f"{name}_high"]].tolist()
             assert ends == pytest.approx(list(figures[name].values()), abs=1e-4)
     assert cv2.imread(str(files[2])) is not None

@@ -18,7 +18,7 @@ from boneage_cli.core.plots.ages import bland_altman, scatter
 from boneage_cli.core.plots.figure import BLUE, GREEN, GREY, ORANGE
 from boneage_cli.core.plots.sexes import sexes
 from boneage_cli.core.plots.speed import bars, by_batch_size
-from boneage_cli.core.plots.stress import losses
+from boneage_cli.core.plots.stress import mae_increases
 from boneage_cli.core.plots.training import learning_curve
 
 RANDOM = np.random.default_rng(0)
@@ -158,7 +158,7 @@ def test_sexes_of_boys_alone_have_no_curve_and_are_drawn_all_the_same(tmp_path: 
 def test_losses_stand_out_from_gains_and_from_what_shows_nothing(tmp_path: Path) -> None:
     lost = np.array([(3, 1, 30), (-3, -40, -1), (0.5, -1, 2), (0.001, 0.0001, 0.002)])
     names = ["lost", "won", "unclear", "nothing that two decimals show"]
-    (axes,) = losses(names, ["pose"] * 4, lost, tmp_path / "losses.png").axes
+    (axes,) = mae_increases(names, ["pose"] * 4, lost, tmp_path / "increases.png").axes
     _, *marks = axes.lines
     dots = [each for each in marks if each.get_marker() == "o"]
     assert [each.get_color() for each in dots] == [ORANGE, GREEN, GREY, GREY]
@@ -172,8 +172,8 @@ def test_a_plot_of_losses_grows_with_the_number_of_changes(tmp_path: Path, count
     lost = np.sort(random.normal(0, 1, (count, 3)) * 10 ** random.uniform(-3, 2, (count, 1)))
     names = [f"change {number}" for number in range(count)]
     groups = [f"group {number // 7}" for number in range(count)]
-    losses(names, groups, lost[:, [1, 0, 2]], tmp_path / "losses.png", "title", "figures")
-    picture = cv2.imread(str(tmp_path / "losses.png"))
+    mae_increases(names, groups, lost[:, [1, 0, 2]], tmp_path / "increases.png", "title", "figures")
+    picture = cv2.imread(str(tmp_path / "increases.png"))
     assert picture.shape[1] > 1000
     assert picture.shape[0] >= 150 * (1.8 + 0.25 * (count - 1))
 

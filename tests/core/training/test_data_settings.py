@@ -131,4 +131,4 @@ def test_a_model_of_girls_is_measured_on_girls(
     assert figures["images"] == (~table["male"]).sum()
     train_split = read_manifest(demo_data, "train")
     girls = train_split[~train_split["male"].astype(bool)]["boneage"].mean()
-    assert figures["yardstick"] == pytest.approx(girls)
+    assert figures["baseline"] == pytest.approx(girls)

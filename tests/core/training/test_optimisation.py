@@ -110,10 +110,10 @@ def test_a_frozen_encoder_keeps_the_statistics_that_it_came_with() -> None:
 def test_an_average_of_weights_keeps_its_frozen_statistics_as_well(tiny: Experiment) -> None:
     module = BoneAgeModule(build_network(tiny, 120, 40), changed(tiny, ema=0.9, frozen_epochs=1))
     module.on_train_epoch_start()
-    before = {name: value.clone() for name, value in module.best_guess.state_dict().items()}
+    before = {name: value.clone() for name, value in module.evaluated_network.state_dict().items()}
     images = torch.randint(0, 256, (20, 1, 64, 56), dtype=torch.uint8)
-    measure_norms(module.best_guess, [({"hand": images}, torch.zeros(20))])
-    for name, value in module.best_guess.encoders.state_dict().items():
+    measure_norms(module.evaluated_network, [({"hand": images}, torch.zeros(20))])
+    for name, value in module.evaluated_network.encoders.state_dict().items():
         assert torch.equal(value, before[f"encoders.{name}"]), name
 
 

@@ -18,7 +18,7 @@ OF_AGES = RunResult(
     train_images=64,
     validation_images=16,
     validation_mae=Estimate(4.16, 3.7, 4.65),
-    yardstick_mae=30.5,
+    baseline_mae=30.5,
     epochs=2,
     best_epoch=1,
     parameters=1000,
@@ -29,9 +29,9 @@ OF_AGES = RunResult(
 OF_SEXES = OF_AGES.model_copy(
     update={
         "validation_mae": None,
-        "yardstick_mae": None,
+        "baseline_mae": None,
         "validation_sex_accuracy": Estimate(0.931, 0.91, 0.95),
-        "yardstick_sex_accuracy": 0.55,
+        "baseline_sex_accuracy": 0.55,
     }
 )
 

@@ -519,9 +519,9 @@ def test_a_model_is_held_against_the_mean_age_of_what_it_was_trained_on(
 ) -> None:
     ages = {split: read_manifest(demo_data, split)["boneage"] for split in ("train", "validation")}
     figures = json.loads((demo_run.folder / "validation" / "metrics.json").read_text())
-    assert figures["yardstick"] == pytest.approx(ages["train"].mean())
+    assert figures["baseline"] == pytest.approx(ages["train"].mean())
     apart = (ages["validation"] - ages["train"].mean()).abs().mean()
-    assert figures["yardstick_mae"] == pytest.approx(apart)
+    assert figures["baseline_mae"] == pytest.approx(apart)
     assert ages["validation"].mean() != pytest.approx(ages["train"].mean())
 
 
@@ -544,7 +544,7 @@ def test_a_model_is_held_against_the_sex_that_is_more_frequent_where_it_was_trai
     training = tiny.training.model_copy(update={"epochs": 1})
     run = train(tiny.model_copy(update={"model": model, "training": training}), data, runs=tmp_path)
     assert run.sexes is not None
-    assert run.sexes.yardstick == 0.25
+    assert run.sexes.baseline == 0.25
 
 
 def test_how_often_intervals_hold_is_written_where_there_are_enough_radiographs(

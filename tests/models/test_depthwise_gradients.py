@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from timm.layers import Conv2dSame
 from torch import nn
 
-from boneage_cli.models.depthwise import (
+from boneage_cli.models.depthwise_gradients import (
     DepthwiseConv2d,
     DepthwiseConv2dSame,
     input_gradient,
-    quicken_depthwise,
+    use_fast_depthwise_gradients,
     weight_gradient,
 )
 
@@ -61,7 +61,7 @@ def test_a_step_in_bf16_is_that_of_fp32_but_for_rounding(
     torch.manual_seed(0)
     plain = kind(8, 8, 5, stride=stride, padding=2, groups=8, bias=False)
     quick = copy.deepcopy(plain)
-    quicken_depthwise(quick)
+    use_fast_depthwise_gradients(quick)
     assert type(quick) in (DepthwiseConv2d, DepthwiseConv2dSame)
     x = torch.randn(4, 8, 15, 12)
     seen, plain_seen = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -81,7 +81,7 @@ def test_without_bf16_nothing_changes() -> None:
     torch.manual_seed(0)
     plain = Conv2dSame(6, 6, 5, stride=2, groups=6, bias=False)
     quick = copy.deepcopy(plain)
-    quicken_depthwise(quick)
+    use_fast_depthwise_gradients(quick)
     x = torch.randn(2, 6, 9, 11)
     assert torch.equal(plain(x), quick(x))
     assert quick.state_dict().keys() == plain.state_dict().keys()
@@ -94,7 +94,7 @@ def test_only_depthwise_convolutions_are_changed() -> None:
         nn.Conv2d(4, 4, (3, 5), groups=4, bias=False),
         nn.Conv2d(4, 4, 3, groups=4, dilation=2, bias=False),
     )
-    quicken_depthwise(network)
+    use_fast_depthwise_gradients(network)
     assert {type(layer) for layer in network} == {nn.Conv2d}
 
 
@@ -108,7 +108,7 @@ def test_rows_and_columns_may_have_strides_of_their_own(
     torch.manual_seed(0)
     plain = nn.Conv2d(6, 6, size, stride=stride, padding=padding, groups=6, bias=False)
     quick = copy.deepcopy(plain)
-    quicken_depthwise(quick)
+    use_fast_depthwise_gradients(quick)
     assert type(quick) is DepthwiseConv2d
     x = torch.randn(2, 6, 13, 10)
     seen, plain_seen = x.clone().requires_grad_(), x.clone().requires_grad_()

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment, load_experiment, parse_experiment
-from boneage_cli.core.yaml_settings import WITHOUT_MEANING, experiment_values_from_s1_yaml
+from boneage_cli.core.hda_project_yaml import (
+    WITHOUT_MEANING,
+    experiment_values_from_hda_project_yaml,
+)
 from boneage_cli.errors import BoneageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -56,7 +59,7 @@ ROI_ONLY = (
 def load(folder: Path, text: str, family: str | None = None) -> tuple[Experiment, list[str]]:
     path = folder / "old settings.yaml"
     path.write_text(text, encoding="utf-8")
-    values, notes = experiment_values_from_s1_yaml(path, family)
+    values, notes = experiment_values_from_hda_project_yaml(path, family)
     return parse_experiment(values, path.name), notes
 
 
@@ -174,11 +177,11 @@ def test_a_family_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(BoneageError, match=r"absent\.yaml: cannot be read"):
-        experiment_values_from_s1_yaml(tmp_path / "absent.yaml")
+        experiment_values_from_hda_project_yaml(tmp_path / "absent.yaml")
     picture = tmp_path / "picture.yaml"
     picture.write_bytes(b"\x89PNG\r\n\xff\xfe")
     with pytest.raises(BoneageError, match=r"picture\.yaml: not a YAML file"):
-        experiment_values_from_s1_yaml(picture)
+        experiment_values_from_hda_project_yaml(picture)
 
 
 @settings(deadline=None, max_examples=60)
@@ -203,7 +206,7 @@ def test_any_yaml_is_either_an_experiment_or_refused_in_one_line(
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     message = "any.yaml: accepted"
     try:
-        translated, _ = experiment_values_from_s1_yaml(path)
+        translated, _ = experiment_values_from_hda_project_yaml(path)
         parse_experiment(translated, str(path))
     except BoneageError as error:
         message = str(error)

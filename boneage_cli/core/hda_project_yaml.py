@@ -80,7 +80,7 @@ class S1Settings(Section):
     training: _Training = _Training()
 
 
-def experiment_values_from_s1_yaml(
+def experiment_values_from_hda_project_yaml(
     path: Path, family: str | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """Translates a YAML settings file of HDA_Project.

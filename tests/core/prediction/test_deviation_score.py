@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.core.prediction.growth import deviation_score
+from boneage_cli.core.prediction.deviation_score import deviation_score
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.landmarks import LandmarkLocator
 from boneage_cli.core.likeness import Likeness, fit_likeness
-from boneage_cli.core.prediction.acceptance import has_another_hand, reason_of_key_points
 from boneage_cli.core.prediction.cases import REASONS, Case
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.prediction.refusals import has_another_hand, reason_of_key_points
 from boneage_cli.core.views import ViewRenderer, view_settings
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.imaging.perturbations import cut

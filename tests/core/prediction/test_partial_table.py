@@ -13,7 +13,7 @@ from boneage_cli.core.batch_prediction import predict_batch
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import only_writer
+from boneage_cli.files import try_lock
 from boneage_cli.imaging.png import write_png
 
 
@@ -121,7 +121,7 @@ def test_a_table_that_another_run_is_writing_is_left_to_it(
 ) -> None:
     (left,) = tmp_path.glob(".ages*")
     with left.open("a") as other:
-        assert only_writer(other)
+        assert try_lock(other)
         with pytest.raises(BoneageError, match="another run of the same command"):
             interrupted()
     assert interrupted() == [3]

@@ -25,7 +25,7 @@ _Pair = tuple[int, int]
 _WINDOW = 3
 
 
-def quicken_depthwise(network: nn.Module) -> None:
+def use_fast_depthwise_gradients(network: nn.Module) -> None:
     """Has a network's depthwise convolutions take the quick gradients, where they are trained.
 
     Weights, names and what the network answers stay as they are.

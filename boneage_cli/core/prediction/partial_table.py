@@ -12,10 +12,10 @@ from typing import Any
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.output import Row
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import only_writer, writing
+from boneage_cli.files import try_lock, writing
 
 
-class Unfinished:
+class PartialTable:
     """The rows of a table that is not whole yet, in a hidden file beside it, one JSON object each.
 
     The file's name follows from all that decides the rows, so that only the same command finds it.
@@ -77,7 +77,7 @@ class Unfinished:
         with writing(self.output):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="ascii") as file:
-                if not only_writer(file):
+                if not try_lock(file):
                     raise BoneageError(
                         f"{self.output}: is being written by another run of the same command; wait "
                         "for it, or choose another --output"
