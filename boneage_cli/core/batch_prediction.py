@@ -6,7 +6,7 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,65 +145,79 @@ def predict_batch(
         predictor.check_age("--age")
     explanations = None if explain is None else _explanations(predictor, explain, inputs)
     outcome = BatchOutcome()
-    unfinished = None
-    if output is not None and explain is None and _can_go_on(inputs, style, output):
-        options = [male, age, interval, list(tags), force, tta]
-        unfinished = PartialTable(output.resolve(), _asked(inputs, predictor, options))
-        for row in unfinished.rows():
-            outcome.count(row)
-        if go_on and outcome.done:
-            go_on(outcome.done)
-        unrolled = unfinished.skip(unrolled)
-
-    def counted(found: Iterator[Prediction]) -> Iterator[tuple[Prediction, Row]]:
-        for prediction in found:
-            row = prediction_row(prediction)
-            # Archives hold reports and the like beside radiographs.
-            if prediction.reason == "no-image" and prediction.case.searched_for:
-                row[LEFT_OUT] = True
-            elif tell:
-                tell(prediction)
-            outcome.count(row)
-            yield prediction, row
-        if outcome.left_out and not outcome.total:
-            if unfinished is not None:
-                unfinished.remove()
-            raise BoneageError(
-                f"{', '.join(inputs)}: no radiograph in it, but {outcome.left_out} DICOM files "
-                "without an image (reports and the like); name another folder"
-            )
-
-    found: Any = predictor.predict_files(
-        unrolled,
-        batch_size=batch_size,
-        workers=workers,
-        tta=tta,
-        interval=interval,
-        force=force,
-        processes=STANDARD_INPUT not in inputs,
-        slow_source=STANDARD_INPUT in inputs,
-    )
-    # Lines that run down a terminal are progress enough; a bar between them would tear them.
-    running = output is None and sys.stdout is not None and sys.stdout.isatty()
-    barred = sys.stderr.isatty() and not running
-    with closing(found):
-        shown = explanations.watch(found) if explanations else found
-        if barred:
+    with ExitStack() as stack:
+        partial = None
+        if output is not None and explain is None and _can_go_on(inputs, style, output):
+            options = [male, age, interval, list(tags), force, tta]
+            asked = _asked(inputs, predictor, options)
+            partial = stack.enter_context(closing(PartialTable(output.resolve(), asked)))
+            for row in partial.rows():
+                outcome.count(row)
+            if go_on and outcome.done:
+                go_on(outcome.done)
+            unrolled = partial.skip(unrolled)
+        found = predictor.predict_files(
+            unrolled,
+            batch_size=batch_size,
+            workers=workers,
+            tta=tta,
+            interval=interval,
+            force=force,
+            processes=STANDARD_INPUT not in inputs,
+            slow_source=STANDARD_INPUT in inputs,
+        )
+        predictions: Any = stack.enter_context(closing(found))
+        if explanations:
+            predictions = explanations.watch(predictions)
+        # Lines that run down a terminal are progress enough; a bar between them would tear them.
+        running = output is None and sys.stdout is not None and sys.stdout.isatty()
+        if sys.stderr.isatty() and not running:
             total, done = count_cases(inputs), outcome.done
-            shown = track(shown, description="predict", total=total, initial=done)
-        answers = counted(shown)
-        if unfinished is not None:
-            unfinished.add(row for _, row in answers)
-            write_rows(_answered(unfinished.rows()), style, output, tags)
-            unfinished.remove()
+            predictions = track(predictions, description="predict", total=total, initial=done)
+        answers = _counted(predictions, inputs, outcome, tell)
+        if partial is not None:
+            try:
+                partial.add(row for _, row in answers)
+            finally:
+                if not outcome.total:
+                    partial.remove()
+            write_rows(_answered(partial.rows()), style, output, tags)
+            partial.remove()
         elif style == "text":
-            seen = (prediction for prediction, row in answers if LEFT_OUT not in row)
-            write_predictions(seen, style, output)
+            shown = (prediction for prediction, row in answers if LEFT_OUT not in row)
+            write_predictions(shown, style, output)
         else:
             write_rows(_answered(row for _, row in answers), style, output, tags)
     if explanations:
         outcome.pictures, outcome.undrawn = explanations.pictures, explanations.errors
     return outcome
+
+
+def _counted(
+    predictions: Iterable[Prediction],
+    inputs: Sequence[str],
+    outcome: BatchOutcome,
+    tell: Callable[[Prediction], None] | None,
+) -> Iterator[tuple[Prediction, Row]]:
+    """Yields each prediction with its row and counts it in the outcome.
+
+    Raises:
+        BoneageError: There were DICOM files, but none of them has an image.
+    """
+    for prediction in predictions:
+        row = prediction_row(prediction)
+        # Archives contain reports and the like among the radiographs.
+        if prediction.reason == "no-image" and prediction.case.searched_for:
+            row[LEFT_OUT] = True
+        elif tell:
+            tell(prediction)
+        outcome.count(row)
+        yield prediction, row
+    if outcome.left_out and not outcome.total:
+        raise BoneageError(
+            f"{', '.join(inputs)}: no radiograph in it, but {outcome.left_out} DICOM files "
+            "without an image (reports and the like); name another folder"
+        )
 
 
 def _can_go_on(inputs: Sequence[str], style: str, output: Path) -> bool:

@@ -1,13 +1,13 @@
-"""What an interrupted command has predicted, so that the same command goes on from there."""
+"""The rows that an interrupted command has predicted, from which the same command continues."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.output import Row
@@ -16,91 +16,108 @@ from boneage_cli.files import try_lock, writing
 
 
 class PartialTable:
-    """The rows of a table that is not whole yet, in a hidden file beside it, one JSON object each.
+    """The rows of an unfinished table, in a hidden file beside it: JSON Lines.
 
-    The file's name follows from all that decides the rows, so that only the same command finds it.
-    A row that was cut off by a sudden end is dropped.
+    The file's name contains a digest of all that determines the rows, so only the same command
+    finds it. It is locked as long as it is open. A line that a crash cut off is dropped.
 
     Args:
         output: The table.
-        asked: What decides the rows, as JSON types: inputs, options, the model.
+        asked: What determines the rows, as JSON types: inputs, options, the model.
 
     Raises:
-        BoneageError: The file cannot be read or written.
+        BoneageError: The file cannot be read or written, or another process is writing it.
     """
 
     def __init__(self, output: Path, asked: Mapping[str, Any]) -> None:
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
         self.output = output
         self.path = output.with_name(f".{output.name}-{key}.partial")
-        self._size = 0
-        with writing(output):
-            if self.path.exists():
-                self._size = sum(len(line) for line in self._whole_lines())
-                with self.path.open("r+b") as file:
-                    file.truncate(self._size)
+        self._file: IO[bytes] | None = None
+        if self.path.exists():
+            with writing(output):
+                file = self._open()
+                whole = sum(len(line) for line in self._lines())
+                if whole < file.seek(0, 2):
+                    file.truncate(whole)
 
     def rows(self) -> Iterator[Row]:
-        """The rows so far, in order."""
-        if self.path.exists():
-            yield from map(json.loads, self._whole_lines())
+        """Yields the rows so far, in order."""
+        for line in self._lines():
+            yield json.loads(line)["row"]
 
     def skip(self, cases: Iterator[Case]) -> Iterator[Case]:
         """Yields the cases that have no row yet.
 
         Args:
-            cases: All of them, in the order of before.
+            cases: All cases, in the same order as before.
 
         Raises:
             BoneageError: They are not the cases of the rows, or a file has changed since.
         """
-        begun = self.path.stat().st_mtime if self._size else 0.0
-        for row in self.rows():
+        for line in self._lines():
+            stored = json.loads(line)
             case = next(cases, None)
-            if case is None or case.path != row["path"] or _changed_since(case.path, begun):
+            if (
+                case is None
+                or case.path != stored["row"]["path"]
+                or _version(case.path) != stored["version"]
+            ):
                 raise BoneageError(
-                    f"{self.path}: what an interrupted command left does not fit the inputs any "
-                    "more; delete it to begin anew"
+                    f"{self.path}: the inputs have changed since the command that left it was "
+                    "interrupted; delete it to start from the beginning"
                 )
         yield from cases
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Appends rows, each as soon as it is there.
+        """Appends rows, each as soon as it is available.
 
         Raises:
             BoneageError: The file cannot be written, or another process is writing it.
         """
-        rows = iter(rows)
-        first = next(rows, None)
-        if first is None:
-            return
-        with writing(self.output):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="ascii") as file:
-                if not try_lock(file):
-                    raise BoneageError(
-                        f"{self.output}: is being written by another run of the same command; wait "
-                        "for it, or choose another --output"
-                    )
-                for row in chain([first], rows):
-                    file.write(f"{json.dumps(row, allow_nan=False)}\n")
-                    file.flush()
+        for row in rows:
+            stored = {"row": row, "version": _version(row["path"])}
+            with writing(self.output):
+                # Without a first row there is no file: a command that fails at once leaves none.
+                file = self._file or self._open()
+                file.write(f"{json.dumps(stored, allow_nan=False)}\n".encode("ascii"))
+                file.flush()
 
     def remove(self) -> None:
-        """Removes the file, once the table is whole."""
+        """Removes the file when the table is complete."""
         self.path.unlink(missing_ok=True)
+        self.close()
 
-    def _whole_lines(self) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
+    def close(self) -> None:
+        """Closes the file and so releases its lock."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> IO[bytes]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("ab")
+        if not try_lock(file):
+            file.close()
+            raise BoneageError(
+                f"{self.output}: is being written by another run of the same command; wait for "
+                "it, or choose another --output"
+            )
+        self._file = file
+        return file
+
+    def _lines(self) -> Iterator[bytes]:
+        with suppress(FileNotFoundError), self.path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 yield line
 
 
-def _changed_since(path: str, moment: float) -> bool:
+def _version(path: str) -> list[int] | None:
+    """Size and modification time (ns) of a file; None if there is none, which its row says."""
     try:
-        return Path(path).stat().st_mtime > moment
+        status = Path(path).stat()
     except OSError:
-        # Then it has a row that says so.
-        return False
+        return None
+    return [status.st_size, status.st_mtime_ns]
