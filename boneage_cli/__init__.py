@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 __all__ = ["Predictor", "__version__", "read_radiograph"]
 __version__ = "0.1.0"
 
-# OpenVINO tells its maker each time that it is imported, with an id that it keeps of the user,
-# unless this package is missing: then it is silent.
+# OpenVINO reports each import to its maker, with a persistent id of the user, through this
+# package; if it cannot be imported, nothing is sent.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-# ONNX Runtime does so, too, unless told not to.
+# ONNX Runtime also sends telemetry unless this variable is set.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:
-    # What takes long to import is imported when it is asked for.
+    # Slow imports are deferred until first use.
     if name == "Predictor":
         from boneage_cli.core.prediction.predictor import Predictor
 

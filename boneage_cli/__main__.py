@@ -14,14 +14,14 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, _end)
     for stream in (sys.stdout, sys.stderr):
-        # What a terminal's character set lacks becomes a question mark there, and no failure.
+        # Characters that the terminal's encoding lacks are printed as question marks, not errors.
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(errors="replace")
     app()
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    # As an interrupt does, so that nothing half-written stays.
+    # Raises like an interrupt, so that cleanup code removes half-written files.
     raise SystemExit(128 + number)
 
 

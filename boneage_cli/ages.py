@@ -1,4 +1,4 @@
-"""Ages: what they can be, and how people write them."""
+"""Ages: plausible ranges, parsing and formatting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ OLDEST_PERSON = 1440.0
 OLDEST_BONE_AGE = 240.0
 """Months. RSNA's labels end at 228, the Greulich-Pyle atlas at 19 years."""
 YEARS_AT_MOST = 20.0
-"""No set of children's radiographs has this many months as its oldest; as years it is usual."""
+"""If the oldest age of a data set is at most this, its ages are in years: no set of children's
+radiographs ends at 20 months."""
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _AGE = re.compile(
@@ -24,13 +25,13 @@ _AGE = re.compile(
 
 
 def years_and_months(months: float) -> str:
-    """An age to the nearest whole month, as ``10 years 6 months``.
+    """Formats an age to the nearest whole month, as ``10 years 6 months``.
 
-    A tie goes to the even month, so that 126.5 reads as 10 years 6 months. Both words stay in the
+    A tie is rounded to the even month: 126.5 becomes 10 years 6 months. Both words are always
     plural, which keeps the text easy to parse.
 
     Args:
-        months: The age in months, finite; below zero the text starts with a minus sign.
+        months: The age in months, finite; negative ages start with a minus sign.
     """
     whole = round(months)
     years, rest = divmod(abs(whole), MONTHS_PER_YEAR)
@@ -41,7 +42,7 @@ def parse_age(text: str) -> float:
     """Reads an age in months: ``10 years 6 months``, ``10y 6m``, ``126.5 months`` or ``126.5``.
 
     Raises:
-        BoneageError: The text is no age.
+        BoneageError: The text is not an age.
     """
     match = _AGE.fullmatch(text.strip())
     if not match or (match["years"] is None and match["months"] is None):
@@ -53,33 +54,33 @@ def parse_age(text: str) -> float:
 
 
 def is_bone_age(months: float) -> bool:
-    """Whether a bone has it at some time: above 0 and up to ``OLDEST_BONE_AGE``."""
+    """Whether it is a possible bone age: above 0 and up to ``OLDEST_BONE_AGE``."""
     return 0 < months <= OLDEST_BONE_AGE
 
 
 def is_childs_age(months: float) -> bool:
-    """Whether somebody may be as old, in the archives of clinics: up to ``OLDEST_PERSON``."""
+    """Whether it is a possible age of a patient: 0 to ``OLDEST_PERSON``; archives have adults."""
     return 0 <= months <= OLDEST_PERSON
 
 
 def look_like_other_units(age: float, bone_age: float) -> bool:
-    """Whether a child's age is rather in years, or in months where years are meant.
+    """Whether a child's age probably was given in years instead of months, or the reverse.
 
-    Children's bone ages are not 5 years ahead of their ages; those of adults lie behind, in any
-    archive.
+    A child's bone age is never 5 years ahead of its chronological age. The reverse is not checked:
+    the bone ages of the adults in archives are always behind.
 
     Args:
-        age: How old the child is said to be, months.
+        age: The stated chronological age, months.
         bone_age: Months.
     """
     return bone_age - age > 5 * MONTHS_PER_YEAR or age > 100 * MONTHS_PER_YEAR
 
 
 def doubt_of_age(age: float, bone_age: float) -> str | None:
-    """What is odd about a child's age beside the bone age; None where nothing is.
+    """Returns why a chronological age is implausible given the bone age, or None.
 
     Args:
-        age: How old the child is said to be, months.
+        age: The stated chronological age, months.
         bone_age: Months.
     """
     if look_like_other_units(age, bone_age):
@@ -94,10 +95,10 @@ def doubt_of_age(age: float, bone_age: float) -> str | None:
 
 
 def parse_childs_age(text: str) -> float:
-    """Reads how old a child is, in months, see ``parse_age``.
+    """Reads a chronological age in months; see ``parse_age``.
 
     Raises:
-        BoneageError: The text is no age, or nobody is as old.
+        BoneageError: The text is not an age, or not a possible one.
     """
     months = parse_age(text)
     if not is_childs_age(months):

@@ -1,4 +1,4 @@
-"""Which code made what is kept on disk: what other code made is made anew."""
+"""Digests of source files, used in cache keys so that caches made by other code are rebuilt."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 
 IMAGING = Path(__file__).with_name("imaging")
-"""What turns files into pixels."""
+"""The package folder whose code turns files into pixels."""
 
 
 @cache
 def code_digest(*places: Path) -> str:
-    """The SHA-256 of Python files, and of all those in folders.
+    """Returns the SHA-256 of Python files and of all Python files in folders.
 
     Args:
         places: Files and folders of the package.

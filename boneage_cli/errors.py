@@ -1,17 +1,17 @@
-"""Errors that a user can mend, and warnings to heed."""
+"""Exceptions for errors that users can fix, and the package's warning class."""
 
 
 class BoneageError(Exception):
-    """Bad input, told in one line that names the file or setting and the way out.
+    """Invalid input; the one-line message names the file or setting and how to fix it.
 
     The command line prints the message without a traceback and exits with status 2;
-    ``--debug`` shows the traceback. Anything else that escapes a command is a bug.
+    ``--debug`` shows the traceback. Any other exception that leaves a command is a bug.
     """
 
 
 class BoneageWarning(UserWarning):
-    """What a user should know though the work goes on; the command line prints it in one line."""
+    """A problem that does not stop the work; the command line prints it in one line."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Work that the user stopped; the message says what stands and how to go on."""
+    """The user stopped the work; the message says what was finished and how to resume."""

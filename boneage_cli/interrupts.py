@@ -1,4 +1,4 @@
-"""Signals that end a command, where they must not come in between."""
+"""Delays the signals that end a command while code runs that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM wait until the block is through.
+    """Delays Ctrl-C and SIGTERM until the end of the block.
 
-    Imports of compiled libraries take an exception in their midst for a failure of their own.
+    An interrupt during the import of a compiled library would be reported as a failed import.
     """
     came: list[int] = []
     ours = current_thread() is main_thread()

@@ -17,14 +17,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Writes a JSON document, with null for numbers that are none."""
+    """Writes a JSON document; NaN and infinity become null."""
     text = json.dumps(_finite(values), indent=2, allow_nan=False)
     with whole_file(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _finite(values: Any) -> Any:
-    """The same with None for what is no number, which JSON has no word for."""
+    """Returns the same values with None for NaN and infinity, which JSON cannot represent."""
     if isinstance(values, Mapping):
         return {name: _finite(value) for name, value in values.items()}
     if isinstance(values, (list, tuple)):
@@ -33,20 +33,23 @@ def _finite(values: Any) -> Any:
 
 
 def read_json(path: Path, hint: str = "") -> dict[str, Any]:
-    """Reads a JSON document.
+    """Reads a JSON document that is an object.
 
     Args:
         path: The file.
-        hint: What the message ends with.
+        hint: How to solve it, added to the error message.
 
     Raises:
-        BoneageError: It is missing or damaged.
+        BoneageError: It is missing or damaged, or not an object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise _unreadable(path, reason, hint) from None
+    if not isinstance(values, dict):
+        raise _unreadable(path, "not a JSON object", hint)
+    return values
 
 
 def read_json_as(kind: type[Model], path: Path, hint: str = "") -> Model:
@@ -55,7 +58,7 @@ def read_json_as(kind: type[Model], path: Path, hint: str = "") -> Model:
     Args:
         kind: The model.
         path: The file.
-        hint: What the message ends with.
+        hint: How to solve it, added to the error message.
 
     Raises:
         BoneageError: It is missing or damaged, or has other fields.

@@ -1,7 +1,8 @@
-"""Processes that work side by side, where threads would wait for each other's interpreter.
+"""Pools of worker processes, for work in which threads would wait for the interpreter lock.
 
-Of the work on one radiograph, a seventh (predicting) to a half (outlines of hands) runs in Python's
-interpreter, which one thread at a time may use: beyond a few cores, more threads do nothing.
+From a seventh (prediction) to a half (hand outlines) of the time for a radiograph is spent in
+Python's interpreter, which only one thread can use at a time: beyond a few cores, threads add
+nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.interrupts import SIGNALS, interrupts_wait
 
 ENOUGH = 512
-"""Fewer radiographs are done before other processes have begun."""
+"""Number of radiographs from which starting processes pays off."""
 
-# More processes read faster than disks do, and each takes its memory.
+# More processes would read faster than disks can, and each needs memory of its own.
 _MOST = 16
 
 _make: Callable[[], Callable[[Any], Any]] | None = None
@@ -32,8 +33,8 @@ _work: Callable[[Any], Any] | None = None
 
 
 def processes_for(workers: int) -> int:
-    """How many processes do the work of so many workers; 0 where threads are as good."""
-    # Windows starts and ends processes otherwise.
+    """Returns the number of processes to use for ``workers``; 0 means to use threads instead."""
+    # Windows starts and ends processes in another way.
     return min(workers, _MOST) if workers > 1 and hasattr(signal, "pthread_sigmask") else 0
 
 
@@ -41,18 +42,19 @@ def processes_for(workers: int) -> int:
 def worker_processes(
     count: int, make: Callable[[], Callable[[Any], Any]]
 ) -> Iterator[Callable[[Any], Future[Any]]]:
-    """A pool of processes with one core each, whose waiting work is dropped at the end.
+    """A pool of worker processes with one core each; pending work is cancelled at the end.
 
-    Gives what hands an item to them. They are started anew and not forked, so a program that uses
-    this has to guard its main module (``if __name__ == "__main__"``), as multiprocessing asks for.
+    Yields a function that submits one item to the pool. The processes are spawned, not forked, so
+    a program that uses this has to guard its main module (``if __name__ == "__main__"``), as
+    multiprocessing requires.
 
     Args:
-        count: How many, as ``processes_for`` gives it.
-        make: Makes, in each process, what works there: a function of one item. Both, items and
-            results have to be such as pickle takes.
+        count: Number of processes, as from ``processes_for``.
+        make: Called once in each process; returns the function that processes one item. ``make``,
+            items and results must be picklable.
 
     Raises:
-        BoneageError: A process was ended from outside, by a system without memory say.
+        BoneageError: A process was killed from outside, for example because memory ran out.
     """
     executor = ProcessPoolExecutor(count, get_context("spawn"), _begin, (make,))
     try:
@@ -71,9 +73,9 @@ def worker_processes(
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    """What goes for processes that are started meanwhile: one core each, and signals wait.
+    """Starts processes with one thread each and with signals blocked.
 
-    One that is interrupted before it can see to that complains at length.
+    A process interrupted before ``_begin`` has set its handlers would print a traceback.
     """
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -90,10 +92,10 @@ def _starting() -> Iterator[None]:
 
 
 def _begin(make: Callable[[], Callable[[Any], Any]]) -> None:
-    """The first that each process does."""
+    """Initialises a worker process: stores ``make`` and sets its signal handlers."""
     global _make
     _make = make
-    # A terminal interrupts all its processes; the one that started this one ends it.
+    # Ctrl-C reaches all processes of a terminal; the parent process ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -105,7 +107,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it was killed: it would wait for ever."""
+    """Ends this process if its parent is killed; otherwise it would wait forever."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -120,10 +122,10 @@ def _do(item: Any) -> Any:
 
             assert _make is not None
             cv2.setNumThreads(1)
-            # What there is to warn of, and to wait for, the process that started this one told.
+            # Warnings and progress were already shown by the parent process.
             with redirect_stderr(io.StringIO()):
                 _work = _make()
         return _work(item)
     except SystemExit as ended:
-        # The pool would take it for a result. What was half-written is gone by now.
+        # The pool would treat SystemExit as a result. Half-written files are removed by now.
         os._exit(int(str(ended.code)))

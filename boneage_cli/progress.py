@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left, on standard error, silent where nobody watches."""
+"""Progress bars with rate and time left, on standard error; hidden if that is not a terminal."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def track(
     """Wraps an iterable (or counts updates) in a progress bar.
 
     Args:
-        iterable: What is iterated over; nothing, to call ``update`` by hand.
-        description: What is being done, as a short verb phrase.
-        total: The number of units, where the iterable has no length.
+        iterable: The items to iterate over; leave empty to call ``update`` by hand.
+        description: Label of the bar, a short verb phrase.
+        total: The number of units, if the iterable has no length.
         unit: The name of one unit.
-        options: Passed on to tqdm (``unit_scale`` for bytes, say).
+        options: Passed on to tqdm, for example ``unit_scale`` for bytes.
 
     Returns:
-        The bar: an iterator, and a context manager with ``update(n)``. It is hidden when standard
+        The bar: an iterator, and a context manager with ``update(n)``. It is hidden if standard
         error is not a terminal.
     """
     return tqdm(

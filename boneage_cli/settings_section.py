@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
-    """A table of a settings file: it refuses keys that it does not know."""
+    """A table of a settings file; unknown keys are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _is_no_answer(cls, value: Any, info: ValidationInfo) -> Any:
-        # Python takes true for 1.
+        # Pydantic would accept true as the number 1.
         answers = cls.model_fields[str(info.field_name)].annotation is bool
         if isinstance(value, bool) and not answers:
             raise ValueError(f"{str(value).lower()} is no value of it")

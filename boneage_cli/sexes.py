@@ -1,4 +1,4 @@
-"""Sexes: as tables write them, and the one that a probability speaks for."""
+"""Conversion of sexes from and to table letters, and from probabilities."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def sex_letter(male: bool) -> str:
-    """A sex as tables have it, M or F."""
+    """Returns the letter for a sex in tables, M or F."""
     return "M" if male else "F"
 
 
 def male_of(letter: object) -> bool | None:
-    """The sex that M or F stands for, True for male; None for whatever else stands there."""
+    """Returns True for M, False for F and None for anything else."""
     return {"M": True, "F": False}.get(str(letter))
 
 
@@ -27,5 +27,5 @@ def says_boy(male_probability: np.ndarray) -> np.ndarray: ...
 
 
 def says_boy(male_probability: Any) -> Any:
-    """Which sex a probability of being a boy speaks for; of an array, each."""
+    """Whether the probability of being a boy is above 0.5; element-wise for arrays."""
     return male_probability > 0.5

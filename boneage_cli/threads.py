@@ -1,4 +1,4 @@
-"""Threads that work on one radiograph each."""
+"""Thread pools in which each thread processes one radiograph at a time, and batching."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Result = TypeVar("Result")
 
 
 def usable_threads() -> int:
-    """How many threads may compute at a time.
+    """Returns the number of threads that can compute at the same time.
 
-    The cores, or fewer if ``OMP_NUM_THREADS`` says, or the container's share of the machine.
+    The smallest of the usable cores, ``OMP_NUM_THREADS`` and the container's CPU limit.
     """
-    # Only Linux knows which cores this process may use.
+    # Only Linux reports which cores this process may use.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     limits = [cores or 1, int(asked) if asked.isdecimal() else None, container_cores()]
@@ -34,25 +34,25 @@ def usable_threads() -> int:
 
 
 def container_cores(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """How many cores' time a container may spend, as ``docker run --cpus`` sets it, rounded up.
+    """Returns the container's CPU limit in cores (``docker run --cpus``), rounded up.
 
     Args:
-        folder: The control groups, of version 2 or 1.
+        folder: Mount point of the control groups, version 2 or 1.
 
     Returns:
-        None where there is no limit.
+        The number of cores; None if there is no limit.
     """
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         with suppress(OSError, ValueError):
-            # "max" or -1 is no limit.
+            # "max" or -1 means no limit.
             text = " ".join((folder / name).read_text(encoding="utf-8") for name in names)
             time, period = map(int, text.split())
             return max(1, math.ceil(time / period)) if time > 0 else None
     return None
 
 
-# A thread that comes back from OpenCV, numpy or a network waits at most so long for its turn,
-# seconds. With Python's own 5 ms two threads that cut out regions took 2 to 10 % longer.
+# The longest that a thread returning from OpenCV, numpy or a network waits for the interpreter
+# lock, seconds. With Python's default of 5 ms, two threads that crop regions took 2 to 10 % longer.
 _SWITCH_INTERVAL = 1e-4
 
 _lock = Lock()
@@ -62,13 +62,13 @@ _before = (0, 0.0)
 
 @contextmanager
 def worker_threads(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads, whose waiting work is dropped at the end, however it ends.
+    """A pool of threads; pending work is cancelled when the block ends, even by an exception.
 
-    Meanwhile OpenCV stays in the thread that calls it. Its own threads, started again in each of
-    several, cost more than they help. And threads hand the interpreter on more often.
+    While a pool exists, OpenCV runs single-threaded, because its own threads, started in each
+    worker, cost more than they help; and threads switch more often.
 
     Args:
-        workers: How many; None for one per usable core.
+        workers: Number of threads; None for one per usable core.
     """
     _count_pools(+1)
     executor = ThreadPoolExecutor(workers or usable_threads(), thread_name_prefix="worker")
@@ -82,12 +82,12 @@ def worker_threads(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
 def in_turn(
     submit: Callable[[Item], Future[Result]], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """Results of work that a pool does ahead, in order, drawing no more items than that takes.
+    """Yields the results of a pool in the order of the items, working a limited number ahead.
 
     Args:
-        submit: Hands an item to the pool.
-        items: What is to be done; drawn from lazily.
-        ahead: How many items are worked on, or done and waiting.
+        submit: Submits an item to the pool.
+        items: The items to process; consumed lazily.
+        ahead: Maximum number of items that are in progress or finished but not yet yielded.
     """
     source = iter(items)
     waiting: deque[Future[Result]] = deque()
@@ -99,20 +99,20 @@ def in_turn(
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """So many items at a time, the last time perhaps fewer."""
+    """Yields lists of ``size`` items; the last one may be shorter."""
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
 
 
 def as_they_come(source: Iterable[Item], most: int) -> Iterator[list[Item]]:
-    """Batches of what a source has given so far, so that what is there waits for nothing more.
+    """Yields batches of the items that are available, without waiting for a batch to fill.
 
-    A thread of its own draws from the source, no more than a batch ahead.
+    A separate thread reads from the source, at most one batch ahead.
 
     Args:
-        source: Gives an item now and then. What it raises is raised after what came before it.
-        most: Items of a batch at most.
+        source: Slow source of items. Its exception is raised after the items that preceded it.
+        most: Maximum batch size.
     """
     came: Queue[tuple[bool, Any]] = Queue(most)
     wanted = True
@@ -133,7 +133,7 @@ def as_they_come(source: Iterable[Item], most: int) -> Iterator[list[Item]]:
         except BaseException as error:
             put(False, error)
 
-    # One that waits for a pipe when the program ends must not keep it from ending.
+    # A daemon, because a thread that waits for a pipe must not keep the program from ending.
     Thread(target=draw, daemon=True).start()
     try:
         found = True
@@ -152,7 +152,7 @@ def as_they_come(source: Iterable[Item], most: int) -> Iterator[list[Item]]:
 
 
 def _count_pools(change: int) -> None:
-    """Counts the pools there are: both settings are those of the process."""
+    """Counts the open pools, because both settings are global to the process."""
     global _pools, _before
     with _lock:
         if not _pools:

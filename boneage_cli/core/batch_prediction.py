@@ -156,7 +156,7 @@ def predict_batch(
             if go_on and outcome.done:
                 go_on(outcome.done)
             unrolled = partial.skip(unrolled)
-        found = predictor.predict_files(
+        found: Any = predictor.predict_files(
             unrolled,
             batch_size=batch_size,
             workers=workers,

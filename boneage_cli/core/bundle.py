@@ -309,9 +309,28 @@ def load_bundle(path: Path) -> Bundle:
     header, weights, beside = read_weights(
         path, "model bundle", FORMAT, "boneage train", beside=_LIKENESS
     )
+    provenance = header.get("provenance")
+    writer = provenance.get("software") if isinstance(provenance, dict) else None
+    source = f"{path} (written by {writer or 'an unknown version'})"
+    try:
+        return _bundle_of(header, weights, beside, path, source)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BoneageError(
+            f"{source}: boneage {__version__} does not understand its header "
+            f"({type(error).__name__}: {error}); use the version that wrote it, or train again"
+        ) from None
+
+
+def _bundle_of(
+    header: Mapping[str, Any],
+    weights: StoredWeights,
+    beside: Mapping[str, np.ndarray],
+    path: Path,
+    source: str,
+) -> Bundle:
     calibration, likeness = header.get("calibration"), header.get("likeness")
     return Bundle(
-        experiment=parse_experiment(header["experiment"], str(path)),
+        experiment=parse_experiment(header["experiment"], source),
         age_mean=header["age_mean"],
         age_std=header["age_std"],
         weights=weights,
@@ -326,7 +345,7 @@ def load_bundle(path: Path) -> Bundle:
         provenance=header["provenance"],
         members=tuple(
             Member(
-                parse_experiment(each["experiment"], str(path)),
+                parse_experiment(each["experiment"], source),
                 each["age_mean"],
                 each["age_std"],
                 each["provenance"],

@@ -1,4 +1,4 @@
-"""Every settings file with every choice of values of some settings."""
+"""Combinations of settings files and varied values, as for a sweep."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from boneage_cli.errors import BoneageError
 
 @dataclass(frozen=True)
 class Combination:
-    """One experiment of several that are compared.
+    """One of several experiments that are compared.
 
     Attributes:
-        experiment: Its settings; their name is its folder's.
-        config_file: The file that they came from.
-        base: The name that stands there.
-        varied: The settings in which it differs from others, by dotted key.
+        experiment: Its settings; their ``name`` is also the name of its folder.
+        config_file: The settings file; None for the defaults.
+        base: The experiment's name in that file.
+        varied: The varied settings' values, by dotted key.
     """
 
     experiment: Experiment
@@ -36,16 +36,16 @@ def combinations(
     overrides: Sequence[str] = (),
     tell: Callable[[str], None] = lambda note: None,
 ) -> list[Combination]:
-    """Every settings file with every choice of values of the varied settings.
+    """Combines every settings file with every choice of values of the varied settings.
 
     Args:
-        configs: Settings files; none for the defaults.
-        vary: Such as ``training.loss=mae,huber``: values with commas between them, each as TOML.
-        overrides: As in ``load_experiment``, for all of them.
+        configs: Settings files; empty for the defaults.
+        vary: Comma-separated TOML values, such as ``training.loss=mae,huber``.
+        overrides: As in ``load_experiment``, for all combinations.
         tell: As in ``load_experiment``.
 
     Raises:
-        BoneageError: A setting is unknown or refused, or two combinations are one and the same.
+        BoneageError: A setting is unknown or invalid, or two combinations have the same name.
     """
     choices = dict(_choice(text) for text in vary)
     if len(choices) < len(vary):
@@ -76,12 +76,12 @@ def _choice(text: str) -> tuple[str, list[Any]]:
             f"--vary {text}: write section.key=value,value, as training.loss=mae,mse"
         )
     found = toml_or_text(f"[{values}]")
-    # A text where it is no TOML.
+    # toml_or_text returns a string if the values are not TOML.
     several = found if isinstance(found, list) else [each.strip() for each in values.split(",")]
     return key.strip(), several
 
 
 def _slug(key: str, value: Any) -> str:
     text = re.sub(r"[^A-Za-z0-9._]+", "_", str(value).lower()).strip("_")
-    # A backbone's name says what it is; a number does not.
+    # Text such as a backbone's name explains itself; a number needs the setting's name.
     return text if isinstance(value, str) else f"{key.rpartition('.')[2]}-{text}"

@@ -132,7 +132,7 @@ class ModelSettings(Section):
 
     @property
     def needs_sex(self) -> bool:
-        """Whether a child of unknown sex is of no use: sex is an input or a target."""
+        """Whether the sex must be known, because it is an input or a target."""
         return self.gender or "sex" in self.targets
 
     @model_validator(mode="after")
@@ -243,19 +243,19 @@ class AugmentationSettings(Section):
 
     @property
     def share_degraded(self) -> float:
-        """The share of radiographs that are shown as degraded copies; none without augmentation."""
+        """The share of radiographs shown as degraded copies; 0 if augmentation is disabled."""
         return self.degraded if self.enabled else 0.0
 
     @property
     def scale_range(self) -> tuple[float, float]:
-        """The smallest and the largest factor of size."""
+        """The smallest and the largest scale factor."""
         if isinstance(self.scale, tuple):
             return self.scale
         return 1 - self.scale, 1 + self.scale
 
 
 CYCLICAL = ("triangular", "triangular2", "exp_range")
-"""The schedules that go between two rates, again and again."""
+"""The schedules that cycle between two learning rates."""
 
 
 class TrainingSettings(Section):
@@ -429,9 +429,9 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSettings:
-        # Its ValueError names what is wrong with the loss or its options.
+        # Raises ValueError if the loss or its options are invalid.
         build_loss(self.loss, **self.loss_options)
-        # As many as there are train the head alone.
+        # If both are equal, only the head is trained.
         if self.frozen_epochs > self.epochs:
             raise ValueError(
                 f"frozen_epochs = {self.frozen_epochs} must be no more than epochs = {self.epochs}"
@@ -487,18 +487,19 @@ def load_experiment(
     Args:
         path: The settings file, or one of HDA_Project's YAML files; None for the defaults.
         flags: Values by dotted key, such as ``model.gender``; None leaves a setting as it is.
-        overrides: Such as ``training.epochs=5``; the value is read as TOML, else as text.
-        tell: Called with a sentence for each key of a YAML file that has no meaning here.
+        overrides: Such as ``training.epochs=5``; the value is parsed as TOML, else taken as text.
+        tell: Called with a sentence for each ignored setting: keys of a YAML file that have no
+            meaning here, and options that another loss does not have.
 
     Raises:
-        BoneageError: The file cannot be read, a key is unknown (the nearest known one is named),
-            or a value is refused (the reason is given).
+        BoneageError: The file cannot be read, a key is unknown (the message names the nearest known
+            one), or a value is invalid (the message gives the reason).
     """
     values: dict[str, Any] = {}
     if path is not None and Path(path).suffix.lower() in (".yaml", ".yml"):
         from boneage_cli.core.hda_project_yaml import experiment_values_from_hda_project_yaml
 
-        # The layers that HDA_Project's file gives depend on the family, which it does not name.
+        # The layers in HDA_Project's file depend on the family, which the file does not name.
         family = (flags or {}).get("model.family")
         for override in overrides:
             key, _, value = override.partition("=")
@@ -523,7 +524,7 @@ def load_experiment(
     if _loss_of(values) != loss and not any("loss_options" in each for each in given):
         _leave_options_of(loss, values, tell)
     file = str(path) if path else "settings"
-    # The mistake may be in the file or in what is given beside it.
+    # The mistake may be in the file, a flag or an override.
     return parse_experiment(values, f"{file} with {', '.join(given)}" if given else file)
 
 
@@ -533,7 +534,7 @@ def _loss_of(values: Mapping[str, Any]) -> Any:
 
 
 def _leave_options_of(loss: Any, values: dict[str, Any], tell: Callable[[str], None]) -> None:
-    """Another loss than the file's takes over its scale, and no options that it does not have."""
+    """Drops options of the file's loss that the newly chosen loss does not have."""
     training = values["training"]
     options = training.get("loss_options")
     if not isinstance(options, Mapping):
@@ -546,14 +547,14 @@ def _leave_options_of(loss: Any, values: dict[str, Any], tell: Callable[[str], N
 
 
 def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
-    """Checks settings against the schema.
+    """Validates settings against the schema.
 
     Args:
-        values: Nested tables, as TOML gives them.
+        values: Nested tables, as in TOML.
         source: The file's name, for messages.
 
     Raises:
-        BoneageError: Says which key or value is wrong, and why.
+        BoneageError: A key or value is invalid; the message says which and why.
     """
     try:
         experiment = Experiment.model_validate(values)
@@ -564,23 +565,23 @@ def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:
 
 
 def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Experiment]:
-    """The trainings that come before an experiment's own, in order, see ``Experiment.stages``.
+    """Returns the experiments of the earlier stages, in order, see ``Experiment.stages``.
 
     Args:
         experiment: The experiment.
         source: The file's name, for messages.
 
     Raises:
-        BoneageError: Says what is wrong with which stage.
+        BoneageError: A stage is invalid; the message says which and why.
     """
     stages = []
     for number, changes in enumerate(experiment.stages, 1):
         values = experiment.model_dump(mode="json", exclude={"stages"})
         values["name"] = f"{experiment.name}-stage-{number}"
-        # The last training's teacher would often come after this stage.
+        # Not inherited: the final training's teacher is often a later stage than this one.
         values["training"] |= {"teacher": 0, "anew": False}
         for key, change in changes.items():
-            # A section's settings one by one, and each as a whole, tables too.
+            # Settings of a section are replaced one by one; a setting that is a table as a whole.
             named = change if isinstance(change, Mapping) else {"": change}
             for name, value in named.items():
                 _assign(values, f"{key}.{name}".rstrip("."), value)
@@ -601,12 +602,12 @@ def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Exp
 
 
 def _held_out_by(experiment: Experiment) -> tuple[object, ...]:
-    """What decides which radiographs a fold holds out."""
+    """The settings that determine which radiographs a fold holds out."""
     return experiment.training.seed, experiment.data.sex, experiment.model.needs_sex
 
 
 def experiment_to_toml(experiment: Experiment) -> str:
-    """The settings as a TOML document that ``load_experiment`` reads back to the same settings."""
+    """Formats settings as TOML, which ``load_experiment`` reads back to the same settings."""
     return tomli_w.dumps(experiment.model_dump(mode="json"))
 
 
@@ -624,7 +625,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def toml_or_text(text: str) -> Any:
-    """The value that a text is in TOML; where it is none, the text itself, as in ``mae``."""
+    """Parses a text as a TOML value; returns the text itself if it is not one, as in ``mae``."""
     try:
         return tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:

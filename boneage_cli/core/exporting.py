@@ -1,7 +1,7 @@
-"""A model for other runtimes: ONNX and OpenVINO files that take pixels and give an answer.
+"""Export of models to ONNX and OpenVINO files, which map pixels to predictions.
 
-Normalisation of gray values is part of the graph, as it is of the network; cutting the hand out of
-a radiograph is not. What an exported file says is held against torch before it is kept.
+The graph includes the normalisation of gray values, as the network does, but not the cropping of
+the hand. An exported model's outputs are compared with torch before the file is kept.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 TOLERANCES = {"months": 0.01, "male_probability": 0.001}
-"""By how much each output of an exported model may differ from torch."""
+"""Largest allowed difference of each output between an exported model and torch."""
 
-# Drawn hands stand in where no radiographs are given.
+# Number of drawn hands that are used if no radiographs are given.
 _DRAWN = 8
 
 
@@ -42,11 +42,12 @@ class Export:
     """An exported model.
 
     Attributes:
-        files: What was written, the one to open first.
-        inputs: The name and shape of each input.
-        images: On how many images it was held against torch.
-        sexes: Whether each was as a girl's and as a boy's; only where the model takes the sex.
-        differences: Of each output the largest difference found.
+        files: The files written; first the one to open.
+        inputs: The data type and shape of each input, by name.
+        images: Number of images on which it was compared with torch.
+        sexes: Whether each image was compared both as a girl's and as a boy's; only if the model
+            takes the sex.
+        differences: The largest difference found for each output.
     """
 
     files: tuple[Path, ...]
@@ -59,13 +60,13 @@ class Export:
 def export_model(
     bundle: Bundle, format: Format, output: Path, cases: Sequence[Case] = ()
 ) -> Export:
-    """Writes a model for ONNX Runtime or OpenVINO, and holds it against torch.
+    """Writes a model for ONNX Runtime or OpenVINO, and compares its outputs with torch.
 
     Args:
         bundle: The model.
-        format: ``onnx``: one .onnx file; ``openvino``: an .xml file and a .bin file beside it.
+        format: ``onnx``: one .onnx file; ``openvino``: an .xml and a .bin file.
         output: The file to open, .onnx or .xml.
-        cases: Radiographs to compare on; without any, drawn hands.
+        cases: Radiographs to compare on; drawn hands if empty.
 
     Raises:
         BoneageError: A package is missing, the file cannot be written, or an output differs by more
@@ -92,7 +93,7 @@ def export_model(
             name: float(np.abs(found[name] - expected[name]).max()) for name in graph.outputs
         }
         for name, difference in differences.items():
-            # A NaN is no agreement either.
+            # Negated so that NaN fails, too.
             if not difference <= TOLERANCES[name]:
                 raise BoneageError(
                     f"{output}: not written: {name} of the exported model is {difference:.3g} from "
@@ -103,7 +104,7 @@ def export_model(
             output.with_suffix(file.suffix) for file in sorted(Path(folder).iterdir(), reverse=True)
         )
         with writing(output):
-            # A graph goes with its weights, which come first.
+            # The weights are written before the graph that refers to them.
             for file in reversed(files):
                 with whole_file(file) as temporary:
                     temporary.write_bytes(made.with_suffix(file.suffix).read_bytes())
@@ -117,7 +118,7 @@ def export_model(
 
 
 def _inputs(predictor: Predictor, graph: Graph, cases: Sequence[Case]) -> dict[str, np.ndarray]:
-    """The inputs to compare on, by name: each image as a girl's and a boy's, if that matters."""
+    """Inputs to compare on, by name: each image as a girl's and a boy's if the sex is an input."""
     views = [_only(predictor.render(radiograph)) for radiograph in _radiographs(cases)]
     arrays: dict[str, np.ndarray] = {}
     for name in graph.inputs:
@@ -188,7 +189,7 @@ def _run_openvino(
 ) -> dict[str, np.ndarray]:
     import openvino
 
-    # The default of CPUs with bf16 is bf16, which is another question than the export.
+    # OpenVINO's default on CPUs with bf16 is bf16, whose error is not the export's.
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(path, "CPU", precise)
     found = model(arrays)

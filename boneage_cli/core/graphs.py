@@ -1,4 +1,4 @@
-"""Trained networks as graphs of arrays: what every runtime runs, and what is exported."""
+"""Trained networks as modules with array inputs and outputs, for inference and export."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from boneage_cli.models.network import Network
 
 
 class AnswerGraph(nn.Module):
-    """From the pixels of each view, and the sex, to an answer and the features of ``Likeness``.
+    """Maps the pixels of each view, and the sex, to predictions and the features of ``Likeness``.
 
     Args:
         network: The network, or several averaged.
         correction: See ``Bundle``.
         takes_sex: Whether the sex is an input of the network.
-        needs_sex: Whether it is one of the graph: the correction may differ by sex, too.
-        with_features: Whether the features are an output too.
+        needs_sex: Whether the sex is an input of the graph; the correction may need it, too.
+        with_features: Whether the features are also an output.
     """
 
     def __init__(
@@ -44,16 +44,18 @@ class AnswerGraph(nn.Module):
         """Predicts a batch.
 
         Args:
-            *inputs: Each view in order, uint8 (B, 1, H, W); then, where it is needed, the sex,
-                (B,), 1 for boys.
+            *inputs: Each view in order, uint8 (B, 1, H, W); then, if needed, the sex, (B,), 1 for
+                boys.
 
         Returns:
-            Months, float32 (B,), where the model predicts age; the probability that this is a boy,
-            float32 (B,), where it predicts sex; and the mean of each feature map, float32 (B, F), F
-            the channels of all views, of several networks the first's: ``Bundle.graph`` names them.
+            Months, float32 (B,), if the model predicts age; the probability of being a boy, float32
+            (B,), if it predicts sex; and the mean of each feature map, float32 (B, F), where F is
+            the number of channels of all views, of the first network if there are several.
+            ``Bundle.graph`` names the outputs.
         """
         views = dict(zip(self.views, inputs, strict=False))
-        # Of the batch's length without naming it, which would fix it in what is traced.
+        # Zeros of shape (B,), derived from an input so that tracing keeps the batch dimension
+        # dynamic.
         nobody = inputs[0][:, 0, 0, 0].float() * 0
         male = inputs[len(self.views)] if self.needs_sex else nobody
         maps = self.network.encode(views)
@@ -66,13 +68,13 @@ class AnswerGraph(nn.Module):
         if not self.with_features:
             return tuple(answer)
         if isinstance(self.network, AverageNetwork):
-            # Its limits of what it answers are those of its first network.
+            # The out-of-distribution limits were fitted to the first network's features.
             maps = self.network.of_first(maps)
         return (*answer, torch.cat([each.float().mean((2, 3)) for each in maps], 1))
 
 
 class KeyPointGraph(nn.Module):
-    """From the pixels of a hand to its key points.
+    """Maps the pixels of a radiograph to the hand's key points.
 
     Args:
         network: The key-point network.
@@ -89,7 +91,7 @@ class KeyPointGraph(nn.Module):
             pixels: uint8 (B, 1, S, S).
 
         Returns:
-            What ``peaks`` gives: places (B, 3, 2), and how sure they are (B, 3).
+            As ``peaks``: the points, (B, 3, 2), and their confidence, (B, 3).
         """
         return peaks(self.network(pixels))
 
@@ -97,10 +99,10 @@ class KeyPointGraph(nn.Module):
 def corrected(
     months: Tensor, correction: Mapping[str, tuple[float, float]], male: Tensor
 ) -> Tensor:
-    """Ages with a bundle's correction, (n,) months.
+    """Applies a bundle's correction to ages, (n,) months.
 
     Args:
-        months: The network's, (n,).
+        months: The network's ages, (n,).
         correction: See ``Bundle``.
         male: 1 for boys, (n,).
     """

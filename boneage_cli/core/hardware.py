@@ -1,6 +1,6 @@
-"""What the machine can do: device and numeric precision.
+"""Device and numeric precision.
 
-Torch is asked only where there may be a GPU, or its answer matters: importing it takes seconds.
+Torch is imported only if there may be a GPU or it is needed otherwise, since that takes seconds.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["32", "mixed", "bf16", "fp16"]
-# Of NVIDIA's driver, on Linux and on Windows, and of AMD's, whose GPUs torch calls cuda as well.
+# Driver libraries whose presence means that there may be a GPU: NVIDIA's on Linux and on Windows,
+# and AMD's (torch calls AMD GPUs cuda, too).
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 
 
 def choose_device(name: str = "auto") -> str:
-    """The device to run on: ``auto`` takes a CUDA GPU where there is one.
+    """Chooses the device: ``auto`` means a CUDA GPU if there is one, else the CPU.
 
     Returns:
         ``cpu``, ``cuda``, or ``cuda:1`` and so on.
 
     Raises:
-        BoneageError: The device is unknown or not there.
+        BoneageError: The device is unknown or does not exist.
     """
     if name == "auto":
         return "cuda" if _has_gpu() else "cpu"
@@ -49,21 +50,21 @@ def choose_device(name: str = "auto") -> str:
 
 
 def device_type(device: str | torch.device) -> str:
-    """``cpu`` or ``cuda``."""
+    """The device without its number: ``cpu`` or ``cuda``."""
     return str(device).partition(":")[0]
 
 
 def choose_precision(name: str, device: str | torch.device, *, training: bool = False) -> Precision:
-    """The precision of the network's arithmetic.
+    """Chooses the precision of the network's arithmetic.
 
-    To train, ``auto`` takes bf16 on GPUs and CPUs that have it in hardware, fp16 (with loss
-    scaling) on older GPUs, and fp32 elsewhere: emulated bf16 is slower than fp32. To predict it
-    takes fp16 on GPUs, and fp32 on CPUs: bf16 keeps so few digits that it moved the ages of 150
-    radiographs by 0.29 months on average and up to 1.7, fp16 by 0.03 and up to 0.12. ``mixed`` is
-    bf16 for most of a network and fp32 where digits count, see ``core.mixed_precision``.
+    For training, ``auto`` means bf16 on GPUs and CPUs that support it in hardware, fp16 (with loss
+    scaling) on older GPUs, and fp32 elsewhere: emulated bf16 is slower than fp32. For prediction it
+    means fp16 on GPUs and fp32 on CPUs: on 150 radiographs bf16 changed the ages by 0.29 months on
+    average and by up to 1.7, fp16 by 0.03 and up to 0.12. ``mixed`` is bf16 for most of a network
+    and fp32 where accuracy matters, see ``core.mixed_precision``.
 
     Raises:
-        BoneageError: The precision is unknown, or the device does not have it.
+        BoneageError: The precision is unknown, or the device does not support it.
     """
     if name not in ("auto", *get_args(Precision)):
         raise BoneageError(f"--precision {name}: unknown; take auto, 32, mixed, bf16 or fp16")
@@ -96,18 +97,18 @@ def autocast(precision: Precision, device: str | torch.device) -> AbstractContex
 
 
 def keep_freed_memory() -> None:
-    """Has this process keep memory that it frees, where its C library is glibc.
+    """Makes glibc keep freed memory for reuse instead of returning it to the system.
 
-    A training step on a CPU frees hundreds of megabytes and asks for as much again. glibc gives
-    large pieces back to the system at once, which has to clear every page anew: a quarter of the
-    time of training. Whoever sets ``MALLOC_…`` variables has chosen otherwise.
+    A training step on a CPU frees hundreds of megabytes and allocates as much again. By default
+    glibc returns large blocks to the system at once, which then has to clear every page again: a
+    quarter of the training time. Does nothing if a ``MALLOC_…`` variable is set, or without glibc.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
-    # What malloc.h calls M_MMAP_MAX and M_TRIM_THRESHOLD; -1 is no threshold.
+    # -4 is M_MMAP_MAX and -1 is M_TRIM_THRESHOLD in malloc.h; the value -1 means no threshold.
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 — others have no such function, or other numbers
+        library.gnu_get_libc_version  # noqa: B018 — glibc only: others may use other constants
         library.mallopt(-4, 0)
         library.mallopt(-1, -1)
 
@@ -123,7 +124,7 @@ def describe_hardware(device: str | torch.device) -> str:
 
 
 def _cpu_name() -> str:
-    # Linux tells platform.processor() the architecture alone, or nothing.
+    # On Linux platform.processor() returns only the architecture, or nothing.
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
@@ -145,7 +146,7 @@ def _has_gpu() -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies in bf16 itself; known of Linux alone."""
+    """Whether the CPU supports bf16 in hardware; False on systems other than Linux."""
     with contextlib.suppress(OSError):
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
         return not flags.isdisjoint(("amx_bf16", "avx512_bf16"))

@@ -1,4 +1,4 @@
-"""The YAML settings files of HDA_Project, in the words of this project's schema."""
+"""Translates the YAML settings files of HDA_Project to this project's settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from boneage_cli.settings_section import Section
 Count = Annotated[int, Field(ge=1)]
 Channels = Annotated[tuple[Count, ...], Field(min_length=1)]
 
-# What has no counterpart here, and what takes its place.
+# Settings without a counterpart here, and what replaces them.
 WITHOUT_MEANING = {
     "roi.locator.roi_path": "regions are kept in the cache of the data set",
     "roi.locator.pretrained_model_path": "regions are found by the shipped key-point network",
@@ -72,7 +72,7 @@ class _Training(Section):
 
 
 class S1Settings(Section):
-    """The settings that HDA_Project's code reads, with its values for those not given."""
+    """The settings that HDA_Project's code reads, with its defaults."""
 
     data: _Data = _Data()
     roi: _Regions = _Regions()
@@ -87,17 +87,17 @@ def experiment_values_from_hda_project_yaml(
 
     Args:
         path: The file.
-        family: ``global``, ``roi`` or ``fusion`` (HDA_Project's aliases too), which its command
-            line says and its files do not. None to take what the file has settings for: fusion
-            where it has ``fusion_dense_units``, roi where it has any other of the regions' and
-            none of the whole hand's channels, else global.
+        family: ``global``, ``roi`` or ``fusion`` (or HDA_Project's aliases), which HDA_Project
+            takes from its command line. None to infer it from the file's settings: fusion if there
+            is ``fusion_dense_units``, roi if there are settings of the regions and none of the
+            global network, else global.
 
     Returns:
         Nested values for ``parse_experiment``, and a note on each key that has no meaning here.
 
     Raises:
-        BoneageError: The file cannot be read or is not YAML, a key is unknown (the nearest known
-            one is named; HDA_Project ignored it), or a value is refused.
+        BoneageError: The file cannot be read or is not YAML, a key is unknown (the message names
+            the nearest known one; HDA_Project ignored it), or a value is invalid.
     """
     path = Path(path)
     given = _read(path)
@@ -125,7 +125,7 @@ def _read(path: Path) -> Any:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BoneageError(f"{path}: cannot be read ({error.strerror}); see configs/") from None
-    # A date that does not exist is a ValueError to the reader.
+    # The YAML parser raises ValueError for a date that does not exist.
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BoneageError(f"{path}: not a YAML file: {reason}; mend it there") from None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from boneage_cli.ages import MONTHS_PER_YEAR
+from boneage_cli.core.age_bands import AGE_BANDS, band_numbers
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.sexes import male_of, sex_letter
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 LEVELS = tuple(range(50, 100))
 """Levels in percent for which half widths are kept."""
-
-BANDS = (0, 5, 10, 15)
-"""Where the bands of predicted age begin, years; the last holds all that is older."""
 
 COVERAGE = "coverage.csv"
 """The table of how often 90 % intervals hold the known age of radiographs not calibrated on."""
@@ -193,9 +190,8 @@ def coverage(
             for group in _groups(float(row.predicted), male):
                 held.setdefault(group, []).append(abs(row.predicted - row.true) <= half)
                 widths.setdefault(group, []).append(2 * half)
-    bands = [_groups(MONTHS_PER_YEAR * start, None)[0] for start in BANDS]
     sexes = ["F", "M"]
-    named = ["all", *sexes, *bands, *(f"{sex} {band}" for sex in sexes for band in bands)]
+    named = ["all", *sexes, *AGE_BANDS, *(f"{sex} {band}" for sex in sexes for band in AGE_BANDS)]
     order = [group for group in named if group in held]
     return {
         group: (len(held[group]), float(np.mean(held[group])), float(np.mean(widths[group])))
@@ -242,12 +238,6 @@ def _quantiles(errors: np.ndarray) -> tuple[float | None, ...]:
 
 def _groups(months: float, male: bool | None) -> list[str]:
     """The groups of a prediction, the narrowest first."""
-    number = int(np.searchsorted(BANDS, months / MONTHS_PER_YEAR, side="right")) - 1
-    low = max(number, 0)
-    band = (
-        f"{BANDS[low]}–{BANDS[low + 1]} years"
-        if low + 1 < len(BANDS)
-        else f"{BANDS[low]} years and more"
-    )
+    band = AGE_BANDS[int(band_numbers(months))]
     sex = [] if male is None else [sex_letter(male)]
     return [*(f"{letter} {band}" for letter in sex), band, *sex, "all"]

@@ -1,10 +1,11 @@
-"""Finding the key points of the hand in radiographs, with the network that the package carries.
+"""Detects the key points of the hand in radiographs with the package's key-point network.
 
-The network looks twice: at the whole radiograph, and at the hand as the first look registers it.
-Upright and of known size, the hand is found more closely, and a wrong first look shows: the second
-is unsure or disagrees. Then the first look is repeated with the radiograph turned by quarters, and
-the best is kept; if none will do, all of it once more with black and white exchanged. Whether the
-hand then is white on black is read off its gray levels.
+The network runs twice: on the whole radiograph, and on the hand as registered by the first pass.
+The second pass is more accurate, since the hand is upright and of known size, and its confidence is
+low if the first pass was wrong. In that case both passes are repeated with the radiograph rotated
+by 90, 180 and 270 degrees, and the most confident result is kept; if that is not confident enough
+either, all is repeated on the negative. Whether the radiograph is a negative is then decided from
+the gray levels of the hand found.
 """
 
 from __future__ import annotations
@@ -42,25 +43,26 @@ CODE = (
     *(Path(__file__), Path(__file__).with_name("graphs.py")),
     Path(__file__).parents[1] / "models" / "landmark_network.py",
 )
-"""What decides where key points are found, beside the weights and what turns files into pixels."""
+"""Code that affects the key points, besides ``imaging``; part of cache keys, as are the weights."""
 
-# The square of the canonical frame that the second look sees: the hand with room for an error of
-# the first, as (left, top, right, bottom).
+# Square of the canonical frame that the second pass sees, (left, top, right, bottom): the hand with
+# a margin for errors of the first pass.
 SECOND_LOOK = (-0.75, -1.20, 0.85, 0.40)
-# How much of the first look's side the image takes; the rest is room for the tips of fingers that
-# the image cuts off.
+# Fraction of the first pass's square that the image fills; the margin leaves room for fingertips
+# that lie outside the image.
 _PART_OF_LOOK = 0.85
-# Below this the looks are repeated with the radiograph turned by quarters.
+# Confidence below which the passes are repeated with the radiograph rotated.
 UNSURE = 0.93
-# Below this no hand is believed in, and the fallback stands in. Gray noise, smooth blobs, markers
-# and discs give 0.05 to 0.45, the whole hands of 1,087 radiographs not trained on 0.85 to 1.
+# Confidence below which the result is the fallback. Gray noise, smooth blobs, markers and discs
+# give 0.05 to 0.45, whole hands in 1,087 radiographs not used for training 0.85 to 1.
 LEAST_CONFIDENCE = 0.55
-# Of key points, as fractions of the image: processors and backends differ in the seventh, by which
-# pixels cut out by them would differ, and months with those. Rounded, few still do.
+# Decimals to which key points are rounded, as fractions of the image. CPUs and backends differ in
+# the seventh decimal; unrounded, crops and so predicted ages would differ between machines. Rounded
+# ones rarely do.
 _DECIMALS = 4
-# Radiographs per pass.
+# Batch size of the network.
 _BATCH = 32
-# The median key points of 1,226 radiographs of RSNA: an upright left hand in the middle.
+# The median key points of 1,226 RSNA radiographs: an upright left hand in the middle.
 FALLBACK = Landmarks(middle_tip=(0.49, 0.08), thumb_tip=(0.90, 0.39), capitate=(0.49, 0.70))
 
 
@@ -69,12 +71,12 @@ class Located:
     """The key points of one hand.
 
     Attributes:
-        landmarks: The points; those of an average radiograph where ``fallback`` is set.
-        confidence: 0 to 1: the share of the heat maps' heat that is at the point found, of the
-            least sure of the three points.
-        fallback: Whether no hand was found, so that the landmarks are a guess.
-        inverted: Whether the hand is darker than what lies beside it, as in a file that stores
-            black bone on white and does not say so.
+        landmarks: The key points; those of an average radiograph if ``fallback`` is set.
+        confidence: 0 to 1: the smallest of the three points' confidences, each the fraction of the
+            heat map's sum that lies at the point found.
+        fallback: Whether no hand was found, so that the key points are a guess.
+        inverted: Whether the hand is darker than its surroundings, as in a file that stores black
+            bone on white without saying so.
     """
 
     landmarks: Landmarks
@@ -89,8 +91,8 @@ class LandmarkBundle:
 
     Attributes:
         network: The network, ready to predict.
-        size: Side of the square that it sees, pixels.
-        metrics: Figures measured when it was made.
+        size: Side of its square input, pixels.
+        metrics: Metrics measured when it was trained.
         provenance: Data, recipe, software.
     """
 
@@ -101,7 +103,7 @@ class LandmarkBundle:
 
 
 def save_landmark_bundle(bundle: LandmarkBundle, path: Path) -> None:
-    """Writes a key-point bundle in 16-bit floats, whole or not at all."""
+    """Writes a key-point bundle in 16-bit floats, atomically."""
     header = {
         "format": FORMAT,
         "size": bundle.size,
@@ -112,10 +114,10 @@ def save_landmark_bundle(bundle: LandmarkBundle, path: Path) -> None:
 
 
 def load_landmark_bundle(path: Path = SHIPPED) -> LandmarkBundle:
-    """Reads a key-point bundle; the one that the package carries by default.
+    """Reads a key-point bundle, by default the package's.
 
     Raises:
-        BoneageError: There is no such file, or it is no key-point bundle.
+        BoneageError: The file does not exist or is not a key-point bundle.
     """
     header, weights = _read(path)
     return LandmarkBundle(
@@ -146,10 +148,10 @@ def _network(weights: StoredWeights, path: Path) -> LandmarkNetwork:
 
 
 def landmark_graph(path: Path = SHIPPED) -> tuple[Graph, int]:
-    """The key-point network of a bundle as every runtime takes it, and the side of its square.
+    """Returns a bundle's key-point network as a graph, and the side of its square input, pixels.
 
     Raises:
-        BoneageError: There is no such file, or it is no key-point bundle.
+        BoneageError: The file does not exist or is not a key-point bundle.
     """
     path = Path(path)
     header, weights = _read(path)
@@ -158,7 +160,7 @@ def landmark_graph(path: Path = SHIPPED) -> tuple[Graph, int]:
 
 
 def _graph(make: Callable[[], LandmarkNetwork], size: int, key: str | None = None) -> Graph:
-    """The key-point network as every runtime takes it, see ``KeyPointGraph``."""
+    """The key-point network as a graph for any backend, see ``KeyPointGraph``."""
 
     def graph() -> Any:
         from boneage_cli.core.graphs import KeyPointGraph
@@ -169,13 +171,13 @@ def _graph(make: Callable[[], LandmarkNetwork], size: int, key: str | None = Non
 
 
 class LandmarkLocator:
-    """Finds the key points of hands at any turn, size, aspect and mirror.
+    """Finds the key points of hands of any rotation, size and aspect ratio, mirrored or not.
 
-    The network always runs in full precision, so that a hand is cut out alike on every machine.
+    The network always runs in full precision, so that crops are the same on every machine.
 
     Args:
         run: The network, see ``KeyPointGraph``.
-        size: Side of the square that it sees, pixels.
+        size: Side of its square input, pixels.
     """
 
     def __init__(self, run: Runner, size: int) -> None:
@@ -190,13 +192,13 @@ class LandmarkLocator:
         device: str = "auto",
         backend: str = "auto",
     ) -> LandmarkLocator:
-        """Reads a bundle, the shipped one by default.
+        """Reads a bundle, by default the package's.
 
-        Where OpenVINO is installed it runs on the CPU, in the threads that read, whatever the
-        device: a GPU has better things to do than one small image at a time.
+        If OpenVINO is installed, the network runs on the CPU, in the reading threads, whatever the
+        device, because single small images would use a GPU poorly.
 
         Raises:
-            BoneageError: It cannot be read, or the device is not there.
+            BoneageError: The bundle cannot be read, or the device does not exist.
         """
         graph, size = landmark_graph(path or SHIPPED)
         device = choose_device(device)
@@ -207,7 +209,7 @@ class LandmarkLocator:
 
     @classmethod
     def of(cls, bundle: LandmarkBundle, *, device: str = "auto") -> LandmarkLocator:
-        """Takes a network that is in memory, which moves to the device; it runs in torch."""
+        """Wraps a network in memory, which is moved to the device and runs in torch."""
         graph = _graph(lambda: bundle.network.eval(), bundle.size)
         run = run_graph(graph, "torch", choose_device(device), "32")
         return cls(run, bundle.size)
@@ -219,8 +221,8 @@ class LandmarkLocator:
             radiographs: White bone on black, any size and depth.
 
         Returns:
-            One result per radiograph, in order. Where the network is not sure of a hand the
-            result is ``FALLBACK``, and says so.
+            One result per radiograph, in order. At low confidence it is ``FALLBACK``, with
+            ``fallback`` set.
         """
         found: list[Located] = []
         for start in range(0, len(radiographs), _BATCH):
@@ -228,14 +230,14 @@ class LandmarkLocator:
         return found
 
     def sureness(self, radiograph: Radiograph, quarters: int = 0) -> float:
-        """How sure the network is of a hand in one pose, without trying others.
+        """Returns the confidence that there is a hand in one pose, without trying others.
 
         Args:
             radiograph: White bone on black.
-            quarters: By how many quarters it is turned, as by ``numpy.rot90``.
+            quarters: Number of 90-degree rotations, as in ``numpy.rot90``.
 
         Returns:
-            As ``Located.confidence``; 0 where there is nothing like a hand.
+            As ``Located.confidence``; 0 if nothing resembles a hand.
         """
         ((_, confidence),) = self._two_looks([radiograph], quarters)
         return confidence
@@ -263,7 +265,7 @@ class LandmarkLocator:
     def _two_looks(
         self, radiographs: Sequence[Radiograph], quarters: int
     ) -> list[tuple[Points, float]]:
-        """Points and confidence per radiograph; 0 where the first look makes no hand."""
+        """Key points and confidence per radiograph; 0 if a pass finds no plausible hand."""
         first = self._look(
             radiographs, [whole_image_frame(aspect_of(image), quarters) for image in radiographs]
         )
@@ -283,7 +285,7 @@ class LandmarkLocator:
     def _look(
         self, radiographs: Sequence[Radiograph], frames: Sequence[Matrix]
     ) -> list[tuple[Points, float]]:
-        """The points that the network sees through frames, as fractions of the radiographs."""
+        """Runs the network on framed parts; points as fractions of the radiographs, confidences."""
         if not radiographs:
             return []
         pixels = np.stack(
@@ -303,11 +305,11 @@ class LandmarkLocator:
 
 
 def whole_image_frame(aspect: float, quarters: int = 0) -> Matrix:
-    """The transform from fractions of an image to those of a square that holds all of it and more.
+    """Affine matrix, (2, 3), from fractions of an image to those of a square with a margin.
 
     Args:
         aspect: Width of the image divided by its height, as it was taken.
-        quarters: By how many quarters the image is turned, as by ``numpy.rot90``.
+        quarters: Number of 90-degree rotations of the image, as in ``numpy.rot90``.
     """
     scale = _PART_OF_LOOK / max(aspect, 1.0)
     linear = np.diag((aspect * scale, scale))

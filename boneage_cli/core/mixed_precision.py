@@ -1,8 +1,8 @@
-"""A converted network in three parts, of which the second may run in bf16.
+"""Mixed precision: splits a converted network into three parts, the second of which runs in bf16.
 
-What bf16 takes from an age it takes at the two ends: in the first layers, whose maps are large, and
-in the last, whose number is the age. Of the 0.28 months that EfficientNet-Lite0 loses on average,
-0.04 are left when these run in full precision, and they are a third of the work.
+bf16 loses accuracy mainly in the first layers, whose feature maps are large, and in the last one,
+whose output is the age. With these in full precision, which are a third of the work, the mean
+change of EfficientNet-Lite0's ages falls from 0.28 to 0.04 months.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 MIXED_PRECISION = "mixed_precision"
-"""The name, in a bundle's metrics, of how far its ages move; only of a model whose move little."""
+"""Key of the change of ages in a bundle's metrics; present only if that change is small."""
 
 _PARTS = 3
-# The part that may run in bf16.
+# Index of the part that may run in bf16.
 COARSE = 1
 
 
@@ -26,9 +26,9 @@ class Part:
     """A part of an ``openvino.Model``.
 
     Attributes:
-        model: What runs it, an ``openvino.Model``.
-        takes: Where its inputs come from, in order: part and number of its output, or -1 and the
-            number of the whole's input.
+        model: The part as an ``openvino.Model``.
+        takes: Origin of each input, in order: a part's index and its output's number, or -1 and
+            the number of an input of the whole network.
     """
 
     model: Any
@@ -36,19 +36,19 @@ class Part:
 
 
 def parts(model: Any) -> list[Part]:
-    """Parts a model before its maps become an eighth of the view, and where they are pooled.
+    """Splits a model where its feature maps become an eighth of the view, and at the pooling.
 
     Args:
-        model: An ``openvino.Model`` of fixed height and width; it is taken apart, and of no use
-            afterwards.
+        model: An ``openvino.Model`` of fixed height and width; it is unusable afterwards.
 
     Returns:
-        First layers, the others, and what follows pooling; empty where there are no such three.
+        The first layers, the middle layers, and the layers after pooling; empty if the model
+        cannot be split in this way.
     """
     import openvino
     from openvino.passes import ConstantFolding, Manager
 
-    # Arithmetic of shapes, such as that of padding, would tie the parts together.
+    # Computations of shapes, such as for padding, would connect the parts.
     folding = Manager()
     folding.register_pass(ConstantFolding())
     folding.run_passes(model)
@@ -80,13 +80,13 @@ def parts(model: Any) -> list[Part]:
 
 @dataclass
 class _Draft:
-    """What a part takes, by where it comes from, and what it gives."""
+    """A part under construction: its inputs, by origin, and its outputs."""
 
     parameters: dict[tuple[int, int], Any] = field(default_factory=dict)
     given: list[Any] = field(default_factory=list)
 
     def take(self, port: Any, part: int, number: int) -> None:
-        """Has an operation's input come from another part, or with -1 from outside."""
+        """Connects an operation's input to another part's output, or with -1 to a network input."""
         from openvino import opset13
 
         source = port.get_source_output()
@@ -97,7 +97,7 @@ class _Draft:
         port.replace_source_output(parameter.output(0))
 
     def give(self, source: Any) -> int:
-        """The number of an operation's output among those that the part gives."""
+        """Adds an operation's output to the part's outputs, if needed, and returns its number."""
         names = [(each.get_node().get_name(), each.get_index()) for each in self.given]
         name = (source.get_node().get_name(), source.get_index())
         if name not in names:
@@ -106,7 +106,7 @@ class _Draft:
 
 
 def _places(model: Any) -> dict[str, int]:
-    """Which part each operation belongs to, by its name, but for inputs, constants and results."""
+    """Returns each operation's part by operation name, without inputs, constants and results."""
     operations = {
         each.get_name(): each
         for each in model.get_ordered_ops()
@@ -117,7 +117,7 @@ def _places(model: Any) -> dict[str, int]:
     places: dict[str, int] = {}
     for name, operation in operations.items():
         found = [port.get_source_output().get_node() for port in operation.inputs()]
-        # What is made of constants alone goes where it is used.
+        # Operations on constants alone belong to the part that uses them.
         sources[name] = [
             each.get_name()
             for each in found
@@ -127,7 +127,7 @@ def _places(model: Any) -> dict[str, int]:
             continue
         place = max((places.get(source, 0) for source in sources[name]), default=0)
         if operation.get_type_name().endswith("Convolution"):
-            # Pads may leave maps a row or column larger.
+            # Padding may make feature maps a row or column larger.
             place = max(place, COARSE if _area(operation.output(0)) <= 1.2 * least else 0)
         places[name] = place
     convolves: set[str] = set()
@@ -143,8 +143,8 @@ def _places(model: Any) -> dict[str, int]:
         if places[name] == COARSE and name not in convolves and pooled:
             places[name] = COARSE + 1
     for name in reversed(places):
-        # What makes more of maps before they are handed over, such as the first layer of a block,
-        # is handed over with them.
+        # A layer that enlarges the feature maps just before the split, such as the first layer of
+        # a block, moves behind it, so that the smaller maps are passed on.
         of_maps = [source for source in sources[name] if _elements(operations.get(source))]
         if (
             places[name] == 0
@@ -158,11 +158,11 @@ def _places(model: Any) -> dict[str, int]:
 
 
 class PartsRequest:
-    """Runs the parts one after the other, as one inference request does.
+    """Runs the parts in sequence; has the interface of one inference request.
 
     Args:
-        requests: An ``openvino.InferRequest`` of each part, compiled.
-        takes: Of each, see ``Part``.
+        requests: An ``openvino.InferRequest`` for each compiled part.
+        takes: Origins of each part's inputs, see ``Part``.
     """
 
     def __init__(self, requests: Sequence[Any], takes: Sequence[Sequence[tuple[int, int]]]) -> None:
@@ -170,25 +170,25 @@ class PartsRequest:
         for request, sources in zip(self.requests, takes, strict=True):
             for place, (part, number) in enumerate(sources):
                 if part >= 0:
-                    # What one writes the other reads.
+                    # The parts share the tensor, so nothing is copied between them.
                     request.set_input_tensor(place, self.requests[part].get_output_tensor(number))
 
     def infer(self, inputs: Sequence[np.ndarray]) -> None:
-        """Runs the network; its outputs are those of ``get_output_tensor``."""
+        """Runs the network; ``get_output_tensor`` returns the outputs."""
         for request, sources in zip(self.requests, self.takes, strict=True):
             for place, (part, number) in enumerate(sources):
                 if part < 0:
-                    # Another tensor each time would be set up each time.
+                    # Copies into the same tensor: setting a new one costs time at every inference.
                     request.get_input_tensor(place).data[:] = inputs[number]
             request.infer()
 
     def get_output_tensor(self, number: int) -> Any:
-        """An output of the network, which the next inference overwrites."""
+        """Returns an output of the network, which the next inference overwrites."""
         return self.requests[-1].get_output_tensor(number)
 
 
 def _elements(operation: Any) -> int:
-    """How many numbers the maps of an image have that an operation gives; 0 of all else."""
+    """Number of values in an operation's feature maps per image; 0 for other outputs."""
     if operation is None:
         return 0
     channels = operation.output(0).get_partial_shape()[1] if _area(operation.output(0)) else None
@@ -196,7 +196,7 @@ def _elements(operation: Any) -> int:
 
 
 def _area(port: Any) -> int:
-    """Rows times columns of maps; 0 of all else."""
+    """Height times width of feature maps; 0 for other tensors."""
     shape = port.get_partial_shape()
     if shape.rank.is_dynamic or len(shape) != 4 or shape[2].is_dynamic or shape[3].is_dynamic:
         return 0

@@ -1,4 +1,4 @@
-"""What a run folder says of how its run was begun: its ``run.json``."""
+"""The record of how a run was started, ``run.json`` in its folder."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Resources(BaseModel):
-    """Where a training runs and what it keeps outside its run folder.
+    """Devices of a training, and its data outside the run folder.
 
     Attributes:
-        cache: Where decoded images are kept; None for the data set's folder.
+        cache: Folder of the cache of decoded images; None for the data set's folder.
         devices: ``auto``, ``cpu``, or a number of GPUs or processes.
-        nodes: The number of machines.
-        wandb: The Weights & Biases project that the figures also go to; None for none.
+        nodes: Number of machines.
+        wandb: Weights & Biases project that the metrics are also logged to; None for none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,13 +36,13 @@ class Resources(BaseModel):
     wandb: str | None = None
 
     def on_one_device(self, asked: str) -> Self:
-        """The same on one device, where several trainings follow each other in one process.
+        """Returns these resources limited to one device, for several trainings in one process.
 
         Args:
-            asked: What asks for them, for the message.
+            asked: The option or command that needs this, for the message.
 
         Raises:
-            BoneageError: Several devices were asked for.
+            BoneageError: Several devices were requested.
         """
         if self.nodes > 1 or self.devices not in ("auto", "cpu", "1"):
             raise BoneageError(
@@ -52,20 +52,20 @@ class Resources(BaseModel):
 
 
 class RunRecord(Resources):
-    """How a run was begun, and what it goes on with as it began.
+    """How a run was started, and how it is resumed.
 
     Attributes:
         data: The data set's folder.
-        data_digest: Of its labels and images when the run began; None of a cross-validation, whose
-            folds have theirs.
-        fold: The part of the train and validation splits that is held out; None to validate on the
-            validation split, and of a whole cross-validation.
-        folds: How many folds a cross-validation has; None of a single run.
-        begin_with: A bundle whose weights come in place of those that the settings name.
-        teacher: The bundle of the stage that the settings name as the teacher, where that is none
-            of this run's own.
-        config_file: The file that the settings came from, for the table of runs.
-        command: What was typed.
+        data_digest: Digest of its labels and images at the start of the run; None for a
+            cross-validation, whose folds have their own.
+        fold: Held-out fold; None for a run that uses the validation split, and for the record of a
+            whole cross-validation.
+        folds: Number of folds of a cross-validation; None for a single run.
+        begin_with: Bundle with the initial weights, which replaces those named in the settings.
+        teacher: Bundle of the stage that the settings name as the teacher, if that stage is not
+            part of this run.
+        config_file: The settings file, for the table of runs.
+        command: The command line.
     """
 
     data: Path
@@ -86,7 +86,7 @@ class RunRecord(Resources):
         config_file: Path | None = None,
         folds: int | None = None,
     ) -> RunRecord:
-        """The record of a run that begins now; see the attributes."""
+        """Returns the record of a run that starts now; see the attributes."""
         record = cls(data=data.absolute(), config_file=config_file, folds=folds)
         resources = resources or Resources()
         cache = resources.cache.absolute() if resources.cache else None
@@ -97,24 +97,24 @@ class RunRecord(Resources):
         """Reads the record of a run folder.
 
         Raises:
-            BoneageError: It is missing or damaged.
+            BoneageError: The record is missing or damaged.
         """
         return read_json_as(cls, folder / RECORD, NO_RUN)
 
     def write(self, folder: Path) -> None:
-        """Writes it into a run folder."""
+        """Writes the record into a run folder."""
         write_json(self.model_dump(mode="json"), folder / RECORD)
 
     def of_fold(self, fold: Fold) -> RunRecord:
-        """The record of a run of this cross-validation."""
+        """Returns the record of one fold's run of this cross-validation."""
         return self.model_copy(update={"fold": fold, "folds": None})
 
     def of_stage(self, begin_with: Path | None, teacher: Path | None) -> RunRecord:
-        """The record of a stage before this run; see the attributes."""
+        """Returns the record of an earlier stage of this run; see the attributes."""
         return self.model_copy(update={"begin_with": begin_with, "teacher": teacher})
 
     def is_of_same_work(self, other: RunRecord) -> bool:
-        """Whether both train and measure on the same parts of the same data set."""
+        """Whether both train and validate on the same parts of the same data set."""
         return all(
             getattr(self, name) == getattr(other, name) for name in ("data", "fold", "folds")
         )

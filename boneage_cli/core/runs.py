@@ -1,28 +1,28 @@
-"""Run folders: what lies in them, and what their names mean.
+"""Run folders: the names of their files.
 
-A run folder holds::
+A run folder contains::
 
     settings.toml                 the experiment, as it was trained
     run.json                      data set, its digest, devices, command
-    result.json                   what came out of it: MAE with its interval, weights, time
+    result.json                   the result: MAE with its interval, weights, time
     history.csv                   one row per epoch
-    batches.csv                   one per training.log_every batches, where that is set
+    batches.csv                   one row per training.log_every batches, if that is set
     events.out.tfevents…          the same for TensorBoard
-    teacher.csv                   where a stage is the teacher: its ages of the train split
+    teacher.csv                   if a stage is the teacher: its ages of the train split
     last.ckpt                     to resume from
     best.safetensors              the model of the epoch that was kept, as a bundle
-    epoch-005.safetensors…        those of every training.keep_every epochs, where that is set
+    epoch-005.safetensors…        one bundle per training.keep_every epochs, if that is set
     learning_curve.png
-    validation/                   the bundle's figures on the validation split: metrics.json,
-                                  predictions.csv, scatter.png, bland_altman.png, coverage.csv; of
-                                  sexes sex_metrics.json, sex_predictions.csv, sex.png
+    validation/                   metrics on the validation split: metrics.json, predictions.csv,
+                                  scatter.png, bland_altman.png, coverage.csv; for sexes
+                                  sex_metrics.json, sex_predictions.csv, sex.png
 
-Where the settings have stages, each that came before has such a folder inside: ``stage-1`` and so
-on. The folder of a cross-validation holds a run folder per fold, ``fold-1`` and so on, and in
-``out-of-fold/`` the figures of all radiographs, each predicted by the model that did not see it.
+Earlier stages have run folders inside it, ``stage-1`` and so on. The folder of a cross-validation
+contains a run folder per fold, ``fold-1`` and so on, and in ``out-of-fold/`` the metrics over all
+radiographs, each predicted by the model that was not trained on it.
 
-``summary.csv`` lies beside run folders, one row for each: also beside folds, stages, and the runs
-of a sweep, in the folder that holds them (see ``summary``).
+Every folder that contains run folders (of runs, folds, stages or a sweep) has a ``summary.csv``
+with one row for each (see ``summary``).
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ BUNDLE = "best.safetensors"
 CHECKPOINT = "last.ckpt"
 TEACHER = "teacher.csv"
 VALIDATION = "validation"
-# In both of these: what was said of each radiograph, ages and sexes.
+# Predicted ages and sexes of each radiograph, in ``VALIDATION`` and in ``OUT_OF_FOLD``.
 PREDICTIONS = "predictions.csv"
 SEX_PREDICTIONS = "sex_predictions.csv"
 OUT_OF_FOLD = "out-of-fold"
 STAGE = "stage-"
 FOLD = "fold-"
-# What to ask of a folder whose files cannot be read.
+# Hint in the message about a folder whose files cannot be read.
 NO_RUN = "is this a run folder?"
-# The model that the package carries; its card lies beside it.
+# The package's model; its model card is in the same folder.
 SHIPPED_MODEL = Path(__file__).parents[1] / "weights" / "rsna.safetensors"
 
 
 def new_run_folder(runs: Path, name: str) -> Path:
-    """Makes an empty folder, named by time and experiment, that no other run has."""
+    """Creates a new, empty folder named by time and experiment."""
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
     for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
         folder = runs / f"{stem}{suffix}"
@@ -72,9 +72,9 @@ def new_run_folder(runs: Path, name: str) -> Path:
 
 
 def bundles_at(path: Path) -> list[Path]:
-    """The bundles that a path names: a bundle, a run's folder, or one with a run per fold.
+    """Returns the bundles at a path: a bundle, a run folder, or that of a cross-validation.
 
-    A cross-validation that is not finished is warned of: its folds so far stand for all.
+    Warns if a cross-validation is not finished; only its folds so far are returned.
     """
     folds = sorted(path.glob(f"{FOLD}*/{BUNDLE}")) if path.is_dir() else []
     if folds and (path / RECORD).exists():
@@ -91,6 +91,6 @@ def bundles_at(path: Path) -> list[Path]:
 
 
 def run_of(path: Path) -> Path | None:
-    """The run folder that a path names by itself or by its bundle; None where it is of no run."""
+    """Returns the run folder of a path, the folder itself or its bundle; None if it is no run."""
     folder = path.parent if path.name == BUNDLE else path
     return folder if (folder / RECORD).is_file() else None

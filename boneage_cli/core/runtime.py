@@ -1,9 +1,9 @@
-"""Running trained networks: in OpenVINO on CPUs, in torch on GPUs and where OpenVINO is missing.
+"""Inference: OpenVINO on CPUs, torch on GPUs and where OpenVINO is not installed.
 
-OpenVINO runs these networks 1.4 to 2.4 times as fast as torch does on the same cores, gives the
-same months to a thousandth, and starts without torch, which takes seconds to import. A network is
-converted once; what comes of it is kept in the user's cache folder under a digest of all that it
-was made of.
+OpenVINO runs these networks 1.4 to 2.4 times as fast as torch on the same cores, predicts the same
+months to a thousandth, and does not need torch, which takes seconds to import. A network is
+converted once and cached in the user's cache folder; the cache key is a digest of everything that
+affects the result.
 """
 
 from __future__ import annotations
@@ -43,28 +43,29 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 _PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 CACHE_VARIABLE = "BONEAGE_CACHE"
-# What turns settings and weights into a graph: whoever edits it must not meet old graphs (but for
-# the package's own, which shipping converts).
+# The code that turns settings and weights into a graph. It is part of the cache key, so that edits
+# invalidate cached graphs (except the package's own, which are converted on shipping).
 _CODE = (
     *(Path(__file__).with_name(name) for name in ("bundle.py", "graphs.py", "landmarks.py")),
     *(Path(__file__), Path(__file__).parents[1] / "models"),
 )
-# Converted networks that are kept, those used last; each takes twice the space of its weights.
+# Number of converted networks that are cached (least recently used ones are deleted); each takes
+# twice the space of its weights.
 MOST_KEPT = 16
 _FIRST = Lock()
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "weights" / "openvino"
-"""The package's networks, converted: so a first start is as quick as any other."""
+"""The package's networks, already converted, so that the first start is as fast as later ones."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A network to run, which is made only when no converted one is at hand.
+    """A network to run; the module is built only if no converted network is cached.
 
     Attributes:
-        make: Makes the module, in evaluation mode; it takes the inputs in order.
-        inputs: Of each input the shape of one image, () for a number, and the type.
-        outputs: Names of what it gives.
-        key: Text that is equal only where the module is; None where nobody can tell.
+        make: Builds the module in evaluation mode; it takes the inputs in order.
+        inputs: Shape of one image, () for a number, and data type of each input.
+        outputs: Names of the outputs.
+        key: Cache key that identifies the network and its weights; None if it must not be cached.
     """
 
     make: Callable[[], nn.Module]
@@ -73,32 +74,32 @@ class Graph:
     key: str | None = None
 
     def example(self) -> dict[str, np.ndarray]:
-        """Two of zeros; one alone would fix the batch of what is traced with it at 1."""
+        """Zero-filled inputs of batch size 2; tracing with size 1 would fix the batch dimension."""
         inputs = self.inputs.items()
         return {name: np.zeros((2, *shape), kind) for name, (shape, kind) in inputs}
 
 
 class Runner(Protocol):
-    """What runs a graph; from several threads at a time.
+    """Runs a graph; safe to call from several threads.
 
     Attributes:
-        backend: Its name.
+        backend: Name of the backend.
     """
 
     backend: str
 
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The outputs, float32, of inputs in order; the first axis of each is the batch."""
+        """Returns the outputs, float32, for inputs in order; the first axis is the batch."""
         ...
 
 
 def choose_backend(name: str, device: str, precision: Precision) -> Backend:
-    """What is to run networks.
+    """Chooses the backend that runs the networks.
 
-    ``auto`` takes OpenVINO on a CPU that has the precision in hardware, else torch.
+    ``auto`` means OpenVINO on a CPU that supports the precision in hardware, else torch.
 
     Raises:
-        BoneageError: It is unknown, not installed, or does not run on the device.
+        BoneageError: The backend is unknown, not installed, or does not run on the device.
     """
     if name not in get_args(Backend):
         raise BoneageError(f"--backend {name}: unknown; take {', '.join(get_args(Backend))}")
@@ -120,14 +121,14 @@ def choose_backend(name: str, device: str, precision: Precision) -> Backend:
 
 
 def check_packages(asked: str, backend: str) -> None:
-    """Finds out whether the packages are installed that converting for a backend takes.
+    """Checks that the packages needed to convert a network for a backend are installed.
 
     Args:
-        asked: The option that asks for it, for messages.
+        asked: The option that needs the backend, for messages.
         backend: ``onnxruntime`` or ``openvino``.
 
     Raises:
-        BoneageError: Names what is missing, and says how to install it.
+        BoneageError: A package is missing; the message says how to install it.
     """
     missing = [name for name in _PACKAGES[backend] if find_spec(name) is None]
     if missing:
@@ -137,16 +138,17 @@ def check_packages(asked: str, backend: str) -> None:
 
 
 def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> Runner:
-    """Makes a graph ready to run.
+    """Loads a graph into a backend.
 
     Args:
         graph: The graph.
-        backend: See ``choose_backend``; with ``auto``, torch runs what OpenVINO cannot convert.
-        device: As ``choose_device`` gives it.
-        precision: As ``choose_precision`` gives it.
+        backend: See ``choose_backend``; with ``auto``, torch runs graphs that OpenVINO cannot
+            convert.
+        device: As returned by ``choose_device``.
+        precision: As returned by ``choose_precision``.
 
     Raises:
-        BoneageError: As ``choose_backend``, or the backend cannot run such a network.
+        BoneageError: As ``choose_backend``, or the backend cannot run this network.
     """
     chosen = choose_backend(backend, device, precision)
     try:
@@ -158,12 +160,12 @@ def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> 
             return _OnnxRuntime(graph)
         runner = _Torch(graph, device, precision, compiled=chosen == "compiled")
         if chosen == "compiled":
-            # It is compiled now, where a failure has a name, and not in the midst of a batch.
+            # Compiles now, so that a failure is reported here and not during the first batch.
             runner(*graph.example().values())
     except (BoneageError, ModuleNotFoundError):
         raise
     except Exception as error:
-        # Each of them raises what its parts please.
+        # The backends raise many different exception types.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if chosen == "torch":
             raise
@@ -181,28 +183,28 @@ def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> 
 
 
 def is_on_disk(runner: Runner) -> bool:
-    """Whether another process has the same network in a moment, without converting it again."""
+    """Whether the converted network is on disk, so that a new process need not convert it."""
     return isinstance(runner, _OpenVino) and runner.kept
 
 
 def cache_folder() -> Path:
-    """Where converted networks are kept: ``$BONEAGE_CACHE``, or boneage in the user's caches."""
+    """Cache of converted networks: ``$BONEAGE_CACHE``, or ``boneage`` in the user's cache."""
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("boneage"))
 
 
 def convert_to_openvino(graph: Graph, batch: int = -1) -> Any:
-    """The graph as an ``openvino.Model``, its inputs and outputs named.
+    """Converts a graph to an ``openvino.Model`` with named inputs and outputs.
 
     Args:
         graph: The graph.
-        batch: Images per pass; -1 to leave it open.
+        batch: Batch size; -1 for a dynamic batch dimension.
     """
     import openvino
     import torch
 
     example = tuple(torch.from_numpy(array) for array in graph.example().values())
     with warnings.catch_warnings():
-        # Tracing warns of each check that it evaluates once.
+        # Tracing warns about every Python condition, because it is evaluated only once.
         warnings.simplefilter("ignore")
         model = openvino.convert_model(graph.make(), example_input=example)
     for port, (name, (shape, kind)) in zip(model.inputs, graph.inputs.items(), strict=True):
@@ -216,12 +218,12 @@ def convert_to_openvino(graph: Graph, batch: int = -1) -> Any:
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
-    """Writes the graph as an ONNX file with a free batch."""
+    """Writes the graph as an ONNX file with a dynamic batch dimension."""
     import torch
 
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
-        # The exporter warns of its own parts.
+        # The exporter warns about its own internals.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.make(),
@@ -229,7 +231,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
             path,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            # One tuple: the module takes its inputs as one list of arguments.
+            # A nested tuple, because the module takes its inputs as ``*inputs``.
             dynamic_shapes=(tuple({0: batch} for _ in graph.inputs),),
             dynamo=True,
             external_data=False,
@@ -238,7 +240,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
 
 
 class _Torch:
-    """Runs a module on its device, in batches as they come."""
+    """Runs a module on its device, with the batches as given."""
 
     def __init__(
         self, graph: Graph, device: str, precision: Precision, *, compiled: bool = False
@@ -249,11 +251,11 @@ class _Torch:
         self.module: Any = torch.compile(module) if compiled else module
         self.device, self.precision = device, precision
         if precision == "32" and device_type(device) == "cuda":
-            # Full precision is just that: convolutions on GPUs would else keep ten bits of it. It
-            # holds for the process, since other threads may be running networks of their own.
+            # Otherwise convolutions on GPUs use TF32, which keeps ten bits of the mantissa. Set for
+            # the whole process, since other threads may be running networks of their own.
             torch.backends.cudnn.allow_tf32 = False
         self.backend = "compiled" if compiled else "torch"
-        # Compiling is not safe in several threads at a time; and on a CPU one pass takes all cores.
+        # torch.compile is not thread-safe, and on a CPU one pass uses all cores anyway.
         one_at_a_time = compiled or device_type(device) == "cpu"
         self.alone: AbstractContextManager[Any] = Lock() if one_at_a_time else nullcontext()
 
@@ -261,21 +263,21 @@ class _Torch:
         import torch
 
         with self.alone, torch.inference_mode(), autocast(self.precision, self.device):
-            # A copy, since arrays that are mapped from disk cannot be written.
+            # Copies, since memory-mapped arrays are read-only.
             tensors = [torch.from_numpy(np.array(array)).to(self.device) for array in inputs]
             if self.backend == "compiled":
-                # Of any batch, but of one size: with heights and widths open, too, torch reasons
-                # about the network's padding for minutes before it compiles anything.
+                # Only the batch dimension is dynamic: with dynamic height and width, torch analyses
+                # the network's padding for minutes before it compiles anything.
                 for tensor in tensors:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
             return tuple(output.float().cpu().numpy() for output in self.module(*tensors))
 
 
 class _OpenVino:
-    """Runs a graph on all cores, image by image on one core each.
+    """Runs a graph on all cores, with one image per core at a time.
 
-    So months do not depend on what else is in a batch, and no shape has to be prepared anew. On
-    CPUs, batches of these networks are no quicker per image.
+    Predictions therefore do not depend on the rest of the batch, and no new batch size has to be
+    compiled. On CPUs, batches of these networks are no faster per image.
     """
 
     backend = "openvino"
@@ -288,7 +290,7 @@ class _OpenVino:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
-            # Threads that read and preprocess need the cores as well.
+            # The threads that read and preprocess need the cores, too.
             "ENABLE_CPU_PINNING": False,
         }
         self.mixed = precision == "mixed"
@@ -299,8 +301,8 @@ class _OpenVino:
         self.kept = kept is not None and (kept.is_file() or shipped_graph(graph).is_file())
         self.outputs = len(graph.outputs)
         self.pool = ThreadPoolExecutor(streams, thread_name_prefix="network")
-        # Its bindings set themselves up at the first inference, and two threads that come first
-        # together wait for each other for ever.
+        # OpenVINO's Python bindings initialise at the first inference; two threads that do so at
+        # the same time deadlock.
         with _FIRST:
             self._one([array[:1] for array in graph.example().values()])
 
@@ -314,7 +316,7 @@ class _OpenVino:
         request = self.requests.get()
         try:
             request.infer([np.ascontiguousarray(each) for each in inputs])
-            # The tensors are the request's own, which the next image overwrites.
+            # Copies, since the next inference overwrites the request's output tensors.
             return [
                 np.array(request.get_output_tensor(number).data, np.float32)
                 for number in range(self.outputs)
@@ -325,19 +327,19 @@ class _OpenVino:
     def _compiled(
         self, core: Any, graph: Graph, kept: Path | None, settings: dict[str, Any]
     ) -> Sequence[InferRequest | PartsRequest]:
-        """Requests of the network, one for each thread that runs it."""
+        """Returns inference requests of the compiled network, one per thread."""
         if kept is not None:
-            # What is compiled for this processor is kept beside it, if there is a place.
+            # The model compiled for this CPU is cached next to the graph, if that is writable.
             compiled = kept.with_suffix("")
             for path in filter(Path.is_file, (kept, shipped_graph(graph))):
                 for beside in ({"CACHE_DIR": str(compiled)}, {}):
-                    # What is damaged is made anew; OpenVINO raises RuntimeError for it.
+                    # Damaged files are rebuilt; OpenVINO raises RuntimeError on them.
                     with suppress(Exception):
                         requests = self._requests(core, path, settings | beside)
                         _mark_as_used(kept)
                         return requests
                     shutil.rmtree(compiled, ignore_errors=True)
-        # Some systems do not remove files that are still mapped into memory.
+        # Some systems cannot delete files that are still memory-mapped.
         with TemporaryDirectory(prefix="boneage-", ignore_cleanup_errors=True) as folder:
             made = Path(folder, "graph.xml")
             with track(total=1, description="convert network", unit="network"):
@@ -355,7 +357,7 @@ class _OpenVino:
             model = core.compile_model(path, "CPU", settings)
             return [model.create_infer_request() for _ in streams]
         takes = [part.takes for part in found]
-        # Parts that threads share run a third slower than each thread's own.
+        # Parts shared by threads run a third slower than one copy per thread.
         alone = settings | {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
         coarse = alone | {"INFERENCE_PRECISION_HINT": "bf16"}
 
@@ -367,14 +369,15 @@ class _OpenVino:
 
 
 def shipped_graph(graph: Graph, folder: Path = SHIPPED_GRAPHS) -> Path:
-    """Where the package has a graph converted, if it is one of the package's."""
+    """Path of the converted graph in the package; it exists for the package's own networks only."""
     return folder / f"{hashlib.sha256(str(graph.key).encode()).hexdigest()[:16]}.xml"
 
 
 def ship_graphs(graphs: Sequence[Graph]) -> None:
-    """Makes the package hold these graphs converted, and no others.
+    """Replaces the package's converted graphs by these.
 
-    Weights become 16-bit floats, which they are in the package's bundles: nothing is rounded.
+    Weights are stored as 16-bit floats, as they are in the package's bundles, so nothing is
+    rounded.
     """
     import openvino
 
@@ -389,12 +392,13 @@ def ship_graphs(graphs: Sequence[Graph]) -> None:
 
 
 def _kept(graph: Graph) -> Path | None:
-    """Where the converted network is, or would be; None where nobody can tell which it is."""
+    """Path of the converted network in the cache; None if the graph has no cache key."""
     import openvino
 
     if graph.key is None:
         return None
-    # Later versions may build, read or convert otherwise. What only predicts has no timm.
+    # Other versions of OpenVINO or timm may give other graphs. timm may be missing, since only
+    # building a network needs it.
     timm = version("timm") if find_spec("timm") else None
     made_of = f"{openvino.__version__} {timm} {graph.key} {code_digest(*_CODE)}"
     digest = hashlib.sha256(made_of.encode()).hexdigest()
@@ -408,10 +412,10 @@ def _save(graph: Graph, path: Path) -> None:
 
 
 def _keep(made: Path, path: Path) -> None:
-    """Puts a converted network where the next start finds it, if there is a place."""
+    """Writes a converted network to the cache, if that is writable, and deletes the oldest ones."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The .xml comes last: where it is, the weights are.
+        # The .xml comes last, so that the weights exist wherever it does.
         for suffix in (".bin", ".xml"):
             with whole_file(path.with_suffix(suffix)) as temporary:
                 temporary.write_bytes(made.with_suffix(suffix).read_bytes())
@@ -425,7 +429,7 @@ def _keep(made: Path, path: Path) -> None:
 
 
 def _mark_as_used(path: Path) -> None:
-    # Not the .xml, by whose time OpenVINO tells whether what it compiled is of this file.
+    # Not the .xml: OpenVINO compares its mtime to decide whether the compiled model is up to date.
     with suppress(OSError):
         for file in (path.with_suffix(".bin"), path.with_suffix("")):
             if file.exists():

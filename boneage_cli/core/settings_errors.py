@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words of the settings file."""
+"""Error messages for invalid settings, in terms of the settings file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _TYPE = re.compile(r"constrained-|function-|.*\[.*\]")
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
-    """What is wrong with settings, a sentence for each mistake, with the nearest known name.
+    """Yields a sentence for each invalid setting; for an unknown name it suggests the nearest one.
 
     Args:
-        error: What checking them against the schema found.
+        error: The result of validating the settings against the schema.
         schema: The schema; each of its fields has a default.
     """
     for item in error.errors():
-        # A choice of types adds their names, which are pydantic's.
+        # For a union of types, pydantic adds the names of its types to the location.
         location = [str(part) for part in item["loc"] if not _TYPE.match(str(part))]
         key = ".".join(location)
         if item["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The table of all runs, ``summary.csv``: one row for each run folder beside it."""
+"""The table of all runs, ``summary.csv``: one row for each run folder in the same folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SUMMARY_COLUMNS = (
     "best_epoch",
     "config_file",
     "save_dir",
-    # Beyond S1's.
+    # In addition to HDA_Project's.
     "data",
     "test_images",
     "test_label_version",
@@ -40,17 +40,17 @@ SUMMARY_COLUMNS = (
 
 
 def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -> None:
-    """Adds one run to ``summary.csv``: S1's columns and accuracies, then a ``cfg.`` per setting.
+    """Adds a run to ``summary.csv``: HDA_Project's columns, accuracies, ``cfg.`` per setting.
 
-    A run that is already in the table, by its folder, is replaced. A table that cannot be read, or
-    is none of runs, stays as it is, with a warning: the run itself is whole.
+    A row of the same run folder is replaced. A table that cannot be read, or that is not one of
+    runs, is left unchanged, with a warning: the run itself is complete.
     """
     import pandas as pd
 
     path = runs / SUMMARY
     settings = {f"cfg.{key}": value for key, value in flatten(experiment.model_dump(mode="json"))}
     line = pd.DataFrame([{column: row.get(column) for column in SUMMARY_COLUMNS} | settings])
-    # Trainings on several devices end when they please.
+    # Several trainings may end at the same time.
     with locked_folder(runs):
         if path.exists():
             try:
@@ -70,14 +70,14 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
 
 
 def add_test_figures(run: Path, figures: Mapping[str, Any]) -> Path | None:
-    """Fills in what a run's row of ``summary.csv`` says of the test split.
+    """Fills the test metrics into a run's row of ``summary.csv``.
 
     Args:
         run: The run folder.
-        figures: The ``test_`` columns; None for what is not known.
+        figures: The ``test_`` columns; None for unknown values.
 
     Returns:
-        The table; None where it has no row of this run, or cannot be read or written.
+        The table's path; None if it has no row of this run, or cannot be read or written.
     """
     path = run.absolute().parent / SUMMARY
     try:
@@ -96,9 +96,9 @@ def add_test_figures(run: Path, figures: Mapping[str, Any]) -> Path | None:
 
 
 def _runs_in(path: Path) -> tuple[pd.DataFrame, pd.Series[Any]]:
-    """A table of runs, and each folder's name; OSError, ValueError or KeyError where it is none.
+    """Returns a table of runs and their folder names; OSError, ValueError or KeyError if invalid.
 
-    The runs lie beside the table, wherever the commands were typed that its paths are from.
+    Rows are matched by folder name, since ``save_dir`` may be relative to any working directory.
     """
     import pandas as pd
 

@@ -1,6 +1,6 @@
-"""From one radiograph to the views of the hand that a network sees.
+"""Renders the views of the hand that a network sees from a radiograph.
 
-Training, validation, evaluate and predict all render through here, so their pixels are the same.
+Training, validation, evaluate and predict all use this module, so their pixels are the same.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from boneage_cli.settings_section import Section
 
 _CODE = (Path(__file__), *LOCATING)
 
-# For each view, uint8 (H, W).
+# Pixels by view, uint8 (H, W) each.
 Rendered = dict[str, np.ndarray]
 
 
 class ViewSettings(Section):
-    """What decides the pixels of every view; models with equal ones share their pixels."""
+    """The settings that affect the views' pixels; models with equal settings share the pixels."""
 
     names: tuple[str, ...]
     preprocessing: Preprocessing
@@ -46,12 +46,12 @@ class ViewSettings(Section):
 class ViewRenderer:
     """Renders the views of one radiograph.
 
-    Regions are found by the shipped key-point network, registered to one pose, and cut out.
+    The shipped key-point network locates the regions, which are registered to one pose and cropped.
 
     Args:
-        settings: Those of the model that will see them.
-        device: Where the key-point network runs, see ``LandmarkLocator.load``.
-        backend: What runs it.
+        settings: The model's settings of views.
+        device: Device of the key-point network, see ``LandmarkLocator.load``.
+        backend: Its backend.
     """
 
     def __init__(self, settings: ViewSettings, device: str = "auto", backend: str = "auto") -> None:
@@ -66,27 +66,27 @@ class ViewRenderer:
 
     @property
     def key(self) -> str:
-        """Text that is equal only where the same radiograph gives the same pixels.
+        """Cache key: equal keys guarantee equal pixels for the same radiograph.
 
-        The code in ``imaging`` apart, which ``cached_pixels`` sees to.
+        It does not cover the code in ``imaging``, which ``cached_pixels`` adds.
         """
         locator = hashlib.sha256(SHIPPED.read_bytes()).hexdigest() if self.locator else ""
         return self.settings.model_dump_json() + locator + code_digest(*_CODE)
 
     def __call__(self, radiograph: Radiograph) -> Rendered:
-        """The views of a radiograph, each uint8 of its shape."""
+        """Renders the views of a radiograph, each uint8 of its shape."""
         return self.render(radiograph, self.locate(radiograph))
 
     def locate(self, radiograph: Radiograph) -> Located | None:
-        """The key points that the views are cut out by; None where they need none."""
+        """Returns the key points that the views are cropped by; None if they need none."""
         return None if self.locator is None else self.locator.locate([radiograph])[0]
 
     def render(self, radiograph: Radiograph, located: Located | None) -> Rendered:
-        """The views of a radiograph whose key points are known.
+        """Renders the views of a radiograph whose key points are known.
 
         Args:
             radiograph: White bone on black.
-            located: As ``locate`` gave it; for all renderers it is the same.
+            located: The result of ``locate``; the same for all renderers.
 
         Returns:
             Each view, uint8 of its shape.
@@ -113,7 +113,7 @@ class ViewRenderer:
                 softness=softness(radiograph, self.settings.preprocessing),
                 rounded=False,
             )
-            # Contrast and CLAHE of the settings hold for regions too; their size already fits.
+            # Contrast and CLAHE apply to regions, too; their size is already right.
             views[name] = preprocess(
                 Radiograph(cut, source=radiograph.source),
                 self.settings.preprocessing.model_copy(
@@ -123,11 +123,11 @@ class ViewRenderer:
         return views
 
     def frames(self, radiograph: Radiograph, located: Located | None) -> dict[str, Matrix]:
-        """Where each view lies in a radiograph.
+        """Returns the position of each view in a radiograph.
 
         Returns:
-            For each view a (2, 3) matrix from fractions of the radiograph's width and height to
-            fractions of the view's.
+            For each view an affine matrix, (2, 3), from fractions of the radiograph's width and
+            height to fractions of the view's.
         """
         frames = {}
         radiograph = _white_on_black(radiograph, located)
@@ -141,13 +141,13 @@ class ViewRenderer:
         return frames
 
     def is_registered(self, view: str) -> bool:
-        """Whether a view is cut from the hand in its one pose, by the key points."""
+        """Whether a view is cropped from the registered hand, by the key points."""
         regions = self.settings.regions
         return regions is not None and (view != "hand" or regions.registered_hand)
 
 
 def view_settings(experiment: Experiment) -> ViewSettings:
-    """What an experiment's settings say of its views."""
+    """The settings of an experiment that affect its views."""
     names = FAMILIES[experiment.model.family]
     registered = experiment.regions.registered_hand or names != ("hand",)
     return ViewSettings(
@@ -168,7 +168,7 @@ def shapes_of(experiment: Experiment) -> dict[str, tuple[int, int]]:
 
 
 def describe_shapes(shapes: Mapping[str, tuple[int, int]]) -> str:
-    """The views' sizes as ``256 × 224``, with `` + `` between them."""
+    """Formats the views' sizes as ``256 × 224``, joined by `` + ``."""
     return " + ".join(f"{height} × {width}" for height, width in shapes.values())
 
 

@@ -1,4 +1,4 @@
-"""Weights and a JSON header in one ``.safetensors`` file; reading one runs no code."""
+"""``.safetensors`` files with weights and a JSON header; reading one executes no code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class StoredWeights(Mapping[str, "Tensor"]):
-    """Tensors by name, as a file held them when it was read; torch makes them when one is asked.
+    """Lazily loaded tensors of a .safetensors file: torch is imported at the first access.
 
     Args:
-        content: The file's.
-        names: Those of its tensors that are meant.
+        content: The file's content.
+        names: Names of the tensors to expose.
     """
 
     def __init__(self, content: bytes, names: Iterator[str]) -> None:
@@ -33,7 +33,7 @@ class StoredWeights(Mapping[str, "Tensor"]):
 
     @cached_property
     def digest(self) -> str:
-        """Equal only where these tensors are; whatever else the file holds."""
+        """SHA-256 of the exposed tensors, independent of the rest of the file."""
         size = int.from_bytes(self._content[:8], "little")
         header = json.loads(self._content[8 : 8 + size])
         found = hashlib.sha256()
@@ -63,13 +63,13 @@ class StoredWeights(Mapping[str, "Tensor"]):
 def write_weights(
     header: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path, *, half: bool = False
 ) -> None:
-    """Writes a file, whole or not at all.
+    """Writes a weights file atomically.
 
     Args:
         header: JSON values; ``format`` names the kind of file.
         weights: Tensors by name, on any device.
         path: The file.
-        half: Whether floating point weights are kept in 16 bits.
+        half: Whether floating-point weights are stored in 16 bits.
     """
     from safetensors.torch import save
 
@@ -87,25 +87,25 @@ def write_weights(
 def read_weights(
     path: Path, kind: str, form: str, maker: str, beside: str = "\0"
 ) -> tuple[dict[str, Any], StoredWeights, dict[str, np.ndarray]]:
-    """Reads the header and the tensors of a file, without torch.
+    """Reads the header and the tensors of a weights file without torch.
 
     Args:
         path: The file.
         kind: What it should be, for messages, such as ``model bundle``.
         form: The ``format`` that its header must name.
         maker: The command that makes such files, for messages.
-        beside: How the names of tensors begin that are no weights.
+        beside: Prefix of the names of tensors that are not weights.
 
     Returns:
-        The header, the weights, and by name what lies beside them.
+        The header, the weights, and the other tensors by name.
 
     Raises:
-        BoneageError: There is no such file, or it is not of this format.
+        BoneageError: The file does not exist or is not of this format.
     """
     if not path.is_file():
         raise BoneageError(f"{path}: no such {kind}; '{maker}' makes one")
     try:
-        # For the reason why it cannot be read, which safe_open takes for a file that is missing.
+        # Raises the actual reason if the file is unreadable; safe_open reports it as missing.
         path.open("rb").close()
         with safe_open(path, framework="np") as file:
             header = json.loads((file.metadata() or {}).get("boneage", "{}"))

@@ -1,6 +1,6 @@
-"""Zip files from elsewhere, opened with suspicion.
+"""Safe reading of zip files from untrusted sources.
 
-A zip can name files outside of the folder that it is unpacked to, and a small one can unfold to
+A zip can name files outside of the folder that it is unpacked to, and a small one can unpack to
 fill a disk. Both are refused before anything is written.
 """
 
@@ -20,9 +20,9 @@ from boneage_cli.datasets.disk import readable_bytes
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
-# Radiographs hardly shrink in a zip and labels shrink about tenfold; bombs shrink a thousandfold.
+# Radiographs hardly compress and labels about tenfold; zip bombs a thousandfold.
 LARGEST_RATIO = 200
-# Below this size a ratio says nothing: an empty TIFF shrinks as well as a bomb.
+# Below this size the ratio is not checked: an empty TIFF compresses as well as a zip bomb.
 HARMLESS_BYTES = 256_000_000
 MOST_MEMBERS = 500_000
 
@@ -39,8 +39,8 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         The open archive; the caller closes it.
 
     Raises:
-        BoneageError: It is no zip, is encrypted, would unfold to more than 200 times its size, or
-            holds a link or a path outside of itself.
+        BoneageError: It is not a zip, is encrypted, would unpack to more than 200 times its size,
+            or holds a link or a path outside of itself.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -75,11 +75,11 @@ def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def safe_parts(path: Path, name: str) -> tuple[str, ...]:
-    """Takes a member's name apart into folders and file, refusing what would lead elsewhere.
+    """Splits a member's name into folders and file, refusing paths outside of the archive.
 
     Args:
         path: The archive, for the message.
-        name: The member's name as the archive gives it; a backslash counts as a separator.
+        name: The member's name in the archive; a backslash counts as a separator.
 
     Returns:
         The names from the outermost folder to the file; joined to a folder they stay below it.
@@ -98,7 +98,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     """Reads one member into memory.
 
     Raises:
-        BoneageError: It is damaged.
+        BoneageError: The member is damaged.
     """
     with _unpacking(archive, member):
         return archive.read(member)
@@ -108,19 +108,19 @@ def read_beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int)
     """Reads the first bytes of a member.
 
     Raises:
-        BoneageError: It is damaged.
+        BoneageError: The member is damaged.
     """
     with _unpacking(archive, member), archive.open(member) as packed:
         return packed.read(size)
 
 
 def extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Writes one member to a file, whole or not at all.
+    """Writes one member to a file, completely or not at all.
 
     Args:
         archive: An archive from ``open_archive``.
         member: One of its entries.
-        target: The file to write, chosen by the caller and never by the archive.
+        target: The file to write; never taken from the archive's own names.
 
     Raises:
         BoneageError: The member is damaged.
@@ -141,7 +141,7 @@ def extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pa
 
 @contextmanager
 def _unpacking(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[None]:
-    """Names a member that cannot be unpacked."""
+    """Turns unpacking errors into a BoneageError that names the member."""
     what = f"{archive.filename}: {member.filename!r}"
     try:
         yield
@@ -153,7 +153,7 @@ def _unpacking(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[No
     except _DAMAGE as error:
         raise BoneageError(f"{what} is damaged ({error}); get it again") from None
     except OSError as error:
-        # Those of the disk have a number, those of damaged bzip2 have none.
+        # Errors of the disk have an errno, those of damaged bzip2 data have none.
         if error.errno is not None:
             raise
         raise BoneageError(f"{what} is damaged ({error}); get it again") from None

@@ -1,8 +1,8 @@
-"""Decoded images on disk: each radiograph is read and preprocessed once, then mapped into memory.
+"""Disk cache of decoded images: each radiograph is preprocessed once, then memory-mapped.
 
 A cache is ``n × height × width`` bytes in one ``.npy`` file per view. Its name is a digest of the
-contents of the image files, in order, and of the settings and the code that rendered them, so what
-changed leads to another cache, and an old one is never taken for a new one.
+contents of the image files, in order, and of the settings and the code that rendered them, so any
+change leads to another cache file and an outdated one is never used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
-# Which file had which content when.
+# Table of the image files' SHA-256 by path, size and mtime.
 DIGESTS = "digests.csv"
 
 
@@ -39,18 +39,18 @@ def cached_pixels(
     folder: Path,
     workers: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Maps the rendered images into memory, rendering them first where that was not yet done.
+    """Memory-maps the rendered images, rendering them first if they are not in the cache.
 
     Args:
-        paths: The image files, whose contents decide whether a cache fits.
-        render: Gives the views of image ``i``, uint8, of ``shapes``. Runs in several threads.
+        paths: The image files; their contents are part of the cache key.
+        render: Returns the views of image ``i``, uint8, of ``shapes``. Called from several threads.
         shapes: Height and width of each view, pixels.
-        key: Names everything else that decides the pixels: settings, geometry.
-        folder: Where caches are kept.
+        key: Cache key of everything else that decides the pixels: settings, geometry.
+        folder: Folder of the caches.
         workers: Threads; None for one per core.
 
     Returns:
-        For each view (n, height, width), uint8, read only, mapped from disk.
+        For each view an array (n, height, width), uint8, read only, memory-mapped.
 
     Raises:
         BoneageError: An image cannot be read, or the folder cannot be written.
@@ -72,11 +72,11 @@ def cached_pixels(
 
 
 def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None) -> list[str]:
-    """The SHA-256 of each file's content, remembered in a table by path, size and change time.
+    """Returns each file's SHA-256; known ones come from a table of path, size and mtime.
 
     Args:
         paths: The files.
-        memo: A CSV file that is read and renewed.
+        memo: The table, a CSV file that is read and updated.
         workers: Threads; None for one per core.
 
     Raises:
@@ -104,7 +104,7 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
         with _told(path):
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
-    # Threads are for files that have to be read: to look at all takes them longer than one alone.
+    # Threads are used only for reading files: for os.stat they are slower than one thread.
     stamps = list(map(stamp, paths))
     new = [each for each in dict.fromkeys(stamps) if each not in known]
     if new:
@@ -114,7 +114,7 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
         rows = [(*each, digest) for each, digest in known.items()]
         with whole_file(memo) as temporary:
             table = pd.DataFrame(rows, columns=["path", "size", "changed", "digest"])
-            # File names may hold bytes that are no UTF-8; they stay what they are.
+            # File names may hold bytes that are not UTF-8; they are preserved.
             table.to_csv(temporary, index=False, errors="surrogateescape")
     return [known[each] for each in stamps]
 
@@ -136,7 +136,7 @@ def _build(
     shapes: dict[str, tuple[int, int]],
     workers: int | None,
 ) -> None:
-    # A mapped file that finds no room kills the process without a word.
+    # Writing to a memory-mapped file on a full disk kills the process without a message.
     needed = count * sum(math.prod(shapes[view]) for view in files)
     require_free(next(iter(files.values())).parent, needed, "choose another place with --cache")
     with ExitStack() as stack:
@@ -154,7 +154,7 @@ def _build(
             for view, rendered in render(position).items():
                 pixels[view][position] = rendered
 
-        # The first unreadable image or an interrupt ends the build at once.
+        # The first unreadable image or an interrupt stops the build at once.
         with worker_threads(workers) as pool:
             for _ in track(pool.map(fill, range(count)), description="decode images", total=count):
                 pass

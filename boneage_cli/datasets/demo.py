@@ -1,4 +1,4 @@
-"""The demo data set as a source beside the others: drawings with a record of their own."""
+"""The demo data set: drawn hands with a SOURCE.json, as for any other source."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ def fetch_demo(
     seed: int = 42,
     force: bool = False,
 ) -> Fetched:
-    """Draws the demo data set, unless the same one is there already.
+    """Draws the demo data set, unless the folder already holds the same one.
 
     Args:
-        folder: Where the data set goes.
+        folder: The data set's folder.
         train: Number of training drawings.
         validation: Number of validation drawings.
         test: Number of test drawings.
-        seed: Decides everything that is drawn.
+        seed: Random seed of the drawings.
         force: Replaces an earlier data set in the folder.
 
     Returns:
         The data set.
 
     Raises:
-        BoneageError: The folder holds something else, or a count is negative or all are zero.
+        BoneageError: The folder holds other files, or a count is negative or all are zero.
     """
     wanted = Source(
         name="demo",
@@ -44,7 +44,7 @@ def fetch_demo(
     there = already_there(folder, earlier)
     if there:
         return there
-    # Drawing needs OpenCV, looking does not.
+    # Imported here because drawing needs OpenCV and checking an earlier data set does not.
     from boneage_cli.datasets.drawn_hands import write_demo
 
     if earlier is None:

@@ -1,7 +1,7 @@
-"""Label tables in every spelling in use, read as one.
+"""Reads label tables with any of the column names in use into one format.
 
 CSV (comma, semicolon or tab; UTF-8, UTF-16 or Windows-1252) and xlsx. Headings are compared without
-case, blanks and punctuation, so ``Bone Age (months)`` and ``bone_age_months`` are one heading.
+case, blanks and punctuation, so ``Bone Age (months)`` and ``bone_age_months`` are equal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CSV_SUFFIXES = (".csv", ".tsv")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".xlsx")
 
-# An xlsx is a zip: a few kilobytes can unfold to gigabytes. Official tables are below 1 MB.
+# An xlsx is a zip: a few kilobytes can unpack to gigabytes. Official tables are below 1 MB.
 LARGEST_TABLE = 200_000_000
 
 HEADINGS = {
@@ -58,25 +58,25 @@ SPLIT_WORDS = {
 
 
 class UnknownHeadings(BoneageError):
-    """A table whose headings name no radiographs or nothing about them."""
+    """Raised for a table without an id column, or without any column of labels or sizes."""
 
 
 def read_table(name: str, content: bytes) -> pd.DataFrame:
     """Reads a table of labels, or of image sizes, in any dialect.
 
     Args:
-        name: The table's name for messages; its suffix tells CSV from xlsx.
+        name: The table's name for messages; its suffix decides between CSV and xlsx.
         content: The file's bytes.
 
     Returns:
         One row per radiograph: ``id`` (str, without an image suffix) and ``image`` (str, the stem
-        of its file), and of the following those that the table has: ``boneage`` (float, months, NaN
+        of its file), and those of the following that the table has: ``boneage`` (float, months, NaN
         where empty), ``male`` (nullable boolean), ``patient`` (str or None), ``split`` (one of
         ``SPLITS`` or None), ``width`` and ``height`` (float, pixels).
 
     Raises:
         UnknownHeadings: The headings name no id, or neither bone age nor sex nor size.
-        BoneageError: The file is damaged, or a cell holds what its column cannot.
+        BoneageError: The file is damaged, or a cell's value is invalid for its column.
     """
     import pandas as pd
 
@@ -113,15 +113,15 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
 def csv_rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Yields the line number and the cells of each row of a CSV table, the headings first.
 
-    Cells are stripped, and rows without any are left out. The delimiter is what Excel says in a
-    first line ``sep=;``, else the most frequent one of the headings.
+    Cells are stripped and empty rows skipped. The delimiter is the one stated in a first line
+    ``sep=;`` (written by Excel), else the most frequent one in the headings.
 
     Args:
         name: The table's name for messages.
-        lines: Its lines with their ends; drawn from lazily.
+        lines: Its lines with line ends; read lazily.
 
     Raises:
-        BoneageError: While iterating, if it is no CSV table.
+        BoneageError: While iterating, if it is not a valid CSV table.
     """
     source = iter(lines)
     above, first, stated = 0, "", ""
@@ -133,7 +133,7 @@ def csv_rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]
             break
         above += 1
     delimiter = stated or max(",;\t", key=first.count)
-    # Strictly: a quotation mark that nothing closes would take all rows behind it into its cell.
+    # Strict mode: otherwise an unclosed quotation mark would swallow all later rows in its cell.
     reader = csv.reader(chain([first], source), delimiter=delimiter, strict=True)
     read = 0
     try:
@@ -151,11 +151,11 @@ def csv_rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]
 def columns_of(
     header: Sequence[str], headings: Mapping[str, Sequence[str]]
 ) -> dict[str, list[int]]:
-    """The positions of the columns of each meaning, of those that the header has.
+    """Maps each meaning that occurs in the header to the positions of its columns.
 
     Args:
-        header: What the columns are called.
-        headings: The spellings of each meaning, without case, blanks and punctuation.
+        header: The column names.
+        headings: The spellings of each meaning, in lower case without blanks and punctuation.
     """
     meanings = {heading: meaning for meaning, spelt in headings.items() for heading in spelt}
     columns: dict[str, list[int]] = {}
@@ -166,15 +166,15 @@ def columns_of(
 
 
 def check_width(where: str, cells: Sequence[str], width: int) -> None:
-    """Refuses a row that has cells beyond the headings, as an unquoted comma makes them.
+    """Refuses a row with more non-empty cells than headings, as caused by an unquoted comma.
 
     Args:
         where: The table and line, for the message.
-        cells: The row's.
+        cells: The row's cells.
         width: The number of headings.
 
     Raises:
-        BoneageError: It has.
+        BoneageError: The row has cells beyond the headings.
     """
     if any(cells[width:]):
         raise BoneageError(
@@ -184,13 +184,13 @@ def check_width(where: str, cells: Sequence[str], width: int) -> None:
 
 
 def named_split(name: str) -> str | None:
-    """Finds the split that a file's or folder's name speaks of.
+    """Finds the split mentioned in the name of a file or folder.
 
     Args:
         name: One name, such as ``boneage-training-dataset`` or ``RSNA_val``.
 
     Returns:
-        One of ``SPLITS``; None where the name speaks of none, or of several.
+        One of ``SPLITS``; None if the name mentions none or several.
     """
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
     found = [split for split in SPLITS if words & SPLIT_WORDS[split]]
@@ -205,7 +205,7 @@ def image_stem(text: str) -> str:
 
 
 def whole_id(text: str) -> str:
-    """``1377`` of ``1377.0``: what a spreadsheet or a data frame with gaps makes of ids."""
+    """Strips the ``.0`` that spreadsheets and data frames with gaps append: ``1377.0``."""
     return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
 
 
@@ -228,13 +228,13 @@ def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
                     f"{name}: unfolds to more than a table of labels can hold; give the right file"
                 )
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        # Read-only mode trusts the stated dimensions, which some writers leave wrong.
+        # Read-only mode trusts the stated dimensions, which some programs write wrongly.
         sheet = book.worksheets[0]
         sheet.reset_dimensions()
         rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
     except BoneageError:
         raise
-    # openpyxl lets through whatever its XML and zip readers raise on damage.
+    # For damaged files openpyxl passes on any exception of its XML and zip readers.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BoneageError(
@@ -252,7 +252,7 @@ def _cell_text(value: Any) -> str:
 
 
 def _recognise(name: str, header: list[str]) -> dict[str, list[int]]:
-    """Gives the positions of the columns of each meaning."""
+    """Returns the positions of the columns of each meaning."""
     columns = columns_of(header, HEADINGS)
     is_named = columns.keys() & {"id", "image"}
     is_labelled = columns.keys() & {"boneage", "male", "female"}

@@ -1,4 +1,4 @@
-"""Room on the disk, checked before it is needed."""
+"""Checks of free disk space."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from boneage_cli.files import nearest_existing
 
 
 def require_free(folder: Path, needed: float, hint: str = "choose another disk with --to") -> None:
-    """Refuses to begin what would fill the disk.
+    """Refuses to start writing files if the disk lacks the space for them.
 
     Args:
-        folder: Where files will be written; it need not exist yet.
+        folder: Folder of the files; it need not exist yet.
         needed: Bytes to be written.
-        hint: The way out that the message names.
+        hint: Advice that ends the message.
 
     Raises:
         BoneageError: Less than ``needed`` bytes are free.
@@ -29,7 +29,7 @@ def require_free(folder: Path, needed: float, hint: str = "choose another disk w
 
 
 def readable_bytes(count: float) -> str:
-    """Writes a number of bytes as a person would: 9.6 GB, 170 MB."""
+    """Formats a number of bytes with a unit: 9.6 GB, 170 MB."""
     unit, *larger = ("bytes", "kB", "MB", "GB")
     while count >= 999.5 and larger:
         count /= 1000

@@ -1,4 +1,4 @@
-"""Large files over HTTP, resumed where a connection broke and verified at the end."""
+"""Downloads of large files over HTTP, resumed after interruptions and verified at the end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 
-# Answers that a later request may well not get.
+# HTTP status codes of temporary failures, after which a retry may succeed.
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
 BLOCK = 1 << 18
 
 
 class _Changed(Exception):
-    """The part on disk does not continue the file on the server."""
+    """The partial file on disk and the file on the server do not match."""
 
 
 def download(
@@ -38,17 +38,17 @@ def download(
     wait: float = 1.0,
     timeout: float = 60.0,
 ) -> str:
-    """Downloads a file, or goes on with an earlier, interrupted download of it.
+    """Downloads a file, or resumes an interrupted download of it.
 
-    The bytes so far lie in ``<target>.part``; beside it, ``<target>.part.tag`` names the version of
-    the file on the server, so that parts of two versions are never joined.
+    The bytes received so far are in ``<target>.part``; ``<target>.part.tag`` holds the ETag or date
+    of the file on the server, so that parts of two versions are never joined.
 
     Args:
-        url: http or https.
-        target: The file to write. Where it exists it is verified, and nothing is downloaded.
-        digest: The expected SHA-256, None where it is not known.
-        attempts: How many times in a row a connection may bring nothing before this gives up.
-        wait: Seconds before the second attempt; doubled before each further one.
+        url: An http or https address.
+        target: The file to write. If it exists, it is verified and nothing is downloaded.
+        digest: The expected SHA-256; None if unknown.
+        attempts: Number of consecutive attempts without any data after which this gives up.
+        wait: Seconds before the first retry; doubled after each attempt without data.
         timeout: Seconds without a byte after which a connection counts as broken.
 
     Returns:
@@ -117,17 +117,17 @@ def _receive_persistently(
 
 
 def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
-    """Makes one request and appends what it brings.
+    """Makes one request and appends the received bytes.
 
     Raises:
-        OSError: The connection failed or broke off before the end.
-        _Changed: What is on disk must be thrown away.
+        OSError: The connection failed or broke before the end.
+        _Changed: The partial file on disk must be discarded.
         BoneageError: The rest does not fit on the disk.
     """
     tag = _tag_file(part)
     headers = {"User-Agent": f"boneage/{__version__}"}
     start = part.stat().st_size if part.exists() else 0
-    # Without the server's tag only a known SHA-256 can tell that a join was wrong.
+    # Without a tag, only a known SHA-256 can reveal that parts of two versions were joined.
     if start and not tag.exists() and digest is None:
         start = 0
     if start:
@@ -141,7 +141,7 @@ def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        # Nothing follows the bytes that are here: either they are all, or they are of another file.
+        # The server has no further bytes: the file is complete, or the part is of another file.
         if error.headers.get("Content-Range", "") == f"bytes */{start}":
             return
         raise _Changed from None
@@ -178,7 +178,7 @@ def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
 
 def _write_tag(tag: Path, headers: http.client.HTTPMessage) -> None:
     etag = headers.get("ETag", "")
-    # A weak tag promises the same meaning, not the same bytes.
+    # A weak ETag does not guarantee identical bytes.
     version = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
     if version:
         with whole_file(tag) as temporary:

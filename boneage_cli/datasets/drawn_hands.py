@@ -1,8 +1,8 @@
-"""The embedded demo data set: drawn left hands whose bone age and landmarks are known exactly.
+"""The built-in demo data set: drawn left hands whose bone age and landmarks are known exactly.
 
-The images are drawings in the manner of a radiograph, made from the tables of
-:mod:`boneage_cli.datasets.skeleton`. They show no patient, and an error measured on them says
-nothing about radiographs.
+The images imitate radiographs and are drawn from the tables of
+:mod:`boneage_cli.datasets.skeleton`. They show no patient, and errors measured on them do not
+transfer to radiographs.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ Box = tuple[float, float, float, float]
 
 # Greatest bone age in each sex's atlas, months (Greulich and Pyle, 1959).
 OLDEST = skeleton.BySex(228, 216)
-# Bones are drawn at twice the size and halved: smooth edges.
+# Bones are drawn at twice the size and then halved, for smooth edges.
 OVERSAMPLING = 2
-# Length of the hand, capitate to fingertip, in hand units and as a part of the image's height;
-# the part as measured in RSNA's radiographs at 1 and at 18 years.
+# Length of the hand, capitate to fingertip, in hand units and as a fraction of the image's height;
+# the fractions were measured in RSNA's radiographs at 1 and at 18 years.
 HAND_LENGTH = 2.3
 HAND_PART = (0.53, 0.61)
-# What stays free of fingers at the image's edges, as a part of its height.
+# Margin without fingers at the image's edges, as a fraction of its height.
 MARGIN = 0.045
 INITIALS = "ABCDEFHJKLMNPRSTVWZ"
 
 
 @dataclass(frozen=True)
 class Nuisances:
-    """How much drawn hands differ in what does not tell bone age; 0 switches a nuisance off.
+    """Amounts of variation that is unrelated to bone age; 0 switches a nuisance off.
 
     Attributes:
         timing: SD of each ossification centre's own timing, relative to its ages.
         proportions: SD of bone lengths and widths, relative.
         soft_tissue: SD of the soft tissue's thickness, relative.
-        rotation: SD of the turn of the whole hand, degrees.
+        rotation: SD of the whole hand's rotation, degrees.
         spread: SD of the fingers' abduction, degrees.
-        shift: SD of the hand's place, as a part of the image's height.
+        shift: SD of the hand's position, as a fraction of the image's height.
         zoom: SD of the hand's size, relative.
         exposure: Strength of gain, gamma and background fog; 1 resembles RSNA's radiographs.
-        blur: Greatest unsharpness of the film, SD as a part of the image's height.
+        blur: Greatest SD of the Gaussian blur, as a fraction of the image's height.
         noise: SD of the noise and depth of the trabecular pattern, relative to full scale.
         marker: Probability of a lead "L" with initials.
         border: Probability of a cassette border or collimated field.
@@ -78,18 +78,18 @@ NO_NUISANCES = Nuisances(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class DrawnHand:
-    """A drawing of a left hand with its truth.
+    """A drawing of a left hand with its ground truth.
 
     Attributes:
         pixels: uint8 (H, W), white bone on black.
-        landmarks: Name → (x, y) as fractions of width and height: ``middle_tip``, ``thumb_tip``
+        landmarks: (x, y) by name, as fractions of width and height: ``middle_tip``, ``thumb_tip``
             (just inside the skin), ``capitate``, ``wrist``, ``mcp_1`` … ``mcp_5``, ``ip_1``,
             ``pip_2`` … ``pip_5``, ``dip_2`` … ``dip_5``.
-        regions: Name → (xmin, ymin, xmax, ymax), same units: ``carpal`` (all carpal bones),
+        regions: (xmin, ymin, xmax, ymax) by name, same units: ``carpal`` (all carpal bones),
             ``metaph`` (metacarpals and proximal phalanges), ``wrist`` (carpal bones and distal
             radius and ulna), ``mcp_1`` … ``mcp_5``.
-        bone: bool (H, W), where bone is.
-        skin: bool (H, W), where the hand is.
+        bone: Mask of the bones, bool (H, W).
+        skin: Mask of the hand, bool (H, W).
     """
 
     pixels: NDArray[np.uint8]
@@ -109,15 +109,15 @@ def draw_hand(
 ) -> DrawnHand:
     """Draws one left hand.
 
-    Anatomy, pose, exposure and noise are drawn from four children of ``rng``: hands from equal
-    generators that differ in one nuisance differ in nothing else.
+    Anatomy, pose, exposure and noise have separate generators, spawned from ``rng``, so that
+    changing one nuisance leaves the others unchanged.
 
     Args:
-        boneage: Months, 0–228 (girls 216); what is older looks the same.
-        male: Whose atlas sets the pace; girls are ahead at the same bone age.
-        rng: Source of all chance.
+        boneage: Months, 0–228 (girls 216); hands above that look the same.
+        male: The sex whose atlas is used; girls are ahead at the same bone age.
+        rng: Random generator.
         size: Height and width in pixels.
-        nuisances: What may differ besides bone age; None for the default.
+        nuisances: Variation unrelated to bone age; None for the default.
 
     Returns:
         The drawing, its landmarks and its regions.
@@ -154,11 +154,11 @@ def write_demo(
     arguments write the same bytes. An earlier demo data set in the folder is replaced.
 
     Args:
-        folder: Where to; made where it is missing.
+        folder: The data set's folder; created if missing.
         train: Number of training images.
         validation: Number of validation images.
         test: Number of test images.
-        seed: Of everything random.
+        seed: Random seed.
 
     Returns:
         The manifest, ``path`` relative to ``folder``.
@@ -196,7 +196,7 @@ def write_demo(
 
 
 def _clear_earlier_demo(folder: Path) -> None:
-    """Removes what an earlier run wrote, tables first, and refuses to touch anything else."""
+    """Removes the files of an earlier run, tables first; refuses if there is another data set."""
     tables = [folder / f"{split}.csv" for split in SPLITS]
     if any(table.exists() for table in tables) and not (folder / "landmarks.csv").exists():
         raise BoneageError(f"{folder}: holds another data set; choose another folder with --to")
@@ -221,7 +221,7 @@ def _cases(counts: Mapping[str, int], rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _ages(count: int, oldest: float, rng: np.random.Generator) -> list[int]:
-    """Whole months, one from each of ``count`` equally probable strata."""
+    """Draws ages in whole months, one from each of ``count`` equally probable strata."""
     months = np.arange(1, oldest + 1)
     bell = np.exp(-(((months - 127) / 41) ** 2) / 2)
     probability = 0.5 * bell / bell.sum() + 0.5 / len(months)
@@ -269,7 +269,7 @@ def _individual(
     state = skeleton.maturation(
         boneage, male, dict(zip(skeleton.ONSET, timing.tolist(), strict=True))
     )
-    # A fan that opens as a whole, and each finger on its own a little.
+    # All fingers fan out together, and each one also varies a little by itself.
     fan = pose.standard_normal() * np.array([-0.5, 1.0, 0.2, -0.6, -1.5])
     abduction = nuisances.spread * (fan + 0.4 * pose.standard_normal(5)) * (2.0, 1, 1, 1, 1)
     return skeleton.hand(
@@ -287,7 +287,7 @@ def _individual(
 
 @dataclass(frozen=True)
 class _Placement:
-    """Where the hand lies: ``pixel = scale * rotation @ point + offset``."""
+    """Similarity transform of the hand: ``pixel = scale * rotation @ point + offset``."""
 
     scale: float
     rotation: NDArray[np.float64]
@@ -310,7 +310,7 @@ class _Placement:
         part = np.interp(boneage, (12, 216), HAND_PART)
         rotation = skeleton.rotation(angle)
         scale = part * zoom * height / HAND_LENGTH
-        # Fingers and carpal bones stay within the image, as truth outside it cannot be used.
+        # Fingers and carpal bones stay within the image: landmarks outside it would be useless.
         points = np.concatenate([*hand.tissue[:-2], hand.carpals]) @ rotation.T
         low, high = points.min(axis=0), points.max(axis=0)
         room = np.array([width, height]) - 2 * MARGIN * height
@@ -345,11 +345,11 @@ def _regions(hand: skeleton.Hand) -> dict[str, NDArray[np.float64]]:
 
 
 def _skin(hand: skeleton.Hand, place: _Placement) -> Image:
-    """What soft tissue adds to the film (H, W): more where it is thicker, 0 beside the hand."""
+    """Returns the soft tissue's brightness (H, W): it rises with thickness, 0 outside the hand."""
     skin = np.zeros(place.size, np.uint8)
     for outline in hand.tissue:
         _fill(skin, place.pixel(outline))
-    # Blurring and cutting at one half rounds the webs between the fingers.
+    # Blurring and thresholding at one half rounds the webs between the fingers.
     rounded = (cv2.GaussianBlur(skin, (0, 0), 0.03 * place.scale) > 127).astype(np.uint8)
     depth = cv2.distanceTransform(rounded, cv2.DIST_L2, 5) / place.scale
     return (0.34 * (1 - np.exp(-depth / 0.13))).astype(np.float32)
@@ -358,7 +358,7 @@ def _skin(hand: skeleton.Hand, place: _Placement) -> Image:
 def _bones(
     hand: skeleton.Hand, place: _Placement, rng: np.random.Generator, nuisances: Nuisances
 ) -> Image:
-    """What bone adds to the film (H, W); bones that cover one another add up."""
+    """Returns the bones' brightness (H, W); overlapping bones add up."""
     height, width = place.size
     large = (OVERSAMPLING * height, OVERSAMPLING * width)
     unit = OVERSAMPLING * place.scale
@@ -379,7 +379,7 @@ def _bones(
 def _filled(
     outlines: list[NDArray[np.float64]], size: tuple[int, int]
 ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.uint8]]]:
-    """The union of polygons as a mask of its own small part of the image, if any of it is there."""
+    """Yields the union of polygons as a mask of its bounding box, unless outside the image."""
     if not outlines:
         return
     points = np.concatenate(outlines)
@@ -400,7 +400,7 @@ def _fill(mask: NDArray[np.uint8], outline: NDArray[np.floating]) -> None:
 
 
 def _grain(size: tuple[int, int], rng: np.random.Generator) -> Image:
-    """Smooth noise with standard deviation 1."""
+    """Returns smooth noise with standard deviation 1."""
     grain = cv2.GaussianBlur(rng.standard_normal(size, np.float32), (0, 0), 0.8)
     return grain / grain.std()
 
@@ -412,12 +412,12 @@ def _expose(
     texture: np.random.Generator,
     nuisances: Nuisances,
 ) -> Image:
-    """From densities to the film's brightness (H, W), 0–1 before clipping."""
+    """Converts densities to the film's brightness (H, W), 0–1 before clipping."""
     strength = nuisances.exposure
     gain = float(np.exp(strength * (0.2 * rng.standard_normal() - 0.05)))
     gamma = float(np.exp(0.12 * strength * rng.standard_normal()))
     fog = 0.05 * strength * abs(float(rng.standard_normal()))
-    # Some films are grey all over.
+    # Some films are strongly fogged.
     fog += 0.25 * strength * (rng.random() < 0.12)
     across, down = (0.03 * strength * rng.standard_normal(2)).tolist()
     height, width = skin.shape
@@ -435,7 +435,7 @@ def _expose(
 
 
 def _with_marker(film: Image, hand: NDArray[np.bool_], rng: np.random.Generator) -> Image:
-    """A lead L with initials on a plastic tag, where there is room beside the hand."""
+    """Adds a lead L with initials on a plastic tag, if there is room beside the hand."""
     height, width = film.shape
     tag = _tag("".join(rng.choice(list(INITIALS), rng.integers(2, 4))), height)
     side = max(tag.shape)
@@ -466,7 +466,7 @@ def _tag(initials: str, height: int) -> Image:
 
 
 def _with_border(film: Image, rng: np.random.Generator) -> Image:
-    """A bright cassette edge, or a field that the collimator cut out of a dark or grey film."""
+    """Adds a border: a bright cassette edge, or a black or grey area outside the collimator."""
     height, width = film.shape
     inset = rng.uniform(0.0, 0.8 * MARGIN, 4) * height
     left, top, right, bottom = inset * (1, 1, -1, -1) + (0, 0, width, height)

@@ -1,4 +1,4 @@
-"""Which data set a command works on, by its folder or name or because it is the only one."""
+"""Finds the data set of a command: by its folder, by its name, or the only one there is."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def find_dataset(data: Path | None = None) -> Path:
     """Finds the data set that a command works on.
 
     Args:
-        data: The folder of a data set, or the name of one below ``data/``. With None it is
-            ``data/`` itself if that holds a split's CSV, else the only data set below it; the drawn
-            ``demo`` gives way to a single other one.
+        data: The folder of a data set, or the name of one below ``data/``. None selects ``data/``
+            itself if it holds a split's CSV, else the only data set below it; ``demo`` counts only
+            if there is no other.
 
     Returns:
         A folder with at least one split's CSV.
 
     Raises:
-        BoneageError: There is none, or there are several to choose from.
+        BoneageError: There is none, or there are several.
     """
     base = Path("data")
     if data is not None:

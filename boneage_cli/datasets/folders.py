@@ -1,4 +1,4 @@
-"""The files of a folder and those below it, and which of them are radiographs."""
+"""Recursive search of folders for files and for radiographs."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from boneage_cli.imaging.file_headers import is_dicom
 from boneage_cli.imaging.png import EXPLANATION, has_note
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
-# Pictures that nobody here reads; a folder's are told of.
+# Image formats that are not supported; radiographs_below can warn of them.
 _OTHER_PICTURES = (".bmp", ".gif", ".jp2", ".j2k", ".jpf", ".heic", ".heif", ".avif", ".jxl")
 
 
 def files_below(
     top: str | Path, closed: Callable[[OSError], object], *, leave_out: Path | None = None
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Yields a folder and all below it, each with the names of its files, in order of name.
+    """Yields a folder and all folders below it, each with its file names, sorted by name.
 
-    Hidden files and folders are passed over. Links to folders are followed, each folder once,
-    since links can lead in circles.
+    Hidden files and folders are skipped. Links to folders are followed; each folder is visited
+    once, because links can form cycles.
 
     Args:
         top: The folder.
-        closed: Called with why a folder cannot be read.
-        leave_out: A folder that is passed over wherever it turns up.
+        closed: Called with the error if a folder cannot be read.
+        leave_out: A folder that is skipped wherever it occurs.
     """
     seen = {Path(top).resolve()} | ({leave_out.resolve()} if leave_out else set())
     for root, folders, files in os.walk(top, followlinks=True, onerror=closed):
@@ -43,22 +43,21 @@ def files_below(
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is nobody's radiograph, but the system's."""
+    """Whether a file or folder is hidden or belongs to the operating system."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def radiographs_below(
     folder: str | Path, *, tell: bool = False
 ) -> Iterator[tuple[str, str | None]]:
-    """Yields the radiographs of a folder, and at last what in it cannot be opened and why.
+    """Yields the radiographs below a folder, then each unreadable folder with the reason.
 
-    The folder is searched to the bottom, in order of name; hidden files and folders are passed
-    over, and so are the pictures of ``predict --explain``. DICOM files are known by their mark,
-    whatever they are called.
+    The search is recursive and sorted by name; hidden files and folders and the images written by
+    ``predict --explain`` are skipped. DICOM files are recognised by their header, not their name.
 
     Args:
         folder: The folder.
-        tell: Whether to warn of pictures that are left out.
+        tell: Whether to warn of skipped images in unsupported formats.
     """
     closed: list[OSError] = []
     others: list[str] = []
@@ -88,7 +87,7 @@ def _is_radiograph(path: Path) -> bool:
     with suppress(OSError):
         if path.exists():
             return is_dicom(path)
-    # What cannot be opened fails by itself if it is named as archives name DICOM files: IM000001,
-    # or by their UID, which ends in a number.
+    # A file that cannot be opened counts if it is named like DICOM files in archives (IM000001, or
+    # a UID, which ends in a number), so that the error is reported when it is read.
     suffix = path.suffix.lower()
     return suffix in ("", ".ima") or suffix[1:].isdigit()

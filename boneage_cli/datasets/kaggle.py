@@ -1,4 +1,4 @@
-"""The two RSNA data sets on Kaggle, by way of kagglehub."""
+"""Downloads the two RSNA data sets on Kaggle with kagglehub."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def fetch_kaggle(
     seed: int = 0,
     force: bool = False,
 ) -> Fetched:
-    """Downloads a data set from Kaggle and makes it one of ours.
+    """Downloads a data set from Kaggle and converts it to this package's layout.
 
     Args:
-        folder: Where the data set goes.
+        folder: The data set's folder.
         uploader: A key of ``HANDLES``: kmader (training and unlabelled test radiographs) or
             ipythonx (training, validation and test radiographs).
         copy: Copies the radiographs out of kagglehub's cache instead of linking to it.
@@ -48,7 +48,7 @@ def fetch_kaggle(
         The data set.
 
     Raises:
-        BoneageError: Kaggle refuses or cannot be reached, or see ``fetch_local``.
+        BoneageError: Kaggle refuses or cannot be reached; or as for ``fetch_local``.
     """
     handle = HANDLES[uploader]
     wanted = Source(
@@ -95,5 +95,5 @@ def _download(handle: str) -> Path:
             f"Kaggle: {handle}: the download was damaged; run the same command again"
         ) from None
     except ValueError as error:
-        # kagglehub says so of a kaggle.json that is not JSON or lacks a key.
+        # Raised by kagglehub for a kaggle.json that is not JSON or lacks a key.
         raise BoneageError(f"Kaggle: {error}; {_LOG_IN}") from None

@@ -1,4 +1,4 @@
-"""Which version of its labels a test split has."""
+"""Detects the version of a test split's labels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 # The RSNA challenge's test set: 100 boys, then 100 girls.
 RSNA_TEST_IDS = range(4360, 4560)
-# The first of them carries 168.93 months in the official labels and 164 in the integer re-exports.
+# The first of them has 168.93 months in the official labels and 164 in the integer re-exports.
 RSNA_FIRST_OFFICIAL_MONTHS = 168.93
 
 
 def label_version(test: pd.DataFrame) -> str:
     """Names the version of a test split's labels, which every metric on it must state.
 
-    Two versions of the RSNA test labels circulate; they differ by 2.78 months on average and by up
-    to 26 on one radiograph, so figures on them must not be compared.
+    Two versions of the RSNA test labels circulate; they differ by 2.78 months on average and by at
+    most 26 months, so errors measured on them must not be compared.
 
     Args:
         test: The rows of the test split, with ``id`` and ``boneage``.

@@ -1,4 +1,4 @@
-"""The radiographs that a model is measured on."""
+"""Selects the radiographs on which a model is evaluated."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class LabelledSplit:
     """A split of a data set, or a sample of it.
 
     Attributes:
-        folder: The data set's.
+        folder: The data set's folder.
         split: The split's name.
-        manifest: Its rows; of a sample, the chosen ones.
-        label_version: Of a test split, see ``manifest.label_version``; else None.
-        chosen_of: How many labelled rows a sample was chosen of; None without one.
-        mean_training_age: Mean known age of the data set's train split in months; None where it
-            has none.
-        boys_in_training: The share of boys among those of known sex there; None where it has none.
-        of_other_sex: How many rows were left out, where those of one sex alone are wanted.
+        manifest: Its rows, or the chosen rows of a sample.
+        label_version: See ``label_version.label_version``; None unless it is a test split.
+        chosen_of: Number of labelled rows from which a sample was chosen; None without a sample.
+        mean_training_age: Mean known age of the data set's train split in months; None if it has
+            none.
+        boys_in_training: Fraction of boys among its rows of known sex; None if it has none.
+        of_other_sex: Number of rows left out because the model is for the other sex.
     """
 
     folder: Path
@@ -46,12 +46,12 @@ class LabelledSplit:
 
     @property
     def title(self) -> str:
-        """The data set and the split, as plots are headed."""
+        """Title of plots: the data set and the split."""
         return f"{self.folder.name}, {self.split}"
 
     @property
     def name(self) -> str:
-        """Names folders of figures: the split, with the size of a sample."""
+        """Name of the folder of metrics: the split, with the size of a sample."""
         return self.split if self.chosen_of is None else f"{self.split}-{len(self.manifest)}"
 
 
@@ -63,23 +63,23 @@ def labelled_split(
     labels: Sequence[str] = ("boneage",),
     male: bool | None = None,
 ) -> LabelledSplit:
-    """Finds the radiographs to measure a model on.
+    """Finds the radiographs on which to evaluate a model.
 
     Args:
         data: A data set's folder or name, see ``find_dataset``.
-        split: The split's name; None for test where that has labels, else validation.
-        sample: How many of its labelled radiographs to choose, evenly by sex and age, the same each
-            time; None for all.
-        labels: The columns of which at least one has to be known of a radiograph.
-        male: The sex that a model is for; None for both.
+        split: The split's name; None for test if that has labels, else validation.
+        sample: Number of labelled radiographs to choose, stratified by sex and age with a fixed
+            seed; None for all radiographs.
+        labels: The label columns; a radiograph needs at least one of them.
+        male: The sex that the model is for; None for both.
 
     Raises:
-        BoneageError: There is no such data set or split, or it has fewer labels than that.
+        BoneageError: There is no such data set or split, or it has fewer labels than ``sample``.
     """
     folder = find_dataset(data)
     split = split or _with_labels(folder, labels)
     manifest = read_manifest(folder, split)
-    # Of the whole split: a sample may lack the radiograph that tells the versions apart.
+    # From the whole split: a sample may lack the radiograph that identifies the version.
     version = label_version(manifest) if split.startswith("test") else None
     every, manifest = len(manifest), _of_sex(manifest, male)
     left_out = every - len(manifest)
@@ -113,7 +113,7 @@ def labelled_split(
 
 
 def _of_sex(manifest: pd.DataFrame, male: bool | None) -> pd.DataFrame:
-    """The rows of one sex, and those of unknown sex."""
+    """Returns the rows of one sex and of unknown sex."""
     if male is None:
         return manifest
     return manifest[(manifest["male"] == male).fillna(True)].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""A data set from radiographs that the user already has."""
+"""Makes a data set from the user's own radiographs and tables."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ def fetch_local(
     """Makes a data set from folders, zips and tables in any known layout and dialect.
 
     Args:
-        paths: Folders, zips, CSV or xlsx tables and images, together one source. Where an id turns
-            up twice, the path named first wins.
-        folder: Where the data set goes. Its images are links to loose files, or unpacked from zips.
+        paths: Folders, zips, CSV or xlsx tables and images, together one source. If an id occurs
+            twice, the path named first wins.
+        folder: The data set's folder. Its images are links to loose files, or unpacked from zips.
         copy: Copies loose files instead of linking them.
-        validation_fraction: The share of training radiographs set aside for validation where the
-            source has no such split, stratified by sex and age; 0 for none.
-        seed: Of that choice.
+        validation_fraction: The fraction of training radiographs used for validation if the source
+            has no validation split, stratified by sex and age; 0 for none.
+        seed: Random seed of that choice.
         force: Replaces an earlier data set in the folder.
 
     Returns:
-        The data set, with notes on what was decided and warnings on what did not match.
+        The data set, with notes on decisions made and warnings about files that did not match.
 
     Raises:
-        BoneageError: See ``find_files`` and ``arrange``; or the folder holds something else, or the
-            disk has not enough room.
+        BoneageError: See ``find_files`` and ``arrange``; or the folder holds other files, or there
+            is not enough disk space.
     """
     target = folder.resolve()
     for path in paths:
@@ -91,12 +91,12 @@ def fetch_local(
 def build_dataset(
     paths: Sequence[Path], folder: Path, wanted: Source, *, force: bool = False
 ) -> Fetched:
-    """Makes a data set from what lies in some paths.
+    """Makes a data set from the radiographs and tables below some paths.
 
     Args:
         paths: As for ``fetch_local``.
         folder: The data set's folder.
-        wanted: The record, with options ``copy``, ``validation_fraction`` and ``seed``.
+        wanted: The SOURCE.json record, with options ``copy``, ``validation_fraction``, ``seed``.
         force: Replaces an earlier data set in the folder.
 
     Returns:
@@ -132,15 +132,15 @@ def build_dataset(
 
 
 def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
-    """Puts arranged radiographs, their tables and the list of what fits nothing into a folder.
+    """Writes matched radiographs, their tables and the list of unmatched ones into a folder.
 
     Args:
-        arrangement: What goes where.
+        arrangement: The radiographs with their splits.
         folder: The data set's folder.
         copy: Copies loose files instead of linking them.
 
     Raises:
-        BoneageError: The disk has not enough room, or an archive is damaged.
+        BoneageError: There is not enough disk space, or an archive is damaged.
     """
     table = arrangement.table
     table["path"] = [
@@ -160,14 +160,14 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
     for _ in track(_place_all(work, copy), description="placing radiographs", total=len(work)):
         pass
     if len(arrangement.unmatched):
-        # Splits may come one by one, and the list is of all of them.
+        # Splits may be placed one at a time; the list covers all of them.
         file = folder / UNMATCHED_FILE
         listed = [pd.read_csv(file, dtype=str)] if file.exists() else []
         unmatched = pd.concat([*listed, arrangement.unmatched.astype(str)]).drop_duplicates()
         with whole_file(file) as temporary:
             unmatched.to_csv(temporary, index=False)
     extra = [name for name in ("patient", "width", "height") if name in table]
-    # Whole numbers are written as such: 120, not 120.0.
+    # Whole numbers are written as integers: 120, not 120.0.
     write_manifest(table[[*COLUMNS, *extra]].convert_dtypes(), folder)
 
 
@@ -196,7 +196,7 @@ def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
     if not copy:
         temporary = target.with_name(f".{target.name}")
         temporary.unlink(missing_ok=True)
-        # Some file systems know no symbolic links, and hard links end at the disk's border.
+        # Some file systems have no symbolic links; hard links work only within one file system.
         for link in (os.symlink, os.link):
             try:
                 link(source, temporary)
@@ -214,7 +214,7 @@ def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
 def _make_validation(
     table: pd.DataFrame, fraction: float, seed: int
 ) -> tuple[pd.DataFrame, str, list[str]]:
-    """Sets a validation split aside where there is none; gives its origin and a note on it."""
+    """Makes a validation split if there is none; returns the table, its origin and notes."""
     if (table["split"] == "validation").any():
         return table, "from the source", []
     train = table[table["split"] == "train"]
@@ -231,12 +231,12 @@ def _make_validation(
 
 
 def _identity(path: Path, target: Path) -> dict[str, Any]:
-    """Describes a path so that a later run can tell whether it changed."""
+    """Describes a path so that a later run can detect changes."""
     if not path.exists():
         raise BoneageError(f"{path}: no such file or folder; check the spelling")
     found = [path.resolve()]
     if path.is_dir():
-        # What cannot be read is told of when it is to be fetched.
+        # Unreadable folders are reported later, by find_files.
         walk = files_below(path.resolve(), lambda error: None, leave_out=target)
         found = [folder / name for folder, names in walk for name in names]
     stats = [file.stat() if file.exists() else file.lstat() for file in found]

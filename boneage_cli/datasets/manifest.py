@@ -1,15 +1,15 @@
-"""The one table that every source of radiographs becomes.
+"""The common format of all data sets: a folder of images with one table per split.
 
 A data set is a folder::
 
     train/ validation/ test/                  images
     train.csv validation.csv test.csv         id,path,boneage,male,split[,width,height,…]
-    SOURCE.json                               where it came from
+    SOURCE.json                               origin, terms and settings
 
 ``path`` is relative to the folder, ``boneage`` is in months (empty where unknown), ``male`` is
 True or False (empty where unknown). ``width`` and ``height`` are the size in pixels of the original
-radiograph where the stored image was resized without keeping the aspect. ``patient`` is there where
-the source names patients, so that no child is on both sides of a split.
+radiograph if the stored image was resized without keeping the aspect. ``patient`` is present if
+the source names patients; it keeps the radiographs of one child in one split.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
 
     Args:
         folder: The data set's folder.
-        split: One of ``SPLITS``; None for all that are there.
+        split: Name of the table without its suffix; None for all existing ones of ``SPLITS``.
 
     Returns:
-        A table with ``COLUMNS`` (and width, height, patient where known): ``id`` str, ``path`` str
-        made absolute, ``boneage`` float months, ``male`` nullable boolean, ``split`` str,
-        which is the file's name.
+        A table with ``COLUMNS`` (and width, height, patient if known): ``id`` str, ``path`` str
+        (absolute), ``boneage`` float (months), ``male`` nullable boolean, ``split`` str (taken from
+        the file's name).
 
     Raises:
-        BoneageError: The folder holds no such table, or the table lacks a column, or a cell of it
-            cannot be read.
+        BoneageError: The folder holds no such table, or the table lacks a column or has an
+            unreadable cell.
     """
     import pandas as pd
 
@@ -94,7 +94,7 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
             )
         if table["path"].isna().any():
             raise _unreadable(file, "a row has no path")
-        # What stands in its cells must not bring a test radiograph among those that are learnt.
+        # The split column is ignored: it must not move a test radiograph into the training data.
         tables.append(table.assign(split=file.stem))
     manifest = pd.concat(tables, ignore_index=True)
     manifest["path"] = [str((folder / path).absolute()) for path in manifest["path"]]
@@ -109,7 +109,7 @@ def _unreadable(file: Path, reason: str) -> BoneageError:
 
 
 def true_aspects(manifest: pd.DataFrame) -> list[float | None]:
-    """Width by height of each original radiograph, None where the manifest does not tell it."""
+    """Returns the width-to-height ratio of each original radiograph; None if not recorded."""
     if not {"width", "height"} <= set(manifest.columns):
         return [None] * len(manifest)
     ratios = manifest["width"].astype(float) / manifest["height"].astype(float)
@@ -117,14 +117,14 @@ def true_aspects(manifest: pd.DataFrame) -> list[float | None]:
 
 
 def sex_letters(manifest: pd.DataFrame) -> list[str | None]:
-    """The sex of each row as M or F; None where it is not known."""
+    """Returns the sex of each row as M or F; None if unknown."""
     import pandas as pd
 
     return [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]]
 
 
 def warn_of_impossible_ages(manifest: pd.DataFrame) -> None:
-    """Warns of known bone ages that no child has, which count like the others all the same."""
+    """Warns of impossible bone ages, which are used nevertheless."""
     ages = manifest["boneage"].astype(float)
     wrong = manifest[ages.notna() & ~ages.map(is_bone_age)]
     if len(wrong):

@@ -1,8 +1,8 @@
-"""Which radiograph has which label, and to which split both belong.
+"""Matches radiographs to labels and assigns both to splits.
 
-A radiograph is known by the stem of its file, a label by its id. Which split they belong to is
-told by a ``split`` column, by the names of tables and folders (``RSNA_val``,
-``boneage-test-dataset``), or for RSNA's test set by its ids.
+A radiograph is identified by the stem of its file name, a label by its id. The split comes from a
+``split`` column, from the names of tables and folders (``RSNA_val``, ``boneage-test-dataset``), or
+for RSNA's test set from its ids.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 @dataclass
 class Arrangement:
-    """Which radiograph goes where.
+    """Radiographs matched to labels and splits.
 
     Attributes:
         table: One row per radiograph: ``id``, ``split``, ``boneage``, ``male``, ``file`` (a
             ``SourceFile``) and, where known, ``patient``, ``width``, ``height``.
-        unmatched: ``id``, ``problem`` and ``source`` of what fits nothing.
+        unmatched: ``id``, ``problem`` and ``source`` of unmatched radiographs and labels.
         tables: The tables that were used, with their contents.
-        notes: What a user should know.
-        warnings: What a user should look at.
+        notes: Messages for the user.
+        warnings: Problems that the user should check.
     """
 
     table: pd.DataFrame
@@ -49,7 +49,7 @@ class Arrangement:
 
 @dataclass
 class _Label:
-    """What the tables say of one radiograph."""
+    """The label of one radiograph, merged from all tables."""
 
     id: str
     boneage: float | None
@@ -65,15 +65,15 @@ def arrange(found: FoundFiles) -> Arrangement:
     """Matches radiographs to labels and both to splits.
 
     Args:
-        found: From ``find_files``.
+        found: The result of ``find_files``.
 
     Returns:
         The radiographs with their labels and splits. Training and validation radiographs without a
         bone age are left out and listed; test radiographs without one stay.
 
     Raises:
-        BoneageError: There are no radiographs, no labels, nothing matches, or labels contradict one
-            another.
+        BoneageError: There are no radiographs or no labels, nothing matches, or labels contradict
+            each other.
     """
     notes: list[str] = []
     warnings: list[str] = []
@@ -136,7 +136,7 @@ def arrange(found: FoundFiles) -> Arrangement:
 
 
 def _check_ids(rows: Iterable[dict[str, Any]]) -> None:
-    """Refuses two radiographs of one id, which would have one file and one place in every table."""
+    """Refuses two radiographs of one split with the same id, whose files would have one name."""
     first: dict[tuple[str, str], SourceFile] = {}
     for row in rows:
         other = first.setdefault((row["split"], row["id"]), row["file"])
@@ -202,7 +202,7 @@ def _add_label(known: list[_Label], row: dict[str, Any], file: SourceFile) -> No
 
 
 def _merge(label: _Label, other: _Label) -> None:
-    """Adds what another table says of the same radiograph."""
+    """Merges another table's label of the same radiograph."""
     for name, meaning in (
         ("id", "id"),
         ("boneage", "bone age"),
@@ -233,7 +233,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _one_file_per_split(images: list[SourceFile], warnings: list[str]) -> list[dict[str, Any]]:
-    """Keeps the first of several files of one id, but one for each split that folders name."""
+    """Keeps the first of several files of one id; one per split if folders name splits."""
     by_key: dict[str, dict[str | None, SourceFile]] = defaultdict(dict)
     passed_over: list[tuple[SourceFile, SourceFile]] = []
     for image in images:
@@ -268,7 +268,7 @@ def _one_file_per_split(images: list[SourceFile], warnings: list[str]) -> list[d
 
 
 def _match(rows: list[dict[str, Any]], labels: dict[str, list[_Label]]) -> None:
-    """Gives each radiograph the label of its id, and of its split where tables name several."""
+    """Assigns each radiograph the label of its id, and of its split if tables name several."""
     for row in rows:
         candidates = labels.get(row["key"], [])
         same = [
@@ -299,7 +299,7 @@ def _decide_splits(rows: list[dict[str, Any]], notes: list[str]) -> None:
         if label and label.chosen_split:
             row["split"] = label.chosen_split
         elif by_folder and by_table and by_folder != by_table:
-            # A training folder may hold what tables divide, and a training table what folders do.
+            # One training folder may be divided by tables, and one training table by folders.
             if len(tables) == len(folders):
                 raise BoneageError(
                     f"{row['file']}: the folder says {by_folder}, "
@@ -322,7 +322,7 @@ def _is_rsna_test(key: str) -> bool:
 
 
 def _has_rsna_test_ids(rows: list[dict[str, Any]]) -> bool:
-    """Tells RSNA's test set, 100 boys then 100 girls, from the same numbers elsewhere."""
+    """Whether ids 4360 to 4559 are RSNA's test set, whose order is 100 boys, then 100 girls."""
     sexes = [
         (int(row["key"]) < RSNA_TEST_IDS[100], row["label"].male)
         for row in rows

@@ -1,4 +1,4 @@
-"""CLAHE copies of radiographs on disk: of a data set's splits, or of any files."""
+"""Writes CLAHE copies of a data set's splits or of any radiographs."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from boneage_cli.threads import worker_threads
 SUFFIX = "_CLAHE"
 SETTINGS_FILE = "CLAHE.json"
 
-# S2's published values: clip limit 2 and 64 × 64 tiles, for validation and test alone.
+# BoneAge's published values: clip limit 2 and 64 × 64 tiles, for validation and test only.
 CLIP_LIMIT = 2.0
 TILES = 64
 DEFAULT_SPLITS = ("validation", "test")
 
 
-# How the note begins that each copy carries.
+# Prefix of the note in each copy's PNG metadata.
 _MARK = "boneage clahe "
 
 
 @dataclass(frozen=True)
 class ClaheCopies:
-    """What became of one folder of copies.
+    """Result of copying radiographs into one folder.
 
     Attributes:
-        folder: Where the copies are.
-        made: Copies made now.
-        kept: Copies that were there, of the same files with the same settings.
+        folder: Folder of the copies.
+        made: Number of copies made now.
+        kept: Number of existing copies, of the same files with the same settings.
         errors: One line for each radiograph or folder that could not be read; it has no copy.
     """
 
@@ -66,14 +66,14 @@ def clahe_split(
     """Copies a split of a data set with CLAHE: ``<split>_CLAHE/`` and ``<split>_CLAHE.csv``.
 
     The CSV has the split's own columns, so that ``read_manifest(dataset, "test_CLAHE")`` reads the
-    copies as a split like any other. Radiographs that cannot be read are in neither.
+    copies like any other split. Unreadable radiographs are in neither.
 
     Args:
         dataset: The data set's folder.
         split: The split's name.
-        clip_limit: As ``apply_clahe``.
-        tiles: Tiles across and down.
-        workers: Radiographs treated at a time; None for the number of processors.
+        clip_limit: As for ``apply_clahe``.
+        tiles: Number of tiles across and down.
+        workers: Number of threads; None for one per core.
 
     Raises:
         BoneageError: There is no such split, two of its images have one name, or a copy cannot be
@@ -103,14 +103,14 @@ def clahe_files(
     tiles: int = TILES,
     workers: int | None = None,
 ) -> ClaheCopies:
-    """Copies radiographs with CLAHE to PNG files; folders are searched to the bottom.
+    """Copies radiographs with CLAHE to PNG files; folders are searched recursively.
 
     Args:
-        inputs: Radiographs and folders of them. What is below a folder keeps its place.
-        folder: Where the copies go.
-        clip_limit: As ``apply_clahe``.
-        tiles: Tiles across and down.
-        workers: Radiographs treated at a time; None for the number of processors.
+        inputs: Radiographs and folders of them. Files below a folder keep their relative paths.
+        folder: Folder of the copies.
+        clip_limit: As for ``apply_clahe``.
+        tiles: Number of tiles across and down.
+        workers: Number of threads; None for one per core.
 
     Raises:
         BoneageError: An input does not exist, there are no radiographs, two of them have one name,
@@ -143,7 +143,7 @@ def clahe_files(
 
 
 def _beside(path: Path) -> Path:
-    """A radiograph's path as that of a PNG file; DICOM files may be called by a UID."""
+    """Returns a radiograph's path with the suffix .png; dots in a DICOM UID are no suffix."""
     return path.with_name(f"{image_stem(str(path))}.png")
 
 
@@ -169,7 +169,7 @@ def _copy(
         for target, source in sources.items()
         if not has_note(folder / target, _version_of(source))
     }
-    # Threads suffice: decoding, CLAHE and encoding run outside the interpreter's lock.
+    # Threads suffice: decoding, CLAHE and encoding release the global interpreter lock.
     with worker_threads(workers) as executor:
         outcomes = executor.map(
             partial(_copy_one, clip_limit=clip_limit, tiles=tiles), todo.values(), todo
@@ -180,7 +180,7 @@ def _copy(
 
 
 def _prepare(folder: Path, settings: dict[str, float]) -> None:
-    """Makes the folder of copies, empty unless what is there was made with the same settings."""
+    """Creates the folder of copies; deletes copies that were made with other settings."""
     note = folder / SETTINGS_FILE
     if note.is_file():
         try:
@@ -189,7 +189,8 @@ def _prepare(folder: Path, settings: dict[str, float]) -> None:
             same = False
         if same:
             return
-        # Copies go before the note changes: whatever stops this, none is taken for a newer one.
+        # Old copies are deleted before the settings file changes, so that after an interruption
+        # none is mistaken for a new one.
         for path in folder.rglob("*.png"):
             if has_note(path, _MARK, whole=False):
                 path.unlink()
@@ -203,7 +204,7 @@ def _prepare(folder: Path, settings: dict[str, float]) -> None:
 
 
 def _version_of(source: Path) -> str:
-    """What a copy carries to tell which version of which file it is of, made by which code."""
+    """Identifies the version of the source file and of the code; stored in the copy."""
     try:
         status = source.stat()
     except OSError:
@@ -213,12 +214,12 @@ def _version_of(source: Path) -> str:
 
 
 def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> str | None:
-    """Makes one copy; gives back what is wrong with the radiograph, if anything is."""
+    """Makes one copy; returns the error if the radiograph cannot be read."""
     version = _version_of(source)
     try:
         radiograph = read_radiograph(source)
     except ReadError as error:
-        # What is there was made from an earlier version of the file.
+        # An existing copy is of an earlier version of the file.
         target.unlink(missing_ok=True)
         return str(error)
     pixels = apply_clahe(radiograph.pixels, clip_limit, tiles, radiograph.maximum)

@@ -1,4 +1,4 @@
-"""RSNA's public archives of the 2017 Pediatric Bone Age Challenge, no login needed."""
+"""Downloads RSNA's public archives of the 2017 Pediatric Bone Age Challenge; needs no login."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Archive:
     """One archive on the server.
 
     Attributes:
-        name: Its file name there.
+        name: Its file name.
         split: The split that it belongs to.
-        bytes: About how large it is; its radiographs are PNGs and take as much again unpacked.
-        sha256: Its SHA-256, None where it is not known.
+        bytes: Approximate size; unpacking takes as much again, because the radiographs are PNGs.
+        sha256: Its SHA-256; None if unknown.
     """
 
     name: str
@@ -84,25 +84,24 @@ def fetch_rsna(
 ) -> Fetched:
     """Downloads, verifies and unpacks RSNA's radiographs, split by split.
 
-    What is there already is not fetched again: a broken download goes on where it stopped, and a
-    split that is complete is passed over.
+    An interrupted download is resumed, and a complete split is skipped.
 
     Args:
-        folder: Where the data set goes; the archives lie in ``archives/`` below it.
-        splits: Which of train, validation and test.
-        accept_terms: That the user accepts RSNA's terms of use.
-        base_url: Where the archives lie, with a slash at the end.
-        archives: What lies there.
+        folder: The data set's folder; the archives are stored in ``archives/`` below it.
+        splits: Any of train, validation and test.
+        accept_terms: Whether the user accepts RSNA's terms of use.
+        base_url: URL of the archives' folder.
+        archives: The archives in that folder.
         keep_archives: False deletes each split's archives once it is in place.
         force: Replaces an earlier data set in the folder.
-        wait: Seconds before a failed request is tried again; doubled each time.
+        wait: Seconds before the first retry of a failed request; doubled each time.
 
     Returns:
         The data set.
 
     Raises:
         BoneageError: The terms are not accepted, the disk has not enough room, or the server
-            cannot be reached, refuses, or gives other files than these.
+            cannot be reached, refuses, or sends files with another SHA-256.
     """
     if not accept_terms:
         raise BoneageError(

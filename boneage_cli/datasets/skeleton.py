@@ -1,8 +1,8 @@
 """A parametric skeleton of the left hand that matures with bone age: tables and geometry.
 
-Everything is drawn from the tables in this file; nothing is measured on a patient. Coordinates are
-*hand units* in the plane of a posteroanterior radiograph, as it is displayed: fingers up, thumb to
-the right, y downwards, the origin at the centre of the capitate, and 1 the distance from there to
+All shapes come from the tables in this file; nothing is measured on a patient. Coordinates are
+*hand units* in the plane of a posteroanterior radiograph as displayed: fingers up, thumb to the
+right, y downwards, origin at the centre of the capitate; the unit is the distance from there to
 the third metacarpophalangeal joint.
 """
 
@@ -29,7 +29,7 @@ class BySex(NamedTuple):
     girls: float
 
     def of(self, male: bool) -> float:
-        """The age that holds for one sex."""
+        """Returns the age for one sex."""
         return self.boys if male else self.girls
 
 
@@ -69,7 +69,7 @@ ONSET = {
     "sesamoid": BySex(153, 129),
 }
 
-# Age at which a centre has its adult outline (an epiphysis: is as wide as its metaphysis).
+# Age at which a centre has its adult outline (for an epiphysis: the width of its metaphysis).
 # Approximate, after the plates of Greulich and Pyle, Radiographic Atlas, 2nd edition, 1959.
 MATURE = {
     "distal": BySex(132, 108),
@@ -141,10 +141,10 @@ CARPALS = {
         (-0.33, 0.06), (-0.27, 0.045), (-0.23, 0.09), (-0.245, 0.15), (-0.3, 0.165), (-0.34, 0.12),
     ),
 }  # fmt: skip
-# On the palm side of the thumb's metacarpophalangeal joint, relative to that joint.
+# Relative to the thumb's metacarpophalangeal joint, on its palm side.
 SESAMOID = ((-0.14, -0.01), (-0.105, -0.045), (-0.075, -0.02), (-0.085, 0.03), (-0.125, 0.035))
 
-# Epiphyses of the forearm, then the shafts below them; these leave the film at the bottom edge.
+# Epiphyses of the forearm, then their shafts, which extend beyond the bottom edge of the film.
 FOREARM_EPIPHYSES = {
     "radius": (
         (-0.19, 0.33), (-0.14, 0.305), (0.02, 0.29), (0.14, 0.255), (0.2, 0.27), (0.21, 0.36),
@@ -175,9 +175,9 @@ class TubularBone(NamedTuple):
         plate: Half width at the end with the growth plate.
         shaft: Half width of the waist.
         free: Half width at the other end.
-        flare: How far the plate's end reaches into the shaft, as a part of its length.
+        flare: Length of the widening at the plate's end, as a fraction of the shaft's length.
         epiphysis: Thickness of the mature epiphysis.
-        roundness: Of the epiphysis: 0 a flat plate, 1 an ellipse.
+        roundness: Shape of the epiphysis, from 0 (flat plate) to 1 (ellipse).
         density: Brightness added to the soft tissue's.
     """
 
@@ -204,14 +204,16 @@ FOREARM_DENSITY = {"radius": 0.38, "ulna": 0.32}
 
 @dataclass(frozen=True)
 class Maturation:
-    """How far every ossification centre of one hand has come.
+    """State of every ossification centre of one hand.
 
     Attributes:
         growth: Per centre of ``ONSET``, 0 before it appears, then up to 1 at its adult outline.
-        closing: Per centre, how far the time from adult outline to closing plate has passed (0–1).
-        fusion: Per centre with a growth plate, the part of the plate that is bone (0–1).
-        youth: 1 in a newborn, 0 from 10 (girls: 8) years on: chubby, with more cartilage.
-        mineral: 0 in a newborn, 1 when the radius begins to close: cortices thicken, bone whitens.
+        closing: Per centre with a growth plate, elapsed fraction (0–1) of the time from adult
+            outline to closing plate.
+        fusion: Per centre with a growth plate, the fraction of the plate that is bone (0–1).
+        youth: 1 in a newborn, 0 from 10 (girls: 8) years on; adds soft tissue and cartilage.
+        mineral: 0 in a newborn, 1 when the radius begins to close; thickens cortices and
+            brightens bone.
     """
 
     growth: Mapping[str, float]
@@ -223,13 +225,13 @@ class Maturation:
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in degrees, positive towards the thumb; all 0 is the hand of ``RAYS``.
+    """Joint angles in degrees, positive towards the thumb; all 0 is the resting hand of ``RAYS``.
 
     Attributes:
-        abduction: Per digit 1–5, the turn of the fingers at their metacarpophalangeal joints, of
+        abduction: Per digit 1–5, rotation of the fingers at their metacarpophalangeal joints, of
             the thumb at the base of its metacarpal.
-        bend: Per digit 1–5, the further turn at each interphalangeal joint.
-        wrist: The turn of the forearm against the hand.
+        bend: Per digit 1–5, additional rotation at each interphalangeal joint.
+        wrist: Rotation of the forearm relative to the hand.
     """
 
     abduction: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
@@ -239,10 +241,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class Bone:
-    """One bone as it is seen on the film.
+    """One bone as visible on the film.
 
     Attributes:
-        name: Of its centre, as in ``ONSET``.
+        name: Name of its centre, as in ``ONSET``.
         outlines: Closed polygons (N, 2) in hand units whose union is the bone; empty while all
             of it is cartilage.
         density: Brightness added to the soft tissue's.
@@ -264,9 +266,9 @@ class Hand:
         joints: Named points: ``capitate``, ``wrist`` (centre of the distal radius and ulna),
             ``middle_tip`` and ``thumb_tip`` (just inside the skin), ``mcp_1`` … ``mcp_5``,
             ``pip_2`` … ``pip_5``, ``dip_2`` … ``dip_5`` and ``ip_1``.
-        carpals: Points (N, 2) round all carpal bones, ossified or not.
-        knuckles: Points (N, 2) round all metacarpals and proximal phalanges.
-        forearm: Points (N, 2) round the distal epiphyses of radius and ulna, ossified or not.
+        carpals: Points (N, 2) around all carpal bones, ossified or not.
+        knuckles: Points (N, 2) around all metacarpals and proximal phalanges.
+        forearm: Points (N, 2) around the distal epiphyses of radius and ulna, ossified or not.
         tissue: Closed polygons (N, 2) whose union is the skin's outline.
     """
 
@@ -283,16 +285,16 @@ def maturation(
 ) -> Maturation:
     """Looks up how mature each ossification centre is at a bone age.
 
-    A bone age is a place in the atlas of its own sex, so that a girl's hand is more mature than
-    a boy's at the same bone age in months.
+    Bone ages refer to the atlas of each sex, so that a girl's hand is more mature than a boy's at
+    the same bone age in months.
 
     Args:
         boneage: Months.
         male: The atlas to use.
-        scatter: Per centre, a factor on all of its ages (1 where missing): individual timing.
+        scatter: Individual timing: per centre, a factor on all of its ages (1 if missing).
 
     Returns:
-        The state of all centres; every value rises or stays with bone age, ``youth`` falls.
+        The state of all centres. No value decreases with bone age except ``youth``.
     """
     growth, closing, fusion = {}, {}, {}
     for name, onset in ONSET.items():
@@ -323,7 +325,7 @@ def hand(
         state: The maturity of its ossification centres.
         pose: Joint angles; None for the hand at rest.
         slender: Factor on the widths of metacarpals and phalanges.
-        lengths: Factor on the lengths of each digit's bones; 1 where missing.
+        lengths: Factor on the lengths of each digit's bones; 1 if missing.
         flesh: Factor on the thickness of the soft tissue.
 
     Returns:
@@ -353,7 +355,7 @@ def hand(
 
 
 def rotation(degrees: float) -> Points:
-    """The matrix (2, 2) that turns column vectors towards the thumb, clockwise as displayed."""
+    """Returns the rotation matrix (2, 2) towards the thumb, clockwise as displayed."""
     angle = np.radians(degrees)
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
@@ -389,7 +391,7 @@ def _joints(rays: Mapping[int, Points], flesh: float, forearm: Points) -> dict[s
 
 
 def _skin_tip(ray: Points, thickness: float) -> Points:
-    # A pixel inside the skin rather than on its faint edge.
+    # A point inside the skin rather than on its faint edge.
     axis = ray[-1] - ray[-2]
     return ray[-1] + axis / np.hypot(*axis) * thickness * 0.8
 
@@ -408,7 +410,7 @@ def _digit(digit: int, ray: Points, state: Maturation, slender: float) -> Iterat
 def _tubular(
     start: Points, end: Points, shape: TubularBone, width: float, state: Maturation, name: str
 ) -> tuple[Points, ...]:
-    """Diaphysis, epiphysis and bridge across the plate, which lies at ``start``."""
+    """Returns diaphysis, epiphysis and the bridge across the growth plate, located at ``start``."""
     length = float(np.hypot(*(end - start)))
     cartilage = 0.013 + 0.02 * state.youth
     gap = 0.038 - 0.014 * state.closing[name]
@@ -428,7 +430,7 @@ def _tubular(
 
 
 def _diaphysis(begin: float, end: float, shape: TubularBone, width: float) -> Points:
-    """Outline in (distance along the bone, distance from its axis): waisted, with rounded ends."""
+    """Returns a waisted outline with rounded ends, as (position on the axis, distance from it)."""
     t = (1.0 - np.cos(np.linspace(0.0, np.pi, 41))) / 2
     flare_plate = (shape.plate - shape.shaft) * np.exp(-((t / shape.flare) ** 2))
     flare_free = (shape.free - shape.shaft) * np.exp(-(((1 - t) / 0.2) ** 2))
@@ -440,7 +442,7 @@ def _diaphysis(begin: float, end: float, shape: TubularBone, width: float) -> Po
 
 
 def _disc(middle: float, thick: float, half: float, roundness: float) -> Points:
-    """Superellipse: a flat plate at roundness 0, an ellipse at 1."""
+    """Returns a superellipse: a flat plate at roundness 0, an ellipse at 1."""
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     power = 0.5 + 0.5 * roundness
     cos, sin = np.cos(angle), np.sin(angle)
@@ -453,7 +455,7 @@ def _strip(begin: float, end: float, half: float) -> Points:
 
 
 def _ossified(outline: Points, growth: float) -> Points:
-    """A centre on its way from a round nucleus to its adult outline."""
+    """Interpolates a centre between a round nucleus and its adult outline."""
     centre = (outline.min(axis=0) + outline.max(axis=0)) / 2
     arms = outline - centre
     reach = np.hypot(*arms.T)[:, None]
@@ -501,7 +503,7 @@ def _forearm(state: Maturation, turn: Points) -> Iterator[Shape]:
 
 
 def _beside(path: Points, width: float) -> Points:
-    """Points at ``width`` to both sides of a polyline's corners."""
+    """Returns points at distance ``width`` on both sides of a polyline's corners."""
     axes = np.gradient(path, axis=0)
     normal = np.stack([-axes[:, 1], axes[:, 0]], 1) / np.hypot(*axes.T)[:, None]
     return np.concatenate([path + normal * width, path - normal * width])
@@ -529,7 +531,7 @@ def _tissue(rays: Mapping[int, Points], turn: Points, flesh: float) -> Iterator[
 
 
 def _capsule(a: Points, b: Points, radius_a: float, radius_b: float) -> Points:
-    """Two half circles and what lies between them."""
+    """Returns the outline of two half circles joined by straight lines."""
     axis = (b - a) / np.hypot(*(b - a))
     towards = np.arctan2(axis[1], axis[0])
     half = np.linspace(-np.pi / 2, np.pi / 2, 16)

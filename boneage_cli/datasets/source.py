@@ -1,7 +1,7 @@
-"""SOURCE.json: where a data set came from, when, under which terms, and with which labels.
+"""SOURCE.json: the record of a data set's origin, date, terms of use and label version.
 
-It is written first, as incomplete, and last, as complete. So an interrupted command can be told
-from a finished one and from a folder of the user's own, which is never touched.
+It is written as incomplete at the start and as complete at the end. This distinguishes an
+interrupted command from a finished one, and from a folder of the user's own, which is not changed.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ RSNA_CITATION = (
 
 @dataclass(frozen=True)
 class Source:
-    """What SOURCE.json says.
+    """Contents of SOURCE.json.
 
     Attributes:
         name: The kind of source: demo, rsna, kaggle or local.
-        requested: What the user asked for: the data set's name, or the given paths with their
-            sizes and times of change.
+        requested: The requested data set: its name, or the given paths with their sizes and
+            modification times.
         options: The settings that shaped the data set.
-        terms: Under which terms it may be used.
-        citation: What to cite.
-        files: The archives and tables it was made of, each with ``sha256``, ``bytes`` and ``path``
-            or ``url``.
-        splits: ``images`` and ``labels`` of each split.
-        validation: How the validation split came about.
-        label_version: See ``manifest.label_version``.
-        date: When it was completed, UTC.
+        terms: Terms of use.
+        citation: The publication to cite.
+        files: The archives and tables it was made from, each with ``sha256``, ``bytes`` and
+            ``path`` or ``url``.
+        splits: Numbers of ``images`` and ``labels`` of each split.
+        validation: Origin of the validation split.
+        label_version: See ``label_version.label_version``.
+        date: Time of completion, UTC.
         software: The version of this package that made it.
         complete: False while it is being made.
     """
@@ -81,12 +81,12 @@ class Fetched:
     """A data set that is ready for use.
 
     Attributes:
-        folder: Where it lies.
-        manifest: Its table, as ``read_manifest`` gives it.
-        source: What SOURCE.json says.
-        notes: What a user should know, a sentence each.
-        warnings: What a user should look at, a sentence each.
-        unchanged: True where everything was there already.
+        folder: Its folder.
+        manifest: Its table, as returned by ``read_manifest``.
+        source: The contents of SOURCE.json.
+        notes: Messages for the user, one sentence each.
+        warnings: Problems that the user should check, one sentence each.
+        unchanged: True if an earlier run had already completed it.
     """
 
     folder: Path
@@ -98,10 +98,10 @@ class Fetched:
 
 
 def read_source(folder: Path) -> Source | None:
-    """Reads a data set's SOURCE.json; None where there is none.
+    """Reads a data set's SOURCE.json; None if there is none.
 
     Raises:
-        BoneageError: It is not one of ours.
+        BoneageError: The file is not a valid record of this package.
     """
     file = folder / SOURCE_FILE
     if not file.is_file():
@@ -124,19 +124,19 @@ def write_source(folder: Path, source: Source) -> None:
 
 
 def earlier_fetch(folder: Path, wanted: Source, *, force: bool = False) -> Source | None:
-    """Looks at what a folder holds before a data set is put there.
+    """Checks the contents of a folder before a data set is written to it.
 
     Args:
         folder: The data set's folder, new or of an earlier run.
-        wanted: What is to be put there.
-        force: An earlier data set will be removed, whatever it was made of.
+        wanted: The record of the data set to be written.
+        force: An earlier data set will be removed, whatever its source.
 
     Returns:
-        The record of an earlier run on the same data set; None where it begins anew.
+        The record of an earlier run for the same data set; None if it is made from scratch.
 
     Raises:
         BoneageError: The folder holds another data set and ``force`` is not given, or it holds
-            files that no data set accounts for.
+            files that belong to no data set.
     """
     check_writable(folder, "folder with --to")
     existing = read_source(folder)
@@ -152,7 +152,7 @@ def earlier_fetch(folder: Path, wanted: Source, *, force: bool = False) -> Sourc
     if force:
         return None
     difference = _difference(existing, wanted)
-    # What an interrupted command left is no data set yet; another one may take its place.
+    # The remains of an interrupted command may be replaced by another data set.
     if difference and not existing.complete:
         return None
     if difference:
@@ -199,12 +199,12 @@ def remove_dataset(folder: Path) -> None:
 
 
 def finish(folder: Path, source: Source, *, complete: bool = True) -> Fetched:
-    """Completes SOURCE.json from what now lies in the folder.
+    """Completes SOURCE.json from the current contents of the folder.
 
     Args:
         folder: The data set's folder, with its CSVs.
         source: The record so far.
-        complete: Whether nothing that was asked for is missing.
+        complete: Whether everything requested is present.
 
     Returns:
         The data set.
@@ -227,7 +227,7 @@ def finish(folder: Path, source: Source, *, complete: bool = True) -> Fetched:
 
 
 def already_there(folder: Path, earlier: Source | None) -> Fetched | None:
-    """Gives a data set that an earlier run completed and that has lost no image since."""
+    """Returns the data set if an earlier run completed it and all its images still exist."""
     if earlier is None or not earlier.complete:
         return None
     try:

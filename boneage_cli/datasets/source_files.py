@@ -1,4 +1,4 @@
-"""The radiographs and tables that lie in folders and zips, however deep."""
+"""Recursive search for radiographs and tables in folders and zip files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.file_headers import DICOM_INDEX, begins_as_dicom, is_dicom
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
-# Copies that tools of this field prepare beside the radiographs.
+# Names of folders with copies that other tools derive from the radiographs.
 PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "mask", "masks"}
 PREPARED_ENDING = "_clahe"
 DEEPEST_ZIP_IN_ZIP = 3
@@ -34,11 +34,11 @@ class SourceFile:
     """One file of a source, loose or in a zip.
 
     Attributes:
-        parts: Its names from the given path's own to the file's.
+        parts: The path's components, from the name of the given path to the file name.
         path: The file, or the zip that holds it.
         member: Its position in the zip's table of contents; None for a loose file.
-        size: Bytes, unpacked.
-        given: True where the user named this very file.
+        size: Unpacked size in bytes.
+        given: True if the user named this file itself.
     """
 
     parts: tuple[str, ...]
@@ -59,18 +59,18 @@ class SourceFile:
 
     @property
     def folder_split(self) -> str | None:
-        """The split that its folders speak of, the innermost first."""
+        """The split named by its folders; the innermost such folder counts."""
         return next(filter(None, map(named_split, reversed(self.parts[:-1]))), None)
 
     @property
     def table_split(self) -> str | None:
-        """The split that a table's own name speaks of, else its folders."""
+        """The split named by a table's file name, else by its folders."""
         return named_split(PurePosixPath(self.parts[-1]).stem) or self.folder_split
 
 
 @dataclass
 class FoundFiles:
-    """The radiographs and tables of a source, and the number of prepared copies left alone."""
+    """The radiographs and tables of a source, and the numbers of skipped derived copies."""
 
     images: list[SourceFile] = field(default_factory=list)
     tables: list[SourceFile] = field(default_factory=list)
@@ -82,14 +82,14 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
 
     Args:
         paths: Folders, zips, tables and single images, in order of preference.
-        staging: A folder for zips that lie within zips; the caller removes it.
-        exclude: A folder that is passed over wherever it turns up.
+        staging: Folder for unpacking zips within zips; the caller removes it.
+        exclude: A folder that is skipped wherever it occurs.
 
     Returns:
-        What was found; hidden files and prepared copies (CLAHE, crops, heat maps, masks) left out.
+        The files, without hidden files and derived copies (CLAHE, crops, heat maps, masks).
 
     Raises:
-        BoneageError: A path does not exist or is of no use, or a zip is damaged or unsafe.
+        BoneageError: A path does not exist or has an unknown type, or a zip is damaged or unsafe.
     """
     found = FoundFiles()
     for path in paths:
@@ -127,7 +127,7 @@ def _search_folder(
                 if not file.exists():
                     raise BoneageError(f"{file}: a link to nothing; mend or delete it")
                 _sort_in(SourceFile((*parts, called), file, size=file.stat().st_size), found)
-        # Loose files come first: they can be linked, and a zip beside them is often their origin.
+        # Loose files come first: they can be linked, and a zip next to them is often their origin.
         for entry in files:
             if entry.lower().endswith(".zip"):
                 _search_zip(here / entry, (*parts, entry), staging, found)
@@ -156,7 +156,7 @@ def _search_zip(
 
 
 def _called(file: Path, name: str) -> str:
-    """What a loose file is called in a data set, whose readers go by suffixes."""
+    """Returns a loose file's name in the data set; DICOM files without a suffix get ``.dcm``."""
     try:
         dicom = not name.lower().endswith(_KNOWN_SUFFIXES) and is_dicom(file)
     except OSError as error:
@@ -167,19 +167,19 @@ def _called(file: Path, name: str) -> str:
 
 
 def _member_called(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> str:
-    """The same of a zip's member."""
+    """Does the same as ``_called`` for a zip's member."""
     if name.lower().endswith(_KNOWN_SUFFIXES) or name.upper() == DICOM_INDEX:
         return name
     return f"{name}.dcm" if begins_as_dicom(read_beginning(archive, member, 132)) else name
 
 
 def _sort_in(file: SourceFile, found: FoundFiles) -> bool:
-    """Puts a file where it belongs; False where it is of no use."""
+    """Adds a file to the tables, radiographs or skipped copies; False if it is neither."""
     name = file.parts[-1].lower()
     if name.endswith(TABLE_SUFFIXES):
         found.tables.append(file)
     elif name.endswith(IMAGE_SUFFIXES):
-        # The given path's own name says nothing: whoever names a folder of copies means it.
+        # The given path's own name is not checked: a folder that the user named is wanted.
         for folder in file.parts[1:-1]:
             if folder.lower() in PREPARED_FOLDERS or folder.lower().endswith(PREPARED_ENDING):
                 found.prepared[folder] += 1

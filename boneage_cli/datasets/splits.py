@@ -1,7 +1,7 @@
-"""Dividing radiographs so that every part has the same share of each sex and age.
+"""Splits of radiographs stratified by sex and age.
 
-Radiographs are put in order of sex and bone age, and each short run of neighbours in that order is
-dealt out to the parts at random. Radiographs of one patient stay together where patients are known.
+Radiographs are sorted by sex and bone age, and each short run of neighbours in that order is
+distributed over the parts at random. If patients are known, a patient's radiographs stay together.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from boneage_cli.errors import BoneageError
 
 
 class Fold(NamedTuple):
-    """One part of a cross-validation: what is measured on it was trained on the other parts.
+    """A held-out fold: the model evaluated on it was trained on the other folds.
 
     Attributes:
-        number: Which part is held out, from 1.
-        of: The number of parts.
+        number: Number of the fold, from 1.
+        of: Number of folds.
     """
 
     number: int
@@ -27,12 +27,12 @@ class Fold(NamedTuple):
 
 
 def set_aside(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
-    """Chooses a part of the radiographs, stratified by sex and age.
+    """Chooses a fraction of the radiographs, stratified by sex and age.
 
     Args:
-        manifest: Rows with ``id``, ``boneage`` (months), ``male`` and perhaps ``patient``.
-        fraction: The share of radiographs (of patients, where they are known), 0 to 0.5.
-        seed: The same seed chooses the same radiographs, in whatever order the rows stand.
+        manifest: Rows with ``id``, ``boneage`` (months), ``male`` and optionally ``patient``.
+        fraction: The fraction of radiographs (of patients, if known), 0 to 0.5.
+        seed: Random seed; the choice does not depend on the order of the rows.
 
     Returns:
         True for each chosen row, with the manifest's index.
@@ -55,16 +55,16 @@ def set_aside(manifest: pd.DataFrame, fraction: float, seed: int) -> pd.Series:
 
 
 def choose(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """Chooses so many radiographs, stratified by sex and age, in the manifest's order.
+    """Chooses a number of radiographs, stratified by sex and age, in the manifest's order.
 
     Args:
         manifest: Rows with ``id``, ``boneage`` (months) and ``male``.
-        count: How many are wanted, each id once. Choices of different sizes are not nested, even
-            with one seed.
-        seed: The same seed chooses the same radiographs, in whatever order the rows stand.
+        count: Number of radiographs, each id once. Choices of different sizes are not nested, even
+            with the same seed.
+        seed: Random seed; the choice does not depend on the order of the rows.
 
     Raises:
-        BoneageError: There are not so many.
+        BoneageError: There are fewer radiographs, or ``count`` is below 1.
     """
     once = manifest.drop_duplicates("id")
     if not 1 <= count <= len(once):
@@ -81,18 +81,18 @@ def choose(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 
 
 def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
-    """Deals radiographs out to folds for cross-validation, stratified by sex and age.
+    """Assigns radiographs to folds for cross-validation, stratified by sex and age.
 
     Args:
-        manifest: Rows with ``id``, ``boneage`` (months), ``male`` and perhaps ``patient``.
+        manifest: Rows with ``id``, ``boneage`` (months), ``male`` and optionally ``patient``.
         folds: The number of folds, at least 2.
-        seed: The same seed gives the same folds, in whatever order the rows stand.
+        seed: Random seed; the folds do not depend on the order of the rows.
 
     Returns:
         The fold of each row, 0 to ``folds`` − 1, with the manifest's index.
 
     Raises:
-        BoneageError: There are fewer radiographs (patients, where they are known) than folds.
+        BoneageError: There are fewer radiographs (patients, if known) than folds.
     """
     rng = np.random.default_rng(seed)
     units = _in_order_of_sex_and_age(manifest, rng)
@@ -104,7 +104,7 @@ def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
 
 
 def _unit_names(manifest: pd.DataFrame) -> pd.Series:
-    """Names what must stay together: the patient where known, else the radiograph."""
+    """Names the unit that is never divided: the patient if known, else the radiograph."""
     radiographs = "radiograph " + manifest["id"].astype(str)
     if "patient" not in manifest:
         return radiographs
@@ -121,6 +121,6 @@ def _in_order_of_sex_and_age(manifest: pd.DataFrame, rng: np.random.Generator) -
         }
     )
     units = rows.groupby("unit", sort=True).agg({"sex": "min", "age": "mean"})
-    # Ages cluster on the atlas plates: within one age the order is drawn, not that of the ids.
+    # Many ages are equal (those of the atlas plates); within one age the order is random.
     units["drawn"] = rng.random(len(units))
     return units.sort_values(["sex", "age", "drawn"]).index.to_numpy()

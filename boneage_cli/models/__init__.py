@@ -1,1 +1,1 @@
-"""Networks in plain torch: they know no settings file, and of files only weights to begin with."""
+"""Networks in plain torch: no settings files; the only files read are pretrained weights."""

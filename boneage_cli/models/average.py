@@ -1,4 +1,4 @@
-"""Several networks as one, whose answer is the mean of theirs."""
+"""An ensemble of networks as one module that returns their mean prediction."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from boneage_cli.models.network import Network
 
 
 class AverageNetwork(nn.Module):
-    """Networks that see the same views, run one after the other; each answer is their mean.
+    """An ensemble of networks with the same views, run one after the other; outputs are averaged.
 
-    What unlike networks get wrong differs in part, and averages out.
+    Errors of different networks are partly independent and average out.
 
     Args:
-        networks: Those networks, all of which predict the same; their last feature maps are of one
-            size.
+        networks: The networks, all with the same targets and the same size of the last feature
+            maps.
 
     Attributes:
         views: Names of the views, in order.
 
     Raises:
-        ValueError: They see different views.
+        ValueError: The networks have different views.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -34,7 +34,7 @@ class AverageNetwork(nn.Module):
             raise ValueError("networks of different views cannot be averaged as one")
         self.views = networks[0].views
         self.networks = nn.ModuleList(networks)
-        # Of each view the channels of every network's last feature maps.
+        # Per view, the number of channels of each network's last feature maps.
         self.channels: dict[str, list[int]] = {
             view: [_channels(network, view) for network in networks] for view in self.views
         }
@@ -44,16 +44,16 @@ class AverageNetwork(nn.Module):
 
         Args:
             views: Per view gray values 0…255, (B, 1, H, W).
-            male: 1 for boys, 0 for girls, (B,); None only where no network takes the sex.
+            male: 1 for boys, 0 for girls, (B,); None only if no network takes the sex.
 
         Returns:
-            ``age``: months, (B,); ``sex``: logit of the mean probability of being a boy, (B,); each
-            where the networks predict it.
+            ``age``: months, (B,); ``sex``: logit of the mean probability of being a boy, (B,);
+            each only if the networks predict it.
         """
         return self.decide(self.encode(views), male)
 
     def encode(self, views: dict[str, Tensor]) -> list[Tensor]:
-        """The last feature maps of each view, all networks' channels side by side, (B, C, h, w).
+        """Returns each view's last feature maps, the networks' channels concatenated, (B, C, h, w).
 
         Args:
             views: As ``forward`` takes them.
@@ -62,21 +62,21 @@ class AverageNetwork(nn.Module):
         return [torch.cat(of_view, 1) for of_view in zip(*maps, strict=True)]
 
     def of_first(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The first network's part of what ``encode`` gives."""
+        """Returns the first network's channels of the maps from ``encode``."""
         return [
             of_view[:, : self.channels[view][0]]
             for view, of_view in zip(self.views, maps, strict=True)
         ]
 
     def decide(self, maps: Sequence[Tensor], male: Tensor | None = None) -> dict[str, Tensor]:
-        """What follows from feature maps.
+        """Predicts from feature maps; the second half of a forward pass.
 
         Args:
-            maps: As ``encode`` gives them.
+            maps: As returned by ``encode``.
             male: As ``forward`` takes it.
 
         Returns:
-            What ``forward`` gives.
+            The same as ``forward``.
         """
         parts = [
             torch.split(of_view, self.channels[view], 1)
@@ -92,13 +92,13 @@ class AverageNetwork(nn.Module):
         if "sex" in outputs[0]:
             boys = torch.stack([each["sex"].float().sigmoid() for each in outputs]).mean(0)
             boys = boys.clamp(1e-7, 1 - 1e-7)
-            # Not by torch.logit, which OpenVINO does not convert.
+            # Without torch.logit, which OpenVINO cannot convert.
             answer["sex"] = (boys / (1 - boys)).log()
         return answer
 
 
 def weights_of_all(networks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The state of an ``AverageNetwork`` of these networks' states."""
+    """Combines the networks' state dicts into that of an ``AverageNetwork``."""
     return {
         f"networks.{number}.{name}": tensor
         for number, weights in enumerate(networks)
@@ -107,7 +107,7 @@ def weights_of_all(networks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor
 
 
 def weights_of_each(weights: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """What ``weights_of_all`` was given, by number from 1; empty for the state of one network."""
+    """Inverse of ``weights_of_all``, numbered from 1; empty for the state dict of one network."""
     networks: dict[int, dict[str, Tensor]] = {}
     for name, tensor in weights.items():
         if found := re.fullmatch(r"networks\.(\d+)\.(.+)", name):

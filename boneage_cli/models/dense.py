@@ -1,4 +1,4 @@
-"""Fully connected layers, as the published systems stack them."""
+"""Stacks of fully connected layers, as in the published systems."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class DenseLayers(nn.Sequential):
         features: Width of the input.
         hidden: Widths of the layers; may be empty.
         activation: A name in ``ACTIVATIONS`` for all layers, or one per layer.
-        dropout: A probability for every layer (for the input itself where there is no layer), or
-            one per layer, with one more, if wanted, for what the last layer gives.
+        dropout: One probability for every layer (for the input if there are no layers), or one per
+            layer, optionally with one more for the output of the last layer.
         norm: Whether each layer begins with batch normalisation.
 
     Attributes:
         features: Width of the output.
 
     Raises:
-        ValueError: A name, a width, a probability or the number of them is wrong.
+        ValueError: A name, a width, a probability or their number is invalid.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class DenseLayers(nn.Sequential):
         layers: list[nn.Module] = []
         for width, name, rate in zip(hidden, names, rates, strict=False):
             layers += [BatchNorm(features)] if norm else []
-            # Dropout of 0 stands here, too: it counts in the names of the weights after it, which
-            # would fit no network of another rate.
+            # Dropout of 0 is added, too: the position determines the names of later weights, which
+            # otherwise would not fit a network with another rate.
             layers += [nn.Dropout(rate)]
             layers += [_linear(features, width, name), build_activation(name)]
             features = width
@@ -69,10 +69,10 @@ class DenseLayers(nn.Sequential):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that trains on a batch of one, too.
+    """Batch normalisation that can also train on a batch of one example.
 
-    One example has no statistics of its own (plain batch normalisation fails there, often in the
-    last, smaller batch of an epoch), so that batch is normalised with the running ones.
+    Such a batch (often the last one of an epoch) is normalised with the running statistics,
+    because plain batch normalisation raises an error on it.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def build_activation(name: str) -> nn.Module:
-    """Makes the activation of that name; ValueError where there is none."""
+    """Makes the activation of that name; raises ValueError if it is unknown."""
     if name not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
@@ -102,7 +102,7 @@ def _linear(features: int, width: int, activation: str) -> nn.Linear:
 
 
 def _dropout_rates(dropout: float | Sequence[float], layers: int) -> list[float]:
-    """One rate per layer and one for the end."""
+    """Returns one rate per layer and one for the output."""
     if isinstance(dropout, (int, float)):
         rates = [float(dropout)] * layers + [0.0] if layers else [float(dropout)]
     else:

@@ -1,14 +1,14 @@
 """Gradients of depthwise convolutions in bf16 on CPUs.
 
-The CPU library behind torch (oneDNN, as of torch 2.15) has no quick way to two of them in bf16:
-that of the input where the stride is 2, and that of kernels of more than three by three. On a CPU
-with hardware for bf16 (AMX) these two took three quarters of a training step of EfficientNet-Lite,
-which made bf16 slower than fp32. Both can be had of convolutions that are quick:
+The CPU library behind torch (oneDNN, as of torch 2.15) has no fast bf16 kernel for two of them: the
+input gradient at stride 2, and the weight gradient of kernels larger than 3 × 3. On a CPU with bf16
+hardware (AMX) these two took three quarters of a training step of EfficientNet-Lite, which made
+bf16 slower than fp32. Both can be computed from convolutions that are fast:
 
-- The gradient of the input at a stride is a convolution, without one, of the output's gradient
-  spread out with zeros between.
-- A kernel is covered by windows of three by three pixels; the gradient of each is that of a
-  three by three kernel over the input shifted by the window's place.
+- The input gradient at a stride is a stride-1 convolution of the output's gradient with zeros
+  inserted between its values.
+- A kernel is covered by 3 × 3 windows; the gradient of each window is the weight gradient of a
+  3 × 3 kernel over the input shifted by the window's offset.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _WINDOW = 3
 
 
 def use_fast_depthwise_gradients(network: nn.Module) -> None:
-    """Has a network's depthwise convolutions take the quick gradients, where they are trained.
+    """Replaces a network's depthwise convolutions by ones with fast gradients, for training.
 
-    Weights, names and what the network answers stay as they are.
+    Weights, their names and the outputs do not change.
 
     Args:
         network: The network; it is changed in place.
     """
     for module in network.modules():
-        # What is derived from these may convolve in its own way.
+        # Exact types only: subclasses may convolve differently.
         swapped = {nn.Conv2d: DepthwiseConv2d, Conv2dSame: DepthwiseConv2dSame}.get(type(module))
         if swapped is not None and _is_depthwise(cast(nn.Conv2d, module)):
             module.__class__ = swapped
@@ -63,7 +63,7 @@ def _takes_quick_way(weight: Tensor) -> bool:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """``nn.Conv2d`` of a kernel per channel, with quick gradients in bf16 on CPUs."""
+    """Depthwise ``nn.Conv2d`` with fast gradients in bf16 on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves (B, C, H, W)."""
@@ -73,7 +73,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2dSame(Conv2dSame):
-    """The same of timm's convolution with TensorFlow's padding, which depends on the size."""
+    """The same for timm's convolution with TensorFlow's size-dependent ("same") padding."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves (B, C, H, W)."""
@@ -112,13 +112,13 @@ class _Depthwise(torch.autograd.Function):
 def input_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair
 ) -> Tensor:
-    """The gradient of a depthwise convolution's input.
+    """Returns the gradient with respect to a depthwise convolution's input.
 
     Args:
-        gradient: That of its output, (B, C, h, w).
-        x: Its input, (B, C, H, W).
-        weight: Its kernels, (C, 1, k, k).
-        stride: Rows and columns from one output to the next.
+        gradient: Gradient of the output, (B, C, h, w).
+        x: The input, (B, C, H, W).
+        weight: The kernels, (C, 1, k, k).
+        stride: Stride in rows and columns.
         padding: Rows and columns of zeros on each side.
 
     Returns:
@@ -127,7 +127,7 @@ def input_gradient(
     if stride == (1, 1):
         return _gradients(gradient, x, weight, stride, padding, (True, False))[0]
     (batch, channels, height, width), size = x.shape, weight.shape[-1]
-    # Channels last, as all else in training.
+    # Channels-last memory format, as everywhere in training.
     spread = gradient.new_zeros((batch, height + size - 1, width + size - 1, channels))
     spread = spread.permute(0, 3, 1, 2)
     rows, columns = (
@@ -143,20 +143,20 @@ def input_gradient(
 def weight_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: _Pair, padding: _Pair
 ) -> Tensor:
-    """The gradient of a depthwise convolution's kernels, (C, 1, k, k).
+    """Returns the gradient with respect to a depthwise convolution's kernels, (C, 1, k, k).
 
     Args:
-        gradient: As in ``input_gradient``, as are the others.
-        x: The input.
-        weight: The kernels.
-        stride: Rows and columns from one output to the next.
+        gradient: Gradient of the output, (B, C, h, w).
+        x: The input, (B, C, H, W).
+        weight: The kernels, (C, 1, k, k).
+        stride: Stride in rows and columns.
         padding: Rows and columns of zeros on each side.
     """
     size = weight.shape[-1]
     if size <= _WINDOW:
         return _gradients(gradient, x, weight, stride, padding, (False, True))[1]
     padded = functional.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    # What one window sees of the input over all of the output.
+    # Size of the part of the input that one window covers.
     height, width = (
         step * (count - 1) + _WINDOW for step, count in zip(stride, gradient.shape[2:], strict=True)
     )
@@ -179,7 +179,7 @@ def _gradients(
     padding: _Pair,
     wanted: tuple[bool, bool],
 ) -> list[Tensor]:
-    """Torch's own, of the input and of the kernels."""
+    """Calls torch's own gradients of the input and of the kernels."""
     return torch.ops.aten.convolution_backward(
         gradient,
         x,

@@ -1,4 +1,4 @@
-"""From one normalised view to feature maps."""
+"""Encoders: networks from one normalised view to feature maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from boneage_cli.models.names import unknown_name
 from boneage_cli.models.normalise import Statistics
 
-# What Keras calls its backbones, in timm's words.
+# Keras' names of backbones and the corresponding timm names.
 KERAS_NAMES = {
     "xception": "legacy_xception",
     "resnet50v2": "resnetv2_50",
@@ -29,7 +29,7 @@ M46_CHANNELS = (32, 64, 128, 128, 256, 384)
 
 
 class SmallCNN(nn.Sequential):
-    """HDA_Project's network: per block twice [Conv 3×3 → BN → ReLU], then max pooling 2×2.
+    """HDA_Project's network; each block is 2 × [Conv 3×3 → BN → ReLU], then max pooling 2×2.
 
     Args:
         in_channels: Channels of the input.
@@ -37,7 +37,7 @@ class SmallCNN(nn.Sequential):
 
     Attributes:
         channels: Channels of the feature maps.
-        native: None: per-image z-scores are its normalisation.
+        native: None, because its input is normalised to z-scores per image.
     """
 
     native: Statistics | None = None
@@ -61,7 +61,7 @@ class SmallCNN(nn.Sequential):
 
 
 class M46(nn.Sequential):
-    """Iglovikov et al.'s VGG-like network (2018, arXiv:1712.05053), as ml-recipe-bone-age has it.
+    """Iglovikov et al.'s VGG-like network (2018, arXiv:1712.05053), as in ml-recipe-bone-age.
 
     Six blocks of [Conv 3×3 → ELU → BN → Conv 1×1 → ELU → BN → max pooling 3×3 with stride 2].
 
@@ -70,7 +70,7 @@ class M46(nn.Sequential):
 
     Attributes:
         channels: Channels of the feature maps.
-        native: The mean and deviation that its input is scaled with.
+        native: Mean and standard deviation that its input is normalised with.
     """
 
     native: Statistics | None = ((0.5,), (0.5,))
@@ -100,10 +100,10 @@ class TimmEncoder(nn.Module):
         in_channels: Channels of the input, as given.
         input_size: (height, width) of the input, as given.
         channels: Channels of the feature maps.
-        native: Mean and deviation per channel that its published weights were trained with.
+        native: Mean and standard deviation per channel used to train its published weights.
 
     Raises:
-        ValueError: There is no such model, or not for this input size.
+        ValueError: The model is unknown or does not support this input size.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class TimmEncoder(nn.Module):
         tokens = tokens[:, getattr(self.backbone, "num_prefix_tokens", 0) :]
         count = tokens.shape[1]
         height = (count * image.shape[2] / image.shape[3]) ** 0.5
-        # Patches need not divide the image, so the grid's sides may miss its ratio by one.
+        # Patches need not divide the image evenly, so a side of the grid may be off by one.
         fitting = [side for side in (math.floor(height), math.ceil(height)) if side]
         fitting = [side for side in fitting if count % side == 0]
         if not fitting:
@@ -163,7 +163,7 @@ def build_encoder(
         A module from (B, in_channels, H, W) to (B, ``.channels``, h, w).
 
     Raises:
-        ValueError: Unknown backbone; the nearest names are given.
+        ValueError: Unknown backbone; the message suggests the nearest names.
     """
     if backbone == "small_cnn":
         return SmallCNN(in_channels, channels)
@@ -190,7 +190,7 @@ def create_backbone(
         The model.
 
     Raises:
-        ValueError: There is no such model, or not for this input size.
+        ValueError: The model is unknown or does not support this input size.
     """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -216,12 +216,12 @@ def create_backbone(
 
 
 def _drop_classifier(backbone: Any) -> None:
-    """Takes out what follows the feature maps, so that every weight that is left learns."""
+    """Removes the layers behind the feature maps, so that no unused weights remain."""
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     classifiers = [classifier] if isinstance(classifier, str) else classifier
     unused = {name.partition(".")[0] for name in classifiers}
     unused |= {"pre_logits", "norm_head", "fc_norm", "attn_pool"}
-    # EfficientNets have it before the pooling, followed by bn2; MobileNetV3 and its kin after.
+    # EfficientNets have conv_head before the pooling, followed by bn2; MobileNetV3-like after it.
     if not hasattr(backbone, "bn2"):
         unused.add("conv_head")
     for part in unused:
@@ -230,7 +230,7 @@ def _drop_classifier(backbone: Any) -> None:
 
 
 def _initialise(network: nn.Module) -> None:
-    """He et al.'s initialisation (2015), which both small networks use or are served by."""
+    """Initialises convolutions as He et al. (2015), for both small networks."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -240,7 +240,7 @@ def _initialise(network: nn.Module) -> None:
 
 @torch.no_grad()
 def feature_size(encoder: Encoder, in_channels: int, input_size: tuple[int, int]) -> int:
-    """How many numbers the feature maps of one image hold.
+    """Returns the number of values in the feature maps of one image.
 
     Args:
         encoder: The encoder.

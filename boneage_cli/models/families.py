@@ -1,4 +1,4 @@
-"""A family of models is nothing but the set of views of a hand that it sees."""
+"""Model families: named sets of the views of a hand that a network takes as input."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ VIEWS = FAMILIES["fusion"]
 
 
 def resolve_family(name: str) -> str:
-    """Finds the family that a name means.
+    """Resolves a name to a family.
 
     Args:
-        name: A key of ``FAMILIES`` in any case, with or without ``cnn`` behind it, as
-            HDA_Project's command line takes it: ``globalcnn``, ``ROI_CNN``, ``fusion-cnn``.
+        name: A key of ``FAMILIES`` in any case, with or without the suffix ``cnn``, as in
+            HDA_Project's command line: ``globalcnn``, ``ROI_CNN``, ``fusion-cnn``.
 
     Returns:
         The key of ``FAMILIES``.
 
     Raises:
-        ValueError: No family has that name; the nearest one is named.
+        ValueError: Unknown family; the message suggests the nearest name.
     """
     plain = name.strip().lower()
     family = plain.removesuffix("cnn").rstrip("_- ")

@@ -1,4 +1,4 @@
-"""How the child's sex joins what the network sees."""
+"""Fusion of the child's sex with the image features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FUSIONS = ("none", "embedding", "mlp", "cross_attention", "gated", "cross_attent
 
 
 class SexEmbedding(nn.Module):
-    """One learnt vector per sex; a mixture of sexes, as mixup makes, gets the mixture of both.
+    """One learnt vector per sex; mixed sexes, as from mixup, are interpolated.
 
     Args:
         features: Width of the vectors.
@@ -31,7 +31,7 @@ class SexEmbedding(nn.Module):
 
 
 class SexLayers(nn.Sequential):
-    """Dense layers from the bare number to sex features.
+    """Dense layers from the sex as a number (0 or 1) to sex features.
 
     Args:
         widths: Widths of the layers.
@@ -50,11 +50,11 @@ class SexLayers(nn.Sequential):
 
 
 class CrossAttention(nn.Module):
-    """Sex asks, the positions of the feature maps answer.
+    """Cross-attention from the sex features to the positions of the feature maps.
 
-    The query is made from the sex features, keys and values are the real spatial tokens of every
-    view; the answer is added to the image features and layer-normalised (Vaswani et al. 2017).
-    BoneAge attended to a single key, where the softmax is 1 whatever the weights.
+    The query is made from the sex features; keys and values are the spatial tokens of every view.
+    The result is added to the image features and layer-normalised (Vaswani et al. 2017). BoneAge
+    attended to a single key, for which the softmax is always 1.
 
     Args:
         features: Width of the image features.
@@ -63,7 +63,7 @@ class CrossAttention(nn.Module):
         heads: Attention heads; they must divide ``features``.
 
     Raises:
-        ValueError: The heads do not divide the features.
+        ValueError: ``features`` is not divisible by ``heads``.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class CrossAttention(nn.Module):
                 "choose branch_hidden or attention_heads so that they can"
             )
         self.query = nn.Sequential(nn.Linear(sex_features, features), nn.ReLU())
-        # Feature maps of an encoder have no common scale, and large keys freeze a softmax.
+        # Feature maps differ in scale between encoders, and large keys saturate the softmax.
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in map_channels)
         self.attentions = nn.ModuleList(
             nn.MultiheadAttention(features, heads, kdim=width, vdim=width, batch_first=True)
@@ -85,7 +85,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(features)
 
     def forward(self, image: Tensor, maps: Sequence[Tensor], sex: Tensor) -> Tensor:
-        """Adds to image features (B, F) what sex (B, S) finds in maps, each (B, C, h, w)."""
+        """Adds the attention of sex (B, S) to maps, each (B, C, h, w), to image features (B, F)."""
         query = self.query(sex).unsqueeze(1)
         for norm, attention, view in zip(self.norms, self.attentions, maps, strict=True):
             tokens = norm(view.flatten(2).transpose(1, 2))
@@ -95,7 +95,7 @@ class CrossAttention(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """Image features and sex features side by side.
+    """Concatenates image features and sex features.
 
     Args:
         image_features: Width of the image features.
@@ -112,11 +112,11 @@ class Concatenation(nn.Module):
 
 
 class Gate(nn.Module):
-    """Per feature a share of the image and the rest of sex: g · image + (1 - g) · sex.
+    """Gated sum per feature: g · image + (1 - g) · sex.
 
     Args:
-        image_features: Width of the image features, which are projected to the sex features'.
-        sex_features: Width of the sex features, and of what comes out.
+        image_features: Width of the image features, which are projected to ``sex_features``.
+        sex_features: Width of the sex features and of the output.
     """
 
     def __init__(self, image_features: int, sex_features: int) -> None:
@@ -126,14 +126,14 @@ class Gate(nn.Module):
         self.features = sex_features
 
     def forward(self, image: Tensor, sex: Tensor) -> tuple[Tensor, Tensor]:
-        """Joins (B, F) and (B, S) to (B, S); the second result are the gates (B, S), 0…1."""
+        """Joins (B, F) and (B, S) to (B, S); the second result is the gates (B, S), 0…1."""
         image = self.project(image)
         gate = self.gate(torch.cat([image, sex.to(image.dtype)], 1)).float().sigmoid()
         return gate * image + (1 - gate) * sex, gate
 
 
 class SexFusion(nn.Module):
-    """Joins the image features with sex.
+    """Joins the image features with the sex.
 
     Args:
         name: One of ``FUSIONS`` except ``none``.
@@ -145,10 +145,10 @@ class SexFusion(nn.Module):
         heads: Heads of the cross-attention.
 
     Attributes:
-        features: Width of what comes out.
+        features: Width of the output.
 
     Raises:
-        ValueError: Unknown name, or widths that do not go together.
+        ValueError: Unknown name, or incompatible widths.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class SexFusion(nn.Module):
             male: 1 for boys, 0 for girls, shape (B,).
 
         Returns:
-            Joined features of shape (B, ``features``); the gates, where there are any.
+            Joined features of shape (B, ``features``); the gates, or None without gating.
         """
         sex = self.sex(male.float().unsqueeze(1))
         if self.attention is not None:

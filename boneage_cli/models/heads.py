@@ -1,6 +1,6 @@
-"""From features to months, or to a sex.
+"""Prediction heads: from features to an age in months, or to a sex.
 
-Heads compute in float32 even under autocast: bfloat16 has steps of a whole month at 128 months.
+Heads compute in float32 even under autocast: at 128 months the resolution of bf16 is one month.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ HEADS = ("linear", "sigmoid", "distribution")
 
 
 class Head(nn.Module):
-    """A linear layer in full precision; what it means is each head's own.
+    """A linear layer in full precision; subclasses interpret its output.
 
     Args:
         features: Width of the input.
-        outputs: Numbers that it computes per example.
+        outputs: Number of outputs per example.
     """
 
     def __init__(self, features: int, outputs: int = 1) -> None:
         super().__init__()
         self.linear = nn.Linear(features, outputs)
-        # Training begins near the mean age rather than years off it.
+        # So that training begins near the mean age rather than years away from it.
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
     def scores(self, features: Tensor) -> Tensor:
-        """The linear layer's output, float32, shape (B, outputs)."""
+        """Returns the linear layer's output, float32, shape (B, outputs)."""
         with torch.autocast(features.device.type, enabled=False):
             return self.linear(features.float())
 
@@ -40,7 +40,7 @@ class LinearHead(Head):
     Args:
         features: Width of the input.
         age_mean: Mean bone age in training, months.
-        age_std: Standard deviation of the same, months.
+        age_std: Standard deviation of bone ages in training, months.
     """
 
     age_mean: Tensor
@@ -52,16 +52,16 @@ class LinearHead(Head):
         self.register_buffer("age_std", torch.tensor(float(age_std)))
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Bone age in months, shape (B,)."""
+        """Returns the bone age in months, shape (B,)."""
         return {"age": self.scores(features).squeeze(1) * self.age_std + self.age_mean}
 
 
 class SigmoidHead(Head):
-    """Predicts an age between 0 and a largest one, as BoneXage does.
+    """Predicts an age between 0 and ``max_age``, as BoneXage does.
 
     Args:
         features: Width of the input.
-        max_age: The largest age, months.
+        max_age: The maximum age, months.
     """
 
     def __init__(self, features: int, max_age: float) -> None:
@@ -69,12 +69,12 @@ class SigmoidHead(Head):
         self.max_age = max_age
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Bone age in months, shape (B,)."""
+        """Returns the bone age in months, shape (B,)."""
         return {"age": self.scores(features).squeeze(1).sigmoid() * self.max_age}
 
 
 class DistributionHead(Head):
-    """Predicts a probability per month; the age is their expectation (Rothe et al. 2015).
+    """Predicts a probability per month; the age is the expected value (Rothe et al. 2015).
 
     Args:
         features: Width of the input.
@@ -88,7 +88,7 @@ class DistributionHead(Head):
         self.register_buffer("months", torch.arange(int(max_age) + 1.0), persistent=False)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Bone age in months, shape (B,), and probabilities of months 0…max_age, (B, months)."""
+        """Returns the bone age in months, (B,), and probabilities of months 0…max_age, (B, M)."""
         probabilities = self.scores(features).softmax(1)
         return {"age": (probabilities * self.months).sum(1), "distribution": probabilities}
 
@@ -97,7 +97,7 @@ class SexHead(Head):
     """Predicts the sex from the image."""
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """The logit of being a boy, shape (B,)."""
+        """Returns the logit of being a boy, shape (B,)."""
         return {"sex": self.scores(features).squeeze(1)}
 
 
@@ -109,12 +109,12 @@ def build_age_head(
     Args:
         name: One of ``HEADS``.
         features: Width of the input.
-        max_age: Largest age of the bounded heads, months.
+        max_age: Maximum age of the bounded heads, months.
         age_mean: Mean bone age in training, months, for the linear head.
-        age_std: Standard deviation of the same.
+        age_std: Standard deviation of bone ages in training, months, for the linear head.
 
     Raises:
-        ValueError: Unknown name, or a scale that is too small.
+        ValueError: Unknown name, or ``max_age`` or ``age_std`` is too small.
     """
     if max_age < 1 or age_std <= 0:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A small network that draws one heat map per key point of the hand."""
+"""A small network that predicts one heat map per key point of the hand."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BACKBONE = "tf_efficientnet_lite0"
-# Half the side of the window of cells round a peak that the point is averaged over.
+# Cells on each side of a peak over which the point is averaged: a window of 5 × 5.
 WINDOW = 2
-# Key points of the hand, and channels of the decoder.
+# Number of key points, and channels of the decoder.
 POINTS, WIDTH = 3, 96
-# Standard deviation, in cells, of the Gaussian round a true point that a map is to show.
+# Standard deviation, in cells, of the Gaussian target around a true point.
 SPREAD = 0.8
 
 
 class LandmarkNetwork(nn.Module):
-    """EfficientNet-Lite0 up to stride 16, one step back up to stride 8, a heat map per point."""
+    """EfficientNet-Lite0 to stride 16, upsampled to stride 8, with one heat map per point."""
 
     def __init__(self) -> None:
         super().__init__()
         encoder: Any = timm.create_model(
             BACKBONE, pretrained=False, features_only=True, out_indices=(2, 3), in_chans=1
         )
-        # What lies behind stride 16 is not looked at, so it is neither run nor kept.
+        # The blocks after stride 16 are not used.
         del encoder.blocks[5:]
         shallow, deep = encoder.feature_info.channels()
         self.encoder: nn.Module = encoder
-        # Seven cells of stride 16 wide: a fingertip is told from others by the hand round it.
+        # Seven cells of stride 16 wide, to tell a fingertip from others by the surrounding hand.
         self.context = nn.Sequential(
             nn.Conv2d(deep, WIDTH, 1, bias=False),
             nn.BatchNorm2d(WIDTH),
@@ -52,11 +52,12 @@ class LandmarkNetwork(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Heat maps before the softmax.
+        """Returns heat maps before the softmax.
 
         Args:
             pixels: Intensities of any scale, (N, 1, S, S), S a multiple of 16. Each image is
-                standardised by its own mean and deviation, so that exposure does not matter.
+                standardised to its own mean and standard deviation, which removes differences in
+                exposure.
 
         Returns:
             (N, points, S / 8, S / 8).
@@ -71,15 +72,15 @@ class LandmarkNetwork(nn.Module):
 
 
 def peaks(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The points that heat maps show, and how sure they are.
+    """Returns the points in heat maps, and their confidence.
 
     Args:
         logits: Heat maps before the softmax, (N, points, H, W).
 
     Returns:
-        The points as (x, y), fractions of width and height, (N, points, 2): the mean place of the
-        heat in the window round its peak. And the share of all heat that is in that window,
-        (N, points), 1 where the map shows one place only.
+        The points as (x, y), fractions of width and height, (N, points, 2): the centre of mass in
+        the window around each peak. And their confidence, (N, points): the fraction of the
+        probability in that window, 1 for a single sharp peak.
     """
     height, width = logits.shape[-2:]
     heat = logits.float().flatten(2).softmax(-1)
@@ -94,7 +95,7 @@ def peaks(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def heat_map_loss(logits: Tensor, points: Tensor) -> Tensor:
-    """Cross-entropy to a Gaussian round each true point, plus the distance of the mean place.
+    """Cross-entropy to a Gaussian around each true point, plus the centre of mass's distance.
 
     Args:
         logits: Heat maps before the softmax, (N, points, H, W).

@@ -1,6 +1,6 @@
-"""What training makes small: errors of bone age.
+"""Loss functions on bone age.
 
-Settings are checked here without torch, which takes seconds to import.
+Settings are checked without importing torch, which takes seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def options_of(name: str) -> list[str]:
-    """What a loss can be told, besides ``scale``; nothing of a loss that is unknown."""
+    """Returns the option names of a loss besides ``scale``; empty if the loss is unknown."""
     return list(inspect.signature(LOSSES[name]).parameters)[2:] if name in LOSSES else []
 
 
@@ -27,17 +27,17 @@ def build_loss(name: str, *, scale: float = 1.0, **options: float) -> AgeLoss:
 
     Args:
         name: A key of ``LOSSES``.
-        scale: Months per unit of the loss and of its options. 1 counts in months. A system that
-            trains on standardised ages is reproduced with the standard deviation, 41.2 for
-            BoneAge, 120 for ml-recipe-bone-age: then its δ, w and gradient clipping apply as
-            published.
+        scale: Months per unit of the loss and of its options; 1 means months. To reproduce a
+            system that trains on standardised ages, use its divisor (41.2 for BoneAge, 120 for
+            ml-recipe-bone-age): then its δ, w and gradient clipping apply as published.
         **options: Arguments of the function of that name in this module, such as ``delta=10``.
 
     Returns:
         The loss; see ``AgeLoss.__call__``.
 
     Raises:
-        ValueError: Unknown name or option (the nearest is given), or an option out of range.
+        ValueError: Unknown name or option (the message suggests the nearest), or an option out of
+            range.
     """
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
@@ -67,18 +67,18 @@ class AgeLoss:
     options: dict[str, float]
 
     def __call__(self, predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The mean loss of a batch.
+        """Returns the mean loss of a batch.
 
         Args:
             predicted: Months, shape (B,).
             target: Months, shape (B,).
-            weight: How much each example counts, shape (B,); None for all alike.
+            weight: Weight of each example, shape (B,); None for equal weights.
 
         Returns:
             A scalar, float32.
 
         Raises:
-            ValueError: The shapes differ; (B,) and (B, 1) would pair every example with all others.
+            ValueError: The shapes differ; (B,) and (B, 1) would be broadcast to (B, B).
         """
         if predicted.shape != target.shape:
             raise ValueError(f"ages {tuple(predicted.shape)} and {tuple(target.shape)} do not pair")
@@ -88,8 +88,8 @@ class AgeLoss:
 
 
 def weighted_mean(losses: Tensor, weight: Tensor) -> Tensor:
-    """The mean of losses by how much each example counts, both of shape (B,)."""
-    # A batch of padding alone has no loss, rather than none that is a number.
+    """Returns the weighted mean of losses; losses and weights have shape (B,)."""
+    # A batch that is all padding has a loss of 0 instead of NaN.
     return (losses * weight).sum() / weight.sum().clamp_min(1e-30)
 
 
@@ -104,37 +104,37 @@ def mse(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def huber(predicted: Tensor, target: Tensor, delta: float = 10.0) -> Tensor:
-    """Half the squared error up to ``delta``, linear with slope ``delta`` beyond."""
+    """Half the squared error up to ``delta``, linear with slope ``delta`` above it."""
     from torch.nn import functional
 
     return functional.huber_loss(predicted, target, reduction="none", delta=delta)
 
 
 def smooth_l1(predicted: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
-    """Huber divided by ``beta``: slope 1 beyond it. The σ of other definitions is 1/√beta."""
+    """Huber loss divided by ``beta``: slope 1 above it. Other definitions use σ = 1/√beta."""
     from torch.nn import functional
 
     return functional.smooth_l1_loss(predicted, target, reduction="none", beta=beta)
 
 
 def wing(predicted: Tensor, target: Tensor, w: float = 10.0, eps: float = 2.0) -> Tensor:
-    """Logarithmic up to ``w`` with curvature ``eps``, linear beyond (Feng et al. 2018)."""
+    """Wing loss: logarithmic up to ``w`` with curvature ``eps``, then linear (Feng et al. 2018)."""
     error = (predicted - target).abs()
     linear = error - (w - w * math.log1p(w / eps))
     return (w * (error / eps).log1p()).where(error < w, linear)
 
 
 def l1_l2(predicted: Tensor, target: Tensor, share: float = 0.5) -> Tensor:
-    """``share`` of the absolute error and the rest of the squared error."""
+    """``share`` · absolute error + (1 - ``share``) · squared error."""
     return share * mae(predicted, target) + (1 - share) * mse(predicted, target)
 
 
 def mae_relative(
     predicted: Tensor, target: Tensor, share: float = 0.7, floor: float = 12.0
 ) -> Tensor:
-    """``share`` of the absolute error and the rest of the error relative to the age.
+    """``share`` · absolute error + (1 - ``share``) · error relative to the age.
 
-    Ages below ``floor`` count as ``floor``, so that a newborn's error does not outweigh a batch.
+    Ages below ``floor`` count as ``floor``, so that a newborn's error does not dominate a batch.
     """
     error = mae(predicted, target)
     return share * error + (1 - share) * error / target.clamp_min(floor)

@@ -1,4 +1,4 @@
-"""Choosing a part by its name."""
+"""The error for unknown names of parts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error for a name that nothing bears, with the nearest names that something does.
+    """Makes the error for an unknown name; its message suggests the nearest known names.
 
     Args:
-        kind: What was to be chosen, such as "pooling".
+        kind: The kind of part, such as "pooling".
         name: The name that was given.
         known: The names that exist.
 

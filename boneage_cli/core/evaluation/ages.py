@@ -1,4 +1,4 @@
-"""A model's ages of radiographs whose ages are known: all of them, by sex and by age."""
+"""Evaluation of predicted ages: over all radiographs, by sex and by age."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ PREDICTION_COLUMNS = ("image_id", "true", "predicted", "absolute_error", "sex", 
 
 @dataclass(frozen=True)
 class Evaluation(GroupedFigures[Metrics]):
-    """What a model did on radiographs of known age; see ``GroupedFigures``.
+    """The evaluation of a model on radiographs of known age; see ``GroupedFigures``.
 
     ``predictions`` has ``PREDICTION_COLUMNS``: ages in months, sex as M or F.
 
     Attributes:
-        baseline: The one age that a model without eyes predicts for every child, months.
-        baseline_mae: The mean absolute error that this makes on these radiographs, months.
+        baseline: The age that a model that ignores the image predicts for every child, months.
+        baseline_mae: The mean absolute error of this baseline on these radiographs, months.
     """
 
     answer = "predicted"
@@ -58,13 +58,13 @@ class Evaluation(GroupedFigures[Metrics]):
         return self.overall.rmse
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as metrics.json holds them, ages in months."""
+        """Returns the content of metrics.json, ages in months."""
         figures = self.as_json(Metrics.to_dict)
         return figures | {"baseline_mae": self.baseline_mae, "interval": INTERVAL}
 
 
 def labelled_rows(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a manifest that have a known age, numbered anew.
+    """Returns the rows of a manifest that have a known age, with a new index.
 
     Raises:
         BoneageError: There are none.
@@ -91,14 +91,14 @@ def evaluate_predictions(
     Args:
         manifest: n rows with id, boneage (months, known) and male.
         months: Predicted ages, shape (n,); NaN where a radiograph failed.
-        errors: Why radiographs failed, n of them, None where they did not.
+        errors: Why each of the n radiographs failed, None where it did not.
         baseline: Mean age of the training radiographs in months; None for that of the rows.
         unlabelled: As in ``GroupedFigures``.
         refused: As in ``GroupedFigures``.
         about: As in ``GroupedFigures``.
 
     Raises:
-        BoneageError: Not one age was predicted.
+        BoneageError: No age was predicted.
     """
     predictions = _prediction_table(manifest, np.asarray(months, float), errors)
     done = predictions[predictions["predicted"].notna()]
@@ -132,17 +132,17 @@ def evaluate_predictions(
 
 
 def look_like_years(known: np.ndarray, predicted: np.ndarray) -> bool:
-    """Whether known ages are as small as if they were years, and predicted ones are not.
+    """Whether known ages are so small, compared with predicted ones, that they must be years.
 
     Args:
-        known: Months, as somebody says, (n,), n at least 1.
-        predicted: Months, (n,). Of infants they are small as well.
+        known: Ages that should be months, (n,), n at least 1.
+        predicted: Months, (n,). For infants they are small, too, so that no error is assumed.
     """
     return bool(known.max() <= YEARS_AT_MOST and predicted.mean() > 4 * known.mean())
 
 
 def read_prediction_table(path: Path) -> pd.DataFrame:
-    """Reads a table of predicted ages or sexes that was written beside a model's figures."""
+    """Reads a table of predicted ages or sexes that an evaluation wrote."""
     return pd.read_csv(
         path, dtype=dict.fromkeys(("image_id", "sex", "predicted_sex", "error"), str)
     )
@@ -152,9 +152,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     """Writes metrics.json, predictions.csv, scatter.png and bland_altman.png.
 
     Args:
-        evaluation: What to write.
-        folder: Where; it is made where it is missing.
-        title: What both plots are headed with.
+        evaluation: The evaluation.
+        folder: The output folder; it is made if it is missing.
+        title: The title of both plots.
 
     Returns:
         The four files.
@@ -162,7 +162,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     Raises:
         BoneageError: The folder cannot be written.
     """
-    # The plots need matplotlib, which a caller that only wants figures need not load.
+    # Imported here because matplotlib, which plots need, is not needed for metrics.
     from boneage_cli.core.plots.ages import bland_altman, scatter
 
     done = evaluation.predictions[evaluation.predictions["predicted"].notna()]

@@ -1,7 +1,7 @@
-"""How much better one model is than another, on the same radiographs.
+"""Compares the errors of models on the same radiographs.
 
-Differences are paired: the errors on each radiograph are subtracted before they are averaged, which
-tells models apart whose own intervals overlap.
+Differences are paired: errors are subtracted per radiograph before they are averaged, which can
+show a difference between models whose own intervals overlap.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _SAME_AGE = 0.01
 
 @dataclass(frozen=True)
 class Compared:
-    """One model beside others, or several trainings of one.
+    """One compared model, or several trainings of it.
 
     Attributes:
-        name: What was named.
-        trainings: How many tables of predictions it stands for.
-        images: The radiographs that all models have predicted.
-        error: Mean error over these: absolute, in months; or the share of wrong sexes. Of several
-            trainings the mean over them.
-        spread: Standard deviation of that over the trainings; None of one.
-        against_first: By how much the error is larger than that of the first model, paired, with
-            its 95 % bootstrap interval over radiographs; None of the first.
+        name: The paths that name it.
+        trainings: Number of its tables of predictions.
+        images: Number of radiographs that all models have predicted.
+        error: Mean absolute error in months, or share of wrong sexes, over these radiographs and
+            all trainings.
+        spread: Standard deviation of the error over the trainings; None for a single one.
+        against_first: The error minus that of the first model, paired, with its 95 % bootstrap
+            interval over radiographs; None for the first.
         groups: The same difference by sex and by band of known age, with the number of radiographs.
     """
 
@@ -53,18 +53,18 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Models on the same radiographs.
+    """Models compared on the same radiographs.
 
     Attributes:
-        of_ages: Whether errors are months; else shares of wrong sexes.
-        models: The first is what the others are compared with.
+        of_ages: Whether errors are in months; otherwise they are shares of wrong sexes.
+        models: The models; the others are compared with the first.
     """
 
     of_ages: bool
     models: list[Compared]
 
     def to_table(self) -> pd.DataFrame:
-        """A row per model and group, ``all`` first, with the ends of intervals in columns."""
+        """Returns a row per model and group, ``all`` first, with interval ends in columns."""
         rows: list[dict[str, Any]] = []
         for model in self.models:
             about = {"model": model.name, "trainings": model.trainings}
@@ -85,16 +85,16 @@ def _ends(difference: Estimate | None) -> dict[str, float]:
 
 
 def compare(models: Sequence[Sequence[Path]]) -> Comparison:
-    """Compares models by the tables of predictions that training and evaluation left.
+    """Compares models by the tables of predictions that training and evaluation wrote.
 
     Args:
-        models: Of each model its trainings: run folders, folders of a cross-validation, folders of
-            an evaluation, or tables of predictions. The first model is what others are compared
-            with.
+        models: For each model its trainings: run folders, folders of a cross-validation, folders
+            of an evaluation, or tables of predictions. The others are compared with the first.
 
     Raises:
         BoneageError: There is no such table, fewer than two models are named, they predict
-            different things or have no radiograph in common, or one is known with several ages.
+            different targets or have no radiograph in common, or the tables contradict each other
+            on a known age.
     """
     if len(models) < 2:
         raise BoneageError("name two models to compare, or more: boneage compare RUN_A RUN_B")
@@ -133,9 +133,9 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
 
 
 def paired_difference(run: Path, first: Path) -> Estimate | None:
-    """By how much a run's errors are larger than another's, as ``Compared.against_first``.
+    """Returns a run's mean error minus another's, as ``Compared.against_first``.
 
-    None for the same run, and where they have not predicted the same of the same radiographs.
+    None for the same run, and if they predicted different targets or radiographs.
     """
     if run == first:
         return None
@@ -149,7 +149,7 @@ def paired_difference(run: Path, first: Path) -> Estimate | None:
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
-    """Writes the figures as a CSV table.
+    """Writes the comparison as a CSV table.
 
     Raises:
         BoneageError: The file cannot be written.
@@ -159,7 +159,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 
 def _errors_at(path: Path) -> tuple[str, pd.DataFrame]:
-    """Which kind of predictions, and by radiograph ``error``, ``age`` in months and ``sex``."""
+    """Reads the kind of predictions, and by radiograph ``error``, ``age`` (months) and ``sex``."""
     for file in _candidates(path):
         if not file.is_file():
             continue

@@ -1,4 +1,4 @@
-"""Measuring a model on a split of known ages or sexes, from bundles to files of figures."""
+"""Evaluates a model on a labelled split, from bundles to files of metrics."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from boneage_cli.files import check_writable
 
 @dataclass(frozen=True)
 class ModelEvaluation:
-    """What a model did on a split, and where that is written.
+    """The evaluation of a model on a split, and its files.
 
     Attributes:
         chosen: The radiographs.
-        measured: The figures.
-        stressed: Those of perturbed copies; None where they were not asked for.
-        folder: Where the files are.
-        files: All that were written.
-        summary: The table of runs that was told the test figures, and its columns; None where
-            there was none to tell.
+        measured: The metrics.
+        stressed: The metrics on perturbed copies; None if they were not requested.
+        folder: The output folder.
+        files: The written files.
+        summary: The table of runs into which the test metrics were written, and its columns; None
+            if there is no such table.
     """
 
     chosen: LabelledSplit
@@ -49,7 +49,7 @@ class ModelEvaluation:
 
     @property
     def failed(self) -> int:
-        """How many radiographs, and perturbed copies, could not be predicted."""
+        """Number of radiographs and perturbed copies that could not be predicted."""
         copies = self.stressed.failed.values() if self.stressed else ()
         return len(self.measured.failures) + sum(copies)
 
@@ -70,23 +70,23 @@ def evaluate_model(
     begin: Callable[[Predictor], None] | None = None,
     report: Callable[[Predictor, LabelledSplit, Measured], None] | None = None,
 ) -> ModelEvaluation:
-    """Measures a model, or several as one, and writes the figures.
+    """Evaluates a model, or the average of several, and writes the metrics.
 
     Args:
         bundles: The model's bundles or run folders, averaged.
         data: A data set's folder or name, see ``find_dataset``.
         split: As in ``labelled_split``.
         sample: As in ``labelled_split``.
-        output: The folder for the figures; None for that of ``figures_folder``.
-        stressed: Whether to measure perturbed copies, too.
+        output: The output folder; None for that of ``figures_folder``.
+        stressed: Whether to evaluate perturbed copies, too.
         tta: Whether to average over several views of each radiograph.
         batch_size: Radiographs per pass of the network.
-        workers: Threads or processes that read; None for one per core.
-        device: Where the network runs.
-        precision: What it computes in.
-        begin: Is called when the model is loaded.
-        report: Is called with the figures as soon as they are written, before the perturbed
-            copies, which take some thirty times as long.
+        workers: Number of reading threads or processes; None for one per core.
+        device: The device of the network.
+        precision: The numerical precision of the network.
+        begin: Called when the model is loaded.
+        report: Called with the metrics as soon as they are written, before the perturbed copies,
+            which take about thirty times as long.
 
     Raises:
         BoneageError: A model cannot be loaded, there are no such radiographs, none is labelled or
@@ -117,7 +117,7 @@ def evaluate_model(
         about=about,
     )
     files = write_measured(measured, folder, chosen.title)
-    # Figures of an arithmetic that was asked for are no run's own.
+    # The table of runs gets no metrics of a precision that the user chose.
     summary = note_test_figures(measured) if precision == "auto" else None
     if report:
         report(predictor, chosen, measured)
@@ -131,7 +131,7 @@ def evaluate_model(
 
 
 def _warn_of_choice(bundles: Sequence[Path], predictor: Predictor, chosen: LabelledSplit) -> None:
-    """Warns of radiographs that are not measured on, or were trained on."""
+    """Warns of radiographs that are left out, or that were used for training."""
     if chosen.of_other_sex:
         _warn(f"{chosen.of_other_sex:,} radiographs left out: {predictor.of_one_sex}")
     for path in bundles:
@@ -146,7 +146,7 @@ def _warn_of_choice(bundles: Sequence[Path], predictor: Predictor, chosen: Label
 def _about(
     bundles: Sequence[Path], predictor: Predictor, chosen: LabelledSplit, tta: bool
 ) -> dict[str, Any]:
-    """What names the measurement, in its files and for the folder that they go to."""
+    """Returns what identifies the evaluation, for its files and the name of its folder."""
     return {
         "model": [str(path) for path in bundles],
         "data": str(chosen.folder),

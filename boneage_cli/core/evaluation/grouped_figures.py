@@ -1,8 +1,7 @@
-"""What figures of ages and of sexes have in common: over all radiographs, by sex and by age."""
+"""Metrics of ages or sexes over all radiographs, by sex and by band of known bone age."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
@@ -10,29 +9,26 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import pandas as pd
 
-from boneage_cli.ages import MONTHS_PER_YEAR
+from boneage_cli.core.age_bands import AGE_BANDS, band_numbers
 from boneage_cli.errors import BoneageError
-
-AGE_BANDS = ((0, 5), (5, 10), (10, 15), (15, 19))
-"""Bands of known bone age in years, without their upper end; the last holds all that is older."""
 
 M = TypeVar("M")
 
 
 @dataclass(frozen=True)
 class GroupedFigures(Generic[M]):
-    """What a model did on labelled radiographs.
+    """Metrics of a model on labelled radiographs.
 
     Attributes:
         predictions: One row per labelled radiograph, with an ``error`` where one failed.
-        overall: The figures over all radiographs.
+        overall: The metrics over all radiographs.
         by_sex: The same for ``girls`` and ``boys``, where there are any.
-        by_age: The same for each band of ``AGE_BANDS`` that holds any.
-        baseline: What a model without eyes says or has.
-        unlabelled: Radiographs without a label, which were left out.
-        refused: How many ``predict`` would refuse, by reason; they are in the figures all the same.
-            None where that was not looked at.
-        about: Whatever names the model and the data.
+        by_age: The same for each of ``AGE_BANDS`` in which there are any.
+        baseline: The prediction, or the accuracy, of a model that ignores the image.
+        unlabelled: Number of radiographs without a label, which were left out.
+        refused: How many ``predict`` would refuse, by reason; the metrics include them. None where
+            this was not evaluated.
+        about: What identifies the model and the data.
     """
 
     # The column of predictions that is empty where one failed.
@@ -49,19 +45,19 @@ class GroupedFigures(Generic[M]):
 
     @property
     def groups(self) -> dict[str, M]:
-        """The figures of each group by its name, ``all`` first."""
+        """The metrics of each group by its name, ``all`` first."""
         return {"all": self.overall, **self.by_sex, **self.by_age}
 
     @property
     def failed(self) -> int:
-        """Radiographs that could not be predicted, and are in none of the figures."""
+        """Number of radiographs that could not be predicted; the metrics leave them out."""
         return int(self.predictions[self.answer].isna().sum())
 
     def as_json(self, to_dict: Callable[[M], dict[str, Any]]) -> dict[str, Any]:
-        """The figures as JSON types, ``about`` first.
+        """Returns the metrics as JSON types, ``about`` first.
 
         Args:
-            to_dict: Does the same with those of one group.
+            to_dict: Converts the metrics of one group.
         """
         return {
             **self.about,
@@ -78,25 +74,24 @@ class GroupedFigures(Generic[M]):
 def grouped(
     groups: Iterable[tuple[str, np.ndarray]], compute: Callable[[np.ndarray], M]
 ) -> dict[str, M]:
-    """The figures of each group that holds any radiograph.
+    """Returns the metrics of each group that has any radiograph.
 
     Args:
-        groups: Names, and which of n radiographs each holds, (n,).
-        compute: The figures of such rows.
+        groups: Names, and which of n radiographs belong to each, bool (n,).
+        compute: Computes the metrics of such rows.
     """
     return {name: compute(rows) for name, rows in groups if rows.any()}
 
 
 def age_groups(ages: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The name of each band of ``AGE_BANDS``, and which known ages (months, (n,)) are in it."""
-    for low, high in AGE_BANDS:
-        last = (low, high) == AGE_BANDS[-1]
-        upper = math.inf if last else high * MONTHS_PER_YEAR
-        yield f"{low}–{high} years", (ages >= low * MONTHS_PER_YEAR) & (ages < upper)
+    """Yields each of ``AGE_BANDS`` and which known ages (months, (n,)) are in it, bool (n,)."""
+    numbers = band_numbers(ages)
+    for number, name in enumerate(AGE_BANDS):
+        yield name, numbers == number
 
 
 def nothing_known(what: str) -> BoneageError:
-    """The error of radiographs of which nobody knows what is to be compared."""
+    """Returns the error that no radiograph has a label to compare with."""
     return BoneageError(
         f"no radiograph here has a known {what} to compare with; choose another --split, or run "
         "'boneage predict' instead"

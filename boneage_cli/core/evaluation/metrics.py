@@ -1,8 +1,8 @@
-"""How far predicted ages are from known ones, with intervals that say how sure that is.
+"""Error metrics of predicted bone ages, with confidence intervals.
 
 Intervals of means are 95 % percentile bootstrap intervals over radiographs (Efron & Tibshirani, An
 Introduction to the Bootstrap, 1993, chapter 13) with a fixed seed, so the same predictions always
-give the same figures. Those of shares are Wilson's, which have a width where all are right, too.
+give the same interval. Shares have Wilson intervals, whose width is not zero if all are right.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import numpy as np
 RESAMPLES = 10_000
 LEVEL = 0.95
 INTERVAL = f"{LEVEL:.0%} percentile bootstrap, {RESAMPLES} resamples of radiographs"
-"""How files that hold intervals of means name them."""
+"""Name of the intervals of means in files."""
 
 SHARE_INTERVAL = f"{LEVEL:.0%} Wilson score"
-"""The same of intervals of shares."""
+"""Name of the intervals of shares in files."""
 
 TOLERANCES = (6, 12, 24)
-"""Errors in months whose share is reported."""
+"""Months for which the share of errors up to that size is reported."""
 
-# Indices that one step of the bootstrap draws at once: 8 MB, whatever the number of radiographs.
+# Indices drawn per step of the bootstrap: 8 MB, independent of the number of radiographs.
 _INDICES_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with the ends of its 95 % interval; as text ``4.16 (3.70 to 4.65)``."""
+    """A value with the ends of its 95 % interval; as text ``4.16 (3.70 to 4.65)``."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """The figure and its interval, to two decimals."""
+        """The value and its interval, to two decimals."""
         # Adding zero turns -0.0 into 0.0.
         value, low, high = (round(end, 2) + 0.0 for end in (self.value, self.low, self.high))
         return f"{value:.2f} ({low:.2f} to {high:.2f})"
@@ -50,23 +50,23 @@ class Estimate:
 
 
 ENOUGH = 5
-"""Radiographs from which the interval of a mean is shown: of one it has no width."""
+"""Least number of radiographs for which the interval of a mean is shown."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The errors of one group of radiographs, in months where nothing else is said.
+    """The error metrics of one group of radiographs, in months unless stated otherwise.
 
     Attributes:
-        images: How many radiographs were compared.
+        images: Number of radiographs.
         mae: Mean absolute error.
-        median_absolute_error: Half of the errors are smaller.
+        median_absolute_error: Median of the absolute errors.
         rmse: Root of the mean square error.
-        bias: Mean of predicted − known age: above zero the model takes children for older.
-        within: Share (0–1) of errors of at most so many months, for each of ``TOLERANCES``.
-        correlation: Pearson's; None where one side does not vary.
-        r_squared: Share of the variance of known ages that is explained, 1 − mean square error /
-            variance; below zero where the mean age would be nearer, None where ages do not vary.
+        bias: Mean of predicted − known age; above zero the model overestimates ages.
+        within: Share (0–1) of absolute errors up to each of ``TOLERANCES``.
+        correlation: Pearson's coefficient; None if known or predicted ages do not vary.
+        r_squared: Explained share of the variance of known ages, 1 − mean square error / variance;
+            below zero if predicting the mean age is better, None if known ages do not vary.
     """
 
     images: int
@@ -79,14 +79,14 @@ class Metrics:
     r_squared: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON types, with keys such as ``within_6_months``."""
+        """Returns the metrics as JSON types, with keys such as ``within_6_months``."""
         values = asdict(self)
         within = values.pop("within")
         return values | {f"within_{months}_months": share for months, share in within.items()}
 
 
 def compute_metrics(true: np.ndarray, predicted: np.ndarray) -> Metrics:
-    """The errors of predicted ages.
+    """Computes the error metrics of predicted ages.
 
     Args:
         true: Known ages in months, shape (n,), n ≥ 1.
@@ -108,11 +108,11 @@ def compute_metrics(true: np.ndarray, predicted: np.ndarray) -> Metrics:
 
 
 def mean_interval(values: np.ndarray, *, resamples: int = RESAMPLES) -> Estimate:
-    """The mean with its percentile bootstrap interval.
+    """Returns the mean with its percentile bootstrap interval.
 
     Args:
         values: One per radiograph, shape (n,), n ≥ 1.
-        resamples: How often the radiographs are drawn anew, with replacement.
+        resamples: Number of bootstrap resamples.
     """
     values = np.asarray(values, float)
     random = np.random.default_rng(0)
@@ -130,15 +130,15 @@ def mean_interval(values: np.ndarray, *, resamples: int = RESAMPLES) -> Estimate
 
 
 def share_interval(right: np.ndarray) -> Estimate:
-    """The share of what is right, with its 95 % interval (Wilson, J Am Stat Assoc 1927;22:209–212).
+    """Returns a share with its 95 % interval (Wilson, J Am Stat Assoc 1927;22:209–212).
 
     Args:
-        right: Whether each of n is, (n,), n ≥ 1.
+        right: Whether each of n predictions is right, (n,), n ≥ 1.
     """
     count, share = len(right), float(np.mean(right))
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle = share + z**2 / (2 * count)
     half = z * (share * (1 - share) / count + (z / (2 * count)) ** 2) ** 0.5
     low, high = ((middle + sign * half) / (1 + z**2 / count) for sign in (-1, 1))
-    # Rounding takes the ends of none and of all a little beyond.
+    # Where none or all are right, rounding errors could put the ends outside 0 to 1.
     return Estimate(share, max(0.0, min(low, share)), min(1.0, max(high, share)))

@@ -1,8 +1,8 @@
-"""Fitting a model's ages to a site: a straight line per sex, kept only where it is seen to help.
+"""Recalibrates a model for a site: a linear correction per sex, kept only if it reduces errors.
 
-Sites differ in their readers, their machines and their children, and a model's ages may be off by a
-constant or a slope there. A line per sex from a small table of known ages mends that (as in Bland &
-Altman 1999, on bias that grows with the value); whether it does is measured by cross-validation.
+Sites differ in readers, machines and children, so that a model's ages may have a constant or
+proportional bias there. A line per sex, fitted to a small table of known ages, corrects it (as in
+Bland & Altman 1999, on bias that grows with the value); cross-validation measures the gain.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from boneage_cli.progress import track
 from boneage_cli.sexes import sex_letter
 
 FEWEST = 20
-"""Radiographs of one sex from which a line of its own is fitted."""
+"""Least number of radiographs of one sex to which a line is fitted."""
 
 PARTS = 10
-"""Parts of the cross-validation."""
+"""Number of folds of the cross-validation."""
 
 Line = tuple[float, float]
 """Offset in months, and slope."""
@@ -39,19 +39,19 @@ Line = tuple[float, float]
 
 @dataclass(frozen=True)
 class Recalibration:
-    """What a correction does on a site's radiographs.
+    """A correction and its effect on a site's radiographs.
 
     Attributes:
         correction: Per sex (``F``, ``M``) the offset in months and the slope.
-        images: Radiographs that it was fitted on.
-        before: MAE of the model as it was, months.
-        after: MAE with lines fitted on the other parts, months.
-        gain: Before − after, paired, with its 95 % interval, months. A sex whose own gain may be
+        images: Number of radiographs that it was fitted to.
+        before: MAE of the uncorrected model, months.
+        after: MAE with lines fitted to the other folds, months.
+        gain: Before − after, paired, with its 95 % interval, months. A sex whose gain may be
             chance has no line and counts as 0.
         skipped: Why radiographs were left out.
-        lost_intervals: Whether the model has prediction intervals and the new one has none, since
+        lost_intervals: Whether the new model lost the prediction intervals of the old one, because
             a corrected sex has too few readings for them.
-        written: The new bundle; None where the correction does not help.
+        written: The new bundle; None if the correction does not help.
     """
 
     correction: dict[str, Line]
@@ -67,17 +67,17 @@ class Recalibration:
 def recalibrate(
     model: Path, cases: Sequence[Case], output: Path, *, device: str = "auto"
 ) -> Recalibration:
-    """Fits a line per sex and writes a new bundle with it, if it helps beyond chance.
+    """Fits a line per sex and writes a new bundle with it if it reduces errors beyond chance.
 
     Args:
         model: The bundle, or a run's folder; see ``load_as_one``.
         cases: The site's radiographs with ``known`` ages in months.
         output: The new bundle.
-        device: Where the network runs.
+        device: The device of the network.
 
     Raises:
-        BoneageError: There are too few radiographs of known age and sex, or their ages look like
-            years, or the bundle has a correction already or predicts sex.
+        BoneageError: There are too few radiographs of known age and sex, their ages look like
+            years, or the bundle already has a correction or predicts sex.
     """
     bundle = load_as_one(model)
     if bundle.correction:
@@ -103,7 +103,7 @@ def recalibrate(
     held_out = _cross_validated(table, sexes)
     errors = (table["predicted"] - table["true"]).abs()
     gains = errors - (held_out - table["true"]).abs()
-    # One sex's gain must not carry another's line along.
+    # Tested per sex, so that a line without a gain is not kept because of the other sex's gain.
     sexes = [sex for sex in sexes if mean_interval(gains[table["sex"] == sex].to_numpy()).low > 0]
     helped = table["sex"].isin(sexes)
     corrected = table.assign(predicted=held_out.where(helped, table["predicted"]))
@@ -140,7 +140,7 @@ def recalibrate(
 
 
 def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame, list[str]]:
-    """A row of sex, predicted and true age per radiograph, and why others have none."""
+    """Returns a row of sex, predicted and true age per radiograph, and why others have none."""
     found = track(predictor.predict_files(once), description="predict", total=len(once))
     skipped, rows = [], []
     for prediction in found:
@@ -166,7 +166,7 @@ def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame,
 
 
 def _once(cases: Sequence[Case]) -> list[Case]:
-    """Each radiograph once, with the mean of its readings, so that no two parts have it."""
+    """Merges repeated radiographs, with the mean reading, so that no two folds share one."""
     listed: dict[tuple[Path, bool | None], list[Case]] = {}
     for case in cases:
         listed.setdefault((Path(case.path).resolve(), case.male), []).append(case)
@@ -179,9 +179,10 @@ def _once(cases: Sequence[Case]) -> list[Case]:
 
 
 def _calibration(bundle: Bundle, site: pd.DataFrame, sexes: Sequence[str]) -> Calibration | None:
-    """Intervals of corrected sexes by the site's errors, of others as they were.
+    """Returns intervals from the site's errors for corrected sexes, the old ones for others.
 
-    None where a sex would be left without: groups of both sexes hold for neither any more.
+    None if a sex would have no interval of its own: those of both sexes together are no longer
+    valid.
     """
     old = bundle.calibration
     groups: dict[str, tuple[tuple[float | None, ...], int]] = {}
@@ -205,11 +206,11 @@ def _calibration(bundle: Bundle, site: pd.DataFrame, sexes: Sequence[str]) -> Ca
 
 
 def fit_lines(table: pd.DataFrame, sexes: Iterable[str]) -> dict[str, Line]:
-    """The line from predicted to known age of each sex, by least squares.
+    """Fits a line from predicted to known age for each sex by least squares.
 
     Args:
         table: Rows with ``sex`` (F or M), ``predicted`` and ``true`` (months).
-        sexes: The sexes that get a line; the ages of the others stay as they are.
+        sexes: The sexes to fit.
     """
     lines: dict[str, Line] = {}
     for sex in sexes:
@@ -220,8 +221,8 @@ def fit_lines(table: pd.DataFrame, sexes: Iterable[str]) -> dict[str, Line]:
 
 
 def _cross_validated(table: pd.DataFrame, sexes: Iterable[str]) -> pd.Series:
-    """Each row's age by lines that were fitted without it."""
-    # Equal shares of both sexes in every part.
+    """Returns each row's age corrected by lines that were fitted without its fold."""
+    # Each fold gets an equal share of each sex.
     shuffled = table.sample(frac=1, random_state=0).groupby("sex").cumcount() % PARTS
     part = shuffled.reindex(table.index).to_numpy()
     ages = table["predicted"].to_numpy(float).copy()

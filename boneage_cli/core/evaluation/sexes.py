@@ -1,4 +1,4 @@
-"""A model's sexes of radiographs whose sexes are known: all of them, by sex and by age."""
+"""Evaluation of predicted sexes: over all radiographs, by sex and by age."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SEX_COLUMNS = ("image_id", "sex", "predicted_sex", "male_probability", "boneage"
 
 @dataclass(frozen=True)
 class SexMetrics:
-    """How well the sexes of one group of radiographs were told.
+    """The metrics of predicted sexes of one group of radiographs.
 
     Attributes:
-        images: How many radiographs were compared.
-        accuracy: Share of sexes that are right, 0 to 1.
+        images: Number of radiographs.
+        accuracy: Share of right sexes, 0 to 1.
         auc: Area under the receiver operating characteristic: how often a boy has a larger
-            probability of being one than a girl; None where there are boys or girls alone.
-        brier: Mean square of probability − truth: 0 is perfect, 0.25 is what 0.5 for all has.
+            probability of being a boy than a girl; None if all are of one sex.
+        brier: Mean square of probability − truth: 0 is perfect, predicting 0.5 for all gives 0.25.
     """
 
     images: int
@@ -48,32 +48,32 @@ class SexMetrics:
 
 @dataclass(frozen=True)
 class SexEvaluation(GroupedFigures[SexMetrics]):
-    """What a model did on radiographs of known sex; see ``GroupedFigures``.
+    """The evaluation of a model on radiographs of known sex; see ``GroupedFigures``.
 
-    ``predictions`` has ``SEX_COLUMNS``: sexes as M or F, bone age in months where it is known.
+    ``predictions`` has ``SEX_COLUMNS``: sexes as M or F, bone age in months if it is known.
 
     Attributes:
-        baseline: The accuracy of saying the training's more frequent sex of everyone.
+        baseline: The accuracy of always predicting the more frequent sex of the training data.
     """
 
     answer = "predicted_sex"
 
     @property
     def accuracy(self) -> Estimate:
-        """Share of sexes that are right over all radiographs."""
+        """Share of right sexes over all radiographs."""
         return self.overall.accuracy
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as sex_metrics.json holds them."""
+        """Returns the content of sex_metrics.json."""
         return self.as_json(asdict) | {"interval": SHARE_INTERVAL}
 
 
 def compute_sex_metrics(male: np.ndarray, probability: np.ndarray) -> SexMetrics:
-    """The figures of predicted sexes.
+    """Computes the metrics of predicted sexes.
 
     Args:
         male: Whether each child is a boy, (n,), n at least 1.
-        probability: Of being a boy, (n,).
+        probability: Predicted probability of a boy, (n,).
     """
     return SexMetrics(
         images=len(male),
@@ -97,16 +97,15 @@ def evaluate_sexes(
 
     Args:
         manifest: n rows with id, male (known) and boneage (months).
-        male_probability: Of being a boy, (n,); NaN where a radiograph failed.
-        errors: Why radiographs failed, n of them, None where they did not.
-        boys_in_training: The share of boys among the training radiographs; None for that of the
-            rows.
+        male_probability: Predicted probability of a boy, (n,); NaN where a radiograph failed.
+        errors: Why each of the n radiographs failed, None where it did not.
+        boys_in_training: Share of boys among the training radiographs; None for that of the rows.
         unlabelled: As in ``GroupedFigures``.
         refused: As in ``GroupedFigures``.
         about: As in ``GroupedFigures``.
 
     Raises:
-        BoneageError: Not one sex was predicted.
+        BoneageError: No sex was predicted.
     """
     probability = np.asarray(male_probability, float)
     known = manifest["male"].to_numpy(bool)
@@ -148,9 +147,9 @@ def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "
     """Writes sex_metrics.json, sex_predictions.csv and sex.png.
 
     Args:
-        evaluation: What to write.
-        folder: Where; it is made where it is missing.
-        title: What the plot is headed with.
+        evaluation: The evaluation.
+        folder: The output folder; it is made if it is missing.
+        title: The plot's title.
 
     Returns:
         The three files.
@@ -158,7 +157,7 @@ def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "
     Raises:
         BoneageError: The folder cannot be written.
     """
-    # The plot needs matplotlib, which a caller that only wants figures need not load.
+    # Imported here because matplotlib, which plots need, is not needed for metrics.
     from boneage_cli.core.plots.sexes import sexes
 
     done = evaluation.predictions[evaluation.predictions["predicted_sex"].notna()]
@@ -166,7 +165,7 @@ def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "
     with writing(folder):
         write_json(evaluation.to_dict(), files[0])
         with whole_file(files[1]) as temporary:
-            # Near 0 and 1 many probabilities would be equal with as few digits as ages have.
+            # With as few decimals as ages, many probabilities near 0 and 1 would become equal.
             table = evaluation.predictions.round({"boneage": DECIMALS, "male_probability": 9})
             table.to_csv(temporary, index=False)
         sexes(
@@ -179,7 +178,7 @@ def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "
 
 
 def _area_under_curve(male: np.ndarray, probability: np.ndarray) -> float | None:
-    """By ranks, after Hanley & McNeil, Radiology 1982;143:29–36; ties count a half."""
+    """Computes the AUC from ranks (Hanley & McNeil, Radiology 1982;143:29–36); ties count half."""
     boys, girls = int(male.sum()), int((~male).sum())
     if not boys or not girls:
         return None

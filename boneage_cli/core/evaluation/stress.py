@@ -1,4 +1,4 @@
-"""How much a model loses when the same radiographs come in other ways."""
+"""Stress test: the increase of a model's errors on perturbed copies of the radiographs."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from boneage_cli.threads import worker_threads
 
 UNPERTURBED = Perturbation("unperturbed", "", "The radiographs as they are.", lambda image: image)
 
-# Perturbed copies of one radiograph that are held at once. A network on a processor gains nothing
-# from more, and at the largest size that is read each takes 200 MB.
+# Perturbed copies of one radiograph held in memory at a time. Larger batches are no faster on a
+# CPU, and a copy of the largest image size that is read takes 200 MB.
 _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class StressRow:
-    """What one perturbation did, in months where nothing else is said.
+    """The effect of one perturbation, in months unless stated otherwise.
 
     Attributes:
-        name: Of the perturbation.
-        group: Of the perturbation.
+        name: Name of the perturbation.
+        group: Group of the perturbation.
         what: One sentence that describes it.
-        images: How many radiographs were compared.
-        failed: How many could be predicted as they are, but not perturbed.
-        refused: How many ``predict`` would refuse; they are among ``images`` all the same.
-        unchanged: How many there was nothing to change on, an image that is small already, say;
-            they are among ``images``.
+        images: Number of radiographs compared.
+        failed: Number of radiographs that could be predicted only unperturbed.
+        refused: Number that ``predict`` would refuse; they are included in ``images``.
+        unchanged: Number that the perturbation does not change, such as images that are already
+            small; they are included in ``images``.
         mae: Mean absolute error on the perturbed radiographs.
-        mae_increase: Its difference from the error on the unchanged radiographs, with the interval
-            of the paired differences; below 0 the perturbed ones did better.
+        mae_increase: MAE on perturbed minus MAE on unperturbed radiographs, with the interval of
+            the paired differences.
         change: Mean of |perturbed − unperturbed prediction|.
-        shift: Mean of perturbed − unperturbed prediction: above zero, children look older.
+        shift: Mean of perturbed − unperturbed prediction: above zero, predictions become older.
     """
 
     name: str
@@ -68,15 +68,15 @@ class StressRow:
 
 @dataclass(frozen=True)
 class Stress:
-    """How a model did on radiographs as they are, and perturbed.
+    """The evaluation of a model on unperturbed and perturbed radiographs.
 
     Attributes:
         predictions: One row per labelled radiograph: ``image_id``, ``true``, and the predicted
-            months ``unperturbed`` and under each perturbation's name, empty where it failed.
-        rows: The figures, ``unperturbed`` first. A perturbation that no radiograph survived has
-            none.
-        errors: For each of these names under which a radiograph failed, the first reason.
-        about: Whatever names the model and the data.
+            months in ``unperturbed`` and a column per perturbation, empty where it failed.
+        rows: The metrics, ``unperturbed`` first. A perturbation under which all radiographs failed
+            has none.
+        errors: For each column in which a radiograph failed, the first reason.
+        about: Description of the model and the data.
     """
 
     predictions: pd.DataFrame
@@ -86,23 +86,23 @@ class Stress:
 
     @property
     def unperturbed(self) -> StressRow:
-        """The figures on the radiographs as they are."""
+        """The metrics on the unperturbed radiographs."""
         return self.rows[0]
 
     @property
     def perturbed(self) -> list[StressRow]:
-        """The figures of perturbations that changed a radiograph."""
+        """The metrics of perturbations that changed at least one radiograph."""
         return [row for row in self.rows[1:] if row.unchanged < row.images]
 
     @property
     def failed(self) -> dict[str, int]:
-        """How many radiographs failed under which perturbations only, where any did."""
+        """Number of radiographs that failed only when perturbed, by perturbation, if any."""
         plain = self.predictions[UNPERTURBED.name].notna()
         counts = {name: int((plain & self.predictions[name].isna()).sum()) for name in self.errors}
         return {name: count for name, count in counts.items() if count}
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as stress.json holds them, ages in months: ``about`` first."""
+        """Returns the content of stress.json, ages in months, ``about`` first."""
         return {
             **self.about,
             "interval": INTERVAL,
@@ -111,7 +111,7 @@ class Stress:
         }
 
     def to_table(self) -> pd.DataFrame:
-        """The figures as stress.csv holds them: one row per perturbation, ends in columns."""
+        """Returns stress.csv: one row per perturbation, interval ends in columns."""
         table = []
         for row in self.rows:
             cells: dict[str, Any] = {}
@@ -135,22 +135,22 @@ def stress(
     tta: bool = False,
     about: dict[str, Any] | None = None,
 ) -> Stress:
-    """Predicts the labelled radiographs of a manifest as they are, and perturbed.
+    """Predicts the labelled radiographs of a manifest, unperturbed and perturbed.
 
-    Each radiograph is read once. A few perturbed copies of one radiograph are held at a time, so
-    memory stays flat however many there are.
+    Each radiograph is read once, and few perturbed copies of it are held at a time, so memory does
+    not grow with the number of perturbations.
 
     Args:
         predictor: The model.
         manifest: Rows as ``read_manifest`` gives them.
-        perturbations: What is done to them.
+        perturbations: The perturbations.
         batch_size: The most images per pass of the network.
-        workers: Threads that perturb; None for one per core.
+        workers: Number of threads that perturb; None for one per core.
         tta: Whether to average over several views of each image.
-        about: What names the model and the data, for ``Stress.about``.
+        about: Description of the model and the data, for ``Stress.about``.
 
     Raises:
-        BoneageError: No row has a known age, or no radiograph could be predicted as it is.
+        BoneageError: No row has a known age, or no radiograph could be predicted unperturbed.
     """
     predictor.check_age("--stress")
     labelled = labelled_rows(manifest)
@@ -201,9 +201,9 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
     """Writes stress.csv, stress.json and stress.png.
 
     Args:
-        stress: What to write.
-        folder: Where; it is made where it is missing.
-        title: What the plot is headed with.
+        stress: The stress test.
+        folder: The output folder; it is made if it is missing.
+        title: The plot's title.
 
     Returns:
         The three files.
@@ -211,13 +211,13 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
     Raises:
         BoneageError: The folder cannot be written.
     """
-    # The plot needs matplotlib, which a caller that only wants figures need not load.
+    # Imported here because matplotlib, which plots need, is not needed for metrics.
     from boneage_cli.core.plots.stress import mae_increases
 
     files = [folder / name for name in ("stress.csv", "stress.json", "stress.png")]
     with writing(folder):
         with whole_file(files[0]) as temporary:
-            # Some figures round to -0.0.
+            # Some values round to -0.0.
             table = stress.to_table().round(DECIMALS).replace(-0.0, 0.0)
             table.to_csv(temporary, index=False)
         write_json(stress.to_dict(), files[1])
@@ -254,9 +254,9 @@ def _answers(
     at_once: int,
     tta: bool,
 ) -> Iterator[_Answer]:
-    """Yields what the model says of a radiograph as it is, and then of each perturbed copy.
+    """Yields the prediction of a radiograph and then of each perturbed copy.
 
-    Nothing follows where it cannot be predicted as it is.
+    Stops after the first one if the radiograph cannot be predicted unperturbed.
     """
     try:
         radiograph = case.read()
@@ -302,7 +302,7 @@ def _figures(
     unchanged: np.ndarray,
     refused: np.ndarray,
 ) -> StressRow:
-    """The figures of one perturbation out of ages in months and marks, each (n,)."""
+    """Computes the metrics of one perturbation from ages in months and flags, each (n,)."""
     done = np.isfinite(perturbed)
     before, after = np.abs(plain - true)[done], np.abs(perturbed - true)[done]
     difference = (perturbed - plain)[done]
@@ -315,8 +315,8 @@ def _figures(
         refused=int(refused.sum()),
         unchanged=int(unchanged.sum()),
         mae=mean_interval(after),
-        # Radiographs are drawn anew together with both of their errors, so that what makes a
-        # radiograph hard in either form cancels out.
+        # The bootstrap resamples paired differences, so that the difficulty of a radiograph, which
+        # affects both errors, cancels out.
         mae_increase=mean_interval(after - before),
         change=float(np.abs(difference).mean()),
         shift=float(difference.mean()),

@@ -1,4 +1,4 @@
-"""Which of the radiographs that a model is measured on it was trained on."""
+"""Finds radiographs that are in both the training and the evaluation data."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from boneage_cli.errors import BoneageError
 
 
 def trained_on(path: Path, manifest: pd.DataFrame) -> int:
-    """How many radiographs a run was trained on, or some of a cross-validation's models were.
+    """Counts the radiographs on which a run, or any model of a cross-validation, was trained.
 
     Args:
-        path: What names a run, all models of a cross-validation or one, see ``bundles_at``. Of a
-            run that learnt from a part of its train split (data.train_images), all of it counts.
-        manifest: The radiographs; another data set may have the same ids, but not their ages, or
-            where those are unknown their sexes.
+        path: A run, a cross-validation or one of its models, see ``bundles_at``. The whole train
+            split counts even if the run used a part of it (data.train_images).
+        manifest: The radiographs. They match by id and age, or sex if the age is unknown, because
+            other data sets may use the same ids.
     """
     folder = path if path.is_dir() else path.parent
     seen = _seen(folder / OUT_OF_FOLD)
     if seen.empty:
-        # Neither a run nor one model of many was trained on what it was measured on.
+        # A single model was not trained on its validation radiographs.
         held_out = _seen(folder / VALIDATION).index
         seen = _seen(folder.parent / OUT_OF_FOLD) if (folder / RECORD).exists() else seen
         seen = (_train_split(folder) if seen.empty else seen).drop(held_out, errors="ignore")
@@ -37,7 +37,7 @@ def trained_on(path: Path, manifest: pd.DataFrame) -> int:
         },
         index=manifest["id"].astype(str),
     )
-    # Each of these once, however often an id stood among those that were seen.
+    # An id that occurs several times in the training data counts once.
     both = here.add_suffix("_here").join(seen[~seen.index.duplicated()], how="inner")
     apart = (both["age"] - both["age_here"]).abs()
     same_sex = apart.isna() & (both["sex"] == both["sex_here"])
@@ -53,7 +53,7 @@ def is_trained_on(run: Path, data: str | Path) -> bool:
 
 
 def _train_split(run: Path) -> pd.DataFrame:
-    """By id the known age and sex of a run's train split; none where that is not to be had."""
+    """Reads age and sex by id of a run's train split; an empty table if it is not available."""
     try:
         manifest = read_manifest(RunRecord.read(run).data, "train")
     except BoneageError:
@@ -67,7 +67,7 @@ def _none_seen() -> pd.DataFrame:
 
 
 def _seen(folder: Path) -> pd.DataFrame:
-    """By id the known age and sex of the radiographs that a folder's figures are of."""
+    """Reads age and sex by id from a folder's table of predictions; empty if there is none."""
     for name, age in ((PREDICTIONS, "true"), (SEX_PREDICTIONS, "boneage")):
         try:
             table = read_prediction_table(folder / name).set_index("image_id")

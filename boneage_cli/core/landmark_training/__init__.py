@@ -1,1 +1,1 @@
-"""Training and measuring the network that finds the key points of a hand."""
+"""Training and evaluation of the key-point network."""

@@ -1,4 +1,4 @@
-"""Hands as the key-point network sees them in training: at any turn and size, cut, and exposed."""
+"""Augmentation for the key-point network: random pose, size, cropping and exposure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from boneage_cli.imaging.registration import Matrix, aspect_of, canonical_from_i
 def show(
     radiograph: Radiograph, landmarks: Landmarks, recipe: LandmarkRecipe, rng: np.random.Generator
 ) -> tuple[np.ndarray, NDArray[np.float64]]:
-    """One hand as the network sees it in training: moved and exposed at random.
+    """Renders a hand in a random pose and exposure.
 
     Returns:
         uint8 (size, size), and its key points as fractions of that square, (3, 2).
@@ -34,13 +34,13 @@ def show(
 def _cut(
     pixels: np.ndarray, points: NDArray[np.float64], border: float, rng: np.random.Generator
 ) -> None:
-    """Ends the image across the fingers or the wrist; ``border`` lies beyond."""
+    """Cuts off the fingers or the wrist in place; fills the removed part with ``border``."""
     tip, _, capitate = points
     angle = rng.normal(0, math.radians(8))
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     along = turn @ (tip - capitate) / np.square(tip - capitate).sum()
     grid = (np.arange(len(pixels)) + 0.5) / len(pixels)
-    # In hand lengths from the capitate to the fingertip.
+    # Position along the hand: 0 at the capitate, 1 at the fingertip.
     height = (grid[:, None] - capitate[1]) * along[1] + (grid - capitate[0]) * along[0]
     fingers = rng.random() < 0.5
     beyond = height > rng.uniform(0.6, 1.0) if fingers else height < rng.uniform(-0.12, 0.3)
@@ -50,7 +50,7 @@ def _cut(
 def _random_pose(
     landmarks: Landmarks, aspect: float, recipe: LandmarkRecipe, rng: np.random.Generator
 ) -> Matrix:
-    """A transform from fractions of the image to fractions of the square that holds all points."""
+    """Draws a transform from image fractions to fractions of a square that contains all points."""
     upright = canonical_from_image(landmarks, aspect)
     if rng.random() < recipe.registered:
         angle, mirror = rng.normal(0, math.radians(12)), 1.0
@@ -61,24 +61,24 @@ def _random_pose(
     stretch = np.diag((math.exp(rng.normal(0, 0.04)), 1.0))
     linear = length * turn @ stretch @ np.diag((mirror, 1.0)) @ upright[:, :2]
     moved = landmarks.array() @ linear.T
-    # Anywhere in the square, more often near its middle.
+    # A random place in the square, more often near its centre.
     least, greatest = 0.02 - moved.min(0), 0.98 - moved.max(0)
     place = rng.beta(2, 2, 2)
     return np.column_stack([linear, least + place * (greatest - least)])
 
 
 def _expose(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another exposure: gamma, lost shadows, gain, fog, noise, blur, and some negatives."""
+    """Changes the exposure: gamma, clipped shadows, gain, fog, noise, blur, some negatives."""
     image: np.ndarray = pixels.astype(np.float32) / 255
     image = image ** math.exp(rng.normal(0, 0.35))
     if rng.random() < 0.3:
-        # Skin and fingertips drown in black, as where a window is set to the bones.
+        # Skin and fingertips become black, as with a window set to the bones.
         image = np.maximum(image - rng.uniform(0, 0.3), 0)
     image = image * math.exp(rng.uniform(-1.2, 0.3)) + rng.uniform(0, 0.15)
     if rng.random() < 0.15:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
     if rng.random() < 0.3:
-        # A dark hand must not drown in it.
+        # Relative to the contrast, so that noise does not hide a dark hand.
         noise = rng.uniform(0, 0.4) * float(image.std())
         image = image + rng.normal(0, noise, image.shape).astype(np.float32)
     if rng.random() < 0.1:

@@ -1,4 +1,4 @@
-"""How well key points and regions of the hand are found, upright, turned and mirrored."""
+"""Evaluation of key points and hand regions on upright, rotated and mirrored radiographs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Region, aspect_of
 from boneage_cli.progress import track
 
-# Quarter turns counter-clockwise, and whether left and right are exchanged first.
+# Quarter turns counter-clockwise, and whether the image is mirrored first.
 POSES = {
     "upright": (0, False),
     "90°": (1, False),
@@ -27,7 +27,7 @@ POSES = {
 # The region that a hand-drawn box belongs to.
 BOX_REGIONS: dict[str, Region] = {"Wrist": "carpal", "MCP": "metaph"}
 
-# From radiographs to the corners of their regions by name, (4, 2) fractions of the image each.
+# Returns for each radiograph the corners of its regions by name, (4, 2) fractions of the image.
 RegionFinder = Callable[[Sequence[Radiograph]], Sequence[Mapping[Region, Points]]]
 
 
@@ -37,14 +37,14 @@ class KeyPointErrors:
 
     Attributes:
         errors: (images, 3), in the order of ``LANDMARK_NAMES``.
-        fallbacks: How many hands were not found.
+        fallbacks: Number of hands that were not found.
     """
 
     errors: NDArray[np.float64]
     fallbacks: int
 
     def metrics(self) -> dict[str, float]:
-        """Median, 95th percentile, share above a tenth, fallbacks, and the median of each point."""
+        """Returns median, 95th percentile, share above 0.1, fallbacks, and each point's median."""
         medians = np.median(self.errors, axis=0)
         return {
             "images": len(self.errors),
@@ -57,7 +57,7 @@ class KeyPointErrors:
 
 
 def pose_radiograph(radiograph: Radiograph, pose: str) -> Radiograph:
-    """The radiograph in one of ``POSES``."""
+    """Returns the radiograph in one of ``POSES``."""
     quarters, mirrored = POSES[pose]
     pixels = radiograph.pixels[:, ::-1] if mirrored else radiograph.pixels
     aspect = aspect_of(radiograph)
@@ -69,7 +69,7 @@ def pose_radiograph(radiograph: Radiograph, pose: str) -> Radiograph:
 
 
 def pose_points(points: Points, pose: str) -> Points:
-    """Points of the radiograph, (N, 2) fractions, in one of ``POSES``."""
+    """Transforms points of the radiograph, (N, 2) fractions, to one of ``POSES``."""
     quarters, mirrored = POSES[pose]
     if mirrored:
         points = points * (-1, 1) + (1, 0)
@@ -87,9 +87,9 @@ def measure_key_points(
     """Finds the key points of posed radiographs and compares them with hand-placed ones.
 
     Args:
-        locator: What finds them.
-        radiographs: Images not trained on.
-        truth: Their key points, as the radiographs are stored.
+        locator: The key-point network.
+        radiographs: Images not used in training.
+        truth: Their key points in the stored pose.
         pose: One of ``POSES``.
     """
     located = locator.locate([pose_radiograph(image, pose) for image in radiographs])
@@ -108,16 +108,16 @@ def measure_regions(
     boxes: Sequence[pd.DataFrame],
     pose: str = "upright",
 ) -> dict[str, tuple[int, int]]:
-    """Counts the hand-drawn boxes whose centre lies inside the region that they belong to.
+    """Counts the hand-drawn boxes whose centre is inside the region that they belong to.
 
     Args:
-        find: What finds the regions: the key points (see ``key_point_regions``) or another method.
-        radiographs: Images not trained on.
+        find: Finds the regions, from key points (see ``key_point_regions``) or another method.
+        radiographs: Images not used in training.
         boxes: For each, rows of ``label,xmin,ymin,xmax,ymax`` in fractions of the stored image.
         pose: One of ``POSES``.
 
     Returns:
-        For each label of ``BOX_REGIONS``, how many boxes are inside, of how many.
+        For each label of ``BOX_REGIONS``, the number of boxes inside, and of all boxes.
     """
     counts = dict.fromkeys(BOX_REGIONS, (0, 0))
     found = find([pose_radiograph(image, pose) for image in radiographs])
@@ -133,16 +133,16 @@ def measure_regions(
 
 
 def key_point_regions(locator: LandmarkLocator) -> RegionFinder:
-    """The regions as the key points place them, square as crops are."""
+    """Returns a finder of the regions by key points, the same squares that are cropped."""
     regions = KeyPointRegions(locator)
     return lambda radiographs: [found.corners for found in regions.locate(radiographs)]
 
 
 def inside(corners: Points, points: Points) -> NDArray[np.bool_]:
-    """Which points lie inside a convex quadrilateral.
+    """Tests which points are inside a convex quadrilateral.
 
     Args:
-        corners: (4, 2), in turn, either way round.
+        corners: (4, 2), in clockwise or counter-clockwise order.
         points: (N, 2).
 
     Returns:
@@ -160,17 +160,17 @@ def measure(
     truth: Sequence[Landmarks | None],
     boxes: Sequence[pd.DataFrame | None],
 ) -> dict[str, dict[str, float]]:
-    """Measures key points and regions in every pose.
+    """Evaluates key points and regions in every pose.
 
     Args:
-        locator: What finds them.
-        radiographs: Images not trained on.
-        truth: The key points of each, None where they are not known.
-        boxes: The hand-drawn boxes of each, None where there are none.
+        locator: The key-point network.
+        radiographs: Images not used in training.
+        truth: The key points of each, None if they are unknown.
+        boxes: The hand-drawn boxes of each, None if there are none.
 
     Returns:
         By pose, the key points' ``metrics()`` and the shares ``wrist_in_carpal`` and
-        ``mcp_in_metaph`` with their counts; what could not be measured is left out.
+        ``mcp_in_metaph`` with their counts; metrics without ground truth are left out.
     """
     marked = [
         (image, points)
@@ -196,16 +196,16 @@ def measure(
 def measure_salient_peaks(
     peaks: SalientPeaks, radiographs: Sequence[Radiograph], boxes: Sequence[pd.DataFrame]
 ) -> dict[str, dict[str, float]]:
-    """Measures the regions that an age model's saliency places, in every pose.
+    """Evaluates the regions found by an age model's saliency, in every pose.
 
     Args:
-        peaks: What places them.
-        radiographs: Images not trained on.
+        peaks: Finds the regions.
+        radiographs: Images not used in training.
         boxes: The hand-drawn boxes of each.
 
     Returns:
-        By pose, the number of ``images``, the ``fallbacks`` among them (a region was a guess), and
-        the shares of boxes as ``measure`` gives them.
+        By pose, the number of ``images``, of ``fallbacks`` among them (a region was guessed), and
+        the shares of boxes as in ``measure``.
     """
     results: dict[str, dict[str, float]] = {}
     for pose in track(POSES, description="measuring", unit="pose"):
@@ -214,7 +214,7 @@ def measure_salient_peaks(
         def find(images: Sequence[Radiograph]) -> list[Mapping[Region, Points]]:
             nonlocal fallbacks
             corners: list[Mapping[Region, Points]] = []
-            # Gradients of all images at once would not fit into memory.
+            # In batches, because the gradients of all images would not fit into memory.
             for start in range(0, len(images), 16):
                 found = peaks.locate(images[start : start + 16])
                 fallbacks += sum(regions.fallback for regions in found)

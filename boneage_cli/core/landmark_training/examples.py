@@ -1,4 +1,4 @@
-"""Radiographs with hand-placed key points, from the tables that hold them."""
+"""Reads radiographs with hand-placed key points."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.imaging.registration import aspect_of, warp
 from boneage_cli.progress import track
 
-# One id in so many is never trained on; which ones depends on the id alone.
+# One in this many ids is held out from training; the choice depends only on the id.
 HELD_OUT = 7
-# Images are kept no larger than this; the network sees fewer pixels still.
+# Longest side of images in memory, pixels; the network's input is smaller.
 KEPT_SIDE = 384
 
 BOX_COLUMNS = ("label", "xmin", "ymin", "xmax", "ymax")
@@ -30,13 +30,13 @@ BOX_COLUMNS = ("label", "xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class LandmarkExample:
-    """One radiograph and what people marked in it.
+    """One radiograph and its manual annotations.
 
     Attributes:
-        id: Of the radiograph.
+        id: Id of the radiograph.
         radiograph: 8 bits, no side longer than ``KEPT_SIDE``.
-        landmarks: Its key points, None where nobody placed them.
-        boxes: Rows of ``BOX_COLUMNS`` in fractions of width and height, None where nobody drew any.
+        landmarks: Its key points, None if they were not annotated.
+        boxes: Rows of ``BOX_COLUMNS`` in fractions of width and height, None if there are none.
     """
 
     id: str
@@ -46,7 +46,7 @@ class LandmarkExample:
 
     @property
     def held_out(self) -> bool:
-        """Whether the example measures and must not train: it has boxes, or its id says so."""
+        """Whether the example is for evaluation only: it has boxes, or its id is held out."""
         digest = int(hashlib.sha256(self.id.encode()).hexdigest(), 16)
         return self.boxes is not None or digest % HELD_OUT == 0
 
@@ -59,22 +59,22 @@ def read_examples(
     native_size: Path | None = None,
     boxes: Path | None = None,
 ) -> list[LandmarkExample]:
-    """Reads the radiographs that the tables name, as far as they are there.
+    """Reads the radiographs that the tables name and that exist.
 
     Args:
         keypoints: CSV of ``id`` and ``<point>_x,<point>_y`` for the points of ``LANDMARK_NAMES``,
             fractions of width and height (as ``landmarks.csv`` of the demo data).
-        images: A folder, searched to the bottom, with ``<id>.png`` or another image format.
+        images: A folder, searched recursively, with ``<id>.png`` or another image format.
         data: A data set's folder instead.
-        native_size: CSV of ``id,width,height`` of the radiographs as they were taken, where the
-            images were squashed; a data set's own columns are used where this is None.
+        native_size: CSV of ``id,width,height`` of the original radiographs, if the images were
+            resized without keeping their aspect; None for the data set's own columns.
         boxes: CSV of ``id,label,xmin,ymin,xmax,ymax``, hand-drawn boxes round bones.
 
     Returns:
         One example per id with an image, in order of id.
 
     Raises:
-        BoneageError: A table lacks a column, a point a coordinate, or no id has an image.
+        BoneageError: A table lacks a column, a point lacks a coordinate, or no id has an image.
     """
     point_columns = [f"{name}_{axis}" for name in LANDMARK_NAMES for axis in "xy"]
     points = _placed(keypoints, point_columns)
@@ -113,7 +113,7 @@ def read_examples(
 
 
 def drawn_examples(count: int, seed: int) -> list[LandmarkExample]:
-    """Drawn hands of every age, with their true key points; ids that no radiograph has."""
+    """Draws hands of random ages with their true key points; no radiograph has their ids."""
     examples = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
@@ -132,7 +132,7 @@ def drawn_examples(count: int, seed: int) -> list[LandmarkExample]:
 
 
 def shrink(radiograph: Radiograph) -> Radiograph:
-    """The radiograph in 8 bits, no side longer than ``KEPT_SIDE``; small ones do not grow."""
+    """Returns the radiograph in 8 bits, reduced so that no side is longer than ``KEPT_SIDE``."""
     height, width = radiograph.pixels.shape
     factor = min(1.0, KEPT_SIDE / max(height, width))
     rows, columns = max(round(height * factor), 1), max(round(width * factor), 1)
@@ -141,7 +141,7 @@ def shrink(radiograph: Radiograph) -> Radiograph:
 
 
 def _placed(path: Path, columns: list[str]) -> pd.DataFrame:
-    """The coordinates of key points by id, without the radiographs of which nobody placed any."""
+    """Reads the coordinates of key points by id, without rows that have none."""
     table = _read_table(path, columns).set_index("id")[columns]
     points = table.apply(pd.to_numeric, errors="coerce").astype(float)
     points = points[table.notna().any(axis=1)]

@@ -1,4 +1,4 @@
-"""How the key-point network is trained."""
+"""Training settings of the key-point network."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LandmarkRecipe:
-    """How the network is trained.
+    """Training settings of the key-point network.
 
     Attributes:
-        drawings: Drawn hands that are mixed in, so that the demo data's hands are found too.
-        size: Side of the square that the network sees, pixels, a multiple of 16.
+        drawings: Number of drawn hands in the training data, so that those of the demo data are
+            found, too.
+        size: Side of the square input, pixels, a multiple of 16.
         epochs: Passes over the images.
         batch_size: Images per step.
-        learning_rate: Greatest rate of AdamW, warmed up over 5 % of the steps, then a cosine to 0.
-        weight_decay: Of AdamW.
-        averaging: Decay per step of the moving average of the weights that is the result.
-        registered: Part of the examples that are shown upright, as in the second look.
-        cut: Part of the examples whose fingers or wrist are cut off. Their points stay where they
-            were, which is how such hands are told, see ``acceptance``.
-        length: Least and greatest length of the shown hand, as a part of the square's side.
-        seed: Of order and augmentation.
+        learning_rate: Peak rate of AdamW, warmed up over 5 % of the steps, then a cosine to 0.
+        weight_decay: Weight decay of AdamW.
+        averaging: Decay per step of the moving average of the weights, which is the result.
+        registered: Share of examples that are upright, as in the second pass.
+        cut: Share of examples whose fingers or wrist are cut off. Their key points keep their
+            places, by which such hands are recognised, see ``acceptance``.
+        length: Least and greatest length of the hand, as a fraction of the square's side.
+        seed: Seed of order and augmentation.
     """
 
     drawings: int = 200

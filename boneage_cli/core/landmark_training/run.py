@@ -1,4 +1,4 @@
-"""Training or measuring a key-point network, from the tables that hold the key points."""
+"""Trains or evaluates a key-point network on tables of key points."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import check_writable, writing
 
 Figures = dict[str, dict[str, float]]
-"""Of each pose, see ``evaluation.measure``."""
+"""Metrics by pose, see ``evaluation.measure``."""
 
 
 @dataclass(frozen=True)
 class LandmarkFiles:
-    """Where hand-placed key points and their radiographs are; see ``read_examples``.
+    """Paths of hand-placed key points and their radiographs; see ``read_examples``.
 
     Attributes:
         keypoints: Table of key points.
         images: A folder of radiographs, or
         data: a data set's folder or name.
-        native_size: Table of the sizes of radiographs as they were taken.
+        native_size: Table of the original sizes of the radiographs.
         boxes: Table of hand-drawn boxes.
     """
 
@@ -43,10 +43,10 @@ class LandmarkFiles:
     boxes: Path | None = None
 
     def read(self) -> list[LandmarkExample]:
-        """The radiographs with what people marked in them.
+        """Reads the radiographs with their annotations.
 
         Raises:
-            BoneageError: None or both of ``images`` and ``data`` are named, or a table is wrong.
+            BoneageError: None or both of ``images`` and ``data`` are given, or a table is invalid.
         """
         if (self.images is None) == (self.data is None):
             raise BoneageError("give the radiographs by one of --images DIR and --data DIR")
@@ -71,25 +71,25 @@ def train_or_measure(
     begin: Callable[[int, int], None] | None = None,
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[Figures, Figures | None]:
-    """Trains a key-point network, or measures one, on the radiographs that were held out.
+    """Trains a key-point network or loads one, and evaluates it on held-out radiographs.
 
     Args:
         files: The radiographs.
-        recipe: How to train.
+        recipe: The training settings.
         output: The bundle to write.
         weights: A key-point bundle to start from; None for ImageNet's weights.
-        evaluate: A key-point bundle to measure instead of training one.
-        gradcam: The bundle of an age model, whose regions by Grad-CAM are measured, too.
-        device: Where the networks run.
-        begin: Is called with how many radiographs train and how many measure.
+        evaluate: A key-point bundle to evaluate instead of training one.
+        gradcam: The bundle of an age model, whose Grad-CAM regions are evaluated, too.
+        device: The device of the networks.
+        begin: Called with the numbers of training and of held-out radiographs.
         report: As in ``train_landmarks``.
 
     Returns:
-        The figures of the key-point network, and those of the regions by Grad-CAM.
+        The metrics of the key-point network, and those of the Grad-CAM regions or None.
 
     Raises:
-        BoneageError: A file is wrong, ``gradcam`` has no boxes to be measured on, or the bundle
-            cannot be written or would replace what is read.
+        BoneageError: A file is invalid, there are no boxes to evaluate ``gradcam`` on, or the
+            bundle cannot be written or would replace an input file.
     """
     if gradcam is not None and files.boxes is None:
         raise BoneageError("--gradcam: regions are measured on boxes; name a table with --boxes")

@@ -1,4 +1,4 @@
-"""Training the network that finds the key points of the hand, from a table of hand-placed ones."""
+"""Trains the key-point network on hand-placed key points."""
 
 from __future__ import annotations
 
@@ -45,20 +45,21 @@ def train_landmarks(
     weights: Path | None = None,
     report: Callable[[int, float], None] | None = None,
 ) -> LandmarkBundle:
-    """Trains a key-point bundle from ImageNet's weights and measures it on what was held out.
+    """Trains a key-point network and evaluates it on the held-out examples.
 
-    The bundle is written after each epoch, so an interrupted training leaves the last whole one.
+    The bundle is written after each epoch, so an interrupted training leaves that of the last
+    complete epoch.
 
     Args:
-        examples: Radiographs with key points; those that are ``held_out`` only measure.
+        examples: Radiographs with key points; ``held_out`` ones are used only for evaluation.
         recipe: The settings.
         output: The bundle to write.
-        device: Where to train.
+        device: The training device.
         weights: A key-point bundle to start from instead of ImageNet's weights.
         report: Called after each epoch with its number from 1 and its mean loss.
 
     Returns:
-        The bundle, with its ``measure`` figures as metrics.
+        The bundle, with the results of ``measure`` as metrics.
 
     Raises:
         BoneageError: No example is left to train on.
@@ -101,7 +102,7 @@ def train_landmarks(
 def measure_bundle(
     bundle: LandmarkBundle, examples: Sequence[LandmarkExample], *, device: str
 ) -> dict[str, dict[str, float]]:
-    """The figures of ``measure`` on the held-out examples, by pose."""
+    """Returns the metrics of ``measure`` on the held-out examples, by pose."""
     held = [example for example in examples if example.held_out]
     return measure(
         LandmarkLocator.of(bundle, device=device),
@@ -112,10 +113,10 @@ def measure_bundle(
 
 
 def load_imagenet(network: LandmarkNetwork) -> str:
-    """Puts ImageNet's weights into the encoder, and says where they come from.
+    """Loads ImageNet's weights into the encoder and returns their source.
 
     Raises:
-        BoneageError: The package that carries them is not installed.
+        BoneageError: The package that contains them is not installed.
     """
     stages: Any = network.encoder.blocks
     published = packaged_weights(BACKBONE, stages)
@@ -136,10 +137,10 @@ def train_landmark_network(
     recipe: LandmarkRecipe,
     report: Callable[[int, float, LandmarkNetwork], None] | None = None,
 ) -> LandmarkNetwork:
-    """Trains on hands shown at any turn, size and mirror.
+    """Trains on hands at random rotations, sizes and mirrorings.
 
     Args:
-        network: Where to start; it is trained in place.
+        network: The initial network; it is trained in place.
         radiographs: The images.
         landmarks: The true key points of each.
         recipe: The settings.

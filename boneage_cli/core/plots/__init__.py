@@ -1,1 +1,1 @@
-"""Plots as PNG files: of training, ages, sexes, stress and speed."""
+"""Plots of training, ages, sexes, stress test and speed, as PNG files."""

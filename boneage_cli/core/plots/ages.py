@@ -20,17 +20,17 @@ def scatter(
     title: str = "",
     male: np.ndarray | None = None,
 ) -> Figure:
-    """Draws predicted against known ages, with the line on which they are equal.
+    """Draws predicted against known ages, with the line of equality.
 
     Args:
         true: Known ages in months, shape (n,).
         predicted: Predicted ages in months, shape (n,).
         path: The PNG file.
         title: The plot's heading; the MAE and n are added to it.
-        male: Sex per radiograph, shape (n,), to tell boys from girls; None for one colour.
+        male: Whether each child is a boy, shape (n,), for two colours; None for one colour.
 
     Returns:
-        What was written.
+        The figure that was written.
     """
     true, predicted = np.asarray(true, float), np.asarray(predicted, float)
     with figure_file(path, (6, 6)) as figure:
@@ -62,7 +62,7 @@ def scatter(
 
 
 def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str = "") -> Figure:
-    """Draws the difference of predicted and known age over their mean, with limits of agreement.
+    """Draws predicted − known age over the mean of both, with limits of agreement.
 
     The limits are bias ± 1.96 standard deviations (Bland & Altman, Lancet 1986;327:307–310).
 
@@ -73,7 +73,7 @@ def bland_altman(true: np.ndarray, predicted: np.ndarray, path: Path, title: str
         title: The plot's heading.
 
     Returns:
-        What was written.
+        The figure that was written.
     """
     true, predicted = np.asarray(true, float), np.asarray(predicted, float)
     differences = predicted - true

@@ -1,7 +1,7 @@
-"""What all plots have in common: the file, the style of their axes, colours and heads.
+"""Common parts of all plots: file output, style of axes, colours and headings.
 
-They use matplotlib's figures directly instead of pyplot, so that they need no display, keep no
-state, and may be drawn from several threads.
+Plots use matplotlib's figures directly instead of pyplot, so that they need no display, keep no
+global state, and can be drawn from several threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from boneage_cli.files import whole_file
 
-# Okabe & Ito 2008, a palette that colour-blind readers tell apart.
+# Okabe & Ito 2008, a palette for colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 LINES = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -41,5 +41,5 @@ def figure_file(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
 
 
 def head(axes: Axes, title: str, figures: str) -> None:
-    """Heads a plot with a title, which may be empty, and below it with figures."""
+    """Sets a plot's heading: a title, which may be empty, and below it a line of metrics."""
     axes.set_title(f"{title}\n{figures}" if title else figures, loc="left", fontsize=11)

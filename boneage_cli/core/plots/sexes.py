@@ -12,19 +12,19 @@ from boneage_cli.sexes import says_boy
 
 
 def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = "") -> Figure:
-    """Draws how well boys are told from girls, and whether probabilities mean what they say.
+    """Draws the ROC curve and the calibration of predicted sexes.
 
     Left the receiver operating characteristic, with the threshold of 0.5 marked; right the share of
-    boys among radiographs of like probability, in tenths of equal size, against that probability.
+    boys against the predicted probability, in tenths (by probability) of equal size.
 
     Args:
         male: Whether each child is a boy, (n,).
-        probability: Of being a boy, (n,).
+        probability: Predicted probability of a boy, (n,).
         path: The PNG file.
-        title: The plot's heading; the share that is right and n are added to it.
+        title: The plot's heading; the accuracy and n are added to it.
 
     Returns:
-        What was written.
+        The figure that was written.
     """
     male, probability = np.asarray(male, bool), np.asarray(probability, float)
     said = says_boy(probability)
@@ -35,7 +35,7 @@ def sexes(male: np.ndarray, probability: np.ndarray, path: Path, title: str = ""
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         if male.any() and not male.all():
             order = np.argsort(-probability, kind="stable")
-            # Equal probabilities lie on one side of every threshold.
+            # Equal probabilities are one point of the curve.
             ends = np.append(np.diff(probability[order]) != 0, True)
             found = np.cumsum(male[order])[ends] / male.sum()
             mistaken = np.cumsum(~male[order])[ends] / (~male).sum()

@@ -1,4 +1,4 @@
-"""Plots of how fast networks are beside each other."""
+"""Plots that compare the speed of networks."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from boneage_cli.core.plots.figure import BLUE, LINES, figure_file
 
-# One more than there are colours, so that no two of many lines have both in common.
+# One more marker than colours, so that many lines still differ in colour or marker.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def by_batch_size(
     series: Mapping[str, np.ndarray], path: Path, label: str, title: str = ""
 ) -> Figure:
-    """Draws a figure of several networks against the batch size.
+    """Draws a quantity of several networks against the batch size.
 
     Args:
-        series: Of each network batch sizes and figures above 0, shape (n, 2); in the order in which
-            the legend names them.
+        series: For each network batch sizes and values above 0, shape (n, 2), in the order of the
+            legend.
         path: The PNG file.
-        label: What the figure is, with its unit.
+        label: Name of the quantity, with its unit.
         title: The plot's heading.
 
     Returns:
-        What was written.
+        The figure that was written.
     """
     sizes = np.unique(np.concatenate([points[:, 0] for points in series.values()]))
     figures = np.concatenate([points[:, 1] for points in series.values()])
-    # Room for the legend, two networks a line.
+    # The height leaves room for the legend, two networks per line.
     with figure_file(path, (7.5, 4.6 + 0.11 * len(series))) as figure:
         axes = figure.subplots()
         for place, (network, points) in enumerate(series.items()):
@@ -48,7 +48,7 @@ def by_batch_size(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda size, _: f"{size:g}")
         if figures.max() > 10 * figures.min():
-            # Small and large networks side by side.
+            # Small and large networks together need a logarithmic scale.
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_minor_locator(NullLocator())
@@ -65,23 +65,23 @@ def by_batch_size(
 def bars(
     names: Sequence[str], values: np.ndarray, path: Path, label: str, title: str = ""
 ) -> Figure:
-    """Draws a figure of several networks as bars, each with its number.
+    """Draws a quantity of several networks as bars, labelled with their values.
 
     Args:
-        names: Of n networks, drawn from above.
-        values: Their figures, shape (n,).
+        names: The names of n networks, from top to bottom.
+        values: Their values, shape (n,).
         path: The PNG file.
-        label: What the figure is, with its unit.
+        label: Name of the quantity, with its unit.
         title: The plot's heading.
 
     Returns:
-        What was written.
+        The figure that was written.
     """
     places = np.arange(len(names))
     with figure_file(path, (7.5, 2.9 + 0.3 * len(names))) as figure:
         axes = figure.subplots()
         drawn = axes.barh(places, values, color=BLUE, height=min(0.7, 0.25 * len(names)))
-        # Their white ground keeps the grid from running through the numbers.
+        # The white background keeps grid lines from crossing the numbers.
         ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         numbers = [_three_digits(value) for value in values]
         axes.bar_label(drawn, labels=numbers, padding=4, bbox=ground)

@@ -1,4 +1,4 @@
-"""The plot of what changes of radiographs cost."""
+"""The plot of the stress test."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def mae_increases(
     title: str = "",
     figures: str = "",
 ) -> Figure:
-    """Draws by how much an error grows under each of several changes, with intervals.
+    """Draws the increase in MAE under each perturbation, with intervals.
 
-    The axis is linear up to one month and logarithmic beyond, since some changes cost a tenth of a
-    month and others years.
+    The axis is linear up to one month and logarithmic beyond, since some perturbations increase
+    the MAE by a tenth of a month and others by years.
 
     Args:
-        names: Of n changes, drawn from above.
-        groups: What each concerns, n of them; neighbours of one group stand together.
+        names: The names of n perturbations, from top to bottom.
+        groups: The group of each perturbation; neighbours of one group are drawn together.
         increases: Increase in MAE, months, and the ends of its interval, shape (n, 3).
         path: The PNG file.
         title: The plot's heading.
-        figures: What is added to the heading.
+        figures: A line of metrics added to the heading.
 
     Returns:
-        What was written.
+        The figure that was written.
     """
-    # An interval whose end is 0.00 as printed shows nothing, whatever the sign of what is left.
+    # Rounded as printed, so that an interval that ends at 0.00 does not count as different from 0.
     increases = np.round(np.asarray(increases, float).reshape(-1, 3), 2)
     starts = [place for place, group in enumerate(groups) if place and group != groups[place - 1]]
-    # A gap parts the groups.
+    # A gap separates the groups.
     places = range(len(names))
     heights = np.array([place + 0.6 * sum(start <= place for start in starts) for place in places])
     with figure_file(path, (7.5, 1.8 + 0.25 * heights.max(initial=1))) as figure:

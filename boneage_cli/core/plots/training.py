@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from boneage_cli.core.plots.figure import BLUE, GREEN, GREY, ORANGE, figure_file
 
-# What a history tells of each epoch, the most telling first.
+# Metrics of a history with their labels, the most informative first.
 _CURVES = {"mae": "MAE (months)", "sex_error": "sex errors (fraction)", "loss": "loss"}
 
 
@@ -20,13 +20,13 @@ def learning_curve(history: pd.DataFrame, path: Path) -> Figure:
     """Draws the errors, the loss and the learning rate of a run over its epochs.
 
     Args:
-        history: Rows with epoch, train_loss, val_loss and learning_rate, and where the model
-            predicts them train_mae and val_mae (months), train_sex_error and val_sex_error
+        history: Rows with epoch, train_loss, val_loss and learning_rate, and depending on the
+            model's targets train_mae and val_mae (months), train_sex_error and val_sex_error
             (fractions); missing values leave gaps.
         path: The PNG file.
 
     Returns:
-        What was written.
+        The figure that was written.
     """
     names = [name for name in _CURVES if f"val_{name}" in history]
     with figure_file(path, (7, 1.5 + 2.6 * len(names))) as figure:
@@ -35,7 +35,7 @@ def learning_curve(history: pd.DataFrame, path: Path) -> Figure:
         for axes, name in zip(panels, names, strict=True):
             _curves(axes, history, name)
         _mark_best(panels[0], history, f"val_{names[0]}")
-        # Above the curves, which fill the panel of a run that hardly learns.
+        # Above the panel, because the curves of a run that hardly learns fill it.
         panels[0].legend(
             loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, borderpad=0.2
         )
@@ -63,7 +63,7 @@ def _curves(axes: Axes, history: pd.DataFrame, name: str) -> None:
             label=label,
         )
     axes.set_ylabel(_CURVES[name])
-    # From zero, so that the eye sees how far it has come down; some losses go below.
+    # The axis includes zero, so that the decrease is visible; some losses are negative.
     values = history[[f"train_{name}", f"val_{name}"]].to_numpy(float)
     values = values[np.isfinite(values)]
     if len(values):

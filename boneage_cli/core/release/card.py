@@ -1,4 +1,4 @@
-"""A model's card: how it was trained, how well it does, and what it is not for."""
+"""The model card: training, metrics, known weaknesses and intended use of a model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from boneage_cli.core.views import describe_shapes, shapes_of
 from boneage_cli.errors import BoneageError
 from boneage_cli.wording import counted
 
-# A mean over fewer radiographs says nothing of its kind.
+# Least number of radiographs in a group for its bias to be reported.
 _LEAST_FOR_BIAS = 30
 
 
 def model_card(bundle: Bundle, notes: Sequence[str] = ()) -> str:
-    """The card of a bundle, as Markdown; all its figures are those that the bundle carries.
+    """Returns a bundle's model card as Markdown, with the metrics stored in the bundle.
 
     Args:
-        bundle: A model of age that was read from a file.
+        bundle: A model that predicts age and was read from a file.
         notes: Known weaknesses, a sentence each.
 
     Raises:
-        BoneageError: The bundle carries no figures, or is no file.
+        BoneageError: The bundle has no metrics, or was not read from a file.
     """
     figures = bundle.metrics.get("validation")
     if figures is None or bundle.path is None:
@@ -86,7 +86,7 @@ def _what(bundle: Bundle) -> Iterator[str]:
 
 
 def _members(bundle: Bundle) -> Sequence[tuple[Experiment, Mapping[str, Any]]]:
-    """The settings and the origin of each network whose ages are averaged, or of the only one."""
+    """Returns settings and provenance of each averaged network, or of the only one."""
     members = [(each.experiment, each.provenance) for each in bundle.members]
     return members or [(bundle.experiment, bundle.provenance)]
 
@@ -239,7 +239,7 @@ def _use(bundle: Bundle) -> Iterator[str]:
 
 
 def _group(name: str) -> str:
-    """A group of radiographs, such as ``F 5–10 years``, in words."""
+    """Returns the name of a group in words: ``girls, 5–10 years`` for ``F 5–10 years``."""
     sex, _, band = name.partition(" ")
     words = {"F": "girls", "M": "boys"}.get(sex)
     return name if words is None else f"{words}, {band}" if band else words

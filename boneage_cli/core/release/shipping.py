@@ -1,4 +1,4 @@
-"""How the model that the package carries is made of a training."""
+"""Makes the model that is included in the package from a finished run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from boneage_cli.files import whole_file
 if TYPE_CHECKING:
     import pandas as pd
 
-# By how many months mixed precision may change the ages of a model that uses it by default.
+# Largest mean and maximum change of ages, months, at which a model uses mixed precision by default.
 MEAN_MOVED, MOST_MOVED = 0.05, 0.3
 
 WEAKNESSES = (
@@ -53,29 +53,29 @@ def ship(
     blend: float = 1.0,
     beside: Path | None = None,
 ) -> None:
-    """Makes the package's model, and its card beside it, of a finished run.
+    """Makes the package's model and its model card from a finished run.
 
-    Weights become 16-bit floats. All figures are recomputed with the file that is written, on the
-    validation split, along the path that predict takes.
+    Weights are stored as 16-bit floats. All metrics are recomputed with the written file, on the
+    validation split, with the code that predict uses.
 
     Args:
-        run: The run folder; its data set must still be there.
-        path: The file; the card has the ending .md.
-        data_name: What the card calls the data; None for what the run does.
-        blend: How much of the weights is the run's; the rest is that of the last stage before it
+        run: The run folder; its data set must still exist.
+        path: The model file; the card has the same name with the suffix .md.
+        data_name: Name of the data in the card; None for the name in the run.
+        blend: Share of the run's weights; the rest is that of its last earlier stage
             (Wortsman et al. 2022, arXiv:2109.01903: robust fine-tuning without loss on the old).
-        beside: Another model, of the same views and held-out radiographs, whose ages are averaged
-            with the run's; what is refused is what it refuses.
+        beside: Another model with the same views and held-out radiographs, whose ages are averaged
+            with the run's; its out-of-distribution limits decide which images are refused.
 
     Raises:
-        BoneageError: What is to be blended or averaged does not go together.
+        BoneageError: The models to be blended or averaged do not match.
     """
     experiment = load_experiment(run / SETTINGS)
     data = data_of(RunRecord.read(run), experiment)
     data.setup()
     source = read_source(data.folder)
     with TemporaryDirectory() as folder:
-        # Nothing of the package's is replaced before all is measured.
+        # The package's files are replaced only after everything is evaluated.
         made = Path(folder, path.name)
         trained = load_bundle(run / BUNDLE)
         if blend < 1:
@@ -83,7 +83,7 @@ def ship(
             trained = blended(before, trained, blend)
             if experiment.training.anew:
                 raise BoneageError("--blend: the last stage began anew; leave --blend out")
-        # Where the file lay is nobody's business.
+        # Only the file's name: the bundle must not reveal a local path.
         weights = Path(experiment.model.weights).name
         model = experiment.model.model_copy(update={"weights": weights})
         experiment = experiment.model_copy(update={"model": model})
@@ -111,11 +111,11 @@ def ship(
 
 
 def measure_again(data: Path, path: Path = SHIPPED_MODEL) -> None:
-    """Computes all figures of a model anew, after a change of the code, and writes its card.
+    """Recomputes all metrics of a model after a change of the code, and writes its card.
 
     Args:
         data: The data set whose validation split the model was not trained on.
-        path: The model; its weights stay what they are.
+        path: The model; its weights do not change.
     """
     measured = _measured(path, read_manifest(data, "validation"), read_manifest(data, "train"))
     save_bundle(measured, path, half=True)
@@ -124,7 +124,7 @@ def measure_again(data: Path, path: Path = SHIPPED_MODEL) -> None:
 
 
 def _measured(path: Path, held_out: pd.DataFrame, train: pd.DataFrame) -> Bundle:
-    """A bundle with the figures and the intervals of radiographs that it was not trained on."""
+    """Returns a bundle with metrics and intervals from radiographs it was not trained on."""
     evaluation = _ages(
         Predictor.load([path], device="cpu", precision="32"),
         held_out,
@@ -155,7 +155,7 @@ def _ages(
 def _moved_by_mixed_precision(
     path: Path, bundle: Bundle, evaluation: Evaluation, manifest: pd.DataFrame
 ) -> dict[str, Any]:
-    """How far ages move, if that is little; on a CPU without bf16 what was found on another."""
+    """Change of ages in mixed precision, if small; the stored value on CPUs without bf16."""
     if not cpu_has_bf16():
         return {name: each for name, each in bundle.metrics.items() if name == MIXED_PRECISION}
     coarse = _ages(Predictor.load([path], device="cpu", precision="mixed"), manifest)
@@ -166,10 +166,10 @@ def _moved_by_mixed_precision(
 
 
 def blended(before: Bundle, after: Bundle, share: float) -> Bundle:
-    """The second model with weights that are ``share`` its own, the rest those of the first.
+    """Returns the second model with the weights ``share`` · second + (1 − ``share``) · first.
 
     Raises:
-        BoneageError: They are not of the same network.
+        BoneageError: The networks differ.
     """
     if before.weights.keys() != after.weights.keys():
         raise BoneageError("--blend: the stage before has another network; leave --blend out")
@@ -183,5 +183,5 @@ def blended(before: Bundle, after: Bundle, share: float) -> Bundle:
 
 
 def convert() -> None:
-    """Converts the package's model and its key-point network for OpenVINO, and leaves no others."""
+    """Converts the package's model and key-point network for OpenVINO; removes other graphs."""
     ship_graphs([load_bundle(SHIPPED_MODEL).graph(), landmark_graph()[0]])

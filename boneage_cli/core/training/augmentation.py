@@ -1,6 +1,6 @@
-"""Random changes of a whole batch, on the device that trains.
+"""Random augmentation of whole batches, on the GPU if the network trains there.
 
-All views of one hand are changed by the same draw, so a flip never splits them.
+All views of one hand share their random parameters, so that a flip applies to all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Augmentation(nn.Module):
     """Geometric and photometric augmentation of uint8 batches.
 
     Args:
-        settings: The ranges; a range of zero leaves its step out.
+        settings: The ranges; a step whose range is zero is left out.
     """
 
     def __init__(self, settings: AugmentationSettings) -> None:
@@ -45,7 +45,7 @@ class Augmentation(nn.Module):
                     translate=(s.translate, s.translate),
                     scale=s.scale_range,
                     shear=s.shear or None,
-                    # Black corners on a gray surround would be seen in training alone.
+                    # Black corners on a grey background would occur only in training.
                     padding_mode="border",
                     p=1.0,
                 )
@@ -67,25 +67,25 @@ class Augmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Changes a batch.
+        """Augments a batch.
 
         Args:
             views: For each view, uint8 (B, 1, H, W).
 
         Returns:
-            The views changed, float32 in 0…255, same shapes; as they were where all is off.
+            The augmented views, float32 in 0…255, same shapes; the inputs if all steps are off.
         """
         first = next(iter(views.values()))
         strength: Tensor | None = None
         if self.noise:
-            # Squared, so that most images get little.
+            # Squared, so that most images get little noise.
             strength = torch.rand(len(first), 1, 1, 1, device=first.device).square() * self.noise
         if self.steps is None:
             return {name: self._noisy(pixels, strength) for name, pixels in views.items()}
         shape = first.shape
         draw = self._draw(self.steps, shape)
         changed: dict[str, Tensor] = {}
-        # In bf16 and fp16 matrices are rounded so that hands come to lie up to a pixel beside.
+        # Rounding the affine matrices to bf16 or fp16 would shift hands by up to a pixel.
         with torch.autocast(first.device.type, enabled=False):
             for name, pixels in views.items():
                 params = [_for_size(item, shape, pixels.shape) for item in draw]
@@ -102,7 +102,7 @@ class Augmentation(nn.Module):
     def _draw(self, steps: AugmentationSequential, shape: torch.Size) -> list[ParamItem]:
         draw = steps.forward_parameters(shape)
         if self.aspect:
-            # The area stays what scale made it.
+            # The change of aspect keeps the area.
             factor = torch.empty(shape[0]).uniform_(-self.aspect, self.aspect).exp().sqrt()
             for item in draw:
                 if isinstance(item.data, dict) and "scale" in item.data:
@@ -111,7 +111,8 @@ class Augmentation(nn.Module):
 
 
 def _for_size(item: ParamItem, drawn: torch.Size, shape: torch.Size) -> ParamItem:
-    # kornia draws shifts and the centre of turning in pixels: a view of another size has others.
+    # kornia draws shifts and the centre of rotation in pixels, so they are scaled to a view of
+    # another size.
     values = item.data
     if not isinstance(values, dict) or "translations" not in values or drawn == shape:
         return item

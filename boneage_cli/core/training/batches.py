@@ -1,4 +1,4 @@
-"""Batches of rendered radiographs with their sex and age, and which come in an epoch."""
+"""Batches of rendered radiographs with their sex and age, and the sampler of an epoch."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ Batch = dict[str, Tensor]
 
 
 class RadiographBatches(Dataset[Batch]):
-    """Rows of a manifest as batches: indexing with a list of rows gives a batch.
+    """A manifest as a data set: indexing with a list of row numbers gives a batch.
 
-    Sex and age are taken by the same row numbers as the pixels, so they cannot part.
+    Sex, age and pixels are indexed by the same row numbers, so they always belong together.
 
     Args:
         views: For each view, uint8 (N, H, W).
         manifest: The n rows, with ``boneage`` in months and ``male``.
-        places: Where each row's pixels stand in the views, (n,); None where they stand in order.
+        places: Index of each row's pixels in the views, (n,); None if they are in the same order.
     """
 
     def __init__(
         self, views: Rendered, manifest: pd.DataFrame, places: np.ndarray | None = None
     ) -> None:
         self.views = views
-        # Worse copies of the same radiographs, in the same places: row n + i shows that of row i.
+        # Degraded copies in the same order: row n + i is the copy of row i.
         self.copies: Rendered = {}
-        # The views on the device that trains, where they fit; see ``move_to``.
+        # The views on the training device, if they fit into its memory; see ``move_to``.
         self.resident: dict[str, Tensor] = {}
         self.resident_copies: dict[str, Tensor] = {}
         self.resident_places = torch.empty(0, dtype=torch.long)
         self.places = np.arange(len(manifest)) if places is None else places
         self.age = torch.tensor(manifest["boneage"].to_numpy(float), dtype=torch.float32)
-        # What is learnt: the age, unless a teacher has a part in it; see ``teach``.
+        # The training target: the age, or its mean with a teacher's age; see ``teach``.
         self.target = self.age
         male = manifest["male"].astype("Float32").to_numpy(dtype=float, na_value=math.nan)
         self.male = torch.tensor(male, dtype=torch.float32)
@@ -49,16 +49,16 @@ class RadiographBatches(Dataset[Batch]):
         return len(self.age)
 
     def teach(self, months: np.ndarray, share: float) -> None:
-        """Makes a teacher's ages a part of what is learnt.
+        """Mixes a teacher's ages into the training target.
 
         Args:
-            months: The teacher's, (n,).
-            share: Their part of the target; the rest is the age of the manifest.
+            months: The teacher's ages, (n,).
+            share: Their share of the target; the rest is the age of the manifest.
         """
         self.target = self.age.lerp(torch.from_numpy(months).to(self.age), share)
 
     def pixels(self, rows: np.ndarray) -> Rendered:
-        """The views of some rows, uint8 (len(rows), H, W) each, copied."""
+        """Copies the views of some rows, uint8 (len(rows), H, W) each."""
         places, worse = self.places[rows % len(self)], rows >= len(self)
         shown = {name: pixels[places] for name, pixels in self.views.items()}
         for name, pixels in self.copies.items():
@@ -66,12 +66,12 @@ class RadiographBatches(Dataset[Batch]):
         return shown
 
     def move_to(self, device: torch.device, moved: dict[int, Tensor]) -> None:
-        """Keeps everything on a device from now on, so that no batch has to travel there.
+        """Moves all pixels and labels to a device, so that no batch has to be transferred.
 
         Args:
-            device: Where.
-            moved: Views that are there already, by the identity of their arrays: the parts of a
-                fold share them.
+            device: The training device.
+            moved: Views that are already there, by the ``id`` of their arrays: the train and
+                validation parts of a fold share them. New ones are added.
         """
         for pixels in (*self.views.values(), *self.copies.values()):
             if id(pixels) not in moved:
@@ -82,7 +82,7 @@ class RadiographBatches(Dataset[Batch]):
         self._move_labels(device)
 
     def move_back(self) -> None:
-        """Keeps nothing on a device any more."""
+        """Frees the device's memory and moves the labels back to the CPU."""
         self.resident, self.resident_copies = {}, {}
         self.resident_places = self.resident_places.cpu()
         self._move_labels(torch.device("cpu"))
@@ -92,10 +92,10 @@ class RadiographBatches(Dataset[Batch]):
         self.target = self.target.to(device)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """The batch of these rows, copies too; a negative row is padding, with weight 0."""
+        """Returns the batch of these rows or copies; a negative row is padding with weight 0."""
         index = torch.tensor(rows, dtype=torch.long)
         if self.age.is_cuda:
-            # From pinned memory, which does not wait until the GPU has done the step before.
+            # Pinned memory, so that the transfer does not wait for the GPU's previous step.
             index = index.pin_memory().to(self.age.device, non_blocking=True)
         weight = (index >= 0).float()
         index = index.clamp(min=0)
@@ -120,19 +120,19 @@ class RadiographBatches(Dataset[Batch]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Row numbers of each batch of an epoch; shuffling depends on seed and epoch alone.
+    """Yields the row numbers of each batch; shuffling depends only on the seed and the epoch.
 
-    Batches are as equal in size as can be, so that none is left with a single image, which batch
-    normalisation could not train on. Each process of several takes every n-th row; ranks that
-    come short are padded, with rows again in training and with −1 in validation.
+    Batches are as equal in size as possible, so that none has a single image, on which batch
+    normalisation cannot train. Each of n processes takes every n-th row; ranks with fewer rows are
+    padded, with repeated rows in training and with −1 in validation.
 
     Args:
         size: The number of rows.
         batch_size: The largest batch per process.
-        shuffle: Whether rows are permuted, anew in each epoch.
-        seed: Decides the permutations, and which rows are shown as their worse copies.
-        degraded: Share of rows whose worse copies are shown, size + row, see ``RadiographBatches``.
-        rank: This process.
+        shuffle: Whether rows are permuted, differently in each epoch.
+        seed: Seed of the permutations and of the choice of degraded copies.
+        degraded: Share of rows replaced by degraded copies, size + row, see ``RadiographBatches``.
+        rank: The number of this process, from 0.
         world_size: The number of processes.
     """
 
@@ -153,7 +153,7 @@ class EpochBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose order comes next; the trainer calls it."""
+        """Sets the epoch of the next iteration; called by the trainer."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -176,7 +176,7 @@ class EpochBatches(Sampler[list[int]]):
 
 def _moved(pixels: np.ndarray, device: torch.device) -> Tensor:
     there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-    # Piece by piece: all at once would be held in memory beside.
+    # In chunks, because a mapped array would otherwise be copied into memory as a whole.
     for start in range(0, len(pixels), 256):
         piece = slice(start, start + 256)
         there[piece] = torch.from_numpy(np.array(pixels[piece]))

@@ -1,4 +1,4 @@
-"""A data set's radiographs for a training, from the cache."""
+"""The Lightning data module: a data set's radiographs, rendered and cached."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from boneage_cli.files import writing
 from boneage_cli.imaging.degradation import degrade
 from boneage_cli.imaging.reading import read_radiograph
 
-# Of the GPU's free memory, how much may hold radiographs; the rest is for the network.
+# Share of the GPU's free memory that may hold radiographs; the rest is for the network.
 _SHARE_OF_GPU = 0.4
 
 
 class BoneAgeData(pl.LightningDataModule):
-    """The train and validation splits of a data set, cached as the network sees them.
+    """The train and validation splits of a data set, cached as the network's input views.
 
     Args:
         folder: The data set's folder.
         experiment: The settings.
-        cache: Where decoded images are kept; None for ``.cache`` in the data set's folder.
-        fold: Which part of the train and validation splits together is held out for validation;
-            None to validate on the validation split.
+        cache: Folder of the image cache; None for ``.cache`` in the data set's folder.
+        fold: The held-out fold of the pooled train and validation splits; None to validate on the
+            validation split.
 
     Raises:
-        BoneageError: The data set lacks a split, or a split has nothing that can be used.
+        BoneageError: The data set lacks a split, or a split has no usable row.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class BoneAgeData(pl.LightningDataModule):
         self._moved: dict[int, Tensor] = {}
 
     def digest(self) -> str:
-        """Of all that is learnt from and measured against: labels, proportions, files' contents.
+        """Returns a digest of the training and validation labels, sizes and image files.
 
         Raises:
             BoneageError: An image is missing, or the cache's folder cannot be written.
@@ -105,11 +105,11 @@ class BoneAgeData(pl.LightningDataModule):
         return hashlib.sha256("".join(labels + contents).encode()).hexdigest()
 
     def prepare_data(self) -> None:
-        """Fills the caches, in one process of each machine; that process keeps what it mapped."""
+        """Fills the caches; called in one process per machine, which keeps its memory maps."""
         self.setup("fit")
 
     def setup(self, stage: str | None = None) -> None:
-        """Maps the caches into memory; worse copies only to train, at the stage ``fit``."""
+        """Maps the caches into memory; degraded copies only at the stage ``fit``."""
         if not self.batches:
             pooled = None if self.pool is None else self._views(self.pool)
             for split, manifest in (
@@ -124,23 +124,23 @@ class BoneAgeData(pl.LightningDataModule):
             train.copies = self._views(manifest, self.experiment.training.seed)
 
     def train_batches_of(self, other: Experiment) -> RadiographBatches:
-        """The train split's radiographs, in the same order, as another experiment sees them."""
+        """Returns the train split, in the same order, with the views of another experiment."""
         manifest = self.train_manifest if self.pool is None else self.pool
         views = view_pixels(manifest, ViewRenderer(view_settings(other)), self.cache)
         return RadiographBatches(views, self.train_manifest, self.places["train"])
 
     def release(self) -> None:
-        """Frees the device's memory, which the next training of the same process needs."""
+        """Frees the device's memory for the next training in the same process."""
         for batches in self.batches.values():
             batches.move_back()
         self._moved.clear()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of the train split."""
+        """Returns shuffled batches of the train split."""
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the validation split, in order."""
+        """Returns batches of the validation split, in order."""
         return self._loader("validation", shuffle=False)
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
@@ -158,7 +158,8 @@ class BoneAgeData(pl.LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        # Slicing mapped bytes takes microseconds: worker processes would only copy them again.
+        # No worker processes: slicing mapped arrays takes microseconds, and workers would copy
+        # them once more.
         return DataLoader(
             batches,
             sampler=sampler,
@@ -181,12 +182,12 @@ class BoneAgeData(pl.LightningDataModule):
 
 
 def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.DataFrame:
-    """The rows that can be trained on or measured against.
+    """Returns the rows that can be used for training or validation.
 
     Args:
-        manifest: Rows of one split, or of several.
-        data: Which of them are wanted.
-        needs_sex: Whether a row without sex is useless.
+        manifest: Rows of one or several splits.
+        data: The settings that select rows by sex.
+        needs_sex: Whether rows of unknown sex are left out.
 
     Raises:
         BoneageError: No row is left.
@@ -209,16 +210,16 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
 def view_pixels(
     manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path, degraded: int | None = None
 ) -> Rendered:
-    """The views of each row, from the cache or made now.
+    """Returns the views of each row, from the cache or rendered now.
 
     Args:
         manifest: The n rows.
-        renderer: Makes the views.
-        cache: Where they are kept.
-        degraded: Seed of the worse copies that are wanted instead, see ``degrade``.
+        renderer: Renders the views.
+        cache: Folder of the cache.
+        degraded: Seed for degraded copies, see ``degrade``; None for the radiographs themselves.
 
     Returns:
-        Uint8 (n, H, W) each.
+        Per view uint8 (n, H, W).
 
     Raises:
         BoneageError: An image cannot be read.
@@ -232,7 +233,7 @@ def view_pixels(
             return renderer(radiograph)
         copy = degrade(radiograph, np.random.default_rng([degraded, row]))
         located = renderer.locate(copy)
-        # An image of which nobody knows where its hand is would teach nothing.
+        # If no hand is found in the copy, the original is used: the copy would not help training.
         lost = located is not None and located.fallback
         return renderer(radiograph) if lost else renderer.render(copy, located)
 
@@ -243,6 +244,6 @@ def view_pixels(
 
 
 def mean_and_deviation(ages: pd.Series) -> tuple[float, float]:
-    """Mean and standard deviation of the training ages, months; the deviation is at least 1."""
+    """Returns the mean and standard deviation of ages, months; the deviation is at least 1."""
     values = ages.to_numpy(float)
     return float(values.mean()), max(1.0, float(values.std()))

@@ -1,7 +1,7 @@
-"""Cross-validation: one model per fold, and every radiograph's age from the one that never saw it.
+"""Cross-validation: one model per fold, which predicts the radiographs of its held-out fold.
 
-The radiographs of the train and validation splits are pooled and dealt out to folds, stratified by
-sex and age; the test split stays apart. The models of all folds together predict as an ensemble.
+The radiographs of the train and validation splits are pooled and divided into folds, stratified by
+sex and age; the test split is not used. The models of all folds together form an ensemble.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class CrossValidation:
     """A finished cross-validation.
 
     Attributes:
-        folder: Holds a run folder per fold; naming it names the ensemble of their models.
-        measured: The figures of all radiographs, each predicted by the model that did not see it.
-        folds: What came of each fold.
-        result: What came of the whole.
+        folder: Holds a run folder per fold; as a model path it stands for the ensemble.
+        measured: The out-of-fold metrics: each radiograph is predicted by the model that was not
+            trained on it.
+        folds: The result of each fold.
+        result: The result of the whole.
     """
 
     folder: Path
@@ -80,23 +81,23 @@ def cross_validate(
     begin_stage: Begin = silent,
     report: Report = silent,
 ) -> CrossValidation:
-    """Trains a model per fold. Folds that are finished in the folder are not trained again.
+    """Trains a model per fold; folds that are already finished in the folder are skipped.
 
     Args:
-        experiment: The settings of all models; their seed deals out the folds.
+        experiment: The settings of all models; their seed determines the folds.
         data: The data set's folder.
-        folds: How many, at least 2.
-        runs: Where a new folder is made.
-        folder: The folder itself, instead.
+        folds: The number of folds, at least 2.
+        runs: The folder in which a new folder is made.
+        folder: The folder of this cross-validation, instead.
         config_file: The file that the settings came from.
         resources: Devices, cache and logs.
         begin: Called when a fold's training begins.
         begin_stage: Called with the settings of each stage, see ``train``.
-        report: Called with the figures of each epoch.
+        report: Called with the metrics of each epoch.
 
     Raises:
         BoneageError: The data or the settings do not allow it, or the folder holds other work.
-        Interrupted: The user stopped it; the message says how to go on.
+        Interrupted: The user stopped it; the message says how to resume.
     """
     if folds < 2:
         raise BoneageError(f"--folds {folds}: a cross-validation has at least 2")
@@ -125,17 +126,17 @@ def resume_cross_validation(
     begin_stage: Begin = silent,
     report: Report = silent,
 ) -> CrossValidation:
-    """Goes on with a cross-validation that was interrupted.
+    """Resumes a cross-validation that was interrupted.
 
     Args:
         folder: Its folder.
         begin: Called when a fold's training begins.
         begin_stage: Called with the settings of each stage, see ``train``.
-        report: Called with the figures of each epoch.
+        report: Called with the metrics of each epoch.
 
     Raises:
         BoneageError: The data set is not the one that it began with.
-        Interrupted: The user stopped it; the message says how to go on.
+        Interrupted: The user stopped it; the message says how to resume.
     """
     record = RunRecord.read(folder)
     experiment = load_experiment(folder / SETTINGS)
@@ -204,19 +205,19 @@ def _out_of_fold(folder: Path, data: Path, experiment: Experiment, count: int) -
 
 
 def _of_all_folds(folder: Path, name: str, count: int) -> list[pd.DataFrame]:
-    """A table of the validation of each fold; none where the models do not write it."""
+    """Reads a validation table of every fold; empty if the models do not write that table."""
     files = [folder / f"{FOLD}{number}" / VALIDATION / name for number in range(1, count + 1)]
     return [read_prediction_table(file) for file in files] if files[0].exists() else []
 
 
 def _known(found: pd.DataFrame, ages: pd.Series) -> pd.DataFrame:
-    """What is known of radiographs, as a manifest has it, by a table of predictions."""
+    """Returns the labels in a table of predictions as a manifest."""
     male = found["sex"].map(male_of).astype("boolean")
     return pd.DataFrame({"id": found["image_id"], "boneage": ages, "male": male})
 
 
 def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None:
-    # Each model has errors of its own on one fold alone; all folds together tell them finer.
+    # Intervals from the errors of all folds are more precise than those of a model's own fold.
     images = evaluation.overall.images
     if images < LEAST:
         return
@@ -229,7 +230,7 @@ def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None
 def _summary(results: list[RunResult], measured: Measured) -> RunResult:
     return results[-1].model_copy(
         update={
-            # Of each model; folds differ by a few.
+            # Per model; folds differ by a few radiographs.
             "train_images": max(result.train_images for result in results),
             "validation_images": sum(result.validation_images for result in results),
             **measured.to_result(),

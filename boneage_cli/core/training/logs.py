@@ -1,4 +1,4 @@
-"""Where the figures of each epoch also go: TensorBoard always, Weights & Biases on request."""
+"""Loggers of each epoch's metrics: TensorBoard always, Weights & Biases on request."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from boneage_cli.errors import BoneageError
 
 
 class EventLogger(TensorBoardLogger):
-    """TensorBoard events alone: the settings stand in settings.toml, not in a second file."""
+    """Writes TensorBoard events but no file of settings, which are in settings.toml."""
 
     def save(self) -> None:
-        """Writes the events that wait."""
+        """Writes pending events."""
         self.experiment.flush()
 
 
 def check_loggers(project: str | None) -> None:
-    """Finds out, before any work is done, whether the figures can be logged.
+    """Checks, before any work is done, that metrics can be logged.
 
     Raises:
-        BoneageError: Weights & Biases is wanted and not installed.
+        BoneageError: Weights & Biases is requested but not installed.
     """
     if project is not None and importlib.util.find_spec("wandb") is None:
         raise BoneageError("--wandb: not installed; install it with: pip install 'boneage[wandb]'")
 
 
 def run_loggers(folder: Path, project: str | None) -> list[Logger]:
-    """The loggers of a run.
+    """Makes the loggers of a run.
 
     Args:
-        folder: The run folder, which holds the events; its name, after that of the run it is a
-            fold or stage of, is the run's name and id at Weights & Biases, so that a resumed run
-            goes on in the same place.
+        folder: The run folder, which holds the events; ``run_name`` of it is the run's name and id
+            at Weights & Biases, so that a resumed run continues there.
         project: The project at Weights & Biases; None to log nothing there. ``WANDB_MODE=offline``
             in the environment keeps everything in the run folder.
     """
@@ -49,7 +48,7 @@ def run_loggers(folder: Path, project: str | None) -> list[Logger]:
 
 
 def close_loggers(project: str | None) -> None:
-    """Ends the run at Weights & Biases, so that the next in this process is one of its own."""
+    """Ends the run at Weights & Biases, so that the next training starts a new one there."""
     if project is not None:
         import wandb
 
@@ -57,6 +56,6 @@ def close_loggers(project: str | None) -> None:
 
 
 def run_name(folder: Path) -> str:
-    """The name of a run folder, after that of the run which it is a fold or stage of."""
+    """Returns a run folder's name, prefixed with that of its run if it is a fold or stage."""
     part = re.fullmatch(r"(fold|stage)-\d+", folder.name)
     return f"{run_name(folder.absolute().parent)}-{folder.name}" if part else folder.name

@@ -1,4 +1,4 @@
-"""One training and validation step of every model family."""
+"""The Lightning module: training and validation steps of all model families."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ METRICS = ("loss", "mae", "squared_error", "age", "squared_age", "sex_error")
 
 
 class BoneAgeModule(pl.LightningModule):
-    """Trains a network on months, on sex, or on both.
+    """Trains a network to predict bone age in months, sex, or both.
 
     Args:
-        network: The network, with pretrained weights where they are wanted.
+        network: The network, with pretrained weights loaded if they are wanted.
         experiment: The settings.
     """
 
@@ -51,23 +51,23 @@ class BoneAgeModule(pl.LightningModule):
         self.settings = experiment.training
         self.loss = build_loss(self.settings.loss, **self.settings.loss_options)
         self.augmentation = Augmentation(experiment.augmentation)
-        # The averaged copy starts as the network and follows it; it is what is measured and kept.
+        # Moving average of the weights; this copy is the network that is evaluated and saved.
         self.average = copy.deepcopy(network).requires_grad_(False) if self.settings.ema else None
         self.train_means, self.val_means = RunningMeans(METRICS), RunningMeans(METRICS)
 
     @property
     def evaluated_network(self) -> Network:
-        """The network whose predictions count: the averaged one where weights are averaged."""
+        """The network that is evaluated and saved: the averaged one if weights are averaged."""
         return self.average if self.average is not None else self.network
 
     @property
     def monitor(self) -> str:
-        """The validation figure that decides which epoch is best; smaller is better."""
+        """Name of the validation metric that selects the best epoch; smaller is better."""
         return "val_mae" if "age" in self.experiment.model.targets else "val_sex_error"
 
     @property
     def plateau_monitor(self) -> str:
-        """The validation figure that the plateau schedule watches."""
+        """Name of the validation metric that the plateau schedule watches."""
         return "val_loss" if self.settings.plateau_monitor == "loss" else self.monitor
 
     def on_train_epoch_start(self) -> None:
@@ -75,18 +75,19 @@ class BoneAgeModule(pl.LightningModule):
         frozen = self.current_epoch < self.settings.frozen_epochs
         freeze_encoder(self.network, frozen)
         if self.average is not None:
-            # Its batch normalisation is not measured anew either.
+            # Its encoder's batch normalisation is not re-estimated either.
             self.average.encoder_frozen = frozen
         plateau = self.settings.schedule == "plateau"
         if plateau and self.current_epoch == self.settings.frozen_epochs:
-            # A resumed run comes here in this epoch once as well, with the rates of before.
+            # Runs exactly once in a resumed run, too: its rates are restored before this epoch.
             for group in self.trainer.optimizers[0].param_groups:
                 if group["part"] == "head":
                     group["lr"] *= self.settings.head_fine_tune_rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss of one batch, augmented on the device that trains, and its MAE in months."""
-        # Chance depends on seed, epoch, batch and process alone, so a resumed run repeats it.
+        """Returns the loss of an augmented batch and, for ages, its MAE and RMSE in months."""
+        # The random state depends only on seed, epoch, batch and process, so a resumed run draws
+        # the same numbers.
         place = (self.settings.seed, self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
         batch = batch | self.augmentation({name: batch[name] for name in self.network.views})
@@ -98,24 +99,24 @@ class BoneAgeModule(pl.LightningModule):
         return self._step(self.network, batch, "train")
 
     def on_validation_epoch_start(self) -> None:
-        """Measures batch normalisation anew, on training images that nothing has changed."""
+        """Re-estimates batch-normalisation statistics on training images without augmentation."""
         if self.settings.norm_images:
             measure_norms(self.evaluated_network, self._clean_batches(self.settings.norm_images))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measures one validation batch."""
+        """Evaluates one validation batch."""
         self._step(self.evaluated_network, batch, "val")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Moves the averaged weights towards the network's after each optimiser step."""
+        """Updates the averaged weights after each optimiser step."""
         last = batch_idx + 1 == self.trainer.num_training_batches
-        # Lightning steps after an epoch's last batch too, however few it has gathered by then.
+        # Lightning also steps after an epoch's last batch, even if fewer were accumulated.
         if self.average is None or ((batch_idx + 1) % self.settings.accumulate and not last):
             return
         move_average(self.average, self.network, self.settings.ema, self.global_step)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and a rate that is a function of the step."""
+        """Returns the optimiser and its learning-rate schedule."""
         rate = self.settings.learning_rate
         groups = [
             *with_and_without_decay(
@@ -144,22 +145,22 @@ class BoneAgeModule(pl.LightningModule):
         }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Leaves the plateau to ``step_plateau``: Lightning would step it after the checkpoint."""
+        """Skips the plateau schedule, which Lightning would step only after the checkpoint."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def step_plateau(self, figures: Mapping[str, float]) -> None:
-        """Lowers the rate where the plateau's figure of an epoch is no better than those before."""
+        """Steps the plateau schedule, which lowers the rate when its metric stops improving."""
         schedule = self.lr_schedulers()
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(figures[self.plateau_monitor])
 
     def epoch_figures(self) -> dict[str, float]:
-        """The figures of the epoch that ends, over all processes; they begin anew with this.
+        """Computes the metrics of the finished epoch over all processes, and resets them.
 
         Returns:
-            ``train_`` and ``val_`` loss; mae and rmse in months; r2, the share of the variance of
-            ages that is explained; sex_error as a fraction.
+            ``train_`` and ``val_`` loss; mae and rmse in months; r2, the explained share of the
+            variance of ages; sex_error as a fraction.
         """
         figures: dict[str, float] = {}
         for split, means in (("train", self.train_means), ("val", self.val_means)):
@@ -186,10 +187,10 @@ class BoneAgeModule(pl.LightningModule):
         if "age" in outputs:
             months, age = outputs["age"].float(), batch["age"]
             loss = loss + self.loss(months, batch["target"], weight)
-            # As predict gives them: none is below zero.
+            # Clamped at zero like the ages that predict returns.
             error = (months.detach().clamp(min=0) - age).abs()
             figures |= {"MAE": error.mean(), "RMSE": error.square().mean().sqrt()}
-            # From where ages lie, so that little is lost of their variance in 32 bits.
+            # Centred, so that 32 bits suffice for the variance of ages.
             centred = age - _MIDDLE_AGE
             of_ages = {
                 "mae": error,
@@ -217,7 +218,7 @@ class BoneAgeModule(pl.LightningModule):
             yield views, batch["male"] if self.experiment.model.gender else None
 
     def _mix(self, batch: Batch) -> Batch:
-        # Mixup (Zhang et al. 2018, arXiv:1710.09412) of images, ages and sexes alike.
+        # Mixup (Zhang et al. 2018, arXiv:1710.09412) of images, ages and sexes.
         alpha = torch.tensor(self.settings.mixup)
         share = float(torch.distributions.Beta(alpha, alpha).sample())
         order = torch.randperm(len(batch["age"]), device=batch["age"].device)

@@ -1,10 +1,10 @@
-"""Batch normalisation measured anew before a network is judged.
+"""Re-estimates batch-normalisation statistics before a network is evaluated.
 
-While weights still move quickly, the running averages of batch normalisation lag behind them, and
+While weights still change quickly, the running averages of batch normalisation lag behind, and
 augmented images have other statistics than the clean ones that are predicted: ages are then off by
-years, all in one direction. Measuring mean and variance again on clean training images, with the
-weights held still, removes that (Wu & Johnson 2021, Rethinking "Batch" in BatchNorm,
-arXiv:2105.07576, "PreciseBN").
+years, all in one direction. Estimating mean and variance again on clean training images, with fixed
+weights, removes this bias (Wu & Johnson 2021, Rethinking "Batch" in BatchNorm, arXiv:2105.07576,
+"PreciseBN").
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ def measure_norms(
 ) -> None:
     """Sets every running mean and variance to the average over batches.
 
-    Layers of a frozen encoder keep theirs. The network's mode stays as it is.
+    Layers of a frozen encoder are not changed. The training mode of each module is restored.
 
     Args:
         network: The network.
-        batches: For each batch its views, (B, 1, H, W) each, and 1 or 0 for boys or girls, (B,).
+        batches: For each batch its views, (B, 1, H, W) each, and 1 or 0 for boys or girls, (B,),
+            or None.
     """
     frozen = set(network.encoders.modules()) if network.encoder_frozen else set()
     layers = [
@@ -43,7 +44,7 @@ def measure_norms(
     network.eval()
     for layer in layers:
         layer.reset_running_stats()
-        # Without a momentum the running averages are plain averages over all batches.
+        # With momentum None the running averages are plain averages over all batches.
         layer.momentum = None
         nn.Module.train(layer, True)
     try:

@@ -1,4 +1,4 @@
-"""Optimisers, and the learning rate as a function of the step."""
+"""Optimisers, learning-rate schedules and averaged weights."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def build_optimiser(
 def with_and_without_decay(
     parameters: Iterable[torch.nn.Parameter], learning_rate: float, part: str
 ) -> list[dict[str, Any]]:
-    """Two groups: matrices and kernels with weight decay; biases and norm scales without.
+    """Splits weights into matrices and kernels with weight decay, and biases and norms without.
 
     Args:
         parameters: The weights of one part of a network.
-        learning_rate: Theirs.
-        part: The part's name, which the groups carry, such as ``encoder`` or ``head``.
+        learning_rate: The learning rate of both groups.
+        part: The part's name, stored in the groups, such as ``encoder`` or ``head``.
     """
     parameters = list(parameters)
     kernels = [p for p in parameters if p.ndim > 1]
@@ -56,13 +56,13 @@ def with_and_without_decay(
 
 
 def cosine_rate(step: int, steps: int, warmup: int, floor: float = 0.0) -> float:
-    """A factor that climbs to 1 over the warm-up and falls along half a cosine.
+    """Returns a factor that rises to 1 over the warm-up and then falls along half a cosine.
 
     Args:
         step: The number of the step, from 0.
-        steps: How many there are.
-        warmup: How many of them it climbs.
-        floor: Where it ends.
+        steps: The number of all steps.
+        warmup: The number of warm-up steps.
+        floor: The factor at the end.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -71,13 +71,13 @@ def cosine_rate(step: int, steps: int, warmup: int, floor: float = 0.0) -> float
 
 
 def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable[[int], float]:
-    """The factor on the learning rate at each optimiser step.
+    """Returns a function from the optimiser step to the factor on the learning rate.
 
     Args:
-        settings: The training settings; ``plateau`` is stepped by a validation figure instead and
+        settings: The training settings; ``plateau`` is stepped by a validation metric instead and
             has a constant factor here.
         steps: The number of optimiser steps of the whole training.
-        part: ``encoder`` or ``head``, which has another rate after the frozen epochs.
+        part: ``encoder`` or ``head``, whose rate changes after the frozen epochs.
     """
     per_epoch = max(1, steps // settings.epochs)
 
@@ -86,8 +86,8 @@ def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable
         return cosine_rate(step, steps, warmup, settings.final_rate)
 
     def cyclical(step: int) -> float:
-        # Smith 2017 (arXiv:1506.01186): the rate climbs from base to learning_rate and back, once
-        # every two half cycles; triangular2 halves the swing, exp_range shrinks it each step.
+        # Smith 2017 (arXiv:1506.01186): the rate rises from base to learning_rate and back in each
+        # cycle; triangular2 halves the amplitude per cycle, exp_range shrinks it per step.
         base = settings.cyclic_base / settings.learning_rate
         cycle, position = divmod(step, 2 * settings.cyclic_steps)
         height = 1 - abs(position / settings.cyclic_steps - 1)
@@ -111,20 +111,20 @@ def rate_schedule(settings: TrainingSettings, steps: int, part: str) -> Callable
 
 @torch.no_grad()
 def move_average(average: nn.Module, network: nn.Module, decay: float, steps: int) -> None:
-    """Moves averaged weights towards a network's; counts, which are no weights, are copied.
+    """Updates an exponential moving average of a network's weights; integer buffers are copied.
 
-    A young average follows quickly: it would otherwise remember its untrained start.
+    The decay is smaller in the first steps, so that the average soon forgets its untrained start.
 
     Args:
-        average: Of the same make as the network; it is changed in place.
+        average: The averaged network, of the same architecture; changed in place.
         network: The network.
-        decay: How much of the average stays, once it is old.
-        steps: How many steps the optimiser has made.
+        decay: Share of the average that is kept per step after the first steps.
+        steps: The number of optimiser steps so far.
     """
     decay = min(decay, (1 + steps) / (10 + steps))
     means, values = average.state_dict(), network.state_dict()
     moved = [name for name, mean in means.items() if mean.is_floating_point()]
-    # All at once: one by one, a GPU would wait for hundreds of launches.
+    # In one call, because updating one tensor at a time takes hundreds of GPU kernel launches.
     get_ema_multi_avg_fn(decay)(
         [means[name] for name in moved], [values[name] for name in moved], None
     )

@@ -1,4 +1,4 @@
-"""What comes of a training: figures, plots, intervals, and what its model refuses."""
+"""Finishes a training: metrics, plots, prediction intervals and out-of-distribution limits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from boneage_cli.core.training.recorder import RunRecorder
 from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.core.training.trainer import device_of
 
-# Training radiographs whose features are learnt, for the refusal of images that are unlike them.
+# Number of training radiographs to whose features the out-of-distribution detection is fitted.
 LIKENESS_IMAGES = 4000
 
 
@@ -42,12 +42,12 @@ class Run:
 
     Attributes:
         folder: The run folder.
-        bundle: The model, of the epoch that training.keep names.
-        measured: Its figures on the validation split; None in all processes but the first.
+        bundle: The model, from the epoch that training.keep selects.
+        measured: Its metrics on the validation split; None in all processes but the first.
         epochs: Epochs trained.
         kept_epoch: The epoch that the bundle holds, from 1.
         parameters: Number of the network's weights.
-        seconds: Time of training, that of earlier stages included, before and after interruptions.
+        seconds: Training time, including earlier stages, before and after interruptions.
     """
 
     folder: Path
@@ -60,12 +60,12 @@ class Run:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """How far its ages are off; None where it predicts none."""
+        """The evaluation of its ages; None if it predicts none."""
         return self.measured.ages if self.measured else None
 
     @property
     def sexes(self) -> SexEvaluation | None:
-        """How many of its sexes are right; None where it predicts none."""
+        """The evaluation of its sexes; None if it predicts none."""
         return self.measured.sexes if self.measured else None
 
 
@@ -77,17 +77,17 @@ def finish(
     recorder: RunRecorder,
     trainer: pl.Trainer,
 ) -> Run:
-    """Measures a trained model, and if that is new, completes its bundle and writes the outcome.
+    """Evaluates a trained model; if the run is not finished yet, completes its bundle and files.
 
-    What is written of a finished run stays as it is: a fold's bundle has intervals of all folds.
+    Files of a finished run stay unchanged, because a fold's bundle has intervals of all folds.
 
     Args:
         folder: The run folder.
-        record: How it was begun.
+        record: The record of how the run began.
         datamodule: Its radiographs.
-        module: The network, as it is after the last epoch.
-        recorder: The epochs, and which was kept.
-        trainer: Of several processes the first alone writes.
+        module: The network after the last epoch.
+        recorder: The history of epochs, and which was kept.
+        trainer: The trainer; only its first process evaluates and writes.
     """
     experiment, device = module.experiment, device_of(record.devices)
     history = pd.DataFrame(recorder.history)
@@ -118,13 +118,13 @@ def finish(
         )
         kept = history.iloc[run.kept_epoch - 1]
         add_to_summary(folder.parent, _summary_row(run, record, experiment, kept), experiment)
-        # With this a run is finished.
+        # This file marks the run as finished.
         _result(run, experiment, datamodule, device).write(folder)
     return run
 
 
 def _metrics(run: Run) -> dict[str, Any]:
-    """What the bundle of a run says of its figures."""
+    """Returns the validation metrics that the bundle stores."""
     figures = (("validation", run.evaluation), ("validation_sexes", run.sexes))
     return {name: figure.to_dict() for name, figure in figures if figure is not None}
 
@@ -173,7 +173,7 @@ def _result(run: Run, experiment: Experiment, datamodule: BoneAgeData, device: s
 
 
 def _measure(folder: Path, datamodule: BoneAgeData, device: str) -> Measured:
-    # Measured once more along the path that predict takes, not taken from the log.
+    # Evaluated again through the same code as predict, not taken from the log.
     predictor = Predictor.load([folder / BUNDLE], device)
     manifest, trained = datamodule.validation_manifest, datamodule.train_manifest
     batches = datamodule.batches["validation"]
@@ -200,11 +200,11 @@ def _measure(folder: Path, datamodule: BoneAgeData, device: str) -> Measured:
 def learn_likeness(
     path: Path, datamodule: BoneAgeData, experiment: Experiment, device: str = "auto"
 ) -> Likeness:
-    """Learns what the features of a bundle are like, on what it was and was not trained on.
+    """Fits the out-of-distribution detection to features of training and held-out radiographs.
 
     Args:
         path: The bundle.
-        datamodule: The radiographs of its training, set up.
+        datamodule: The radiographs of its training, after ``setup``.
         experiment: Its settings.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
@@ -220,7 +220,7 @@ def learn_likeness(
 
 
 def calibration_of(evaluation: Evaluation) -> Calibration | None:
-    """Prediction intervals from errors on the validation split; None of too few radiographs."""
+    """Prediction intervals from errors on the validation split; None if it is too small."""
     if evaluation.overall.images < LEAST:
         return None
     source = f"{evaluation.overall.images} radiographs of the validation split"

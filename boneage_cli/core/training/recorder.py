@@ -1,4 +1,4 @@
-"""What is written down at the end of each epoch of a run."""
+"""Callbacks of a run: files written after each epoch, early stopping, and the progress bar."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ EpochRow = dict[str, float]
 
 
 class RunRecorder(pl.Callback):
-    """Keeps history, best bundle and checkpoint up to date, and stops where nothing improves.
+    """Updates history, best bundle and checkpoint after each epoch, and stops early.
 
     Args:
         folder: The run folder.
-        untrained: The bundle that lacks but weights and figures.
+        untrained: Bundle without weights and metrics, which are filled in at each save.
         report: Called with the row of each epoch in the main process.
     """
 
@@ -48,12 +48,12 @@ class RunRecorder(pl.Callback):
         self._started = 0.0
         self._trained = 0.0
         self._rate = 0.0
-        # Of this epoch, for batches.csv.
+        # Rows of this epoch for batches.csv.
         self._batches: list[dict[str, float]] = []
         self._images = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must know."""
+        """Returns the state that a resumed run needs."""
         return {
             "history": self.history,
             "best": self.best,
@@ -62,33 +62,33 @@ class RunRecorder(pl.Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up where a checkpoint was written."""
+        """Restores the state of a checkpoint."""
         self.history = list(state["history"])
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.kept_epoch = state.get("kept_epoch", self.best_epoch)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Writes the model of a checkpoint that the run was killed behind."""
+        """Writes the last checkpoint's bundle if the run was killed before it was written."""
         assert isinstance(module, BoneAgeModule)
         finished = (self.folder / RESULT).exists()
         if trainer.is_global_zero and self.history and not finished:
             self._write_bundles(module, self.history[-1])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Learns the main process's run folder, and whether patience was at its end already."""
+        """Gets the run folder from the main process; stops if patience is already exhausted."""
         self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
         assert isinstance(module, BoneAgeModule)
         trainer.should_stop = self._patience_ends(module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Starts the epoch's clock."""
+        """Starts the epoch's timer."""
         self._started = time.perf_counter()
         self._batches, self._images = [], 0
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Notes the rate of this step; at the epoch's end the next one's is set already."""
+        """Stores this step's learning rate; at the epoch's end the next step's is already set."""
         self._rate = trainer.optimizers[0].param_groups[-1]["lr"]
 
     def on_train_batch_end(
@@ -99,7 +99,7 @@ class RunRecorder(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Notes what every so many batches came to; reading that waits for a GPU."""
+        """Records the metrics of every ``log_every``-th batch; reading them waits for the GPU."""
         assert isinstance(module, BoneAgeModule)
         every = module.settings.log_every
         self._images += len(batch["age"]) * trainer.world_size
@@ -119,11 +119,11 @@ class RunRecorder(pl.Callback):
         )
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Stops the clock of training."""
+        """Notes the end of the epoch's training."""
         self._trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Writes everything that the epoch brought."""
+        """Writes the epoch's history, checkpoint and bundles."""
         assert isinstance(module, BoneAgeModule)
         row = self._row(trainer, module)
         if not math.isfinite(row["train_loss"]) or not math.isfinite(row[module.monitor]):
@@ -143,13 +143,13 @@ class RunRecorder(pl.Callback):
         if trainer.is_global_zero:
             self._write(trainer, module, row)
             self.report(row)
-        # Every process takes part in saving and waits for its end; then one of them renames.
+        # All processes take part in saving and wait until it is done; then the main one renames.
         unfinished = self.folder / f".{CHECKPOINT}"
         trainer.save_checkpoint(unfinished)
         if trainer.is_global_zero:
             unfinished.replace(self.folder / CHECKPOINT)
-            # After the checkpoint: else a run that was killed in between would be taken up before
-            # an epoch whose model stands already.
+            # After the checkpoint; otherwise a run killed in between would resume before an epoch
+            # whose bundle is already written.
             self._write_bundles(module, row)
 
     def _patience_ends(self, module: BoneAgeModule) -> bool:
@@ -197,14 +197,14 @@ class RunRecorder(pl.Callback):
         table = pd.DataFrame(self._batches)
         if path.exists():
             earlier = pd.read_csv(path)
-            # An interrupted epoch is trained again.
+            # An interrupted epoch is trained again, so its earlier rows are dropped.
             table = pd.concat([earlier[earlier["epoch"] < epoch], table], ignore_index=True)
         with whole_file(path) as temporary:
             table.to_csv(temporary, index=False)
 
 
 class TrainingProgress(pl.Callback):
-    """A bar over the images of each epoch, with the loss and the MAE of a recent batch."""
+    """Progress bar over the images of each epoch, with the metrics of a recent batch."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
@@ -225,11 +225,11 @@ class TrainingProgress(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         if self._bar is None or self._bar.disable:
             return
         assert isinstance(module, BoneAgeModule)
-        # Reading the loss waits for the GPU, so it is not done at every batch.
+        # Reading the metrics waits for the GPU, so it is not done at every batch.
         if batch_idx % 10 == 0:
             figures = {name: f"{value.item():.2f}" for name, value in outputs.items()}
             self._bar.set_postfix(figures, refresh=False)

@@ -31,7 +31,7 @@ from boneage_cli.core.training.logs import check_loggers, close_loggers, run_log
 from boneage_cli.core.training.outcome import Run, finish
 from boneage_cli.core.training.recorder import EpochRow, RunRecorder, TrainingProgress
 from boneage_cli.core.training.run_result import RunResult
-from boneage_cli.core.training.stages import check_stages, warn_of_new_parts
+from boneage_cli.core.training.stages import check_stages, warn_of_untrained_parts
 from boneage_cli.core.training.teacher import teach
 from boneage_cli.core.training.trainer import accelerator_of, device_of, make_module, make_trainer
 from boneage_cli.datasets.source import read_source
@@ -44,7 +44,7 @@ Begin = Callable[[Experiment], None]
 
 
 def silent(news: Any) -> None:
-    """Says nothing, neither of an epoch nor of a stage."""
+    """Does nothing: the default callback for stages and epochs."""
 
 
 def train(
@@ -58,21 +58,21 @@ def train(
     begin: Begin = silent,
     report: Report = silent,
 ) -> Run:
-    """Trains a model, after the stages that its settings put before it.
+    """Trains a model, including the earlier stages in its settings.
 
     Args:
         experiment: The settings.
         data: The data set's folder, with a train and a validation split.
-        runs: Where a new run folder is made, named by time and experiment.
+        runs: The folder in which a new run folder is made, named by time and experiment.
         folder: The run folder itself, instead.
         config_file: The file that the settings came from, for the table of runs.
         resources: Devices, cache and logs.
         begin: Called with the settings of each stage when its training begins.
-        report: Called with the figures of each epoch.
+        report: Called with the metrics of each epoch.
 
     Raises:
         BoneageError: The data or the settings do not allow it.
-        Interrupted: The user stopped it; the message says how to go on.
+        Interrupted: The user stopped it; the message says how to resume.
     """
     record = RunRecord.new(data, resources, config_file=config_file)
     return _train(experiment, record, folder, runs, begin, report)
@@ -86,17 +86,17 @@ def train_into(
     begin: Begin = silent,
     report: Report = silent,
 ) -> RunResult:
-    """Trains into a folder, or goes on with what was begun there, or takes what is finished.
+    """Trains in a folder: starts a run, resumes an unfinished one, or reads a finished one.
 
     Args:
         folder: The run folder.
         experiment: The settings.
-        record: How the run is begun, where it is not.
+        record: The record of a new run, which an existing run must match.
         begin: Called with the settings of each stage.
-        report: Called with the figures of each epoch.
+        report: Called with the metrics of each epoch.
 
     Returns:
-        What came of it.
+        The result of the run.
 
     Raises:
         BoneageError: The folder holds a run of other settings or data.
@@ -135,14 +135,14 @@ def _train(
     if experiment.stages:
         record = record.on_one_device("stages")
     check_loggers(record.wandb)
-    # Before there is a run folder.
+    # Checked before the run folder is made.
     accelerator_of(record.devices)
     datamodule = data_of(record, experiment)
     network = _new_network(experiment, datamodule)
     check_stages(experiment, record.teacher)
     record = record.model_copy(update={"data_digest": datamodule.digest()})
     if not is_main_process():
-        # The main process makes the folder, and is the only one that writes there.
+        # Only the main process makes the folder and writes to it.
         folder = folder or runs / experiment.name
     else:
         folder = new_run_folder(runs, experiment.name) if folder is None else folder
@@ -154,27 +154,27 @@ def _train(
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and prints, of one or several that train."""
+    """Whether this training process is the one that writes and prints."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> Run:
-    """Goes on with a run that was interrupted, to the same result as if it had not been.
+    """Resumes an interrupted run; the result is the same as without the interruption.
 
     Args:
         folder: The run folder.
         begin: Called with the settings of each stage that is still to come.
-        report: Called with the figures of each epoch.
+        report: Called with the metrics of each epoch.
 
     Raises:
-        BoneageError: It is no run folder, or the data set is not the one it began with.
-        Interrupted: The user stopped it; the message says how to go on.
+        BoneageError: It is not a run folder, or the data set is not the one it began with.
+        Interrupted: The user stopped it; the message says how to resume.
     """
     record = RunRecord.read(folder)
     experiment = load_experiment(folder / SETTINGS)
     datamodule = data_of(record, experiment)
     _check_data(folder, record, datamodule)
-    # A checkpoint has all weights; those to begin with may be gone since.
+    # The checkpoint has all weights; the files of pretrained ones may be gone by now.
     started = (folder / CHECKPOINT).exists()
     network = _new_network(experiment, datamodule, pretrained=not started)
     with _resumable(folder):
@@ -185,7 +185,7 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Has an interrupt say how to go on with a run, wherever in it the user stops it."""
+    """Turns any interrupt of a run into one whose message says how to resume."""
     try:
         yield
     except Interrupted:
@@ -196,7 +196,7 @@ def _resumable(folder: Path) -> Iterator[None]:
 
 
 def data_of(record: RunRecord, experiment: Experiment) -> BoneAgeData:
-    """The radiographs of a run."""
+    """Returns the data module of a run."""
     return BoneAgeData(record.data, experiment, record.cache, record.fold)
 
 
@@ -214,7 +214,7 @@ def _new_network(
     torch.manual_seed(experiment.training.seed)
     network = build_network(experiment, *mean_and_deviation(datamodule.train_manifest["boneage"]))
     if pretrained:
-        warn_of_new_parts(experiment, load_pretrained(network, experiment.model.weights))
+        warn_of_untrained_parts(experiment, load_pretrained(network, experiment.model.weights))
     return network
 
 
@@ -226,7 +226,7 @@ def _take_up(
     begin: Begin,
     report: Report,
 ) -> None:
-    """Gives a network the weights of the stages before; those that are missing are trained."""
+    """Loads the weights of the earlier stages into a network; trains stages that are missing."""
     weights = record.begin_with
     for number, (stage, following) in enumerate(
         pairwise([*earlier_stages(experiment), experiment]), 1
@@ -254,7 +254,7 @@ def _take_up(
 
 
 def _bundle_of_teacher(folder: Path, stage: Experiment) -> Path | None:
-    """The model of the stage that teaches another, in the folder of the run that has both."""
+    """Path of the earlier stage's bundle that teaches a stage; None if the stage has no teacher."""
     number = stage.training.teacher
     return folder / f"{STAGE}{number}" / BUNDLE if number else None
 
@@ -277,7 +277,7 @@ def _fit(
         experiment.training,
         devices=record.devices,
         nodes=record.nodes,
-        # A finished run has nothing to add.
+        # A finished run has nothing to log.
         logger=[] if (folder / RESULT).exists() else run_loggers(folder, record.wandb),
         callbacks=[recorder, TrainingProgress()],
     )

@@ -1,4 +1,4 @@
-"""What a run folder says of what came of its run: its ``result.json``."""
+"""The result of a run, stored as ``result.json`` in its folder."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from boneage_cli.json_files import read_json_as, write_json
 
 
 class RunResult(BaseModel):
-    """What came of a finished run, or of a cross-validation as a whole.
+    """The result of a finished run, or of a whole cross-validation.
 
     Attributes:
         name: The experiment's name.
         date: When it was finished, as 2026-01-31.
         backbone: The encoder's name.
-        train_images: Radiographs trained on; of a cross-validation, the most of any fold.
-        validation_images: Radiographs measured on; of a cross-validation, those of all folds.
-        validation_mae: Mean absolute error in months; None where no age was measured.
-        baseline_mae: The same of predicting the mean age for everyone.
-        validation_sex_accuracy: Share of right sexes; None where no sex was measured.
-        baseline_sex_accuracy: The same of saying one sex of all.
-        epochs: Epochs trained; of a cross-validation, the most of any fold.
-        best_epoch: The epoch that was kept, from 1; None of a cross-validation.
+        train_images: Number of training radiographs; for a cross-validation, of the largest fold.
+        validation_images: Number of held-out radiographs; for a cross-validation, of all folds.
+        validation_mae: Mean absolute error in months; None if no age is predicted.
+        baseline_mae: MAE of predicting the mean age for everyone, months.
+        validation_sex_accuracy: Share of right sexes; None if no sex is predicted.
+        baseline_sex_accuracy: Accuracy of predicting the same sex for everyone.
+        epochs: Epochs trained; for a cross-validation, the most of any fold.
+        best_epoch: The epoch that was kept, from 1; None for a cross-validation.
         parameters: Number of the network's weights.
-        seconds: Time of training, that of all stages and folds included.
-        hardware: What it was trained on.
-        command: What was typed.
-        folds: How many folds a cross-validation has; None of a single run.
+        seconds: Training time, including all stages and folds.
+        hardware: The hardware of the training.
+        command: The command line.
+        folds: Number of folds of a cross-validation; None for a single run.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,7 +69,7 @@ class RunResult(BaseModel):
 
     @property
     def figure(self) -> str:
-        """The figure that a model is judged by, with its interval: MAE, or share of right sexes."""
+        """The main metric with its interval, as text: MAE, or else the share of right sexes."""
         if self.validation_mae is not None:
             return str(self.validation_mae)
         assert self.validation_sex_accuracy is not None
@@ -77,7 +77,7 @@ class RunResult(BaseModel):
 
 
 def figure_name(results: Iterable[RunResult]) -> str:
-    """What the ``figure`` of results is, as a heading; of none, what it would be of ages."""
+    """Returns the heading for the ``figure`` of results; that of ages if there are none."""
     of_ages = {result.validation_mae is not None for result in results} or {True}
     names = {True: "MAE, months", False: "sexes right"}
     return ", or ".join(names[kind] for kind in (True, False) if kind in of_ages) + " (95 %)"

@@ -1,4 +1,4 @@
-"""Weighted means of an epoch's figures, gathered on the device that trains."""
+"""Weighted means of an epoch's metrics, accumulated on the training device."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torchmetrics import Metric
 
 
 class RunningMeans(Metric):
-    """Means of several figures over all batches and processes since the last reset.
+    """Means of several metrics over all batches and processes since the last reset.
 
-    torchmetrics' own mean looks for NaN at each update, for which a GPU has to finish what it was
-    given so far. Here NaN stays in the sums, so it shows in the mean.
+    torchmetrics' own mean checks for NaN at each update, which waits for the GPU. Here NaN stays
+    in the sums and so shows in the mean.
 
     Args:
-        names: The figures.
+        names: The names of the metrics.
     """
 
     full_state_update = False
@@ -25,7 +25,7 @@ class RunningMeans(Metric):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
-        # Of each figure the weighted sum and the sum of the weights.
+        # Per metric the weighted sum and the sum of the weights.
         zeros = torch.zeros(len(names), 2, dtype=torch.float64)
         self.add_state("totals", zeros, dist_reduce_fx="sum")
 
@@ -33,14 +33,14 @@ class RunningMeans(Metric):
         """Adds a batch.
 
         Args:
-            figures: Of some of the names, one value per image (B,).
-            weight: How much each image counts (B,).
+            figures: By name (some of ``names``), one value per image (B,).
+            weight: The weight of each image (B,).
         """
         for name, values in figures.items():
             both = torch.stack([(values * weight).sum(), weight.sum()])
             self.totals[self.names.index(name)] += both
 
     def compute(self) -> dict[str, float]:
-        """The means of all figures that had images of any weight."""
+        """Returns the means of all metrics whose weights do not sum to zero."""
         totals = dict(zip(self.names, self.totals.tolist(), strict=True))
         return {name: total / weight for name, (total, weight) in totals.items() if weight}

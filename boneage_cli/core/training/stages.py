@@ -10,7 +10,12 @@ from boneage_cli.core.bundle import build_network
 from boneage_cli.core.config import Experiment, earlier_stages
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.models.network import Network
-from boneage_cli.models.pretrained import PretrainedError, load_pretrained, take_from_network
+from boneage_cli.models.pretrained import (
+    Loaded,
+    PretrainedError,
+    load_pretrained,
+    take_from_network,
+)
 
 
 def check_stages(experiment: Experiment, teacher: Path | None) -> None:
@@ -31,12 +36,12 @@ def check_stages(experiment: Experiment, teacher: Path | None) -> None:
             load_pretrained(network, stage.model.weights)
         elif learnt is not None:
             try:
-                taken = take_from_network(network, learnt.state_dict(), f"stage {number}")
+                loaded = take_from_network(network, learnt.state_dict(), f"stage {number}")
             except PretrainedError as error:
                 raise PretrainedError(
                     f"{error}; another one begins with training.anew = true, and a teacher"
                 ) from None
-            warn_of_new_parts(stage, taken)
+            warn_of_untrained_parts(stage, loaded)
         learnt = network
 
 
@@ -57,8 +62,7 @@ def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment])
         )
 
 
-def warn_of_new_parts(experiment: Experiment, taken: str) -> None:
-    """Warns of what starts anew, by what taking weights up said."""
-    # Nothing in the figures of the epochs says that a head was not taken along.
-    if "anew" in taken:
-        warnings.warn(f"{experiment.name}: {taken}", BoneageWarning, stacklevel=3)
+def warn_of_untrained_parts(experiment: Experiment, loaded: Loaded) -> None:
+    """Warns of parts of a network that its initial weights lack; no metric would show it."""
+    if loaded.untrained:
+        warnings.warn(f"{experiment.name}: {loaded}", BoneageWarning, stacklevel=3)

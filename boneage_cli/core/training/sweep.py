@@ -1,4 +1,4 @@
-"""The same data and budget for several settings: every combination trained, then ranked.
+"""Trains every combination of settings on the same data and ranks them.
 
 A sweep's folder holds a run folder for each combination, with its ``result.json``, and the table of
 all of them as ``table.csv`` and ``table.md``.
@@ -32,27 +32,27 @@ def sweep(
     begin_stage: Begin = silent,
     report: Report = silent,
 ) -> list[Outcome]:
-    """Trains each experiment, goes on where an earlier sweep stopped, and writes the table.
+    """Trains each experiment, resuming an earlier sweep, and writes the table.
 
-    One that cannot be trained, or whose folder holds other settings or data, is told of in the
-    table and does not keep the others waiting.
+    An experiment that cannot be trained, or whose folder holds other settings or data, is listed
+    as failed in the table, and the next one follows.
 
     Args:
         combinations: The experiments.
         data: The data set's folder.
-        folder: Where their run folders are made.
-        folds: Cross-validate each with so many folds; None to validate on the validation split.
+        folder: The folder in which their run folders are made.
+        folds: Number of folds to cross-validate each with; None to use the validation split.
         resources: Devices, cache and logs.
-        begin: Called with each experiment and its number, from 1, when its turn comes.
+        begin: Called with the number, from 1, of each experiment and with itself before it starts.
         begin_stage: Called with the settings of each stage, see ``train``.
-        report: Called with the figures of each epoch.
+        report: Called with the metrics of each epoch.
 
     Returns:
         The outcomes, the smallest MAE first and failures last.
 
     Raises:
         BoneageError: The folder cannot be written or holds the table of another sweep, or several
-            devices were asked for.
+            devices were requested.
         Interrupted: The user stopped it.
     """
     resources = (resources or Resources()).on_one_device("sweep")
@@ -84,7 +84,7 @@ def sweep(
                     begin_stage=begin_stage,
                     report=report,
                 ).result
-            # Where the first was refused a run of other settings may lie.
+            # If the first failed, its folder may hold a run of other settings.
             trained = bool(outcomes) and outcomes[0].result is not None
             first = folder / combinations[0].experiment.name if trained else place
             outcomes.append(

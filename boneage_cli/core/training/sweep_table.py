@@ -1,4 +1,4 @@
-"""What became of the experiments of a sweep, ranked: ``table.csv`` and ``table.md``."""
+"""Ranks the experiments of a sweep: ``table.csv`` and ``table.md``."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from boneage_cli.files import whole_file
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one experiment.
+    """The outcome of one experiment.
 
     Attributes:
         combination: The experiment.
-        result: What came of it; None where nothing did.
-        error: Why nothing did.
-        difference: By how many months its absolute errors are larger than those of the sweep's
-            first experiment, paired by radiograph, with the interval of that; where only sexes are
-            predicted, by what share more of them are wrong; None of the first, and where they were
-            measured on different radiographs.
+        result: Its result; None if it failed.
+        error: Why it failed.
+        difference: Its MAE minus that of the sweep's first experiment, months, paired by
+            radiograph, with the interval of the difference; if only sexes are predicted, the
+            difference of the shares of wrong sexes. None for the first, and if the two were
+            evaluated on different radiographs.
     """
 
     combination: Combination
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The outcomes in order: MAE, then right sexes where no age is predicted, then failures."""
+    """Sorts outcomes: by MAE, then by sex accuracy if no age is predicted, then failures."""
 
     def place(outcome: Outcome) -> tuple[int, float]:
         if outcome.result is None:
@@ -56,7 +56,7 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
-    """The ranked outcomes as texts, a row of headings first."""
+    """Returns the ranked outcomes as rows of text, the headings first."""
     judged = figure_name(outcome.result for outcome in outcomes if outcome.result is not None)
     heads = ("rank", "run", judged, "against the first (95 %)", "weights", "training", "epoch kept")
     rows = [
@@ -67,10 +67,10 @@ def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
 
 
 def check_table(folder: Path, names: set[str]) -> None:
-    """Refuses to replace a table of experiments that are not all in this sweep as well.
+    """Refuses to replace a table of experiments that are not all in this sweep.
 
     Args:
-        folder: The sweep's folder; it may be missing.
+        folder: The sweep's folder; it need not exist.
         names: The sweep's experiments.
 
     Raises:
@@ -88,10 +88,10 @@ def check_table(folder: Path, names: set[str]) -> None:
 
 
 def write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Writes table.csv and table.md, the best first.
+    """Writes table.csv and table.md, the best experiment first.
 
     Args:
-        outcomes: What became of each experiment so far.
+        outcomes: The outcomes so far.
         folder: The sweep's folder.
 
     Raises:
@@ -156,7 +156,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     result, apart = outcome.result, outcome.difference
     against = ""
     if apart is not None:
-        # Of sexes in percentage points.
+        # Differences of sex accuracy are shown in percentage points.
         unit = 1 if result.validation_mae else 100
         ends = (f"{unit * end:+.2f}" for end in (apart.value, apart.low, apart.high))
         against = "{} ({} to {})".format(*ends) + ("" if unit == 1 else " points")

@@ -1,4 +1,4 @@
-"""A model that teaches another: its ages are a part of what that one learns."""
+"""Knowledge distillation: a teacher's predicted ages are mixed into the training target."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TAUGHT_AT_A_TIME = 256
 
 
 def teach(datamodule: BoneAgeData, bundle: Path, share: float, kept: Path, device: str) -> None:
-    """Makes a teacher's ages a part of what is learnt (Hinton et al. 2015, arXiv:1503.02531).
+    """Mixes a teacher's ages into the training target (Hinton et al. 2015, arXiv:1503.02531).
 
-    Readers' ages differ from each other by half a year; a teacher's, of the same radiographs as
-    they are, have less chance in them.
+    Human readings of one radiograph differ by half a year; a teacher's predictions for the same
+    radiographs, without augmentation, are less noisy.
 
     Args:
         datamodule: The radiographs.
         bundle: The teacher.
-        share: Its part of the target.
-        kept: Where its ages are kept: a resumed run has the same.
-        device: Where it runs, ``cuda`` or ``cpu``.
+        share: The teacher's share of the target.
+        kept: CSV file that stores the teacher's ages, so that a resumed run uses the same.
+        device: The device of the teacher, ``cuda`` or ``cpu``.
     """
     datamodule.prepare_data()
     manifest = datamodule.train_manifest

@@ -1,4 +1,4 @@
-"""The Lightning trainer and the training steps that every training runs in, and its devices."""
+"""Makes the Lightning trainer and module, and chooses their devices."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LIGHTNING_PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "f
 
 
 def make_module(network: Network, experiment: Experiment) -> BoneAgeModule:
-    """The training steps of a network, in the memory format that is fastest, compiled on request.
+    """Makes the Lightning module of a network, in the fastest memory format, compiled on request.
 
     Args:
         network: The network; it is changed in place.
         experiment: The settings.
     """
-    # Convolutions run a quarter faster so on CPUs, and on the tensor cores of GPUs.
+    # In this format convolutions are a quarter faster on CPUs, and use the tensor cores of GPUs.
     network.to(memory_format=torch.channels_last)
     use_fast_depthwise_gradients(network)
     module = BoneAgeModule(network, experiment)
@@ -38,23 +38,23 @@ def make_module(network: Network, experiment: Experiment) -> BoneAgeModule:
 def make_trainer(
     settings: TrainingSettings, *, devices: str = "auto", nodes: int = 1, **options: Any
 ) -> pl.Trainer:
-    """The Lightning trainer that every training of months or sex runs in.
+    """Makes the Lightning trainer of every training for bone age or sex.
 
     Args:
         settings: Epochs, precision, clipping and the like.
         devices: ``auto``, ``cpu``, or a number of GPUs or processes.
         nodes: The number of machines.
-        options: Logger, callbacks and whatever else differs, as Lightning takes them.
+        options: Further arguments of ``pl.Trainer``, such as logger and callbacks.
 
     Raises:
-        BoneageError: ``devices`` makes no sense, or the device cannot run at this precision.
+        BoneageError: ``devices`` is invalid, or the device does not support this precision.
     """
     _quiet_lightning()
     accelerator, count = accelerator_of(devices)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     if accelerator == "cpu":
         keep_freed_memory()
-    # A frozen encoder gets no gradients, which the processes must expect and look for.
+    # A frozen encoder gets no gradients; DDP must then search for unused parameters.
     parallel = "ddp_find_unused_parameters_true" if settings.frozen_epochs else "ddp"
     return pl.Trainer(
         accelerator=accelerator,
@@ -66,7 +66,7 @@ def make_trainer(
         gradient_clip_val=settings.gradient_clip or None,
         accumulate_grad_batches=settings.accumulate,
         deterministic=settings.deterministic or None,
-        # Batches have one or two shapes, so trying cuDNN's algorithms on the first pays.
+        # Batches have only one or two shapes, so benchmarking cuDNN's algorithms pays off.
         benchmark=accelerator == "gpu" and not settings.deterministic,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -78,10 +78,10 @@ def make_trainer(
 
 
 def accelerator_of(devices: str) -> tuple[str, int]:
-    """What ``--devices`` asks for: ``gpu`` or ``cpu``, and how many.
+    """Returns the accelerator that ``--devices`` names, ``gpu`` or ``cpu``, and their number.
 
     Raises:
-        BoneageError: It makes no sense, or there are not so many.
+        BoneageError: The value is invalid, or there are fewer devices.
     """
     gpu = torch.cuda.is_available()
     if devices == "auto":
@@ -97,12 +97,12 @@ def accelerator_of(devices: str) -> tuple[str, int]:
 
 
 def device_of(devices: str) -> str:
-    """Where one process of a training runs: ``cuda`` or ``cpu``."""
+    """Returns the device type of one training process, ``cuda`` or ``cpu``."""
     return "cuda" if accelerator_of(devices)[0] == "gpu" else "cpu"
 
 
 def _quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It advises loader processes, which cached bytes do not need, and logging at every step.
+    # Lightning recommends loader workers, which cached arrays do not need, and logging each step.
     warnings.filterwarnings("ignore", module=r"lightning\.")

@@ -1,1 +1,1 @@
-"""What is wrong with a data set: its labels and every image of it, found, counted and shown."""
+"""Audit of a data set: finds, counts and shows faults in its labels and images."""

@@ -1,4 +1,4 @@
-"""Reads every label and every image of a data set and lists what is wrong with it, row by row."""
+"""Reads every label and image of a data set and lists its faults, row by row."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from boneage_cli.wording import counted
 
 @dataclass
 class Audit:
-    """What a data set holds and what is wrong with it.
+    """Result of an audit: the rows of a data set and its findings.
 
     Attributes:
         folder: The data set's folder.
-        rows: The rows of the splits examined, with the statistics of their images.
-        findings: What was found, gravest first.
-        source: What SOURCE.json says; None without a readable one.
+        rows: The rows of the examined splits, with the statistics of their images.
+        findings: The findings, most severe first.
+        source: The contents of SOURCE.json; None if it is missing or unreadable.
     """
 
     folder: Path
@@ -44,27 +44,27 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing must be fixed."""
+        """Whether there are no errors."""
         return not self.count(ERROR)
 
     def by_split(self) -> dict[str, list[LabelledImage]]:
-        """The rows of each split that has any, in the splits' usual order."""
+        """Returns the rows of each split that has any, in the order of ``SPLITS``."""
         grouped = {split: [row for row in self.rows if row.split == split] for split in SPLITS}
         return {split: rows for split, rows in grouped.items() if rows}
 
     def by_kind(self) -> dict[str, list[Finding]]:
-        """The findings of each kind that occurs, gravest kinds first."""
+        """Returns the findings of each kind that occurs, most severe kinds first."""
         grouped: dict[str, list[Finding]] = {}
         for finding in self.findings:
             grouped.setdefault(finding.kind, []).append(finding)
         return grouped
 
     def count(self, severity: str) -> int:
-        """The number of findings of one severity."""
+        """Returns the number of findings of one severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     def summary(self) -> str:
-        """One line: how much was read, what was found, and whether something must be fixed."""
+        """Returns one line with the numbers of rows, images and findings, and the verdict."""
         read = sum(row.statistics is not None for row in self.rows)
         counts = ", ".join(counted(self.count(severity), severity) for severity in SEVERITIES)
         verdict = "passed" if self.passed else "failed, fix the errors and check again"
@@ -76,19 +76,19 @@ class Audit:
 def audit(folder: Path, split: str | None = None, workers: int | None = None) -> Audit:
     """Checks the labels and every image of a data set.
 
-    Memory stays flat: of each image a few numbers are kept, never its pixels.
+    Memory use stays low: only a few numbers are kept per image, never its pixels.
 
     Args:
         folder: The data set's folder, as described in ``datasets.manifest``.
-        split: The only split to check; None for all that are there. Ids and patients of the other
-            splits are still compared with it, their images are not read.
-        workers: Images read at a time; None for the number of processors.
+        split: The only split to check; None for all. Ids and patients of the other splits are
+            still compared with it, but their images are not read.
+        workers: Number of threads; None for one per core.
 
     Returns:
         The rows with the statistics of their images, and the findings.
 
     Raises:
-        BoneageError: The folder holds no label file, or one that is no CSV with the right columns.
+        BoneageError: The folder has no label file, or it is not a CSV with the required columns.
     """
     folder = Path(folder)
     present = [name for name in SPLITS if (folder / f"{name}.csv").is_file()]
@@ -105,7 +105,7 @@ def audit(folder: Path, split: str | None = None, workers: int | None = None) ->
         findings += wrong if name in examined else []
     rows = [row for row in everything if row.split in examined]
 
-    # Of two rows that clash the later one is named, so the splits examined come last.
+    # Of two conflicting rows the later one is reported, so the examined splits come last.
     everything.sort(key=lambda row: row.split in examined)
     findings += [
         finding

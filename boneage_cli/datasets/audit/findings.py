@@ -1,4 +1,4 @@
-"""The kinds of things that an audit of a data set finds, how grave each is, and the way out."""
+"""The kinds of findings of a data set's audit, with their severities and remedies."""
 
 from __future__ import annotations
 
@@ -69,23 +69,23 @@ KINDS = {
     "bright-surround": Kind(
         WARNING, "look at the image: invert it if bone is dark, else crop the frame"
     ),
-    # Good to know.
+    # For information.
     "label-version": Kind(NOTE, "state it with every error measured on the test split"),
     "few-young": Kind(NOTE, "figures for young children will rest on few radiographs"),
     "no-source": Kind(NOTE, "'boneage fetch' records where data come from and under which terms"),
 }
-"""Every kind, gravest first. An error makes ``boneage check-data`` exit with status 1."""
+"""Every kind, most severe first. An error makes ``boneage check-data`` exit with status 1."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know about a data set.
+    """One finding about a data set.
 
     Attributes:
         kind: One of ``KINDS``.
-        message: What was found, with its numbers.
-        split: The split concerned, empty for the whole data set.
-        id: The radiograph's id, empty where no single one is concerned.
+        message: Description with the relevant numbers.
+        split: The split concerned; empty for the whole data set.
+        id: The radiograph's id; empty if the finding is not about a single radiograph.
         path: The image or label file.
         row: Line in ``<split>.csv``, the header being line 1.
     """
@@ -104,14 +104,14 @@ class Finding:
 
     @property
     def remedy(self) -> str:
-        """The way out."""
+        """How to fix it."""
         return KINDS[self.kind].remedy
 
     def text(self, folder: Path) -> str:
-        """One line: label file and line, id, image below ``folder``, message."""
+        """Formats one line: label file and line, id, image path below ``folder``, message."""
         path, folder = Path(self.path), folder.absolute()
         place = f"{self.split}.csv:{self.row}" if self.row else self.split
-        # An image is usually called after its id, and a reader's message names its file already.
+        # An image is usually named after its id, and read errors already name the file.
         name = "" if path.stem == self.id else self.id
         below = path.relative_to(folder) if path.is_relative_to(folder) else path
         shown = "" if not self.path or self.path in self.message else str(below)

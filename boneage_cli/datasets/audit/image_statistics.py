@@ -1,4 +1,4 @@
-"""What a check of many radiographs keeps of each one: a few numbers in place of its pixels."""
+"""Statistics of a radiograph, kept instead of its pixels in an audit of many images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 BINS = 32
 
-# The bright-surround test needs the coarse layout alone; this many pixels a side show it.
+# Longest side in pixels to which images are reduced for the bright-surround test.
 _LAYOUT_SIDE = 150
 
 
@@ -22,14 +22,14 @@ class ImageStatistics:
         width: Stored width in pixels.
         height: Stored height in pixels.
         white: The intensity of full white: 255 for 8 bits, 4095 for 12.
-        mean: Mean intensity as a fraction of full white, as the next three.
+        mean: Mean intensity as a fraction of full white; so are the next three.
         contrast: Standard deviation of the intensities.
         darkest: Lowest intensity.
         brightest: Highest intensity.
         histogram: Share of the pixels in each of 32 equal bins from black to full white, float32.
-        bright_surround: By how much what lies beside the hand is brighter than the hand, as a
-            fraction of full white; negative on an ordinary radiograph.
-        digest: Hash of the decoded pixels and their shape; equal for the same picture in two files.
+        bright_surround: Brightness of the background minus that of the hand, as a fraction of full
+            white; negative for an ordinary radiograph.
+        digest: Hash of the decoded pixels and their shape; equal for the same image in two files.
     """
 
     width: int
@@ -45,7 +45,7 @@ class ImageStatistics:
 
     @property
     def is_constant(self) -> bool:
-        """Whether every pixel has one intensity, so that nothing can be seen."""
+        """Whether all pixels have the same intensity."""
         return self.darkest == self.brightest
 
 
@@ -81,20 +81,20 @@ def image_statistics(pixels: np.ndarray, white: int) -> ImageStatistics:
 
 
 def _bright_surround(pixels: np.ndarray) -> float:
-    """By how many intensities the surround is brighter than the hand.
+    """Returns the brightness of the background minus that of the hand, in intensity levels.
 
-    A border that is brighter than the middle is no sign by itself: many RSNA radiographs have a
-    white collimator frame. So two differences must both be positive: the strips beside the wrist
-    and fingers against the strip through the middle, and the median of the picture against the mean
-    of its central half. Of 12,411 RSNA training radiographs 9 exceed 1 % of full white (all small
-    exposed fields in a bright surround), and 99.1 % of the same radiographs inverted do.
+    A border brighter than the middle is not sufficient: many RSNA radiographs have a white
+    collimator frame. The result is therefore the smaller of two differences: the strips beside the
+    wrist and fingers minus the strip through the middle, and the median of the image minus the
+    mean of its central half. Of 12,411 RSNA training radiographs 9 exceed 1 % of full white (all
+    small exposed fields in a bright surround); of the same radiographs inverted, 99.1 % do.
     """
     step = -(-max(pixels.shape) // _LAYOUT_SIDE)
     layout = np.ascontiguousarray(pixels[::step, ::step])
     height, width = layout.shape
     if min(height, width) < 8:
         return -float(np.iinfo(pixels.dtype).max)
-    # OpenCV's means are quick, and leave the interpreter to other threads.
+    # OpenCV's means are fast and release the global interpreter lock.
     hand = layout[height // 4 : 7 * height // 8]
     left, middle, right = (
         cv2.mean(hand[:, start * width // 8 : end * width // 8])[0]

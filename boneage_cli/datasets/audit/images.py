@@ -1,4 +1,4 @@
-"""What is wrong with a data set's images: each by itself, and each against the others."""
+"""Checks of a data set's images, individually and for duplicates."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
-# Limits of what is worth a look, as fractions of full white. Of 12,411 RSNA training radiographs
-# they single out 23, 35 and 9; none of these is beyond the next two.
+# Limits of suspicious images, as fractions of full white: they flag 23, 35 and 9 of 12,411 RSNA
+# training radiographs. The next two (ratio of the sides, pixels) flag none of these.
 DARK = 10 / 255
 FAINT = 8 / 255
 BRIGHT_SURROUND = 0.01
 EXTREME_ASPECT = 2.5
 TINY = 64
-# Images that a thread takes at a time: one by one, handing them out takes as long as a tenth of it.
+# Images per task of a thread: with one image per task, scheduling costs a tenth of the work.
 _CHUNK = 16
 
 
@@ -32,7 +32,7 @@ def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) ->
 
     Args:
         rows: The rows; rows that share an image share its statistics.
-        workers: Images read at a time; None for the number of processors.
+        workers: Number of threads; None for one per core.
 
     Yields:
         A finding for each row whose image is missing or cannot be read.
@@ -41,7 +41,7 @@ def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) ->
     for row in rows:
         if row.path:
             by_path.setdefault(row.path, []).append(row)
-    # Threads suffice: decoding and measuring run outside the interpreter's lock.
+    # Threads suffice: decoding and measuring release the global interpreter lock.
     paths = list(by_path)
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     with worker_threads(workers) as executor:
@@ -73,7 +73,7 @@ def _measure(path: str) -> ImageStatistics | tuple[str, str]:
 
 
 def image_findings(row: LabelledImage) -> Iterator[Finding]:
-    """Judges one image by its statistics."""
+    """Yields the findings on one image, by its statistics."""
     image = row.statistics
     if image is None:
         return
@@ -95,13 +95,13 @@ def image_findings(row: LabelledImage) -> Iterator[Finding]:
 
 
 def repeated_pixels(rows: Iterable[LabelledImage]) -> Iterator[Finding]:
-    """Names the second and later radiographs with the same pixels, in a split and across splits."""
+    """Yields findings on radiographs whose pixels equal those of an earlier one in any split."""
     first: dict[str, LabelledImage] = {}
     for row in rows:
         if row.statistics is None or row.statistics.is_constant:
             continue
         other = first.setdefault(row.statistics.digest, row)
-        # A repeated id is reported as such.
+        # Repeated ids are reported elsewhere.
         if other.id == row.id:
             continue
         message = f"same as {other.split} {other.id} (line {other.line})"
@@ -115,7 +115,7 @@ def repeated_pixels(rows: Iterable[LabelledImage]) -> Iterator[Finding]:
 
 
 def unnamed_files(folder: Path, split: str, rows: Iterable[LabelledImage]) -> Iterator[Finding]:
-    """Names the image files in a split's folder that no row of any split names."""
+    """Yields findings on image files in a split's folder that no row of any split refers to."""
     named = {row.path for row in rows}
     for path, _ in radiographs_below(os.path.normpath(folder.absolute() / split)):
         if path not in named:

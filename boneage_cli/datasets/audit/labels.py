@@ -1,7 +1,7 @@
-"""What is wrong with a data set's labels, cell by cell and row against row.
+"""Checks of a data set's labels, for each cell and between rows.
 
-The label files are read here as text, not with ``read_manifest``: a cell that cannot be a number
-or a sex would end that function, and an audit has to name all such cells with their lines.
+The label files are read as text, not with ``read_manifest``: that function raises on the first
+invalid cell, but an audit must list all such cells with their lines.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from boneage_cli.datasets.source import SOURCE_FILE, Source
 from boneage_cli.errors import BoneageError
 from boneage_cli.wording import counted
 
-# Below this many rows a distribution says nothing.
+# Distributions of fewer rows are not checked.
 ENOUGH_ROWS = 20
 RARE_SEX = 0.3
 RARE_YOUNG = 0.1
 YOUNG = 60.0
 
-# What pandas, and so every reader of the manifest, takes for True, False and nothing.
+# The spellings that pandas, and so every reader of the manifest, takes for True, False and NA.
 _SEXES = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _NOTHING = {"", "na", "n/a", "null", "none", "<na>"}
 
 
 @dataclass
 class LabelledImage:
-    """One row of a label file, and what its image showed.
+    """One row of a label file and the statistics of its image.
 
     Attributes:
         line: Line in ``<split>.csv``, the header being line 1.
-        id: The radiograph's id, empty where missing.
-        path: Absolute path of the image, empty where missing.
+        id: The radiograph's id; empty if missing.
+        path: Absolute path of the image; empty if missing.
         split: One of ``SPLITS``.
-        boneage: Months; None where missing or impossible.
-        male: None where missing or unreadable.
-        width: Width in pixels of the radiograph as it was taken, where the table tells.
-        height: Its height.
-        patient: The patient's id, empty where the table tells none.
-        statistics: None where the image was not read.
+        boneage: Months; None if missing or impossible.
+        male: None if missing or unreadable.
+        width: Width of the original radiograph in pixels; None if not in the table.
+        height: Height of the original radiograph in pixels; None if not in the table.
+        patient: The patient's id; empty if not in the table.
+        statistics: None if the image was not read.
     """
 
     line: int
@@ -67,7 +67,7 @@ class LabelledImage:
 
     @property
     def original_size(self) -> tuple[float, float] | None:
-        """Width and height as taken, else as stored (pixels); None where neither is known."""
+        """Original width and height, else those stored (pixels); None if neither is known."""
         if self.width and self.height:
             return self.width, self.height
         if self.statistics:
@@ -75,22 +75,22 @@ class LabelledImage:
         return None
 
     def finding(self, kind: str, message: str) -> Finding:
-        """A finding about this row."""
+        """Returns a finding about this row."""
         return Finding(kind, message, self.split, self.id, self.path, self.line)
 
 
 def read_labels(folder: Path, split: str) -> tuple[list[LabelledImage], list[Finding]]:
-    """Reads one label file and names every cell that cannot be used.
+    """Reads one label file and reports every invalid cell.
 
     Args:
         folder: The data set's folder.
         split: The split whose ``<split>.csv`` is read.
 
     Returns:
-        The rows, and what is wrong with each by itself.
+        The rows, and the findings on each of them.
 
     Raises:
-        BoneageError: The file is no CSV with the columns of a manifest.
+        BoneageError: The file is not a CSV with the columns of a manifest.
     """
     file = folder / f"{split}.csv"
     rows: list[LabelledImage] = []
@@ -133,7 +133,7 @@ def _read_row(
         cell = text.get(side, "")
         if getattr(row, side) is None and cell.lower() not in {*_NOTHING, "nan"}:
             findings.append(row.finding("size-unreadable", f"{side} '{cell}'"))
-    # DictReader gathers surplus values under None, and fills missing ones with None.
+    # DictReader stores surplus values under the key None and fills missing ones with None.
     if None in cells or None in cells.values():
         findings.append(row.finding("row-length", "more or fewer values than columns"))
     if not row.id:
@@ -146,7 +146,7 @@ def _read_row(
     cell = text["boneage"]
     boneage = _number(cell)
     if cell.lower() in _NOTHING:
-        # A test split without labels is usual, and reported once for the whole split.
+        # A test split without labels is common; it is reported once for the whole split.
         if split != "test":
             findings.append(row.finding("boneage-missing", "no bone age"))
     elif boneage is None:
@@ -182,7 +182,7 @@ def _length(text: str) -> float | None:
 
 
 def repeated_ids(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
-    """Names the second and later rows of an id, within a split and across splits."""
+    """Yields findings on rows whose id occurs earlier in any split."""
     first: dict[str, LabelledImage] = {}
     for row in rows:
         other = first.setdefault(row.id, row)
@@ -200,7 +200,7 @@ def repeated_ids(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
 
 
 def label_difference(one: LabelledImage, two: LabelledImage) -> str:
-    """Says how two labels of one radiograph differ, starting with a comma; empty if they agree."""
+    """Describes how two labels of a radiograph differ, after a comma; empty if they agree."""
     text = ""
     if one.boneage != two.boneage:
         text += f", bone ages {_months(one.boneage)} and {_months(two.boneage)}"
@@ -210,7 +210,7 @@ def label_difference(one: LabelledImage, two: LabelledImage) -> str:
 
 
 def bone_ages(rows: Iterable[LabelledImage]) -> np.ndarray:
-    """The usable bone ages of some rows, in months, float64."""
+    """Returns the valid bone ages of some rows, in months, float64."""
     return np.array([row.boneage for row in rows if row.boneage is not None], dtype=float)
 
 
@@ -223,7 +223,7 @@ def _sex(male: bool | None) -> str:
 
 
 def divided_patients(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
-    """Names the first row of a patient in each split after the first one."""
+    """Yields findings on patients in several splits: their first row in each further split."""
     seen: dict[str, dict[str, LabelledImage]] = {}
     for row in rows:
         places = seen.setdefault(row.patient, {})
@@ -237,7 +237,7 @@ def divided_patients(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
 
 
 def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding]:
-    """Reports what only a split as a whole can show."""
+    """Yields findings on the distributions of bone age and sex in a split."""
     rows = [row for row in rows if row.split == split]
     ages = [row.boneage for row in rows if row.boneage is not None]
     if split == "test" and len(ages) < len(rows):
@@ -266,7 +266,7 @@ def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding
 
 
 def check_label_version(rows: Sequence[LabelledImage], source: Source | None) -> Iterator[Finding]:
-    """Names the version of the test labels, and whether SOURCE.json agrees."""
+    """Reports the version of the test labels, and whether SOURCE.json disagrees."""
     test = pd.DataFrame(
         [(row.id, row.boneage) for row in rows if row.split == "test"], columns=["id", "boneage"]
     )

@@ -1,4 +1,4 @@
-"""Small pictures of radiographs for the report of an audit: samples, and those it singles out."""
+"""Thumbnails of radiographs for the report of an audit: samples and suspicious ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from boneage_cli.imaging.reading import read_radiograph
 CLIP_LIMIT = 2.0
 TILES = 8
 
-# The findings that a look at the radiograph explains.
+# Kinds of findings that a thumbnail helps to understand.
 _PICTURED = (
     "same-pixels-in-two-splits",
     "same-pixels",
@@ -31,7 +31,7 @@ _PICTURED = (
     "bright-surround",
 )
 
-# Samples of each split stand at these places between its darkest and its brightest image.
+# Quantiles of mean brightness at which each split's samples are taken.
 _PLACES = (0.02, 0.5, 0.98)
 _SAMPLE_HEIGHT = 300
 _FLAGGED_HEIGHT = 150
@@ -40,12 +40,12 @@ _JPEG_QUALITY = 85
 
 
 class Picture(NamedTuple):
-    """A radiograph as JPEG files for a page.
+    """A radiograph's JPEG thumbnails for the report.
 
     Attributes:
         caption: Its id, sex and bone age.
-        jpeg: The radiograph as it is.
-        after: The same after CLAHE; None where that is not shown.
+        jpeg: The original radiograph.
+        after: The same after CLAHE; None if that is not shown.
     """
 
     caption: str
@@ -54,7 +54,7 @@ class Picture(NamedTuple):
 
 
 def sample_pictures(audit: Audit) -> dict[str, list[Picture]]:
-    """Pictures of a dark, a middling and a bright radiograph of each split, plain and by CLAHE."""
+    """Shows a dark, a medium and a bright radiograph of each split, with and without CLAHE."""
     samples = {}
     for split, rows in audit.by_split().items():
         seen = [row for row in rows if row.statistics and not row.statistics.is_constant]
@@ -67,7 +67,7 @@ def sample_pictures(audit: Audit) -> dict[str, list[Picture]]:
 
 
 def flagged_pictures(audit: Audit, kind: str) -> list[Picture]:
-    """Pictures of the first radiographs with one kind of finding, where a picture explains it."""
+    """Shows the first radiographs with one kind of finding, if thumbnails help to understand it."""
     if kind not in _PICTURED:
         return []
     rows = {(row.split, row.line): row for row in audit.rows}
@@ -83,7 +83,7 @@ def _pictures(rows: Sequence[LabelledImage], *, clahe: bool) -> list[Picture]:
         try:
             radiograph = read_radiograph(row.path)
         except BoneageError:
-            # Readable a moment ago: it went away while the report was written.
+            # It was readable during the audit and has been removed since.
             continue
         before = _jpeg(radiograph.pixels, radiograph.maximum, row, height)
         after = None
@@ -96,7 +96,7 @@ def _pictures(rows: Sequence[LabelledImage], *, clahe: bool) -> list[Picture]:
 
 def _jpeg(pixels: np.ndarray, white: int, row: LabelledImage, height: int) -> bytes:
     original = row.original_size or (pixels.shape[1], pixels.shape[0])
-    # A strip of extreme aspect stays within the page.
+    # Limited, so that an image of extreme aspect fits the page.
     width = int(np.clip(round(height * original[0] / original[1]), height // 4, 3 * height))
     small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     gray = to_8_bits(in_gray_levels(small, white))

@@ -1,4 +1,4 @@
-"""Plots of what a data set holds, as SVG text without a background, for a light or dark page."""
+"""Plots of a data set as SVG text with a transparent background, for light or dark pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from boneage_cli.datasets.audit.image_statistics import BINS
 from boneage_cli.datasets.audit.images import DARK, FAINT
 from boneage_cli.datasets.audit.labels import bone_ages
 
-# Okabe & Ito 2008, a palette that colour-blind readers tell apart.
+# Palette of Okabe & Ito 2008, whose colours colour-blind readers can distinguish.
 SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
 BOYS, GIRLS, UNKNOWN = "#0072B2", "#D55E00", "#8a8f98"
 # Readable on white and on near-black.
@@ -27,7 +27,7 @@ INK = "#7d8694"
 
 
 class Plot(NamedTuple):
-    """A drawing and the sentence below it."""
+    """A plot with its title and caption."""
 
     title: str
     svg: str
@@ -36,7 +36,7 @@ class Plot(NamedTuple):
 
 
 def audit_plots(audit: Audit) -> list[Plot]:
-    """Draws bone ages, intensities, exposure and image sizes, as far as they are known."""
+    """Draws bone ages, intensities, exposure and image sizes, if known."""
     plots = [_ages(audit)] if len(bone_ages(audit.rows)) else []
     if any(row.statistics for row in audit.rows):
         plots += [_histograms(audit), _exposure(audit), _sizes(audit)]
@@ -147,7 +147,7 @@ def _sizes(audit: Audit) -> Plot:
 
 def _cloud(axes: Axes, points: np.ndarray, split: str) -> None:
     if len(points):
-        # Thousands of points as vectors would make the page heavy.
+        # Points are rasterized, because thousands of vector shapes would make the page slow.
         alpha = float(np.clip(30 / np.sqrt(len(points)), 0.25, 0.8))
         axes.scatter(
             points[:, 0],

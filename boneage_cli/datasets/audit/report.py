@@ -1,4 +1,4 @@
-"""Writes an audit as one HTML page that needs nothing else, and as a table of findings."""
+"""Writes an audit as one self-contained HTML page and as a table of findings."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ PAGE_FILE = "index.html"
 FINDINGS_FILE = "findings.csv"
 FINDING_COLUMNS = ("severity", "kind", "split", "id", "path", "row", "message", "remedy")
 
-# The page lists this many findings of a kind; the CSV file has them all.
+# Most findings of a kind that the page lists; the CSV file has all of them.
 _LISTED = 100
 
 
 def write_report(audit: Audit, folder: Path) -> Path:
     """Writes ``index.html`` and ``findings.csv``.
 
-    The page holds the findings, the tables and plots of each split, and radiographs before and
-    after CLAHE; styles, plots and pictures are inside it. It shows patients' radiographs where the
-    data set holds them, so the data set's terms apply to it.
+    The page contains the findings, the tables and plots of each split, and radiographs before and
+    after CLAHE; styles, plots and images are embedded. It may show patients' radiographs, so the
+    data set's terms apply to it.
 
     Args:
-        audit: What was found.
-        folder: Where the two files go; made where it is missing.
+        audit: The audit.
+        folder: Folder of the two files; created if missing.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         BoneageError: The folder cannot be written.
@@ -93,7 +93,7 @@ def _write_findings(audit: Audit, path: Path) -> None:
 
 
 def _data_address(content: str | bytes) -> str:
-    """Puts an SVG text or a JPEG file into an address that an image element can show."""
+    """Encodes an SVG text or a JPEG file as a data URL for an image element."""
     kind, raw = (
         ("jpeg", content) if isinstance(content, bytes) else ("svg+xml", content.encode("utf-8"))
     )

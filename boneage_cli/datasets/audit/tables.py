@@ -1,4 +1,4 @@
-"""What a data set holds, in four short tables: labels, bone ages, intensities and image sizes."""
+"""Summarises a data set in four tables: labels, bone ages, intensities and image sizes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Table(NamedTuple):
 
 
 def audit_tables(audit: Audit) -> list[Table]:
-    """Sums up each split; a table that nothing is known for is left out."""
+    """Summarises each split; tables without rows are left out."""
     tables = [_labels(audit), _ages(audit), _intensities(audit), _sizes(audit)]
     return [table for table in tables if table.rows]
 
@@ -82,7 +82,7 @@ def _intensities(audit: Audit) -> Table:
                     f"{means.min():.1f}",
                     f"{means.max():.1f}",
                     f"{contrast.mean():.1f}",
-                    # Two bins a bar, so that the table fits a terminal of 80 columns.
+                    # Two bins per bar, so that the table fits a terminal of 80 columns.
                     bars(np.sqrt(histogram.reshape(-1, 2).sum(axis=1))),
                 )
             )
@@ -110,7 +110,7 @@ def _sizes(audit: Audit) -> Table:
 
 
 def _extent(pairs: Sequence[tuple[float, float]]) -> tuple[str, str, str]:
-    """Smallest and largest by area, and the median of each side."""
+    """Formats the smallest size, the median of each side, and the largest size, by area."""
     sizes = np.array(pairs)
     areas = sizes[:, 0] * sizes[:, 1]
     chosen = (sizes[areas.argmin()], np.median(sizes, axis=0), sizes[areas.argmax()])
@@ -119,7 +119,7 @@ def _extent(pairs: Sequence[tuple[float, float]]) -> tuple[str, str, str]:
 
 
 def bars(heights: np.ndarray) -> str:
-    """Draws one character per value, a blank for zero and a full block for the largest."""
+    """Draws one character per value: a blank for zero, a full block for the largest."""
     top = max(float(np.max(heights)), 1e-12)
     levels = np.ceil(np.asarray(heights) / top * len(_BARS)).astype(int)
     return "".join(_BARS[level - 1] if level else " " for level in levels)

@@ -95,7 +95,7 @@ def test_groups_are_by_sex_and_by_known_age_and_leave_out_empty_ones():
     assert {name: metrics.images for name, metrics in found.by_age.items()} == {
         "0–5 years": 1,
         "5–10 years": 2,
-        "15–19 years": 3,
+        "15 years and more": 3,
     }
     assert {name: metrics.images for name, metrics in found.by_sex.items()} == {
         "girls": 1,

@@ -131,7 +131,7 @@ def test_what_starts_anew_after_a_stage_is_said(
     staged: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
     other = staged.model_copy(update={"stages": ({"model.hidden": [8]},)})
-    with pytest.warns(UserWarning, match="tiny: .* from stage 1; the head starts anew"):
+    with pytest.warns(UserWarning, match="tiny: .* from stage 1; untrained: the head"):
         train(other, demo_data, runs=tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_what_starts_anew_beside_another_model_s_weights_is_said(
     for setting, count in (("model.hidden=[8]", 1), ("model.dropout=0", 0)):
         result = CliRunner().invoke(app, [*line.split(), "--set", setting, "--runs", str(tmp_path)])
         assert result.exit_code == 0, result.output
-        said = f"warning: tiny: the encoder of hand from {run.bundle}; the head starts anew\n"
+        said = f"warning: tiny: the encoder of hand from {run.bundle}; untrained: the head\n"
         assert result.stderr.count("warning") == result.stderr.count(said) == count
 
 
