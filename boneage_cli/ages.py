@@ -47,7 +47,7 @@ def parse_age(text: str) -> float:
     match = _AGE.fullmatch(text.strip())
     if not match or (match["years"] is None and match["months"] is None):
         raise BoneageError(
-            f"'{text}' is no age; write months (126.5) or years and months (10 years 6 months)"
+            f"'{text}' is not an age; write months (126.5) or years and months (10 years 6 months)"
         )
     months = float(match["years"] or 0) * MONTHS_PER_YEAR + float(match["months"] or 0)
     return -months if match["sign"] else months
@@ -90,7 +90,7 @@ def doubt_of_age(age: float, bone_age: float) -> str | None:
         )
     if age > OLDEST_BONE_AGE:
         years = age / MONTHS_PER_YEAR
-        return f"an age of {years:.0f} years; bones say nothing of it once growth has ended"
+        return f"an age of {years:.0f} years; bone age is not informative once growth has ended"
     return None
 
 

@@ -18,5 +18,5 @@ class Section(BaseModel):
         # Pydantic would accept true as the number 1.
         answers = cls.model_fields[str(info.field_name)].annotation is bool
         if isinstance(value, bool) and not answers:
-            raise ValueError(f"{str(value).lower()} is no value of it")
+            raise ValueError(f"{str(value).lower()} is not allowed here")
         return value

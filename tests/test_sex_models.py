@@ -200,7 +200,7 @@ def test_what_is_about_ages_refuses_a_model_of_sex_in_one_line(
     monkeypatch.chdir(tmp_path)
     result = boneage(line.format(data=marked, model=sex_run.bundle), status=2)
     (error,) = [text for text in result.stderr.splitlines() if text.startswith("error")]
-    assert f"{asked}: is about bone ages" in error
+    assert f"{asked}: applies to bone ages" in error
     assert not list(tmp_path.iterdir())
 
 

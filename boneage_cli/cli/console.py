@@ -162,7 +162,7 @@ class CommandGroup(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             place = error.filename or "output"
-            way_out = WAYS_OUT.get(error.errno or 0, "mend that, then run again")
+            way_out = WAYS_OUT.get(error.errno or 0, "fix this, then run again")
             fail(f"{place}: {error.strerror or error}; {way_out}")
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except ModuleNotFoundError as error:

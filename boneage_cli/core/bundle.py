@@ -191,7 +191,9 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
     first = bundles[0]
     for bundle in bundles:
         if bundle.members or bundle.correction:
-            raise BoneageError(f"{bundle.path}: is a mean or has a correction; name what it is of")
+            raise BoneageError(
+                f"{bundle.path}: is itself an average or was recalibrated; name the original models"
+            )
         if bundle.outputs != first.outputs:
             raise BoneageError(
                 f"{bundle.path}: does not predict what {first.path} predicts (model.targets); name "

@@ -58,7 +58,7 @@ def combinations(
             base = load_experiment(config, [*overrides], flags=varied, tell=tell)
             for key in varied:
                 if any(override.partition("=")[0].strip() == key for override in overrides):
-                    raise BoneageError(f"--set {key}: is varied too; choose one of both")
+                    raise BoneageError(f"--set {key}: is also given to --vary; remove one")
             name = "-".join([base.name, *(_slug(key, value) for key, value in varied.items())])
             if name in found:
                 raise BoneageError(

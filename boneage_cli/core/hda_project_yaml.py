@@ -128,7 +128,7 @@ def _read(path: Path) -> Any:
     # The YAML parser raises ValueError for a date that does not exist.
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise BoneageError(f"{path}: not a YAML file: {reason}; mend it there") from None
+        raise BoneageError(f"{path}: not a YAML file: {reason}; correct it there") from None
     return {} if given is None else given
 
 

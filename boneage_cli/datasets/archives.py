@@ -135,7 +135,7 @@ def extract_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pa
             shutil.copyfileobj(packed, unpacked, 1 << 20)
     except OSError as error:
         raise BoneageError(
-            f"{target}: {error.strerror}; make room or mend the permissions, then run again"
+            f"{target}: {error.strerror}; make room or fix the permissions, then run again"
         ) from None
 
 

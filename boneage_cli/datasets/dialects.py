@@ -143,7 +143,7 @@ def csv_rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]
                 yield above + read, cells
     except csv.Error as error:
         raise BoneageError(
-            f"{name}, line {above + read + 1}: no row of a CSV table ({error}); mend its quotation "
+            f"{name}, line {above + read + 1}: no row of a CSV table ({error}); fix its quotation "
             "marks, or save it again as CSV"
         ) from None
 
@@ -302,7 +302,7 @@ def _record(
 def _parse_id(where: str, text: str) -> str | None:
     stem = whole_id(image_stem(text))
     if stem in (".", "..") or stem.startswith("."):
-        raise BoneageError(f"{where}: {text!r} cannot name a radiograph; mend the id")
+        raise BoneageError(f"{where}: {text!r} cannot name a radiograph; correct the id")
     return stem or None
 
 
@@ -314,7 +314,7 @@ def _parse_number(where: str, text: str) -> float | None:
         return float(f"{decimal_comma[1]}.{decimal_comma[2]}" if decimal_comma else text)
     except ValueError:
         raise BoneageError(
-            f"{where}: {text!r} is not a number; mend it or leave it empty"
+            f"{where}: {text!r} is not a number; correct it or leave it empty"
         ) from None
 
 

@@ -59,7 +59,7 @@ def download(
             differs.
     """
     if not url.startswith(("http://", "https://")):
-        raise BoneageError(f"{url}: not an http or https address; mend it")
+        raise BoneageError(f"{url}: not an http or https address; correct it")
     if target.exists():
         found = sha256(target)
         if digest and found != digest:
@@ -102,7 +102,7 @@ def _receive_persistently(
                 raise BoneageError(f"{url}: {problem}; check the address, or try later") from None
         except OSError as error:
             if error.errno in DISK_TROUBLE:
-                raise BoneageError(f"{part}: {error.strerror}; mend that, then run again") from None
+                raise BoneageError(f"{part}: {error.strerror}; fix this, then run again") from None
             problem = str(getattr(error, "reason", error)) or type(error).__name__
         except http.client.HTTPException as error:
             problem = type(error).__name__

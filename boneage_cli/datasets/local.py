@@ -208,7 +208,7 @@ def _link_or_copy(source: Path, target: Path, copy: bool) -> None:
         with whole_file(target) as whole:
             shutil.copyfile(source, whole)
     except OSError as error:
-        raise BoneageError(f"{target}: {error.strerror}; mend that, then run again") from None
+        raise BoneageError(f"{target}: {error.strerror}; fix this, then run again") from None
 
 
 def _make_validation(

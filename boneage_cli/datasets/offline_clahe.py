@@ -229,7 +229,7 @@ def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> s
         write_png(target, pixels, version, full_range=True)
     except OSError as error:
         raise BoneageError(
-            f"{target}: cannot be written ({error.strerror}); make room or mend the permissions, "
+            f"{target}: cannot be written ({error.strerror}); make room or fix the permissions, "
             "then run again"
         ) from None
     return None

@@ -125,7 +125,7 @@ def _search_folder(
             file, called = here / entry, _called(here / entry, entry)
             if called.lower().endswith((*TABLE_SUFFIXES, *IMAGE_SUFFIXES)):
                 if not file.exists():
-                    raise BoneageError(f"{file}: a link to nothing; mend or delete it")
+                    raise BoneageError(f"{file}: a link to nothing; correct or delete it")
                 _sort_in(SourceFile((*parts, called), file, size=file.stat().st_size), found)
         # Loose files come first: they can be linked, and a zip next to them is often their origin.
         for entry in files:

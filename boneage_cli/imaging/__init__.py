@@ -1,1 +1,1 @@
-"""One radiograph: reading it, and the geometry and contrast that a network sees."""
+"""Processing of one radiograph: reading, geometry and contrast of the network's input."""

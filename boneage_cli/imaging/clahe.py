@@ -1,7 +1,8 @@
 """Contrast limited adaptive histogram equalisation.
 
 Zuiderveld 1994, "Contrast limited adaptive histogram equalization", Graphics Gems IV: each tile's
-histogram is clipped, its cumulative sum maps intensities, and maps of neighbouring tiles blend.
+histogram is clipped, its cumulative sum maps intensities, and the maps of neighbouring tiles are
+interpolated.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ _STRIP = 64
 def apply_clahe(
     pixels: np.ndarray, clip_limit: float = 2.0, tiles: int = 8, maximum: int | None = None
 ) -> np.ndarray:
-    """Equalises the contrast of each part of a radiograph.
+    """Equalises the local contrast of a radiograph.
 
     Args:
         pixels: Gray, (H, W), uint8 or uint16.
-        clip_limit: The largest slope of the intensity map, where 1 leaves a tile nearly as it is.
-        tiles: Tiles across and down; no more are made than there are pixels.
-        maximum: Intensity of full white; None for what ``full_white`` makes of the pixels.
+        clip_limit: The maximum slope of the intensity map; 1 leaves a tile almost unchanged.
+        tiles: Number of tiles in each direction; at most the number of pixels.
+        maximum: Intensity of full white; None to estimate it with ``full_white``.
 
     Returns:
-        Pixels of the same shape, type and full white. The same image in 8 and in 16 bits has the
-        same result to a gray level of 8 bits.
+        Pixels of the same shape, type and full white. An image in 8 bits and the same image in 16
+        bits have the same result to within one 8-bit gray level.
     """
     rows, columns = pixels.shape
     across, down = min(tiles, columns), min(tiles, rows)
@@ -41,9 +42,9 @@ def apply_clahe(
 def _clahe_16(
     pixels: np.ndarray, clip_limit: float, across: int, down: int, white: int
 ) -> np.ndarray:
-    # OpenCV gives 16-bit pixels 65,536 bins: more than a tile has pixels, so that the clipped
-    # histogram is flat and the result says nothing. Here the tiles' maps have the same 256 bins as
-    # those of 8-bit pixels, and are interpolated between them.
+    # OpenCV uses 65,536 bins for 16-bit pixels: more than a tile has pixels, so the clipped
+    # histogram is flat and the result useless. Here the tiles' maps have 256 bins, as for 8-bit
+    # pixels, with interpolation between them.
     rows, columns = pixels.shape
     levels = np.minimum(pixels * np.float32(_BINS - 1) / np.float32(white), _BINS - 1)
     coarse = np.rint(levels).astype(np.uint8)
@@ -80,7 +81,7 @@ def _clahe_16(
 
 
 def _intensity_map(tile: np.ndarray, clip_limit: float) -> np.ndarray:
-    """The clipped, redistributed and summed histogram of a tile, as OpenCV makes it."""
+    """Returns the clipped, redistributed and cumulated histogram of a tile, as OpenCV does."""
     histogram = np.bincount(tile.ravel(), minlength=_BINS)
     limit = max(int(clip_limit * tile.size / _BINS), 1)
     excess = int(np.maximum(histogram - limit, 0).sum())
@@ -92,7 +93,7 @@ def _intensity_map(tile: np.ndarray, clip_limit: float) -> np.ndarray:
 
 
 def _neighbours(length: int, tile: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each pixel of a side, the tiles whose centres are around it, and the second's weight."""
+    """Returns, per pixel along a side, the two nearest tiles and the weight of the second."""
     place = np.arange(length, dtype=np.float32) / tile - 0.5
     first = np.floor(place).astype(np.intp)
     return np.maximum(first, 0), np.minimum(first + 1, count - 1), place - first

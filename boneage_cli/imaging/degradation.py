@@ -1,4 +1,4 @@
-"""Worse copies of radiographs, as archives and messengers make them, to train on."""
+"""Augmentation by degraded copies of radiographs, as archives and messengers produce them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from boneage_cli.imaging.perturbations import (
 )
 from boneage_cli.imaging.radiograph import Radiograph
 
-# In the order in which they happen to an image: exposure, optics, detector, file. Each takes a
-# radiograph and how bad it is to become, from 0 to 1.
+# In the order in which they affect an image: exposure, optics, detector, file. Each takes a
+# radiograph and the severity, from 0 to 1.
 _STEPS: tuple[Callable[[Radiograph, float], Radiograph], ...] = (
     lambda image, bad: scale_contrast(image, 1 - 0.6 * bad),
     lambda image, bad: brighten(image, -0.3 * bad),
@@ -26,24 +26,24 @@ _STEPS: tuple[Callable[[Radiograph, float], Radiograph], ...] = (
     lambda image, bad: add_noise(image, 0.12 * bad),
     lambda image, bad: as_jpeg(image, round(80 * (12 / 80) ** bad)),
 )
-# Of each step; two of six happen on average.
+# Probability of each step; on average two of six are applied.
 _PROBABILITY = 1 / 3
 
 
 def degrade(radiograph: Radiograph, chance: np.random.Generator) -> Radiograph:
-    """A worse copy: faded, darker, blurred, small, noisy or a JPEG, or several of these.
+    """Returns a copy that is faded, darker, blurred, small, noisy, a JPEG, or several of these.
 
-    How bad it becomes is anything from next to nothing to what hides much of the hand.
+    The severity ranges from almost invisible to hiding much of the hand.
 
     Args:
-        radiograph: Of any size and depth; it stays as it was.
-        chance: Decides what happens and how badly: the same state gives the same copy.
+        radiograph: Any size and depth; it is not modified.
+        chance: Chooses the steps and their severity: the same state gives the same copy.
 
     Returns:
-        The copy, at the same depth unless it was compressed, which leaves 8 bits.
+        The copy, at the same depth unless JPEG compression reduced it to 8 bits.
     """
     happens = chance.random(len(_STEPS)) < _PROBABILITY
-    # One at least.
+    # At least one step is applied.
     happens[chance.integers(len(_STEPS))] = True
     badness = chance.random(len(_STEPS))
     for step, wanted, bad in zip(_STEPS, happens, badness, strict=True):

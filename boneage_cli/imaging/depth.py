@@ -1,4 +1,4 @@
-"""The intensity of full white, guessed where a file states only its container's depth."""
+"""Estimates the intensity of full white for files that state only their container's depth."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _DEPTHS = (8, 10, 12, 14)
 
 
 def full_white(pixels: np.ndarray) -> int:
-    """The intensity of full white in gray pixels.
+    """Estimates the intensity of full white in gray pixels.
 
-    A 16-bit PNG or TIFF seldom says how many of its bits carry the image. The smallest depth in
-    use on digital radiography (8, 10, 12, 14 or 16 bits) that holds the brightest pixel is taken,
-    so that an image reads the same whether it was stored in 8 bits, as those values in 16 bits, or
-    in its detector's 12 bits. Pixels that are all multiples of 257 or all multiples of 256 are
-    8-bit values widened to 16 bits, which is recognised however dark they are.
+    A 16-bit PNG or TIFF seldom states how many of its bits are used. The result is the smallest
+    depth used in digital radiography (8, 10, 12, 14 or 16 bits) that holds the brightest pixel, so
+    that an image reads the same whether it was stored in 8 bits, as those values in 16 bits, or in
+    its detector's 12 bits. Pixels that are all multiples of 257 or all multiples of 256 are 8-bit
+    values widened to 16 bits; this is recognised however dark they are.
 
     Args:
         pixels: Intensities of any shape, uint8 or uint16.
@@ -32,6 +32,6 @@ def full_white(pixels: np.ndarray) -> int:
 
 def _widened(pixels: np.ndarray) -> bool:
     """Whether all pixels are multiples of 257, or all of 256."""
-    # A few of them tell nearly always that they are not.
+    # A sample of the rows is nearly always enough to exclude it.
     few = pixels[::64]
     return any(not (few % step).any() and not (pixels % step).any() for step in (257, 256))

@@ -1,4 +1,4 @@
-"""Reading a radiograph, and what is known of the child, from a DICOM file (CR, DX or a capture)."""
+"""Reads a radiograph and the patient's data from a DICOM file (CR, DX or a capture)."""
 
 from __future__ import annotations
 
@@ -41,26 +41,27 @@ from boneage_cli.sexes import male_of
 
 DAYS_PER_MONTH = 365.25 / 12
 _MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / DAYS_PER_MONTH, "D": 1 / DAYS_PER_MONTH}
-# Of the examination: which it is that archives leave in differs.
+# Dates of the examination; archives differ in which of them they keep.
 _DATES = ("StudyDate", "AcquisitionDate", "ContentDate")
-# Archives that make data anonymous set a false birth date more often than a false age.
+# Largest accepted difference between stated and computed age, months: anonymised files more often
+# have a false birth date than a false age.
 _LARGEST_CONTRADICTION = 24.0
 
-# Modalities of reports, presentation states, key object notes, documents and the like.
+# Modalities without images: reports, presentation states, key object notes, documents, etc.
 _NO_IMAGES = ("SR", "PR", "KO", "DOC", "AU", "REG", "SEG", "FID", "RWV", "PLAN", "ECG")
-# What an element's value may be that belongs into no table.
+# Value representations that cannot be written to a table.
 _NO_TEXT = ("SQ", "OB", "OW", "OB or OW", "OD", "OF", "OL", "OV", "UN")
 
-# Scanners write many values that the standard forbids; those that matter here are checked below.
+# Scanners write many values that violate the standard; the relevant ones are checked below.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 
 class DicomError(ValueError):
-    """Why a DICOM file cannot be read as a radiograph, without the file's name."""
+    """A DICOM file cannot be read as a radiograph; the message does not name the file."""
 
 
 class NoImageError(DicomError):
-    """A DICOM file of something that is no image, such as a report about one."""
+    """A DICOM file without an image, such as a report."""
 
 
 def read_dicom(
@@ -69,24 +70,24 @@ def read_dicom(
     """Reads a DICOM file as it is meant to be displayed: white bone on black.
 
     Rescale or modality LUT, the first VOI window or LUT, and the inversion of MONOCHROME1 are
-    applied (DICOM PS3.3, C.7.6.3.1.2, C.11.1 and C.11.2). A file without window keeps its stored
-    values. Native, RLE, JPEG, JPEG-LS and JPEG 2000 pixel data are understood.
+    applied (DICOM PS3.3, C.7.6.3.1.2, C.11.1 and C.11.2). A file without a window keeps its stored
+    values. Native, RLE, JPEG, JPEG-LS and JPEG 2000 pixel data are supported.
 
     Args:
         data: The file's bytes.
-        source: Where it came from.
-        max_pixels: The largest image in pixels; checked before it is decoded.
-        tags: Keywords of elements whose values are wanted, see ``check_tags``.
+        source: Origin of the file, for messages.
+        max_pixels: Maximum number of pixels; checked before decoding.
+        tags: Keywords of elements whose values are returned, see ``check_tags``.
 
     Returns:
-        The radiograph, with sex, age, laterality and pixel aspect where the file states them.
-        8 bits where 8 or fewer are stored, else 16.
+        The radiograph, with sex, age, laterality and pixel aspect if the file states them.
+        8 bits if 8 or fewer are stored, else 16.
 
     Raises:
-        DicomError: The file is damaged or truncated, holds no image, several frames or pixels of an
-            unknown kind, or is too large.
+        DicomError: The file is damaged or truncated, has no image, several frames or an unsupported
+            kind of pixels, or is too large.
     """
-    # A deflated data set can be a thousand times its file's size; radiographs do not come so.
+    # A deflated data set can be a thousand times its file's size; radiographs are not deflated.
     if DeflatedExplicitVRLittleEndian.encode() in data[:1024]:
         raise DicomError("deflated DICOM is not supported; export it uncompressed or as JPEG 2000")
     try:
@@ -120,13 +121,13 @@ def read_dicom(
 
 
 def check_tags(names: Sequence[str]) -> None:
-    """Refuses what is no keyword of a DICOM element with a text, a date or a number.
+    """Checks that names are keywords of DICOM elements with a text, date or number.
 
     Args:
         names: Keywords of DICOM PS3.6, such as ``AccessionNumber``.
 
     Raises:
-        DicomError: One of them is none; the nearest is named.
+        DicomError: A name is not such a keyword; the message suggests the nearest.
     """
     for name in names:
         tag = tag_for_keyword(name)
@@ -139,14 +140,14 @@ def check_tags(names: Sequence[str]) -> None:
 
 
 def _written(value: Any) -> str | None:
-    """A value as text, several with backslashes between them as in the file; None of none."""
+    """Returns a value as text, multiple values separated by backslashes; None if empty."""
     if value is None or value == "":
         return None
     return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
 
 
 def _dataset(data: bytes) -> Dataset:
-    # Forced, since old archives leave out the preamble and what it says of the encoding.
+    # Forced, because old archives lack the preamble and the meta information on the encoding.
     dataset = pydicom.dcmread(io.BytesIO(data), force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, _ = dataset.original_encoding
@@ -156,12 +157,12 @@ def _dataset(data: bytes) -> Dataset:
 
 
 def _check(dataset: Dataset, max_pixels: int) -> None:
-    """Refuses what is no single gray or colour picture of a sensible size, before decoding it."""
+    """Rejects anything but a single gray or colour image of a sensible size, before decoding."""
     if "DirectoryRecordSequence" in dataset:
         raise DicomError("an archive's index (DICOMDIR) and no image; name the folder it lies in")
     rows, columns = dataset.get("Rows"), dataset.get("Columns")
     if not rows or not columns:
-        # Of a file that ends inside its pixels nothing at all may be left.
+        # A file that was truncated early may have no elements at all.
         kind = _text(dataset, "Modality")
         if kind in _NO_IMAGES:
             raise NoImageError(f"the DICOM file holds no image ({kind})")
@@ -212,12 +213,12 @@ def _can_decode(syntax: UID) -> bool:
 
 
 def _stream_size(stream: bytes) -> tuple[int, int]:
-    """Width and height that a compressed picture itself states."""
+    """Returns the width and height stated in a compressed stream."""
     start = stream.find(b"\xff\x4f\xff\x51")
     if start < 0:
         return jpeg_frame(stream)[1:]
-    # ITU-T T.800, annex A.5.1: size and offset of the reference grid. Decoders fill up the rest of
-    # a stream that ends early.
+    # ITU-T T.800, annex A.5.1: size and offset of the reference grid. Decoders silently fill in the
+    # rest of a truncated stream.
     if stream.rfind(b"\xff\xd9", start) < 0:
         raise DicomError("the DICOM file is damaged: its JPEG 2000 picture is truncated")
     right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
@@ -225,7 +226,7 @@ def _stream_size(stream: bytes) -> tuple[int, int]:
 
 
 def _displayed(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
-    """The pixels as they are meant to be seen, and their full white."""
+    """Returns the pixels as they are meant to be displayed, and the intensity of full white."""
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if stored.ndim == 3:
         pixels = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
@@ -234,7 +235,7 @@ def _displayed(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
     if bits <= 8 and stored.dtype == np.uint16:
         stored = stored.astype(np.uint8)
     padding = _padding(dataset, stored)
-    # What fills up the picture says nothing of how bright its radiograph is.
+    # Padding must not influence the range of intensities.
     used = stored if padding is None or padding.all() else stored[~padding]
     inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     if _shown_as_stored(dataset):
@@ -256,7 +257,7 @@ def _displayed(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
-    """Which pixels only fill up the picture; None where none is stated to."""
+    """Returns the mask of padding pixels; None if the file states no padding value."""
     padding = _value(dataset, "PixelPaddingValue")
     if padding is None:
         return None
@@ -267,7 +268,7 @@ def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
 
 
 def _shown_as_stored(dataset: Dataset) -> bool:
-    # A rising straight line before no window changes nothing.
+    # Without a window, a rescaling with a positive slope does not change the displayed image.
     slope = _slope(dataset)
     return (
         dataset.PixelRepresentation == 0
@@ -279,26 +280,26 @@ def _shown_as_stored(dataset: Dataset) -> bool:
 
 
 def _has_window(dataset: Dataset) -> bool:
-    # PS3.3, C.11.2.1.2.1 and C.11.2.1.3: narrower ones are none. Exports write 0 for "not set".
+    # PS3.3, C.11.2.1.2.1 and C.11.2.1.3: narrower windows are invalid. Exports write 0 if unset.
     width = _first(_value(dataset, "WindowWidth"))
     least = 1.0 if _text(dataset, "VOILUTFunction") in ("", "LINEAR") else 1e-9
     return _first(_value(dataset, "WindowCenter")) is not None and (width or 0) >= least
 
 
 def _slope(dataset: Dataset) -> float | None:
-    """The slope of the rescaling; None where there is none, and of 0, which would leave nothing."""
+    """Returns the rescale slope; None if it is missing, or 0, which would erase the image."""
     return _first(_value(dataset, "RescaleSlope")) or None
 
 
 def _first(value: Any) -> float | None:
-    """A number, or the first of several; None of none."""
+    """Returns a number, or the first of several; None if there is none."""
     if isinstance(value, MultiValue):
         value = value[0] if value else None
     return None if value is None else float(value)
 
 
 def _shown(dataset: Dataset, values: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """For each stored value, how bright it is meant to be shown, 0 to 1."""
+    """Returns the display brightness, 0 to 1, for each stored value."""
     rescaled = _slope(dataset) is not None or dataset.get("ModalityLUTSequence")
     modality = apply_modality_lut(values, dataset) if rescaled else values
     if dataset.get("VOILUTSequence"):
@@ -320,7 +321,7 @@ def _shown(dataset: Dataset, values: np.ndarray, used: np.ndarray) -> np.ndarray
 
 
 def _aspect(dataset: Dataset) -> float | None:
-    # PixelAspectRatio and spacings give the pixel's vertical before its horizontal side.
+    # PixelAspectRatio and spacings give the vertical before the horizontal side of a pixel.
     for name in ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing"):
         sides = _value(dataset, name)
         if sides is None or len(sides) != 2:
@@ -333,10 +334,10 @@ def _aspect(dataset: Dataset) -> float | None:
 
 
 def _age(dataset: Dataset) -> float | None:
-    """Age in months: by the dates, which are finer, unless the stated age contradicts them.
+    """Returns the age in months, from the dates or, without them, as stated; None if unknown.
 
-    Ages that are stated in whole years are those of the last birthday. No years is what is written
-    where nobody knows.
+    The dates are preferred, because ages stated in whole years are rounded down. None if dates and
+    stated age contradict each other. A stated age of 0 years means unknown.
     """
     match = re.fullmatch(r"(\d{1,3})([DWMY])", _text(dataset, "PatientAge"))
     stated = int(match[1]) * _MONTHS[match[2]] if match else None
@@ -355,7 +356,7 @@ def _age(dataset: Dataset) -> float | None:
 
 
 def _date(dataset: Dataset, name: str) -> date | None:
-    # Files of before 1993 write 1994.11.05.
+    # The old format of ACR-NEMA, before 1993, is 1994.11.05.
     digits = _text(dataset, name).replace(".", "")
     try:
         return datetime.strptime(digits, "%Y%m%d").date()
@@ -376,10 +377,10 @@ def _text(dataset: Dataset, name: str) -> str:
 
 
 def _value(dataset: Dataset, name: str) -> Any:
-    """An element's value; None where it is missing, empty, or not what the standard allows."""
+    """Returns an element's value; None if it is missing, empty, or violates the standard."""
     try:
         return dataset.get(name)
-    except Exception:  # values are parsed when they are asked for, and may raise anything
+    except Exception:  # values are parsed on access and may raise any exception
         return None
 
 

@@ -1,8 +1,8 @@
-"""What a PNG, JPEG, TIFF or WebP file says before it is decoded: its size, and if it is whole.
+"""Checks PNG, JPEG, TIFF and WebP files before decoding: image size and completeness.
 
-Decoders of images differ, between formats and releases, in whether they refuse a truncated file or
-fill the rest with gray, and none tells the size before allocating the pixels. Both are read here
-from the container's own structure, at a few microseconds per file.
+Image decoders differ, between formats and releases, in whether they reject a truncated file or fill
+the rest with gray, and none reports the size before allocating the pixels. Both are read here from
+the container's structure, in a few microseconds per file.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from pathlib import Path
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-# A file without DICOM's mark begins with one of the lowest elements of its group: a length, a
-# version, a character set, the type of the image, a date, an identifier.
+# A file without DICOM's mark begins with one of the lowest element numbers of its group: a length,
+# a version, a character set, the image type, a date, an identifier.
 _LAST_FIRST_ELEMENT, _LONGEST_FIRST = 0x60, 128
 DICOM_INDEX = "DICOMDIR"
-"""The name of the index of an archive on disk, which is DICOM and no radiograph."""
+"""File name of an archive's index, which is a DICOM file but not a radiograph."""
 _TRUNCATED = "the file is truncated; copy or download it again"
 _SEVERAL = "the file holds several pictures; save the one with the hand as a file of its own"
 
 
 class ContainerError(ValueError):
-    """Why a file cannot be decoded, worded for the user, without the file's name."""
+    """A file cannot be decoded; the message is for the user and does not name the file."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """A whole file of one picture.
+    """A complete image file with one picture.
 
     Attributes:
         format: "PNG", "JPEG", "TIFF" or "WebP".
         width: Width in pixels.
         height: Height in pixels.
-        data: What the decoder needs: the file, or for PNG the chunks that hold the picture.
-        full_white: The intensity of white, where the file states that its samples fill their
-            depth; None where it does not.
-        white_is_zero: Whether small numbers are bright.
+        data: Input for the decoder: the file, or for PNG only the chunks with the picture.
+        full_white: The intensity of white if the file states that its samples use their whole
+            depth; otherwise None.
+        white_is_zero: Whether low values are bright.
     """
 
     format: str
@@ -50,10 +50,10 @@ class Container:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM, whatever it is called; an archive's index does not count.
+    """Whether a file is DICOM by its content, whatever its suffix; False for an archive's index.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
     if path.name.upper() == DICOM_INDEX or not path.is_file():
         return False
@@ -62,13 +62,13 @@ def is_dicom(path: Path) -> bool:
 
 
 def begins_as_dicom(data: bytes) -> bool:
-    """Whether data bear DICOM's mark, or begin with a data element as files without it do.
+    """Whether data contain DICOM's mark, or begin with a data element like files without it.
 
-    DICOM PS3.10, 7.1: the mark stands after 128 bytes. Network captures and archives of before the
-    standard's part 10 have neither, and begin with a short element of group 2 or 8 at once.
+    DICOM PS3.10, 7.1: the mark follows after 128 bytes. Network captures and archives older than
+    part 10 of the standard have neither; they begin with a short element of group 2 or 8.
 
     Args:
-        data: The first 132 bytes at least, where there are so many.
+        data: At least the first 132 bytes, or the whole file if it is shorter.
     """
     if data[128:132] == b"DICM":
         return True
@@ -82,14 +82,14 @@ def begins_as_dicom(data: bytes) -> bool:
 
 
 def open_container(data: bytes) -> Container:
-    """Recognises a file by its content and checks that it is whole.
+    """Recognises a file by its content and checks that it is complete.
 
     Args:
         data: The file's bytes.
 
     Raises:
-        ContainerError: The format is none of the four, or the file is truncated, damaged, or holds
-            several pictures.
+        ContainerError: The format is none of the four, or the file is truncated, damaged, or
+            contains several pictures.
     """
     try:
         if data.startswith(_PNG_SIGNATURE):
@@ -118,8 +118,8 @@ def _png(data: bytes) -> Container:
         end = position + 12 + length
         if end > len(data):
             raise ContainerError(_TRUNCATED)
-        # Colour profiles and texts are left out: the decoder complains about odd ones on standard
-        # error and uses none of them.
+        # Colour profiles and texts are left out: the decoder does not use them and reports unusual
+        # ones on standard error.
         if kind in _PNG_NEEDED:
             (checksum,) = struct.unpack_from(">I", data, end - 4)
             if zlib.crc32(view[position + 4 : end - 4]) != checksum:
@@ -134,7 +134,7 @@ def _png(data: bytes) -> Container:
     if not {b"IHDR", b"IDAT"} <= kinds or bytes(kept[1][4:8]) != b"IHDR":
         raise ContainerError("the file is a PNG without a picture")
     width, height, depth = struct.unpack_from(">IIB", kept[1], 8)
-    # Section 11.3.2.4: where the significant bits are stated, samples are scaled to fill theirs.
+    # Section 11.3.2.4: if sBIT states the significant bits, samples are scaled to the full depth.
     white = 65535 if depth == 16 and b"sBIT" in kinds else None
     return Container("PNG", width, height, b"".join(kept), full_white=white)
 
@@ -147,11 +147,11 @@ def _jpeg(data: bytes) -> Container:
 
 
 def jpeg_frame(data: bytes) -> tuple[int, int, int]:
-    """Bits per sample, width and height of a whole JPEG or JPEG-LS stream.
+    """Returns bits per sample, width and height of a complete JPEG or JPEG-LS stream.
 
     Raises:
         ContainerError: The stream is truncated or damaged.
-        IndexError, struct.error: It ends before its first scan.
+        IndexError, struct.error: The stream ends before its first scan.
     """
     # ITU-T T.81, annex B (and T.87, annex C): marker segments up to the scan, which ends with EOI.
     frame = None
@@ -167,7 +167,7 @@ def jpeg_frame(data: bytes) -> tuple[int, int, int]:
             frame = struct.unpack_from(">BHH", data, position + 4)
         (length,) = struct.unpack_from(">H", data, position + 2)
         position += 2 + length
-    # Inside a scan 0xFF is followed by a stuffed bit or a restart marker: EOI is unmistakable.
+    # Inside a scan, 0xFF is followed by a stuffed bit or a restart marker, so EOI is unambiguous.
     if data.rfind(b"\xff\xd9", position) < 0:
         raise ContainerError(_TRUNCATED)
     if frame is None:

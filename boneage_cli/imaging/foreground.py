@@ -1,4 +1,4 @@
-"""Where the hand is: its extent and its intensities, without a trained model."""
+"""Finds the hand's bounding box and range of intensities without a trained model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 from boneage_cli.imaging.radiograph import Radiograph
 
-# The search runs on a small copy. Lengths below are pixels of it, other limits fractions of its
-# area or sides; they were set on 1,563 RSNA radiographs with marked fingertips and wrists, 99.4 %
-# of which have all three points inside the box found, widened by a twentieth.
+# The search runs on a small copy. Lengths below are in its pixels, other limits are fractions of
+# its area or sides. They were tuned on 1,563 RSNA radiographs with marked fingertips and wrists:
+# for 99.4 % all three points are inside the box found, widened by a twentieth.
 _SIDE = 128
 _LEVELS = np.linspace(0.15, 0.95, 12)
 
 _AREA = (0.04, 0.65)
 _WIDTH, _HEIGHT = 0.20, 0.25
-_MIDDLE = 0.15  # share of the central quarter that is hand
-_HOLES = 1.25  # outline's area by the area inside that is bright
-_RECTANGULAR = 0.78  # share of the smallest rectangle around it; an exposed field fills its own
-_CONVEX = 0.90  # share of the convex hull
-_TOUCHING = 0.90  # sum over the sides of the share that it touches
-_SHARP = 0.7  # gradient along the outline, against the sharpest of all outlines
+_MIDDLE = 0.15  # smallest fraction of the central quarter that is hand
+_HOLES = 1.25  # largest ratio of the outline's area to the bright area inside
+_RECTANGULAR = 0.78  # largest fraction of its smallest rectangle; an exposed field fills it
+_CONVEX = 0.90  # largest fraction of the convex hull
+_TOUCHING = 0.90  # largest sum of the touched fractions of the image's sides
+_SHARP = 0.7  # smallest gradient along the outline, relative to the sharpest outline
 
 _THIN = 15
 _BAR_RUN, _BAR_LENGTH, _BAR_THICKNESS = 0.20, 0.50, 5
@@ -39,8 +39,8 @@ class Foreground:
 
     Attributes:
         box: Left, top, right and bottom of the hand as fractions of width and height.
-        darkest: The intensity that 1 % of the hand lies below, in the radiograph's units.
-        brightest: The intensity that 1 % of the hand lies above.
+        darkest: 1st percentile of the hand's intensities, in the radiograph's units.
+        brightest: 99th percentile of the hand's intensities.
     """
 
     box: tuple[float, float, float, float]
@@ -60,15 +60,15 @@ def find_foreground(radiograph: Radiograph) -> Foreground | None:
     """Finds the hand by its outline.
 
     Thresholds at several levels give bright regions; those that are too small, too rectangular (an
-    exposed field), hollow (a cassette's frame) or away from the middle (a marker) are left out. The
-    sharp outlines among the rest are the hand at different levels: together they give its extent,
-    the largest of them its intensities.
+    exposed field), hollow (a cassette's frame) or off-centre (a marker) are discarded. The sharp
+    outlines among the rest are the hand at different levels: their union gives its extent, and the
+    largest of them its intensities.
 
     Args:
         radiograph: White bone on black; an inverted one has no foreground.
 
     Returns:
-        The hand, or None where no region looks like one.
+        The hand, or None if no region looks like one.
     """
     small = _small_copy(radiograph.pixels)
     height, width = small.shape
@@ -77,7 +77,7 @@ def find_foreground(radiograph: Radiograph) -> Foreground | None:
     if kept.size < _AREA[0] * small.size or kept.min() == kept.max():
         return None
     cleared = np.where(surround == 0, small, kept.min())
-    # The square root gives the edge of a dim fingertip nearly the weight of a wrist's.
+    # The square root gives the edge of a dim fingertip nearly the same weight as that of a wrist.
     roots = np.sqrt(cleared - kept.min())
     edges = cv2.blur(
         cv2.dilate(cv2.morphologyEx(roots, cv2.MORPH_GRADIENT, _SQUARE_3), _SQUARE_3), (3, 3)
@@ -106,7 +106,7 @@ def find_foreground(radiograph: Radiograph) -> Foreground | None:
 
 
 def centre_intensities(radiograph: Radiograph) -> tuple[float, float]:
-    """The 1st and 99th percentile of the middle three fifths of a radiograph, in its units."""
+    """Returns the 1st and 99th percentile of the middle three fifths of a radiograph."""
     small = _small_copy(radiograph.pixels)
     darkest, brightest = _quantiles(_middle(small, 0.2), (0.01, 0.99))
     return float(darkest), float(brightest)
@@ -117,7 +117,7 @@ def _small_copy(pixels: np.ndarray) -> np.ndarray:
     scale = _SIDE / max(height, width)
     size = max(16, round(width * scale)), max(16, round(height * scale))
     pixels = pixels.astype(np.float32, copy=False)
-    # Halving an image is far quicker than one step to a size that is no divisor of its own.
+    # Halving is much faster than one step to a size that does not divide the image's.
     while min(height, width) >= 2 * _SIDE:
         height, width = height // 2, width // 2
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -126,7 +126,7 @@ def _small_copy(pixels: np.ndarray) -> np.ndarray:
 
 
 def _quantiles(values: np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
-    # A third of the time of np.quantile, which interpolates.
+    # Takes a third of the time of np.quantile, which interpolates.
     ordered = np.sort(values, axis=None)
     return ordered[(np.asarray(shares) * (ordered.size - 1)).astype(int)]
 
@@ -138,12 +138,12 @@ def _middle(image: np.ndarray, margin: float) -> np.ndarray:
 
 
 def _surround(image: np.ndarray) -> np.ndarray:
-    """Marks what the exposed field lies in where that is brighter than the field itself."""
+    """Masks the surroundings of the exposed field where they are brighter than the field."""
     return cv2.dilate(_white_surround(image) | _gray_surround(image), _SQUARE_5)
 
 
 def _white_surround(image: np.ndarray) -> np.ndarray:
-    """Regions at the border that are brighter than the brightest bones: frames, bare detector."""
+    """Masks border regions that are brighter than the brightest bones: frames, bare detector."""
     height, width = image.shape
     (bones,) = _quantiles(_middle(image, 0.2), (0.97,))
     bright = (image > 1.2 * bones).astype(np.uint8)
@@ -157,7 +157,7 @@ def _white_surround(image: np.ndarray) -> np.ndarray:
 
 
 def _gray_surround(image: np.ndarray) -> np.ndarray:
-    """A region of one gray all around, brighter than most of the rest."""
+    """Masks a uniform gray region around the image that is brighter than most of the rest."""
     none = np.zeros(image.shape, np.uint8)
     border = np.concatenate([image[1], image[-2], image[:, 1], image[:, -2]])
     level = np.median(border)
@@ -176,7 +176,7 @@ def _gray_surround(image: np.ndarray) -> np.ndarray:
 
 
 def _without_frame(bright: np.ndarray) -> np.ndarray:
-    """Takes away thin bars: the cassette's edge, which the wrist often runs into."""
+    """Removes thin bars: the cassette's edge, which often touches the wrist."""
     height, width = bright.shape
     thin = cv2.morphologyEx(bright, cv2.MORPH_TOPHAT, _SQUARE_THIN)
     for outline in _outlines(thin):
@@ -194,7 +194,7 @@ def _without_frame(bright: np.ndarray) -> np.ndarray:
 
 
 def _hands(bright: np.ndarray, edges: np.ndarray) -> list[_Candidate]:
-    """The regions of one threshold that look like a hand."""
+    """Returns the regions of one threshold that look like a hand."""
     height, width = bright.shape
     total = bright.size
     found = []
@@ -203,7 +203,7 @@ def _hands(bright: np.ndarray, edges: np.ndarray) -> list[_Candidate]:
         left, top, across, down = box
         if across < _WIDTH * width or down < _HEIGHT * height:
             continue
-        # A contour runs through the middle of the border's pixels, half of which it leaves out.
+        # A contour runs through the centres of the border pixels and so excludes half of each.
         enclosed = cv2.contourArea(outline) + len(outline) / 2
         if not _AREA[0] * total <= enclosed <= _AREA[1] * _HOLES * total:
             continue
@@ -240,7 +240,7 @@ def _inside(outline: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def _touching(
     outline: np.ndarray, box: Sequence[int], shape: tuple[int, int], reach: int
 ) -> list[float]:
-    """The share of each side of the image, or of the lines near it, that an outline runs along."""
+    """Returns the fraction of each side of the image that an outline touches, within ``reach``."""
     height, width = shape
     left, top, across, down = box
     shares = [0.0] * 4

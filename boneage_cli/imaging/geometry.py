@@ -1,4 +1,4 @@
-"""Where each point of a radiograph lies in the pixels that a network sees, and back."""
+"""Coordinate transform between a radiograph and the network's image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Geometry:
-    """The way from a stored radiograph to the network's image: cut out, resized, placed.
+    """The transform from a stored radiograph to the network's image: crop, resize, place.
 
     Points of the radiograph are fractions (x, y) of its width and height. Points of the network's
     image are in pixels, where (0, 0) is the corner of the first pixel and (width, height) that of
@@ -22,8 +22,8 @@ class Geometry:
 
     Attributes:
         source: Width and height of the stored radiograph, pixels.
-        crop: Left, top, right and bottom of what is cut out, pixels of the radiograph.
-        placed: Left, top, width and height of it in the network's image, pixels.
+        crop: Left, top, right and bottom of the crop, pixels of the radiograph.
+        placed: Left, top, width and height of the crop in the network's image, pixels.
     """
 
     source: tuple[int, int]
@@ -32,7 +32,7 @@ class Geometry:
 
     @property
     def matrix(self) -> NDArray[np.float64]:
-        """Affine map from fractions of the radiograph to pixels of the network's image, (2, 3)."""
+        """Affine matrix from fractions of the radiograph to pixels of the network's image, (2, 3)."""
         width, height = self.source
         left, top, right, bottom = self.crop
         x, y, across, down = self.placed
@@ -42,12 +42,12 @@ class Geometry:
         )
 
     def to_network(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Pixels of the network's image from fractions of the radiograph, both (…, 2)."""
+        """Converts fractions of the radiograph to pixels of the network's image, both (…, 2)."""
         matrix = self.matrix
         return np.asarray(points, float) * matrix.diagonal() + matrix[:, 2]
 
     def to_fractions(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Fractions of the radiograph from pixels of the network's image, both (…, 2)."""
+        """Converts pixels of the network's image to fractions of the radiograph, both (…, 2)."""
         matrix = self.matrix
         return (np.asarray(points, float) - matrix[:, 2]) / matrix.diagonal()
 
@@ -60,15 +60,16 @@ def fitting(
     box: Box = (0.0, 0.0, 1.0, 1.0),
     keep_aspect: bool = True,
 ) -> Geometry:
-    """Fits a part of a radiograph into the network's image.
+    """Returns the geometry that fits a part of a radiograph into the network's image.
 
     Args:
         source: Width and height of the stored radiograph, pixels.
         target: Width and height of the network's image, pixels.
-        aspect: Width by height of the radiograph as it was taken; None where its pixels are square.
+        aspect: Width divided by height of the radiograph as it was taken; None if its pixels are
+            square.
         box: Left, top, right and bottom of the part, fractions of width and height.
-        keep_aspect: Whether the part is centred in the image in its true proportions, or stretched
-            over all of it.
+        keep_aspect: True to centre the part with its true aspect ratio, False to stretch it over
+            the whole image.
     """
     width, height = source
     left, right = _pixels(box[0], box[2], width)
@@ -78,7 +79,7 @@ def fitting(
         proportion = (right - left) / (bottom - top) * (aspect or width / height) * height / width
         across = min(across, max(1, round(target[1] * proportion)))
         down = min(down, max(1, round(target[0] / proportion)))
-    # Sides that halve evenly resize much faster; this takes less than half a pixel of the result.
+    # Sides that halve evenly resize much faster; this trims less than half a pixel of the result.
     step = 2 ** halvings(right - left, bottom - top, across, down)
     left, right = _trim(left, right, step)
     top, bottom = _trim(top, bottom, step)

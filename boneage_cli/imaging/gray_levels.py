@@ -1,4 +1,4 @@
-"""Gray levels of 8 bits, 0 to 255, out of pixels of any depth, and back to whole ones."""
+"""Conversion of pixels of any depth to gray levels 0 to 255, unrounded or as uint8."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import numpy as np
 
 
 def in_gray_levels(pixels: np.ndarray, maximum: int) -> np.ndarray:
-    """Gray levels, unrounded: depth makes no difference.
+    """Scales pixels of any depth to gray levels, without rounding.
 
     Args:
-        pixels: Of any shape.
+        pixels: Any shape.
         maximum: The intensity of full white.
 
     Returns:
-        float32 of that shape; full white is 255.
+        float32 of the same shape; full white is 255.
     """
-    # Dividing, unlike multiplying by 1/257, is exact for 8-bit values that were widened to 16 bits.
+    # Division, unlike multiplication by 1/257, is exact for 8-bit values widened to 16 bits.
     levels: np.ndarray = np.divide(pixels, np.float32(maximum / 255), dtype=np.float32)
     return levels
 
 
 def to_8_bits(pixels: np.ndarray, black: float = 0.0, white: float = 255.0) -> np.ndarray:
-    """Whole gray levels, clipped.
+    """Stretches, rounds and clips gray levels to 8 bits.
 
     Args:
         pixels: Gray, (H, W), float32.
-        black: What becomes 0.
-        white: What becomes 255.
+        black: The gray level that becomes 0.
+        white: The gray level that becomes 255.
 
     Returns:
         uint8 (H, W).

@@ -1,4 +1,4 @@
-"""What is hand and what is background, once the hand is registered."""
+"""Segments the hand from the background in a registered image."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ import numpy as np
 
 from boneage_cli.imaging.landmarks import Points
 
-# Smoothing before outlines are sought, and what is left round the hand, as parts of the height.
+# Smoothing before thresholding, and the margin kept around the hand, as fractions of the height.
 _BLUR = 0.006
 _MARGIN = 0.012
-# What is thinner, as a part of the height, is no finger.
+# Structures thinner than this fraction of the height are not fingers.
 _THIN = 0.03
 _LEVELS = np.linspace(0.30, 0.90, 16)
-# A hand fills no more of its registered frame, and of its own convex hull; an exposed field does.
+# The largest fractions of the registered frame and of its own convex hull that a hand fills; an
+# exposed field fills more.
 _LARGEST = 0.55
 _MOST_CONVEX = 0.92
-# Share of the frame's upper side, and of its left and right one, that the hand may touch.
+# Largest fraction of the frame's upper, left and right sides that the hand may touch.
 _TOUCHING = 0.15
 
 
 def hand_mask(pixels: np.ndarray, inside: Points, tips: Points) -> np.ndarray | None:
-    """Marks the hand in a registered image by its outline.
+    """Segments the hand in a registered image by its outline.
 
-    Thresholds at several levels give regions round the palm. Of those that reach the fingertips and
-    stay off the sides, the one with the sharpest outline is the hand.
+    Thresholds at several levels give regions around the palm. The hand is the region with the
+    sharpest outline among those that do not touch the sides; reaching the fingertips counts, too.
 
     Args:
         pixels: uint8 (H, W), fingers upwards; white bone on black.
-        inside: Points that surely are hand, (N, 2) pixels.
+        inside: Points known to be on the hand, (N, 2) pixels.
         tips: Fingertips that the hand should reach, (N, 2) pixels.
 
     Returns:
-        Float32 (H, W), 1 on the hand and 0 off it with a soft edge; None where no region fits.
+        float32 (H, W), 1 on the hand and 0 outside it with a soft edge; None if no region fits.
     """
     height = pixels.shape[0]
     smooth = cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), _BLUR * height + 0.5)
@@ -42,12 +43,12 @@ def hand_mask(pixels: np.ndarray, inside: Points, tips: Points) -> np.ndarray | 
     ends = _indices(tips, pixels.shape)
     reach = _disc(0.06 * height)
     near = [_window(row, column, reach, pixels.shape) for row, column in zip(*ends, strict=True)]
-    # Opening parts the wrist from the thin edges of cassette and field. That of all gray levels at
-    # once is that of each threshold.
+    # Opening separates the wrist from the thin edges of cassette and field. Opening the gray image
+    # once is equivalent to opening at each threshold.
     opened = cv2.morphologyEx(smooth, cv2.MORPH_OPEN, _disc(_THIN * height))
     best, sharpest = None, 0.0
     brightest = float(np.median(smooth[seeds]))
-    # Whole images go through OpenCV, which leaves the other threads the interpreter.
+    # Whole images are processed by OpenCV, which releases the interpreter lock.
     for level in np.unique(np.quantile(smooth, _LEVELS)):
         if level >= brightest:
             break
@@ -87,7 +88,7 @@ def _disc(diameter: float) -> np.ndarray:
 def _window(
     row: int, column: int, disc: np.ndarray, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Where a disc round a pixel lies in an image, and the part of the disc that does."""
+    """Returns the slices of an image that a disc around a pixel covers, and that part of it."""
     half = disc.shape[0] // 2
     top, left = max(row - half, 0), max(column - half, 0)
     place = slice(top, min(row + half + 1, shape[0])), slice(left, min(column + half + 1, shape[1]))

@@ -16,13 +16,13 @@ LANDMARK_NAMES = ("middle_tip", "thumb_tip", "capitate")
 class Landmarks:
     """The key points of one hand as (x, y), fractions of the image's width and height.
 
-    They fix the pose of a hand whatever its turn, its size or its mirror (Iglovikov et al. 2018,
-    "Paediatric bone age assessment using deep convolutional neural networks").
+    They determine the rotation, size and mirroring of a hand (Iglovikov et al. 2018, "Paediatric
+    bone age assessment using deep convolutional neural networks").
 
     Attributes:
         middle_tip: Tip of the middle finger, on the skin.
         thumb_tip: Tip of the thumb, on the skin.
-        capitate: Centre of the capitate, or of its place in the wrist where it has no bone yet.
+        capitate: Centre of the capitate, or of its site in the wrist if it has not ossified yet.
     """
 
     middle_tip: tuple[float, float]
@@ -31,16 +31,16 @@ class Landmarks:
 
     @classmethod
     def from_array(cls, points: Points) -> Landmarks:
-        """Takes the rows of a (3, 2) array in the order of ``LANDMARK_NAMES``."""
+        """Makes landmarks from the rows of a (3, 2) array in the order of ``LANDMARK_NAMES``."""
         middle_tip, thumb_tip, capitate = ((float(x), float(y)) for x, y in points)
         return cls(middle_tip, thumb_tip, capitate)
 
     def array(self) -> Points:
-        """The points as rows in the order of ``LANDMARK_NAMES``, shape (3, 2)."""
+        """Returns the points as rows in the order of ``LANDMARK_NAMES``, shape (3, 2)."""
         return np.array([self.middle_tip, self.thumb_tip, self.capitate], np.float64)
 
     def in_units(self, aspect: float) -> Points:
-        """The points where both axes have one unit, the image's height, shape (3, 2).
+        """Returns the points in heights of the image on both axes, shape (3, 2).
 
         Args:
             aspect: Width of the image divided by its height, as it was taken.
@@ -48,14 +48,14 @@ class Landmarks:
         return self.array() * (aspect, 1.0)
 
     def hand_length(self, aspect: float) -> float:
-        """Distance from the capitate to the tip of the middle finger, in heights of the image."""
+        """Returns the distance from capitate to middle fingertip, in heights of the image."""
         middle_tip, _, capitate = self.in_units(aspect)
         return float(np.linalg.norm(middle_tip - capitate))
 
     def is_mirrored(self, aspect: float) -> bool:
-        """Whether the thumb is at the left of the middle finger when the fingers point upwards.
+        """Whether the thumb is to the left of the middle finger when the fingers point upwards.
 
-        A left hand seen from its back, as bone-age radiographs are taken, has it at the right.
+        In a left hand seen from the back, as bone-age radiographs are taken, it is to the right.
         """
         middle_tip, thumb_tip, capitate = self.in_units(aspect)
         finger, thumb = middle_tip - capitate, thumb_tip - capitate

@@ -1,4 +1,4 @@
-"""The other ways in which the same radiograph may come, as ``evaluate --stress`` shows it."""
+"""Perturbations of a radiograph that occur in practice, as applied by ``evaluate --stress``."""
 
 from __future__ import annotations
 
@@ -30,14 +30,13 @@ from boneage_cli.imaging.radiograph import Radiograph
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One other way in which a radiograph may come.
+    """A change to a radiograph that occurs in practice.
 
     Attributes:
-        name: As tables show it.
-        group: What it concerns: pose, exposure, sharpness, frame or file.
-        what: One sentence that says what is done, and who sends such images.
-        change: Makes it of a radiograph, which stays as it was. Gives the very same object where
-            there is nothing to change.
+        name: Name in tables.
+        group: One of pose, exposure, sharpness, frame and file.
+        what: One sentence that describes the change and where such images come from.
+        change: Returns a changed copy of a radiograph, or the same object if nothing changes.
     """
 
     name: str
@@ -228,4 +227,4 @@ PERTURBATIONS = (
         as_negative_png,
     ),
 )
-"""All of them, in the order of tables."""
+"""All perturbations, in the order of tables."""

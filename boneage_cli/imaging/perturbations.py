@@ -1,9 +1,9 @@
-"""Changes to a radiograph that other devices, exports and hands make.
+"""Changes to a radiograph as caused by other devices, file exports and positioning.
 
-Each is a pure function of a radiograph: the input stays as it was, the same input gives the same
-output, depth and true proportions are kept where nothing else is said. What concerns the file, such
-as its depth or a negative, is written to a file in memory and read again, so that it takes the way
-that a user's file takes.
+Each is a pure function of a radiograph: the input is not modified, the same input gives the same
+output, and depth and true aspect ratio are kept unless stated otherwise. Changes of the file, such
+as its depth or inversion, are written to a file in memory and read again, so that they pass through
+the same reader as a user's file.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from boneage_cli.imaging.reading import read_radiograph_bytes
 from boneage_cli.imaging.registration import aspect_of, pixels_of
 from boneage_cli.imaging.resize import resize
 
-# Grain of the noise and lengths of the marks are parts of the image, so that a radiograph suffers
-# as much at 300 pixels as at 3000.
+# Noise grain and sizes of marks are relative to the image, so that a radiograph is affected equally
+# at 300 and at 3000 pixels.
 _GRAINS = 512
 _LETTER = 0.08
 _TEXT_BOX = 0.10
 _MARGIN = 0.02
-# The longest side that libjpeg writes, and that DICOM's 16 bits can state, pixels.
+# The longest side that libjpeg can write, and that fits DICOM's 16 bits, pixels.
 _JPEG_SIDE = 65500
 _DICOM_SIDE = 65535
 _TEXT = ("ANON 0000000", "HAND PA", "2000-01-01 12:00")
 
 
 def turn_quarters(radiograph: Radiograph, quarters: int) -> Radiograph:
-    """Turns counter-clockwise by so many right angles."""
+    """Rotates counter-clockwise by ``quarters`` right angles."""
     aspect = radiograph.aspect
     return replace(
         radiograph,
@@ -47,14 +47,14 @@ def turn_quarters(radiograph: Radiograph, quarters: int) -> Radiograph:
 
 
 def turn(radiograph: Radiograph, degrees: float) -> Radiograph:
-    """Turns counter-clockwise about the centre, in the same frame.
+    """Rotates counter-clockwise about the centre, keeping the image size.
 
-    What comes in from outside is as its nearest pixel, so the forearm goes on and no corner is
-    blacker than the border.
+    Points from outside the image take the nearest pixel's value, so the forearm continues and no
+    corner is blacker than the border.
     """
     height, width = radiograph.pixels.shape
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # A hand turns in millimetres, whose pixels may not be square.
+    # The rotation is in millimetres; pixels may not be square.
     stretch = np.diag((_pixel_aspect(radiograph), 1.0))
     linear = np.linalg.inv(stretch) @ np.array([[cosine, sine], [-sine, cosine]]) @ stretch
     centre = np.array(((width - 1) / 2, (height - 1) / 2))
@@ -69,28 +69,28 @@ def turn(radiograph: Radiograph, degrees: float) -> Radiograph:
 
 
 def mirror(radiograph: Radiograph) -> Radiograph:
-    """Exchanges left and right; what the file says of the side stays."""
+    """Exchanges left and right; the stated laterality does not change."""
     return replace(radiograph, pixels=radiograph.pixels[:, ::-1].copy())
 
 
 def brighten(radiograph: Radiograph, by: float) -> Radiograph:
-    """Adds a share of full white (below 0: takes it away); what leaves the range is clipped."""
+    """Adds a fraction of full white (subtracts it if negative) and clips to the range."""
     return _in_shares(radiograph, lambda shares: shares + by)
 
 
 def scale_contrast(radiograph: Radiograph, factor: float) -> Radiograph:
-    """Multiplies every difference from the mean intensity; what leaves the range is clipped."""
+    """Scales all differences from the mean intensity and clips to the range."""
     mean = float(radiograph.pixels.mean()) / radiograph.maximum
     return _in_shares(radiograph, lambda shares: mean + factor * (shares - mean))
 
 
 def apply_gamma(radiograph: Radiograph, exponent: float) -> Radiograph:
-    """Raises intensities, as shares of full white, to a power: above 1 the middle grays darken."""
+    """Raises intensities, as fractions of full white, to a power; above 1 darkens mid-grays."""
     return _in_shares(radiograph, lambda shares: shares**exponent)
 
 
 def blur(radiograph: Radiograph, sigma: float) -> Radiograph:
-    """Blurs with a Gaussian whose standard deviation is a share of the longer side."""
+    """Blurs with a Gaussian whose standard deviation is a fraction of the longer side."""
     across, down = pixels_of(radiograph, sigma * max(1.0, aspect_of(radiograph)))
     blurred = cv2.GaussianBlur(
         radiograph.pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
@@ -99,28 +99,28 @@ def blur(radiograph: Radiograph, sigma: float) -> Radiograph:
 
 
 def reduce_to(radiograph: Radiograph, height: int) -> Radiograph:
-    """Makes an image that is taller than ``height`` pixels so tall; it is not enlarged again."""
+    """Reduces an image taller than ``height`` pixels to that height; others are unchanged."""
     rows, columns = radiograph.pixels.shape
     if rows <= height:
         return radiograph
     width = max(1, round(columns * height / rows))
     small = resize(radiograph.pixels.astype(np.float32), width, height)
-    # The width was rounded to whole pixels; the hand's proportions are what they were.
+    # The width was rounded to whole pixels; the true aspect ratio is unchanged.
     return replace(radiograph, pixels=_rounded(radiograph, small), aspect=aspect_of(radiograph))
 
 
 def add_noise(radiograph: Radiograph, deviation: float) -> Radiograph:
-    """Adds Gaussian noise, a 512th of the height in grain, to coarser pixels the mean of that.
+    """Adds Gaussian noise with a grain of 1/512 of the height; larger pixels average their grains.
 
     Args:
-        radiograph: Its pixels seed the noise: it has the same wherever its file lies.
-        deviation: Standard deviation as a share of full white.
+        radiograph: Its pixels seed the noise, which so does not depend on the file's location.
+        deviation: Standard deviation of a grain as a fraction of full white.
     """
     pixels = radiograph.pixels
     height, width = pixels.shape
     across, down = pixels_of(radiograph, 1 / _GRAINS)
     grid = math.ceil(height / max(down, 1.0)), math.ceil(width / max(across, 1.0))
-    # A pixel that holds several grains shows their mean.
+    # A pixel that covers several grains has their mean.
     deviation *= radiograph.maximum * math.sqrt(min(down, 1.0) * min(across, 1.0))
     random = np.random.default_rng(zlib.crc32(pixels.tobytes()))
     grains = random.standard_normal(grid, np.float32) * deviation
@@ -136,7 +136,7 @@ def cut(
     right: float = 0.0,
     bottom: float = 0.0,
 ) -> Radiograph:
-    """Cuts off shares of the width and the height, less than half at each side."""
+    """Crops fractions of the width and height, less than half on each side."""
     height, width = radiograph.pixels.shape
     rows = slice(int(top * height), height - int(bottom * height))
     columns = slice(int(left * width), width - int(right * width))
@@ -144,21 +144,21 @@ def cut(
 
 
 def add_frame(radiograph: Radiograph, share: float) -> Radiograph:
-    """Adds black at each side, a share of the width or the height wide."""
+    """Adds a black border on each side, a fraction of the width or height wide."""
     height, width = radiograph.pixels.shape
     down, across = round(share * height), round(share * width)
     return _reframed(radiograph, np.pad(radiograph.pixels, ((down, down), (across, across))))
 
 
 def add_letter(radiograph: Radiograph) -> Radiograph:
-    """Lays a lead letter, full white, into the upper left corner."""
+    """Adds a lead letter, full white, in the upper left corner."""
     letter = np.zeros((96, 96), np.uint8)
     cv2.putText(letter, "L", (14, 84), cv2.FONT_HERSHEY_DUPLEX, 3.2, 255, 12, cv2.LINE_AA)
     return _stamped(radiograph, letter, _LETTER, right=False, bottom=False, opaque=False)
 
 
 def add_text_box(radiograph: Radiograph) -> Radiograph:
-    """Burns three lines of white text on black into the lower right corner."""
+    """Adds a box with three lines of white text on black in the lower right corner."""
     box = np.zeros((120, 300), np.uint8)
     cv2.rectangle(box, (1, 1), (298, 118), 255, 2)
     for line, text in enumerate(_TEXT):
@@ -168,21 +168,21 @@ def add_text_box(radiograph: Radiograph) -> Radiograph:
 
 
 def as_negative_png(radiograph: Radiograph) -> Radiograph:
-    """Reads it from a PNG with black bone on white, which no PNG says of itself."""
+    """Saves as a PNG with black bone on white, which a PNG cannot declare, and reads it."""
     return _read_again(radiograph, encode_png(negative(radiograph).pixels, quickly=True))
 
 
 def as_16_bit_png(radiograph: Radiograph) -> Radiograph:
-    """Reads it from a PNG of 16 bits that spans their whole range."""
+    """Saves as a PNG that uses the whole range of 16 bits, and reads it."""
     return _read_again(radiograph, encode_png(_at_depth(radiograph, np.uint16), quickly=True))
 
 
 def as_jpeg(radiograph: Radiograph, quality: int) -> Radiograph:
-    """Reads it from a JPEG, which has 8 bits.
+    """Saves as a JPEG, which has 8 bits, and reads it.
 
     Args:
-        radiograph: Of any depth.
-        quality: libjpeg's scale, 1 to 100.
+        radiograph: Any depth.
+        quality: libjpeg's quality, 1 to 100.
     """
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
     _check_sides(radiograph, _JPEG_SIDE, "JPEG")
@@ -191,18 +191,18 @@ def as_jpeg(radiograph: Radiograph, quality: int) -> Radiograph:
 
 
 def as_dicom(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> Radiograph:
-    """Reads it from a DICOM file at its own depth.
+    """Saves as a DICOM file at the same depth, and reads it.
 
     Args:
-        radiograph: Of any depth.
-        photometric: ``MONOCHROME2``, or ``MONOCHROME1``, which stores low values for white.
+        radiograph: Any depth.
+        photometric: ``MONOCHROME2``, or ``MONOCHROME1``, which stores white as low values.
     """
     return _read_again(radiograph, dicom_bytes(radiograph, photometric))
 
 
 def dicom_bytes(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> bytes:
-    """An uncompressed Computed Radiography file of the pixels, without patient data or window."""
-    # pydicom takes a quarter of a second to import, which other perturbations need not wait for.
+    """Returns an uncompressed Computed Radiography file, without patient data or window."""
+    # Imported here because pydicom takes a quarter of a second to import.
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -221,7 +221,7 @@ def dicom_bytes(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> byt
     dataset.BitsStored = int(radiograph.maximum).bit_length()
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = 0
-    # Pixel data have an even number of bytes (DICOM PS3.5, 8.1.1).
+    # Pixel data must have an even number of bytes (DICOM PS3.5, 8.1.1).
     dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes() + b"\0" * (
         pixels.nbytes % 2
     )
@@ -240,13 +240,13 @@ def _check_sides(radiograph: Radiograph, limit: int, what: str) -> None:
 
 
 def _pixel_aspect(radiograph: Radiograph) -> float:
-    """Width of a stored pixel divided by its height, in millimetres."""
+    """Returns the width of a stored pixel divided by its height, both in millimetres."""
     height, width = radiograph.pixels.shape
     return aspect_of(radiograph) * height / width
 
 
 def _in_shares(radiograph: Radiograph, change: Callable[[np.ndarray], np.ndarray]) -> Radiograph:
-    """Changes each intensity by itself, as a share of full white (0 to 1), clipped to that."""
+    """Maps each intensity, as a fraction of full white, and clips the result to 0 to 1."""
     kind = radiograph.pixels.dtype
     shares = np.minimum(np.arange(np.iinfo(kind).max + 1) / radiograph.maximum, 1.0)
     table = np.rint(np.clip(change(shares), 0, 1) * radiograph.maximum).astype(kind)
@@ -254,12 +254,12 @@ def _in_shares(radiograph: Radiograph, change: Callable[[np.ndarray], np.ndarray
 
 
 def _rounded(radiograph: Radiograph, values: np.ndarray) -> np.ndarray:
-    """Whole intensities of the radiograph's range and kind."""
+    """Clips and rounds values to the radiograph's range and data type."""
     return np.rint(np.clip(values, 0, radiograph.maximum)).astype(radiograph.pixels.dtype)
 
 
 def _reframed(radiograph: Radiograph, pixels: np.ndarray) -> Radiograph:
-    """The radiograph with another frame around pixels of the same proportions."""
+    """Replaces the pixels by a crop or extension; the aspect is updated, pixels keep theirs."""
     if radiograph.aspect is None:
         return replace(radiograph, pixels=pixels)
     height, width = pixels.shape
@@ -275,9 +275,9 @@ def _stamped(
     bottom: bool,
     opaque: bool,
 ) -> Radiograph:
-    """Lays a mark, uint8 with 255 for full white, into a corner, as tall as a share of the height.
+    """Draws a mark (uint8, 255 is white) in a corner; its height is a fraction of the image's.
 
-    What is black in it covers the radiograph only where it is ``opaque``.
+    Black parts of the mark cover the radiograph only if ``opaque``.
     """
     height, width = radiograph.pixels.shape
     rows, columns = mark.shape
@@ -297,13 +297,13 @@ def _stamped(
 
 
 def _at_depth(radiograph: Radiograph, kind: type[np.uint8] | type[np.uint16]) -> np.ndarray:
-    """The pixels over the whole range of 8 or 16 bits."""
+    """Scales the pixels to the whole range of 8 or 16 bits."""
     white = int(np.iinfo(kind).max)
-    # In 64 bits, so that 8-bit values become exact multiples of 257.
+    # In 64-bit floats, so that 8-bit values become exact multiples of 257.
     return np.rint(radiograph.pixels * (white / radiograph.maximum)).clip(0, white).astype(kind)
 
 
 def _read_again(radiograph: Radiograph, data: bytes) -> Radiograph:
-    """What the reader makes of a file; what the radiograph knows besides its pixels stays."""
+    """Reads the pixels from a file's content; all other attributes are kept."""
     found = read_radiograph_bytes(data, radiograph.source)
     return replace(radiograph, pixels=found.pixels, maximum=found.maximum)

@@ -1,4 +1,4 @@
-"""Pixels as PNG files, whole or not at all."""
+"""Writes pixels as PNG files, atomically."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from boneage_cli.files import whole_file
 
 EXPLANATION = "boneage predict --explain"
-"""The note of pictures that are no radiographs, though they look like one."""
-# Signature and header (PNG specification, section 5), which every other chunk comes after.
+"""The note in pictures that look like radiographs but are explanations of predictions."""
+# Bytes of signature and header (PNG specification, section 5), which precede all other chunks.
 _HEADER = 33
 
 
 def encode_png(pixels: np.ndarray, *, quickly: bool = False) -> bytes:
-    """A PNG file's content.
+    """Returns the content of a PNG file.
 
     Args:
         pixels: Gray (H, W), or blue, green and red (H, W, 3), uint8 or uint16.
-        quickly: For one that is read again at once: speed matters, size does not.
+        quickly: Whether to compress less, for files that are read again at once.
     """
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if quickly else []
     return cv2.imencode(".png", pixels, options)[1].tobytes()
@@ -31,14 +31,14 @@ def encode_png(pixels: np.ndarray, *, quickly: bool = False) -> bytes:
 def write_png(
     path: Path, pixels: np.ndarray, note: str | None = None, *, full_range: bool = False
 ) -> None:
-    """Writes a PNG file; OpenCV's own writer leaves a part of one where the disk is full.
+    """Writes a PNG file; OpenCV's own writer leaves a partial file if the disk is full.
 
     Args:
         path: The file.
         pixels: As in ``encode_png``.
-        note: A line that the file carries, see ``has_note``.
-        full_range: Whether the file says that white is the greatest number of its depth, so that
-            nobody has to guess it, however dark the pixels are. They are gray.
+        note: A text stored in the file, see ``has_note``.
+        full_range: Whether to state in the file that white is the maximum of its depth, so that
+            readers need not estimate it from the pixels. For gray pixels only.
     """
     content = encode_png(pixels)
     chunks = b"" if note is None else _chunk(b"tEXt", _text(note))
@@ -50,15 +50,15 @@ def write_png(
 
 
 def has_note(path: Path, note: str, *, whole: bool = True) -> bool:
-    """Whether there is a PNG file that was written with this note.
+    """Whether a PNG file exists and was written with this note.
 
     Args:
         path: The file.
         note: The note.
-        whole: Whether it is all of the note, and not how it begins.
+        whole: Whether the file's note must be equal, or only begin with ``note``.
     """
     chunk = _chunk(b"tEXt", _text(note))
-    # Behind the chunk's length, and before the sum that checks it.
+    # A prefix is compared without the chunk's length and checksum.
     start, end = (0, len(chunk)) if whole else (4, len(chunk) - 4)
     try:
         with path.open("rb") as file:

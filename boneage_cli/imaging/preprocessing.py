@@ -1,14 +1,14 @@
-"""From a radiograph to the pixels that a network sees: one function of pixels and settings.
+"""Preprocessing: from a radiograph to the network's input image.
 
-The steps and why they stand in this order:
+The steps and the reasons for their order:
 
-1. make a radiograph of many rows as soft as one of fewer (``rows``), where the model saw such;
-2. cut out the hand (``foreground``), so that the network's pixels are spent on it;
-3. resize at the file's depth, in its true proportions, before anything is rounded to 8 bits;
-4. map intensities to 8 bits (``contrast``), which are the same whatever depth the file had;
-5. CLAHE after the resize, as HDA_Project does, so that its tiles are a fixed share of the hand
-   whatever the resolution of the detector;
-6. pad with black last, so that the padding enters no histogram.
+1. blur a radiograph with many rows (``rows``) if the model was trained on low resolution;
+2. crop the hand (``foreground``), so that it fills the network's image;
+3. resize at the file's depth, in the true aspect ratio, before anything is rounded to 8 bits;
+4. map intensities to 8 bits (``contrast``), with the same result for any depth of the file;
+5. CLAHE after the resize, as HDA_Project does, so that its tiles are a fixed fraction of the hand
+   at any resolution of the detector;
+6. pad with black last, so that the padding does not affect any histogram.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ class Preprocessing(Section):
 
 
 def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
-    """The network's image of a radiograph. The same input always gives the same output.
+    """Returns the network's image of a radiograph. The same input always gives the same output.
 
     Args:
         radiograph: White bone on black, uint8 or uint16 of any size.
-        settings: How.
+        settings: The preprocessing settings.
 
     Returns:
         uint8, (settings.height, settings.width).
@@ -117,9 +117,10 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
 
 
 def softness(radiograph: Radiograph, settings: Preprocessing) -> float:
-    """By how much a radiograph of many rows is to be smoothed.
+    """Returns how much a radiograph with more than ``settings.rows`` rows is blurred.
 
-    As much as makes a Gaussian of half a pixel into one of half a pixel of ``settings.rows`` rows.
+    The blur widens a Gaussian of half a pixel to half a pixel of an image with ``settings.rows``
+    rows.
 
     Returns:
         Standard deviation of a Gaussian, as a fraction of the radiograph's height.
@@ -131,13 +132,13 @@ def softness(radiograph: Radiograph, settings: Preprocessing) -> float:
 
 
 def geometry(radiograph: Radiograph, settings: Preprocessing) -> Geometry:
-    """Where ``preprocess`` puts each point of a radiograph."""
+    """Returns the geometry that ``preprocess`` applies to a radiograph."""
     hand = find_foreground(_evened(radiograph, settings)) if settings.foreground else None
     return _geometry(radiograph, settings, hand)
 
 
 def _evened(radiograph: Radiograph, settings: Preprocessing) -> Radiograph:
-    """Brings pixels to gray levels of 8 bits, unrounded (float32), and no sharper than wanted."""
+    """Converts pixels to gray levels 0 to 255 (float32, unrounded) and blurs by ``softness``."""
     pixels = in_gray_levels(radiograph.pixels, radiograph.maximum)
     if share := softness(radiograph, settings):
         across, down = pixels_of(radiograph, share)
@@ -149,7 +150,7 @@ def _evened(radiograph: Radiograph, settings: Preprocessing) -> Radiograph:
 
 def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground | None) -> Geometry:
     height, width = radiograph.pixels.shape
-    # Where no hand is found nothing is cut off: too much surround is better than half a hand.
+    # Without a hand nothing is cropped: too much background is better than half a hand.
     box: Box = (0.0, 0.0, 1.0, 1.0)
     if settings.foreground and hand is not None:
         left, top, right, bottom = hand.box
@@ -168,11 +169,11 @@ def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground 
 def _black_and_white(
     radiograph: Radiograph, settings: Preprocessing, hand: Foreground | None
 ) -> tuple[float, float]:
-    """The gray levels that become 0 and 255."""
+    """Returns the gray levels that become 0 and 255."""
     black, white = 0.0, 255.0
     if settings.contrast == "stretch" and hand is not None:
         black, white = hand.darkest, hand.brightest
     elif settings.contrast != "none":
         black, white = centre_intensities(radiograph)
-    # Less than one gray level between them is an image of nothing, which stretches to noise.
+    # A range of less than one gray level is an empty image, which would be stretched to noise.
     return (black, white) if white - black >= 1 else (0.0, 255.0)

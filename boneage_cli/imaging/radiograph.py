@@ -1,4 +1,4 @@
-"""The pixels of one radiograph and what its file says about the child."""
+"""The pixels of one radiograph and the patient data from its file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Radiograph:
     Attributes:
         pixels: Intensities, shape (height, width), uint8 or uint16.
         maximum: The intensity of full white: 255 for 8 bits, 4095 for 12 bits, …
-        source: Where it came from, for messages.
-        aspect: Width divided by height of the hand as it was taken, in millimetres, where the
-            stored pixels are not square (an image squashed to 299 × 299, say); None where they are.
-        male: The sex that the file states, None where it states none.
-        age: Chronological age in months, None where the file states none.
-        laterality: "L" or "R", None where the file states none.
-        tags: Elements of a DICOM file that were asked for, by keyword; None where it has none.
+        source: Origin of the file, for messages.
+        aspect: Width divided by height of the image as it was taken, in millimetres, if the stored
+            pixels are not square (e.g. an image squashed to 299 × 299); None if they are.
+        male: The sex stated in the file, or None.
+        age: Chronological age in months stated in the file, or None.
+        laterality: "L" or "R" as stated in the file, or None.
+        tags: Values of requested DICOM elements, by keyword; None for elements that are missing.
     """
 
     pixels: np.ndarray
@@ -35,6 +35,6 @@ class Radiograph:
 
 
 def negative(radiograph: Radiograph) -> Radiograph:
-    """The radiograph with black and white exchanged."""
+    """Returns the radiograph with black and white exchanged."""
     pixels = radiograph.maximum - np.minimum(radiograph.pixels, radiograph.maximum)
     return replace(radiograph, pixels=pixels.astype(radiograph.pixels.dtype))

@@ -1,4 +1,4 @@
-"""Reading one radiograph from a PNG, JPEG, TIFF, WebP or DICOM file."""
+"""Reads one radiograph from a PNG, JPEG, TIFF, WebP or DICOM file."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from boneage_cli.imaging.radiograph import Radiograph, negative
 
 MAX_PIXELS = 100_000_000
 
-# A pixel takes at most 8 bytes (16 bits in four channels); the rest is for what else is in a file.
+# A pixel takes at most 8 bytes (16 bits in four channels); the rest is for metadata.
 _BYTES_PER_PIXEL = 8
 _OTHER_BYTES = 64 * 2**20
 
-# Libraries of image formats report on standard error what is raised here as an error.
-# OpenCV 4 and 5 name the switch differently.
+# Image libraries would also print on standard error what is raised here as an exception.
+# OpenCV 4 and 5 have different names for the function.
 _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
 _set_log_level(0)
 
 
 class ReadError(BoneageError):
-    """An image that cannot be read: one line that names the file and says why."""
+    """An image cannot be read; the one-line message names the file and the reason."""
 
 
 class NothingToSee(ReadError):
-    """A file that belongs to an archive of radiographs and is no image, a report say."""
+    """A file that belongs to an archive of radiographs but is not an image, such as a report."""
 
 
 def read_radiograph(
@@ -44,18 +44,18 @@ def read_radiograph(
 ) -> Radiograph:
     """Reads a radiograph as gray pixels at the depth of its file.
 
-    The format is recognised by content, not by suffix. Colour becomes gray, transparency is laid on
-    black, and the orientation that a JPEG or TIFF states is applied. Safe to call from threads.
+    The format is recognised by content, not by suffix. Colour is converted to gray, transparency is
+    composited on black, and the orientation stated in a JPEG or TIFF is applied. Thread-safe.
 
     Args:
         path: A PNG (8 or 16 bits), JPEG, TIFF (8 or 16 bits), WebP or DICOM file.
-        aspect: Width by height of the original, where the stored image was squashed.
-        max_pixels: The largest image in pixels; checked before anything is decoded.
-        tags: Keywords of DICOM elements that are wanted, see ``dicom.check_tags``.
+        aspect: Width divided by height of the original, if the stored image was squashed.
+        max_pixels: Maximum number of pixels; checked before decoding.
+        tags: Keywords of DICOM elements whose values are returned, see ``dicom.check_tags``.
 
     Raises:
-        ReadError: The file is missing, empty, truncated, damaged, too large, holds several
-            pictures, or is no image.
+        ReadError: The file is missing, empty, truncated, damaged, too large, contains several
+            pictures, or is not an image.
     """
     path = Path(path)
     try:
@@ -80,9 +80,9 @@ def read_radiograph_bytes(
     """Reads a radiograph from the content of a file.
 
     Args:
-        data: What ``read_radiograph`` would find in the file.
-        source: Where it came from, for messages.
-        max_pixels: The largest image in pixels; checked before anything is decoded.
+        data: The file's bytes.
+        source: Origin of the data, for messages.
+        max_pixels: Maximum number of pixels; checked before decoding.
         tags: As in ``read_radiograph``.
 
     Raises:
@@ -91,7 +91,7 @@ def read_radiograph_bytes(
     if not data:
         raise ReadError(f"{source}: the file is empty; copy it again")
     if begins_as_dicom(data[:132]):
-        # pydicom takes a quarter of a second to import, which other formats need not wait for.
+        # Imported here because pydicom takes a quarter of a second to import.
         from boneage_cli.imaging.dicom import DicomError, NoImageError, read_dicom
 
         try:
@@ -119,14 +119,14 @@ def read_radiograph_bytes(
         raise ReadError(f"{source}: pixels of type {pixels.dtype}; save it with 8 or 16 bits")
     gray = _gray(pixels, composited=container.format == "TIFF" and pixels.dtype == np.uint8)
     radiograph = Radiograph(gray, container.full_white or full_white(gray), source)
-    # OpenCV turns those of 8 bits round by itself.
+    # OpenCV inverts 8-bit images with white as zero by itself.
     if container.white_is_zero and gray.dtype == np.uint16:
         return negative(radiograph)
     return radiograph
 
 
 def _decode(data: bytes, format: str) -> np.ndarray | None:
-    # A JPEG has neither alpha nor more than 8 bits, and only the converting modes turn it upright.
+    # A JPEG has no alpha and only 8 bits, and only converting modes apply its orientation.
     mode = cv2.IMREAD_GRAYSCALE if format == "JPEG" else cv2.IMREAD_UNCHANGED
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode)
@@ -135,7 +135,7 @@ def _decode(data: bytes, format: str) -> np.ndarray | None:
 
 
 def _gray(pixels: np.ndarray, composited: bool) -> np.ndarray:
-    """One channel out of 1, 3 (BGR) or 4 (BGRA), transparency on black."""
+    """Converts 1, 3 (BGR) or 4 (BGRA) channels to one, with transparency on black."""
     if pixels.ndim == 2:
         return pixels
     if pixels.shape[2] == 3:

@@ -1,7 +1,7 @@
-"""Every hand in one pose: fingers upwards, thumb at the right, one size, whatever the image.
+"""Registration: maps every hand to one pose, with fingers upwards, thumb at the right, equal size.
 
-The canonical frame has its origin at the capitate, x to the right, y downwards, and 1 is the length
-of the hand, from the capitate to the tip of the middle finger (here at (0, -1)).
+The canonical frame has its origin at the capitate, x to the right and y downwards. Its unit is the
+length of the hand, from the capitate to the tip of the middle finger, which is at (0, -1).
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from boneage_cli.imaging.radiograph import Radiograph
 Matrix = NDArray[np.float64]
 Region = Literal["hand", "carpal", "metaph"]
 
-# Regions in the canonical frame as (left, top, right, bottom). Set on the ossification boxes of 122
-# hands with hand-placed key points, so that a region's bones are whole in small and large hands:
-# carpal bones with the distal epiphyses of radius and ulna; metacarpals with the
-# proximal phalanges; all of it.
+# Regions in the canonical frame as (left, top, right, bottom). Chosen from the ossification boxes
+# of 122 hands with manually placed key points, so that small and large hands have all bones inside:
+# hand, the whole hand; carpal, carpal bones with the distal epiphyses of radius and ulna; metaph,
+# metacarpals with the proximal phalanges.
 REGIONS: dict[Region, tuple[float, float, float, float]] = {
     "hand": (-0.56, -1.06, 0.72, 0.42),
     "carpal": (-0.34, -0.33, 0.36, 0.37),
     "metaph": (-0.46, -0.86, 0.58, 0.10),
 }
-# Where the capitate and the tip of the middle finger are in the canonical frame.
+# Positions of the capitate and the middle fingertip in the canonical frame.
 CAPITATE = (0.0, 0.0)
 MIDDLE_TIP = (0.0, -1.0)
-# Rows of the registered hand in which the background is told from the hand.
+# Height in pixels at which the registered hand is segmented.
 _MASK_HEIGHT = 256
 
 
 def similarity(source: Points, target: Points, *, mirrored: bool = False) -> Matrix:
-    """The turn, size, shift and, if asked for, mirror that bring points closest to others.
+    """Fits a similarity transform (rotation, scale, shift, optionally mirrored) between points.
 
     Least squares; Umeyama 1991, "Least-squares estimation of transformation parameters between two
-    point patterns", with the mirror given instead of chosen. Two points are met exactly.
+    point patterns", with mirroring given instead of estimated. Two points are matched exactly.
 
     Args:
-        source: Points to move, (N, 2), not all in one place.
-        target: Where to, (N, 2).
-        mirrored: Whether the transform turns left hands into right ones.
+        source: Points to transform, (N, 2), not all equal.
+        target: Their targets, (N, 2).
+        mirrored: Whether the transform includes a reflection (left hands become right hands).
 
     Returns:
         Affine matrix, (2, 3): ``target ≈ matrix[:, :2] @ source + matrix[:, 2]``.
 
     Raises:
-        ValueError: The points all fall together.
+        ValueError: All source points coincide.
     """
     source_mean, target_mean = source.mean(0), target.mean(0)
-    # As complex numbers: the best turn is the phase, and the best size the modulus, of the sum of
-    # target · conjugate(source); a mirror conjugates the source first.
+    # As complex numbers: rotation and scale are the phase and the modulus of the sum of
+    # target · conjugate(source), divided by the source's spread; mirroring conjugates the source.
     moved, aimed = (source - source_mean) @ (1, 1j), (target - target_mean) @ (1, 1j)
     if mirrored:
         moved = moved.conj()
@@ -71,12 +71,12 @@ def similarity(source: Points, target: Points, *, mirrored: bool = False) -> Mat
 
 
 def canonical_from_image(landmarks: Landmarks, aspect: float) -> Matrix:
-    """The transform from fractions of an image's width and height to the canonical frame.
+    """Returns the transform from fractions of an image's width and height to the canonical frame.
 
-    Capitate and middle fingertip fix turn, size and place; the thumb, which moves by itself, only
-    says on which side it is. Least squares over all three points puts the wrist less well (the
-    centres of the wrist boxes spread by 0.020 of the hand's length with two points, 0.046 with
-    three).
+    Capitate and middle fingertip determine rotation, scale and position; the thumb, which moves
+    independently, only determines the mirroring. Least squares over all three points places the
+    wrist less accurately (the centres of the wrist boxes spread by 0.020 of the hand's length with
+    two points, 0.046 with three).
 
     Args:
         landmarks: The key points of the hand.
@@ -86,7 +86,7 @@ def canonical_from_image(landmarks: Landmarks, aspect: float) -> Matrix:
         Affine matrix, (2, 3).
 
     Raises:
-        ValueError: Capitate and middle fingertip fall together.
+        ValueError: Capitate and middle fingertip coincide.
     """
     middle_tip, _, capitate = landmarks.in_units(aspect)
     matrix = similarity(
@@ -98,12 +98,12 @@ def canonical_from_image(landmarks: Landmarks, aspect: float) -> Matrix:
 
 
 def region_box(region: Region, shape: float | None = None) -> tuple[float, float, float, float]:
-    """A region in the canonical frame as (left, top, right, bottom).
+    """Returns a region's box in the canonical frame as (left, top, right, bottom).
 
     Args:
-        region: Which.
-        shape: Width divided by height that the box must have; it is then made wider or higher
-            round its centre. None leaves it as it is in ``REGIONS``.
+        region: Name of the region.
+        shape: Aspect ratio (width / height) to which the box is extended around its centre; None
+            for the box in ``REGIONS``.
     """
     left, top, right, bottom = REGIONS[region]
     width, height = right - left, bottom - top
@@ -116,17 +116,17 @@ def region_box(region: Region, shape: float | None = None) -> tuple[float, float
 def region_corners(
     landmarks: Landmarks, aspect: float, region: Region, shape: float | None = None
 ) -> Points:
-    """Where a region is in the image.
+    """Returns the corners of a region in the image.
 
     Args:
         landmarks: The key points of the hand.
         aspect: Width of the image divided by its height, as it was taken.
-        region: Which.
-        shape: Width divided by height of the region, see ``region_box``.
+        region: Name of the region.
+        shape: Aspect ratio (width / height) of the region, see ``region_box``.
 
     Returns:
         Fractions of the image's width and height, (4, 2): the corners that are top left, top right,
-        bottom right and bottom left once the hand is registered. They may lie outside the image.
+        bottom right and bottom left in the registered hand. They may be outside the image.
     """
     left, top, right, bottom = region_box(region, shape)
     box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
@@ -134,18 +134,18 @@ def region_corners(
 
 
 def apply_inverse(matrix: Matrix, points: Points) -> Points:
-    """Where points, (n, 2), were before an affine transform, (2, 3)."""
+    """Applies the inverse of an affine transform, (2, 3), to points, (n, 2)."""
     return (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
 
 
 def frame_corners(frame: Matrix) -> Points:
-    """The corners of what a frame shows, in fractions of the radiograph, (4, 2).
+    """Returns the corners of a frame in fractions of the radiograph, (4, 2).
 
     Args:
-        frame: From fractions of the radiograph to fractions of what is shown, (2, 3).
+        frame: Affine matrix from fractions of the radiograph to fractions of the frame, (2, 3).
 
     Returns:
-        Clockwise from the one that becomes the top left.
+        The corners, clockwise from the frame's top left.
     """
     return apply_inverse(frame, np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]))
 
@@ -161,25 +161,24 @@ def render_region(
     softness: float = 0.0,
     rounded: bool = True,
 ) -> np.ndarray:
-    """Cuts a region from the registered hand: fingers upwards, thumb at the right, aspect kept.
+    """Crops a region of the registered hand: fingers upwards, thumb at the right, aspect kept.
 
     Args:
         radiograph: Any size and depth.
         landmarks: The key points of its hand.
-        region: Which.
-        height: Of the result, pixels.
-        width: Of the result, pixels; the region is widened or heightened to this shape.
-        mask: The hand, as ``registered_mask`` gives it: all else becomes black. None to keep it.
+        region: Name of the region.
+        height: Height of the result, pixels.
+        width: Width of the result, pixels; the region is extended to this aspect ratio.
+        mask: Mask of the hand from ``registered_mask``; all else becomes black. None to keep it.
         softness: As in ``warp``.
         rounded: As in ``warp``.
 
     Returns:
-        uint8 (height, width), float32 if not rounded; where the region reaches beyond the
-        radiograph it goes on in the level of the radiograph's border: black corners on a gray
-        background would stand out.
+        uint8 (height, width), float32 if not rounded. Outside the radiograph it has the gray level
+        of the radiograph's border, because black corners on a gray background would be conspicuous.
 
     Raises:
-        ValueError: Capitate and middle fingertip fall together.
+        ValueError: Capitate and middle fingertip coincide.
     """
     matrix = frame_from_image(radiograph, landmarks, region_box(region, width / height))
     pixels = warp(
@@ -198,22 +197,22 @@ def render_region(
 
 
 def _border_level(radiograph: Radiograph) -> float:
-    """The median of the outermost pixels, 0–255."""
+    """Returns the median of the outermost pixels, 0–255."""
     pixels = radiograph.pixels
     outermost = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     return float(np.median(outermost)) * 255 / radiograph.maximum
 
 
 def registered_mask(radiograph: Radiograph, landmarks: Landmarks) -> np.ndarray | None:
-    """Where the hand is in the region ``hand`` of its registered frame.
+    """Segments the hand in the region ``hand`` of the canonical frame.
 
     Args:
         radiograph: Any size and depth.
         landmarks: The key points of its hand.
 
     Returns:
-        Float32 (H, W), 1 on the hand and 0 off it; None where the hand's outline cannot be told
-        from the background.
+        float32 (H, W), 1 on the hand and 0 outside it; None if the hand cannot be separated from
+        the background.
     """
     left, top, right, bottom = REGIONS["hand"]
     rows, columns = _MASK_HEIGHT, round(_MASK_HEIGHT * (right - left) / (bottom - top))
@@ -226,11 +225,11 @@ def registered_mask(radiograph: Radiograph, landmarks: Landmarks) -> np.ndarray 
 
 
 def _mask_of(mask: np.ndarray, region: Region, height: int, width: int) -> np.ndarray:
-    """The hand's mask in the pixels of a region."""
+    """Resamples the hand's mask to the pixels of a region."""
     left, top, right, bottom = REGIONS["hand"]
     to_pixels = np.array(mask.shape[::-1]) / (right - left, bottom - top)
     box = region_box(region, width / height)
-    # From pixels of the region to pixels of the mask, both by their centres.
+    # From pixels of the region to pixels of the mask; integer coordinates are pixel centres.
     scale = np.array([(box[2] - box[0]) / width, (box[3] - box[1]) / height]) * to_pixels
     shift = (np.array(box[:2]) - (left, top)) * to_pixels + 0.5 * scale - 0.5
     return cv2.warpAffine(
@@ -245,7 +244,7 @@ def _mask_of(mask: np.ndarray, region: Region, height: int, width: int) -> np.nd
 def frame_from_image(
     radiograph: Radiograph, landmarks: Landmarks, box: tuple[float, float, float, float]
 ) -> Matrix:
-    """The transform from fractions of a radiograph to fractions of a box of the canonical frame."""
+    """Returns the transform from fractions of a radiograph to those of a canonical-frame box."""
     left, top, right, bottom = box
     matrix = canonical_from_image(landmarks, aspect_of(radiograph))
     size = np.array((right - left, bottom - top))
@@ -253,10 +252,10 @@ def frame_from_image(
 
 
 def is_negative(radiograph: Radiograph, landmarks: Landmarks) -> bool:
-    """Whether the hand is darker than what lies beside it: black bone on white.
+    """Whether the radiograph is inverted: the hand is darker than its surroundings.
 
-    Compares the median of the palm with those of two narrow strips beside wrist and forearm; where
-    the field is collimated, what lies farther off may be bright in a positive too.
+    Compares the median of the palm with those of two narrow strips next to wrist and forearm;
+    beyond a collimated field, the background may be bright in a positive, too.
 
     Args:
         radiograph: Any size and depth.
@@ -274,7 +273,7 @@ def is_negative(radiograph: Radiograph, landmarks: Landmarks) -> bool:
 def _sampled(
     radiograph: Radiograph, matrix: Matrix, box: tuple[float, float, float, float]
 ) -> np.ndarray:
-    """The pixels at a grid of points in a box of the canonical frame, as far as there are any."""
+    """Returns the pixels at a grid in a canonical-frame box; points outside the image are skipped."""
     left, top, right, bottom = box
     grid = np.stack(np.meshgrid(np.linspace(left, right, 16), np.linspace(top, bottom, 16)), -1)
     places = apply_inverse(matrix, grid.reshape(-1, 2))
@@ -285,13 +284,13 @@ def _sampled(
 
 
 def aspect_of(radiograph: Radiograph) -> float:
-    """Width divided by height of the radiograph as it was taken."""
+    """Returns the width divided by the height of the radiograph as it was taken."""
     height, width = radiograph.pixels.shape
     return radiograph.aspect or width / height
 
 
 def pixels_of(radiograph: Radiograph, share: float) -> tuple[float, float]:
-    """How many stored pixels across and down a length takes that is a share of the true height."""
+    """Converts a fraction of the true height to stored pixels, horizontally and vertically."""
     height, width = radiograph.pixels.shape
     return share * width / aspect_of(radiograph), share * height
 
@@ -308,30 +307,30 @@ def warp(
 ) -> np.ndarray:
     """Resamples a radiograph once, from its stored pixels.
 
-    Where the result is coarser than the radiograph it is smoothed first, so that nothing aliases.
+    If the result is coarser than the radiograph, it is smoothed first to avoid aliasing.
 
     Args:
         radiograph: Any size and depth.
-        matrix: (2, 3), from fractions of the radiograph's width and height to fractions of the
-            result's.
-        height: Of the result, pixels.
-        width: Of the result, pixels.
+        matrix: Affine matrix, (2, 3), from fractions of the radiograph's width and height to
+            fractions of the result's.
+        height: Height of the result, pixels.
+        width: Width of the result, pixels.
         border: Gray level of the result outside the radiograph, 0–255.
-        softness: Standard deviation of a Gaussian to smooth by, fraction of the image's height.
-        rounded: Whether to whole gray levels. A faint hand whose contrast is yet to be stretched
-            has few of them.
+        softness: Standard deviation of a Gaussian blur, fraction of the image's height.
+        rounded: Whether to round to whole gray levels. A faint hand has few of them, so do not
+            round before its contrast is stretched.
 
     Returns:
         uint8 (height, width), float32 in the same gray levels if not rounded.
     """
     source_height, source_width = radiograph.pixels.shape
-    # Of pixel indices, whose 0 is the centre of the first pixel.
+    # In pixel indices, where 0 is the centre of the first pixel.
     linear = (
         np.diag((width, height)) @ matrix[:, :2] @ np.diag((1 / source_width, 1 / source_height))
     )
     shift = matrix[:, 2] * (width, height) + linear @ (0.5, 0.5) - 0.5
     inverse = np.linalg.inv(linear)
-    # Pixels of the source per pixel of the result, along the source's two axes.
+    # Source pixels per pixel of the result, along the source's two axes.
     step_x, step_y = np.linalg.norm(inverse, axis=1)
     corners = np.array([(-1, -1), (width, -1), (width, height), (-1, height)])
     corners = (corners - shift) @ inverse.T
@@ -344,12 +343,12 @@ def warp(
         return to_8_bits(empty) if rounded else empty
     pixels: np.ndarray = cut
     shift = shift + linear @ (left, top)
-    # In pixels across and down, of the radiograph and then of its halves.
+    # In pixels, horizontally and vertically, of the radiograph and then of its halved copies.
     soft = np.array(pixels_of(radiograph, softness))
-    # Strong reduction begins with halvings, which average areas and cost a tenth of the smoothing.
+    # Strong reduction begins with area-averaging halvings, which cost a tenth of the smoothing.
     while min(step_x, step_y) >= 4 and min(pixels.shape) >= 2:
         rows, columns = (side // 2 for side in pixels.shape)
-        # Without an odd last row or column: sides that halve evenly take a fortieth of the time.
+        # Odd last rows and columns are dropped: sides that halve evenly take a 40th of the time.
         pixels = cv2.resize(
             pixels[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA
         )

@@ -1,4 +1,4 @@
-"""The endings of image files that are read as radiographs."""
+"""Suffixes of image files that are read as radiographs."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_a_gpu_without_room_is_told_in_one_line() -> None:
     [
         (errno.ENOSPC, "make room there"),
         (errno.EACCES, "check its permissions"),
-        (errno.EIO, "mend that"),
+        (errno.EIO, "fix this"),
     ],
 )
 def test_what_the_system_refuses_is_told_with_the_way_out(number: int, way_out: str) -> None:

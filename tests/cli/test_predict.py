@@ -416,7 +416,7 @@ def test_the_dates_of_a_dicom_file_tell_the_age(predict, hands):
 
 
 def test_an_age_that_makes_no_sense_is_refused(predict):
-    assert "'ten' is no age" in predict("hands/a.png -s F --age ten", status=2).stderr
+    assert "'ten' is not an age" in predict("hands/a.png -s F --age ten", status=2).stderr
 
 
 @pytest.mark.parametrize("age", ["-5", "2000y"])

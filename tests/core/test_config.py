@@ -62,7 +62,7 @@ def test_a_wrong_value_is_named_with_its_key_and_the_file() -> None:
         ({"model": {"gender": True, "targets": ["sex"]}}, "input and target at once"),
         ({"model": {"family": "globl"}}, "global"),
         ({"training": {"betas": [0.9, 1.5]}}, "betas.*less than 1"),
-        ({"training": {"epochs": True}}, r"training\.epochs: true is no value of it"),
+        ({"training": {"epochs": True}}, r"training\.epochs: true is not allowed here"),
         ({"training": {"learning_rate": float("inf")}}, r"learning_rate: .* finite number"),
         ({"augmentation": {"scale": 2}}, r"augmentation\.scale: Input should be less than 1"),
         ({"model": {"hidden": 128}}, r"model\.hidden: Input should be a list"),

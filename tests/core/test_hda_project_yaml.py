@@ -149,7 +149,7 @@ def test_augment_switches_the_light_augmentation_of_s1_on(tmp_path: Path) -> Non
         ),
         ("roi: {extractor: {zzz: 3}}", r"roi\.extractor\.zzz; known are roi_size, heatmap_thr"),
         ("trainig: {epochs: 3}", r"unknown setting trainig; did you mean training\?"),
-        ("training: {epochs: true}", r"training\.epochs: true is no value of it"),
+        ("training: {epochs: true}", r"training\.epochs: true is not allowed here"),
         ("training: {epochs: 0}", r"training\.epochs: .* \(given 0\)"),
         ("model: {global_channels: 3}", r"model\.global_channels: .* \(given 3\)"),
         ("model: {dropout_rate: 1}", r"model\.dropout_rate: .* less than 1 \(given 1\)"),

@@ -108,8 +108,8 @@ def evaluate_predictions(
     age = float(true.mean()) if baseline is None else baseline
     if look_like_years(true, predicted):
         warnings.warn(
-            f"known ages from {true.min():g} to {true.max():g} look like years, and would have to "
-            "be months: the errors are no errors",
+            f"known ages from {true.min():g} to {true.max():g} look like years, but months are "
+            "expected: the errors below are meaningless",
             BoneageWarning,
             stacklevel=2,
         )

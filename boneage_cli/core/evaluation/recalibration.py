@@ -88,8 +88,8 @@ def recalibrate(
     predictor.check_age("recalibrate")
     if predictor.predicts_sex:
         raise BoneageError(
-            f"{model}: predicts the sex, too, which a line per sex would have to be told; name a "
-            "model of ages alone"
+            f"{model}: also predicts the sex, but the correction needs the known sex; choose a "
+            "model that predicts ages only"
         )
     table, skipped = _readings(predictor, _once(cases))
     counts = table["sex"].value_counts()
@@ -152,7 +152,7 @@ def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame,
         elif not is_bone_age(case.known):
             skipped.append(
                 f"{case.path}: {case.known:g} months is no bone age (0 to {OLDEST_BONE_AGE:g}); "
-                "mend it"
+                "correct it"
             )
         else:
             rows.append((sex_letter(male), prediction.months, case.known))

@@ -149,7 +149,7 @@ def _placed(path: Path, columns: list[str]) -> pd.DataFrame:
     if len(wrong):
         raise BoneageError(
             f"{path}: radiograph {wrong[0]} has no number in each of {', '.join(columns)}, or has "
-            "two rows; mend or delete them"
+            "two rows; correct or delete them"
         )
     return points
 

@@ -86,8 +86,8 @@ def cases(
             columns = _read_header(text).columns
             if "age" in columns and not columns.keys() & _AGES.keys():
                 warnings.warn(
-                    f"{text}: its column age is left alone, as it could be months or years; call "
-                    "it age_months or age_years",
+                    f"{text}: the column age is ignored, since it could be months or years; "
+                    "rename it age_months or age_years",
                     BoneageWarning,
                     stacklevel=2,
                 )
@@ -383,7 +383,7 @@ def _sex(where: str, row: Mapping[str, Sequence[str]], default: bool | None) -> 
         PARSERS[name](where, text) for name in ("male", "female") for text in row.get(name, ())
     } - {None}
     if len(stated) > 1:
-        raise BoneageError(f"{where}: two columns contradict each other on the sex; mend one")
+        raise BoneageError(f"{where}: two columns contradict each other on the sex; correct one")
     return next(iter(stated), default)
 
 
@@ -396,12 +396,14 @@ def _age(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
         except BoneageError:
             number = math.nan
         if number is not None and not is_childs_age(number * months):
-            raise BoneageError(f"{where}: {name} '{text}' is no age; mend it or leave it empty")
+            raise BoneageError(
+                f"{where}: {name} '{text}' is not an age; correct it or leave it empty"
+            )
         if number is not None:
             stated.append(number * months)
     # Whole years leave out months.
     if stated and max(stated) - min(stated) >= MONTHS_PER_YEAR:
-        raise BoneageError(f"{where}: two columns contradict each other on the age; mend one")
+        raise BoneageError(f"{where}: two columns contradict each other on the age; correct one")
     return stated[0] if stated else None
 
 
@@ -411,7 +413,7 @@ def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
         return None
     if not (0 < width < math.inf and 0 < height < math.inf):
         raise BoneageError(
-            f"{where}: width {width:g} and height {height:g} are no size in pixels; mend them or "
+            f"{where}: width {width:g} and height {height:g} are no size in pixels; correct them or "
             "leave them empty"
         )
     return width / height

@@ -142,8 +142,8 @@ class Predictor(Preparer):
         """
         if not self.predicts_age:
             raise BoneageError(
-                f"{asked}: is about bone ages, and {self.bundles[0].path} predicts sex; name a "
-                "model of ages"
+                f"{asked}: applies to bone ages, but {self.bundles[0].path} predicts only sex; "
+                "choose a model that predicts ages"
             )
 
     def predict(
