@@ -1,4 +1,4 @@
-"""The Typer app: every command, none of which is loaded before it is called."""
+"""The Typer app; each command is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 from boneage_cli import __version__
 from boneage_cli.cli.console import CommandGroup, console
 
-# What the list of commands says of each, in the order of work: the first line of its own help.
+# Summaries for the list of commands, in the order of work: the first line of each command's help.
 COMMANDS = {
     "fetch": "Get radiographs with known bone ages into data/.",
     "check-data": "Check the labels and every image of a data set.",
@@ -28,12 +28,12 @@ COMMANDS = {
     "bench": "Measure how fast a model is on this machine, or several networks side by side.",
 }
 
-# The same of those that no list shows: what only the package's own makers need.
+# The same for commands that are not listed, because only the package's developers need them.
 HIDDEN = {"ship": "Make the model that the package carries of a finished run, with its card."}
 
 
 class LazyGroup(CommandGroup):
-    """Holds stand-ins with what lists show; a command is imported when it is called."""
+    """Holds placeholders with the summaries; a command is imported when it is called."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -43,14 +43,14 @@ class LazyGroup(CommandGroup):
             )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that a line names, loaded."""
+        """Imports and returns the command that the arguments name."""
         name, found, rest = super().resolve_command(ctx, args)
-        # While a line is being completed there may be none.
+        # During shell completion there may be no command yet.
         return name, found and load_command(str(name)), rest
 
 
 def load_command(name: str) -> Any:
-    """Imports a command, listed or hidden: the group ``app`` or the function of its module."""
+    """Imports a listed or hidden command: its module's group ``app`` or its function."""
     attribute = name.replace("-", "_")
     module = import_module(f"boneage_cli.cli.{attribute}")
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")

@@ -1,4 +1,4 @@
-"""``boneage bench``: how fast models are, and tables and plots of several measurements."""
+"""``boneage bench``: measures the speed of models, with tables and plots of several benchmarks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from boneage_cli.cli.options import (
 
 app = typer.Typer(name="bench", add_completion=False, rich_markup_mode="rich")
 
-# With half the cores busy with other work, every figure is worthless.
+# Load average per core of other programs at which a warning is printed: timings are then useless.
 BUSY = 0.5
-# Options that mean nothing to --train, and what to do instead.
+# Options that cannot be combined with --train, and what to do instead.
 _NOT_OF_TRAINING = {
     "model": "networks are trained from random weights; name settings with --config",
     "images": "training reads a data set; name it with --data",

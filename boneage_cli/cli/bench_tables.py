@@ -1,4 +1,4 @@
-"""What ``boneage bench`` prints of its measurements."""
+"""Prints the tables of ``boneage bench``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from boneage_cli.core.bench.training import TrainingBenchmark
 
 
-# What the rankings' columns are called in tables.
+# Column headings of the rankings.
 _FIGURES = {
     "images_per_s": "images/s",
     "single_ms": "ms",
@@ -23,7 +23,7 @@ _FIGURES = {
 
 
 def print_training(measured: TrainingBenchmark) -> None:
-    """Prints how fast networks trained, and where a step of each went."""
+    """Prints the training speed of networks, and how the time of a step is divided."""
     print_table(
         "Training, from the second epoch on",
         ("network", "data", "images/s", "of synthetic", "s per epoch", "of peak"),
@@ -88,7 +88,7 @@ def _training_lines(network: dict[str, Any], real: dict[str, Any]) -> dict[str, 
 
 
 def print_benchmark(measured: Benchmark) -> None:
-    """Prints what was measured, part by part."""
+    """Prints the measurements, part by part."""
     if measured.latency is not None:
         _print_latency(measured)
     networks = {row["model"]: row for row in measured.throughput}
@@ -238,5 +238,5 @@ def print_rankings(networks: pd.DataFrame) -> None:
 
 
 def _digits(value: float) -> str:
-    """Three digits that tell something, or all before the point."""
+    """Formats a number with three significant digits, or all digits before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

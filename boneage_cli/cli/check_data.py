@@ -1,4 +1,4 @@
-"""``boneage check-data``: what a data set holds, and what is wrong with it."""
+"""``boneage check-data``: checks the labels and images of a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``boneage evaluate``: a model's errors on a split of known ages."""
+"""``boneage evaluate``: a model's errors on a split with known ages."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _print_measured(predictor: Predictor, chosen: LabelledSplit, measured: Measu
 def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
     from boneage_cli.core.evaluation.metrics import TOLERANCES
 
-    # Two tables, each of which fits a terminal of 80 columns.
+    # Two tables, because each has to fit a terminal of 80 columns.
     print_table(
         f"Errors in months: {chosen.folder}, {chosen.split}"
         + (f", labels: {chosen.label_version}" if chosen.label_version else ""),
@@ -216,7 +216,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
 
 
 def _of_images(estimate: Estimate, images: int) -> str:
-    """A mean with its interval, where that rests on enough radiographs."""
+    """Formats a mean, with its interval if there are enough radiographs."""
     from boneage_cli.core.evaluation.metrics import ENOUGH
 
     return str(estimate) if images >= ENOUGH else f"{estimate.value:.2f}"
@@ -247,7 +247,7 @@ def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:
 
 
 def _left_out(evaluation: Evaluation | SexEvaluation, what: str) -> dict[str, str]:
-    """What is in the figures and ought not to be, or the other way round."""
+    """Returns notes on radiographs that are missing from the metrics or should not be included."""
     lines = {}
     if evaluation.unlabelled:
         lines["left out"] = f"{counted(evaluation.unlabelled, 'radiograph')} without a known {what}"

@@ -1,4 +1,4 @@
-"""``boneage fetch``: data sets from RSNA, Kaggle, files of the user's own, or drawn."""
+"""``boneage fetch``: data sets from RSNA, Kaggle or the user's own files, or of drawn hands."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ app = typer.Typer(
 
 
 class Uploader(str, Enum):
-    """The RSNA data sets on Kaggle, by who put them there."""
+    """The RSNA data sets on Kaggle, by uploader."""
 
     kmader = "kmader"
     ipythonx = "ipythonx"

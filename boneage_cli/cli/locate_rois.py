@@ -28,7 +28,7 @@ class Method(str, Enum):
 
 
 class Background(str, Enum):
-    """What becomes of all that is not the hand."""
+    """How the background around the hand is treated."""
 
     remove = "remove"
     keep = "keep"

@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Split(str, Enum):
 
 
 class Sex(str, Enum):
-    """The child's sex, short or long."""
+    """The child's sex, as a letter or a word."""
 
     M = "M"
     F = "F"
@@ -30,12 +30,12 @@ class Sex(str, Enum):
 
     @property
     def is_male(self) -> bool:
-        """Whether it is a boy's."""
+        """Whether the sex is male."""
         return self in (Sex.M, Sex.male)
 
 
 class Device(str, Enum):
-    """Where the network runs."""
+    """The device that the network runs on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -43,7 +43,7 @@ class Device(str, Enum):
 
 
 class Precision(str, Enum):
-    """The arithmetic of the network."""
+    """The network's numeric precision."""
 
     auto = "auto"
     full = "32"
@@ -53,7 +53,7 @@ class Precision(str, Enum):
 
 
 class Backend(str, Enum):
-    """What runs the network."""
+    """The runtime that runs the network."""
 
     auto = "auto"
     torch = "torch"
@@ -140,14 +140,14 @@ TtaOption = Annotated[
 
 
 def model_paths(names: list[str] | None) -> list[Path]:
-    """The bundles and folders that ``--model`` names, or else the package's model."""
+    """Returns the bundles and folders given with ``--model``, by default the package's model."""
     from boneage_cli.core.runs import SHIPPED_MODEL
 
     return split_paths(names) if names else [SHIPPED_MODEL]
 
 
 def split_paths(names: list[str]) -> list[Path]:
-    """Files and folders that are named one by one, or with commas between them."""
+    """Returns the files and folders in arguments, which may be comma-separated lists."""
     paths = []
     for name in names:
         # A comma may be part of a file's name.
@@ -157,15 +157,15 @@ def split_paths(names: list[str]) -> list[Path]:
 
 
 def refuse_beside(context: typer.Context, beside: str, options: Mapping[str, str]) -> None:
-    """Refuses options that mean nothing here, and says what to do instead.
+    """Rejects options that have no effect in combination with another.
 
     Args:
-        context: The command's.
-        beside: What they mean nothing to, such as ``with --resume``.
-        options: What to do instead, by the names of the parameters.
+        context: The command's context.
+        beside: The other option, for the message, such as ``with --resume``.
+        options: What to do instead, by parameter name.
 
     Raises:
-        BoneageError: One of them stands on the command line.
+        BoneageError: One of the options is on the command line.
     """
     for name, instead in options.items():
         source = context.get_parameter_source(name)

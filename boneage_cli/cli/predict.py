@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Format(str, Enum):
-    """What predictions are written as."""
+    """Output formats of predictions."""
 
     text = "text"
     csv = "csv"
@@ -47,7 +47,7 @@ def predict(
             help="Radiographs (PNG, JPEG, TIFF, WebP, DICOM), folders, text lists with one path a "
             "line, CSV tables, or - for a text list on standard input.",
             show_default=False,
-            # One that cannot be read fails by itself.
+            # An unreadable input must not fail the whole command.
             readable=False,
         ),
     ],
@@ -270,7 +270,7 @@ def predict(
 
 
 def _tell(prediction: Prediction) -> None:
-    """Tells of a prediction that failed or is in doubt."""
+    """Prints why a prediction failed, or its warning."""
     if prediction.complaint is not None:
         fail(prediction.complaint + ("; --force answers anyway" if prediction.refusal else ""))
     elif prediction.warning is not None:
@@ -278,7 +278,7 @@ def _tell(prediction: Prediction) -> None:
 
 
 def _failures(outcome: BatchOutcome) -> str:
-    """How many failed, and why, the most frequent reason first."""
+    """Returns the number of failures and their reasons, the most frequent first."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.failures.most_common())
     return f"{outcome.failed} failed" + (f" ({reasons})" if reasons else "")
 

@@ -1,4 +1,4 @@
-"""``boneage recalibrate``: a model fitted to a site's own readings."""
+"""``boneage recalibrate``: fits a model's ages to a site's own readings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``boneage ship``, which the list of commands leaves out: it changes the package itself."""
+"""``boneage ship``, which is not listed among the commands, because it changes the package."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def _print_run(run: Run) -> None:
 
 
 def _print_next(folder: Path, model: Path) -> None:
-    """Prints how to predict with what was trained."""
+    """Prints the command that predicts with the trained model."""
     from boneage_cli.core.config import load_experiment
     from boneage_cli.core.runs import SETTINGS
 

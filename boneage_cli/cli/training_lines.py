@@ -1,4 +1,4 @@
-"""The lines that ``train`` and ``sweep`` print while they train."""
+"""The lines that ``train`` and ``sweep`` print during training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_stage(experiment: Experiment) -> None:
-    """Prints the name of a stage whose training begins, and what it sees."""
+    """Prints a stage's name, image sizes and number of epochs before it is trained."""
     from boneage_cli.core.views import describe_shapes, shapes_of
 
     epochs = experiment.training.epochs
@@ -23,7 +23,7 @@ def print_stage(experiment: Experiment) -> None:
 
 
 def print_epoch(row: dict[str, float]) -> None:
-    """Prints the figures of an epoch on one line."""
+    """Prints the metrics of an epoch on one line."""
     figures = [f"epoch {row['epoch']:3.0f}", f"train loss {row['train_loss']:7.3f}"]
     if "val_mae" in row:
         figures.append(f"train MAE {row['train_mae']:6.2f}")

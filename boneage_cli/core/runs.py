@@ -82,8 +82,8 @@ def bundles_at(path: Path) -> list[Path]:
         finished = sum((file.parent / RESULT).exists() for file in folds)
         if finished < wanted:
             warnings.warn(
-                f"{path}: only {finished} of {wanted} folds are finished, and their models are used; "
-                f"finish with: boneage train --resume {path}",
+                f"{path}: only {finished} of {wanted} folds are finished, and their models are "
+                f"used; finish with: boneage train --resume {path}",
                 BoneageWarning,
                 stacklevel=2,
             )

@@ -356,7 +356,7 @@ def _age(dataset: Dataset) -> float | None:
 
 
 def _date(dataset: Dataset, name: str) -> date | None:
-    # The old format of ACR-NEMA, before 1993, is 1994.11.05.
+    # Files from before 1993 (ACR-NEMA) have dates like 1992.11.05.
     digits = _text(dataset, name).replace(".", "")
     try:
         return datetime.strptime(digits, "%Y%m%d").date()

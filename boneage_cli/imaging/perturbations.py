@@ -259,7 +259,7 @@ def _rounded(radiograph: Radiograph, values: np.ndarray) -> np.ndarray:
 
 
 def _reframed(radiograph: Radiograph, pixels: np.ndarray) -> Radiograph:
-    """Replaces the pixels by a crop or extension; the aspect is updated, pixels keep theirs."""
+    """Replaces the pixels by a cropped or extended image and updates the aspect."""
     if radiograph.aspect is None:
         return replace(radiograph, pixels=pixels)
     height, width = pixels.shape

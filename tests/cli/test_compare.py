@@ -100,7 +100,7 @@ def test_a_run_stands_for_its_validation_split(demo_run, demo_data, tmp_path):
     ("change", "said"),
     [
         (lambda table: table.assign(image_id="x" + table["image_id"]), "no radiograph in common"),
-        (lambda table: table.assign(true=table["true"] + 3), "known with several ages"),
+        (lambda table: table.assign(true=table["true"] + 3), "has different known ages"),
         (lambda table: table[["image_id"]], "not a table of predictions"),
     ],
 )

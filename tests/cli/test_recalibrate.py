@@ -135,7 +135,7 @@ def test_ages_that_are_none_are_told_and_left_out(
     site["boneage"] = site["boneage"].astype(object)
     site.loc[3, "boneage"] = age
     result = recalibrate(site)
-    assert f"{float(age):g} months is no bone age (0 to 240); mend it" in " ".join(
+    assert f"{float(age):g} months is no bone age (0 to 240); correct it" in " ".join(
         result.stderr.split()
     )
     assert load_bundle(Path("site.safetensors")).metrics["recalibration"]["images"] == 79

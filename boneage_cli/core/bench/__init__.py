@@ -1,1 +1,1 @@
-"""How fast prediction, networks, runtimes and training are on this machine."""
+"""Benchmarks of prediction, networks, backends and training on this machine."""

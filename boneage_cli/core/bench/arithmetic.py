@@ -1,4 +1,4 @@
-"""How much arithmetic a step of training is, and how much of it a device can do in a second."""
+"""Floating-point operations of a training step, and a device's peak rate of them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from boneage_cli.models.network import Network
 
-# Rows of the matrices whose products show the peak; more are no faster.
+# Sizes of the square matrices whose products measure the peak; larger ones are no faster.
 MATRICES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 _PEAK_SECONDS, _PEAK_LEAST = 0.3, 3
 DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def flops_of_step(network: Network, views: Mapping[str, Tensor], male: Tensor | None) -> int:
-    """Floating-point operations of a forward and a backward pass.
+    """Counts the floating-point operations of a forward and a backward pass.
 
-    Those of convolutions and products of matrices are counted, a multiplication and an addition as
-    two, as is usual; those of augmentation and the optimiser are not.
+    Only convolutions and matrix products are counted, not augmentation and the optimiser; a
+    multiplication and an addition are two operations, as is usual.
 
     Args:
-        network: The network, in training mode; its gradients are lost.
+        network: The network, in training mode; its gradients are reset.
         views: Per view uint8, (B, 1, H, W).
-        male: 1 or 0, (B,); None where the network takes no sex.
+        male: 1 or 0, (B,); None if the network does not use the sex.
     """
     backward = {torch.ops.aten.convolution_backward: _convolution_backward}
     with FlopCounterMode(display=False, custom_mapping=backward) as counter:
@@ -41,14 +41,14 @@ def flops_of_step(network: Network, views: Mapping[str, Tensor], male: Tensor | 
 def _convolution_backward(
     gradient: Any, pixels: Any, kernel: Any, *rest: Any, **options: Any
 ) -> int:
-    # Each gradient takes as many operations as the convolution did. torch's own formula counts a
-    # depthwise convolution's as if every channel saw all others.
+    # Each gradient takes as many operations as the convolution. torch's own formula counts a
+    # depthwise convolution like a dense one.
     *_, transposed, _padding, _groups, wanted = rest
     return sum(wanted[:2]) * conv_flop_count(pixels, kernel, gradient, transposed)
 
 
 def peak_arithmetic(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of the fastest of many products of large matrices."""
+    """Returns the FLOP/s of the fastest of many products of large matrices."""
     peak = 0.0
     with _fast_products(device):
         for size in MATRICES[device.type]:
@@ -63,14 +63,14 @@ def peak_arithmetic(device: torch.device, dtype: torch.dtype) -> float:
                 times.append(time.perf_counter() - begun)
             peak = max(peak, 2 * size**3 / min(times))
             if min(times) > _PEAK_SECONDS:
-                # Emulated precisions: the next size would take eight times as long.
+                # Slow, as in emulated precisions: the next size would take eight times as long.
                 break
     return peak
 
 
 @contextmanager
 def _fast_products(device: torch.device) -> Iterator[None]:
-    # cuDNN's convolutions take TF32 for 32 bits where they may; products of matrices do not.
+    # By default cuDNN's convolutions use TF32 in 32-bit precision, but matrix products do not.
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
         torch.set_float32_matmul_precision("high")
@@ -81,6 +81,6 @@ def _fast_products(device: torch.device) -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until a GPU has done all that it was given; a CPU has when it is asked."""
+    """Waits until a GPU has finished all its work; does nothing for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""One network run in several ways: how fast, and how far apart the months are."""
+"""Benchmark of backends: their speed, and how much their ages differ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from boneage_cli.progress import track
 
 
 def parse_backends(text: str) -> list[str]:
-    """Names of backends from text such as ``torch,openvino``, each once; or ``all``.
+    """Parses names of backends such as ``torch,openvino``, each once; or ``all``.
 
     Raises:
         BoneageError: One of them is unknown.
@@ -44,21 +44,21 @@ def benchmark_backends(
     device: str = "auto",
     precision: str = "auto",
 ) -> Benchmark:
-    """Runs one model in several ways: how fast, and how far from torch in full precision.
+    """Times one model on several backends, and compares ages with torch in full precision.
 
     Args:
-        models: A bundle or run folder, one.
-        backends: What is to run it, see ``choose_backend``; ``all`` for what can run here.
-        images: Radiographs to compare the months of, see ``benchmark_model``; all of them are.
-        male: The sex of the children that no table names.
-        batch_sizes: Of the passes of the network.
-        seconds: About how long to measure, shared by all.
+        models: A single bundle or run folder.
+        backends: The backends, see ``choose_backend``; ``all`` for those that run here.
+        images: Radiographs whose ages are compared, see ``benchmark_model``; all of them are used.
+        male: Sex of children for whom no table gives it.
+        batch_sizes: Batch sizes of the network's passes.
+        seconds: Approximate duration, shared by all.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
 
     Raises:
-        BoneageError: There are several models, one or a radiograph cannot be read, or a backend is
-            not there.
+        BoneageError: There are several models, a model or radiograph cannot be read, or a backend
+            is not available.
     """
     networks = trained(models)
     if len(networks) > 1:
@@ -76,7 +76,7 @@ def benchmark_backends(
                 backends = [*backends, choose_backend(name, where, arithmetic)]
             except BoneageError as error:
                 notes.append(str(error))
-    # Better a mistake now than after minutes of measuring the others.
+    # Checked now, so that a missing backend fails before the others are measured for minutes.
     for backend in backends:
         choose_backend(backend, where, arithmetic)
     bundle = network.load()

@@ -1,4 +1,4 @@
-"""What a benchmark found, as tables, JSON and CSV have it."""
+"""The results of a benchmark, and their JSON and CSV files."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured.
+    """The results of a benchmark.
 
     Attributes:
-        about: Models, device, hardware, versions, date, and how long it was to take.
+        about: Models, device, hardware, versions, date, and the requested duration.
         throughput: A row of ``COLUMNS`` per network and batch size.
-        latency: Of one radiograph at a time; None where networks alone were timed, as below.
-        images: Which radiographs were read.
-        files: Radiographs from files: ``images``, ``seconds``, ``images_per_s``, and how.
-        memory: MB: ``loaded`` once the model is there, ``files`` at most while it predicts, and
-            ``gpu`` at most on the GPU, where it runs on one.
-        reference: The naive loop, as ``files``, with ``ratio``, files' images/s by its.
-        differences: Of each backend, ``images`` and by how many months they differ from torch in
-            full precision: ``mean_months`` and ``largest_months``; and ``load_s``, seconds until
-            the first months.
+        latency: Times of single radiographs; None if only networks were timed, as the following.
+        images: Description of the radiographs.
+        files: Prediction from files: ``images``, ``seconds``, ``images_per_s``, and its settings.
+        memory: MB: ``loaded`` after loading the model, ``files`` the peak while predicting, and
+            ``gpu`` the peak on the GPU, if there is one.
+        reference: The naive loop, as ``files``, with ``ratio``, files' images/s divided by its.
+        differences: For each backend ``images``, the differences of ages from torch in full
+            precision, ``mean_months`` and ``largest_months``, and ``load_s``, seconds until the
+            first prediction.
         notes: What could not be measured, and why.
     """
 
@@ -53,7 +53,7 @@ class Benchmark:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Returns the content of bench.json."""
         return {
             "about": self.about,
             "images": self.images,
@@ -71,7 +71,7 @@ def check_folder(folder: Path) -> None:
     """Refuses a folder that cannot be written, or holds an earlier measurement.
 
     Raises:
-        BoneageError: It is one of these.
+        BoneageError: The folder is refused.
     """
     check_writable(folder)
     if (folder / TABLE).exists():
@@ -85,8 +85,8 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
     """Writes bench.csv, the rows of throughput, and bench.json, everything.
 
     Args:
-        benchmark: What to write.
-        folder: Where; it is made where it is missing.
+        benchmark: The results.
+        folder: The output folder; it is made if it is missing.
 
     Returns:
         Both files.
@@ -103,11 +103,11 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
 
 
 def environment_of(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
-    """Where, when and with what a predictor is timed.
+    """Returns device, hardware, versions, date, backend and precision of a measurement.
 
     Args:
-        predictor: What is timed.
-        seconds: How long it is to take, for the record of a whole benchmark; None for one row.
+        predictor: The timed predictor.
+        seconds: The requested duration, for the record of a whole benchmark; None for one row.
     """
     return {
         **where_and_when(predictor.device),

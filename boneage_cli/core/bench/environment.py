@@ -1,4 +1,4 @@
-"""Where, when and with what a figure was measured, which every figure carries."""
+"""The environment of a measurement: device, hardware, versions, date and load."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from boneage_cli import __version__
 from boneage_cli.core.hardware import describe_hardware, device_type
 
-# What may run networks beside torch, where it is installed.
+# Optional backends besides torch.
 PACKAGES = ("openvino", "onnxruntime")
 
 
 def busy() -> float | None:
-    """Programs that compete for the processor's cores, per core; None where nobody counts them."""
+    """One-minute load average per core; None if the system does not report it."""
     try:
         return os.getloadavg()[0] / (os.cpu_count() or 1)
     except OSError:
@@ -27,7 +27,7 @@ def busy() -> float | None:
 
 
 def where_and_when(device: str | torch.device) -> dict[str, Any]:
-    """Device, hardware, versions and date, which every figure carries."""
+    """Returns device, hardware, versions and date, which are stored with every measurement."""
     return {
         "device": device_type(device),
         "hardware": describe_hardware(device),

@@ -1,4 +1,4 @@
-"""The radiographs that a benchmark reads, drawn where nobody names any."""
+"""The radiographs of a benchmark: given files, or drawn hands."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from boneage_cli.core.prediction.inputs import cases
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.imaging.png import write_png
 
-# More radiographs than this would come from the disk instead of the memory of files, and be timed
-# with it.
+# More radiographs than this might not stay in the file cache, so that the disk would be timed, too.
 MOST_IMAGES = 32
-# Drawn hands have the size of RSNA's radiographs, and so does their file: 0.9 MB.
+# Drawn hands have the image size and file size (0.9 MB) of RSNA's radiographs.
 _DRAWN, _DRAWN_SIZE, _ENLARGED = 8, (320, 256), 6
 
 
@@ -27,13 +26,12 @@ _DRAWN, _DRAWN_SIZE, _ENLARGED = 8, (320, 256), 6
 def radiographs(
     names: Sequence[str], male: bool, most: int | None = MOST_IMAGES
 ) -> Iterator[tuple[list[Case], str]]:
-    """Yields the radiographs to read, and one line that says what they are.
+    """Yields the radiographs to read, and a description of them in one line.
 
     Args:
-        names: Radiographs, folders, lists or tables; none for drawn hands, which are files while
-            the block runs.
-        male: The sex of the children that no table names.
-        most: So many of them at most; None for all.
+        names: Radiographs, folders, lists or tables; none for drawn hands in temporary files.
+        male: Sex of children for whom no table gives it.
+        most: The largest number of radiographs; None for all.
     """
     if names:
         chosen = list(islice(cases(names, male), most))

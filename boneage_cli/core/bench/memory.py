@@ -1,4 +1,4 @@
-"""How much memory is taken at most."""
+"""Peak memory of this process and its children."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had so far, MB."""
+    """Peak memory of this process so far, MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Kilobytes on Linux, bytes on macOS.
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def peak_memory_of_children() -> float:
-    """The same of those that this one started and that run, MB in all; known of Linux alone."""
+    """Summed peak memory of the running child processes, MB (Linux only, else 0)."""
     peak = 0.0
     for child in active_children():
-        # What getrusage tells of children includes this process, which they were split off from.
+        # Not getrusage: its value for children includes memory of this process before the fork.
         with suppress(OSError):
             status = Path(f"/proc/{child.pid}/status").read_text(encoding="utf-8")
             found = re.search(r"VmHWM:\s+(\d+) kB", status)

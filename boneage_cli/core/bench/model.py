@@ -1,6 +1,6 @@
-"""How fast a model is, from files to ages: latency and its parts, throughput, memory.
+"""Benchmark of a model from files to ages: latency and its parts, throughput, memory.
 
-Everything runs through ``Predictor``, as it does in predict; the naive loop alone goes its own way.
+Everything runs through ``Predictor``, as in predict, except the naive loop.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.progress import track
 from boneage_cli.threads import usable_threads
 
-# How the time is shared out; what is left goes to the network's passes.
+# Shares of the time; the rest is for the network's passes.
 _LATENCY, _FILES, _REFERENCE = 0.25, 0.25, 0.15
-# In less time, seconds, processes would hardly have begun; then threads are timed.
+# In less time, seconds, worker processes would hardly have started, so threads are timed instead.
 _LEAST_FOR_PROCESSES = 10
 
 
@@ -46,24 +46,24 @@ def benchmark_model(
     precision: str = "auto",
     backend: str = "auto",
 ) -> Benchmark:
-    """Measures all there is about one model, or several that are averaged.
+    """Runs the whole benchmark of one model, or of several that are averaged.
 
     Args:
         models: Bundles, run folders, or folders of a cross-validation.
         images: Radiographs, folders, lists or tables, of which the first ``MOST_IMAGES`` are
-            taken; none for drawn hands.
-        male: The sex of the children that no table names.
-        batch_sizes: Of the passes of the network.
-        seconds: About how long to measure; few repetitions are made whatever this says.
+            used; none for drawn hands.
+        male: Sex of children for whom no table gives it.
+        batch_sizes: Batch sizes of the network's passes.
+        seconds: Approximate duration; a minimum of repetitions is made in any case.
         reference: Whether to time the naive loop, too.
-        batch_size: Of prediction from files.
-        workers: Threads that read; None for one per core.
+        batch_size: Batch size of prediction from files.
+        workers: Number of reading threads; None for one per core.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
-        backend: What runs the networks, see ``choose_backend``.
+        backend: The backend of the networks, see ``choose_backend``.
 
     Raises:
-        BoneageError: A model or a radiograph cannot be read, or the device is not there.
+        BoneageError: A model or a radiograph cannot be read, or the device is not available.
     """
     shares = {"latency": _LATENCY, "files": _FILES}
     if reference:
@@ -81,7 +81,7 @@ def benchmark_model(
     with bar, radiographs(images, male) as (chosen, described):
         if reference:
             check_readable(chosen)
-        # Warms everything up, files included, and finds those that cannot be read.
+        # Warms everything up, including the file cache, and fails if a file cannot be read.
         count_answered(
             predictor.predict_files(chosen, batch_size=batch_size, workers=workers, force=True)
         )
@@ -126,7 +126,7 @@ def _from_files(
     batch_size: int,
     workers: int | None,
 ) -> tuple[dict[str, Any], float]:
-    """What it came to, and the most memory that this took, MB."""
+    """Times prediction from files; returns the rates and the peak memory, MB."""
     workers = workers or usable_threads()
     processes = predictor.processes(workers) if seconds >= _LEAST_FOR_PROCESSES else 0
     memory = 0.0
@@ -149,7 +149,7 @@ def _from_files(
     )
     started = begun
     if processes:
-        # That they begin takes a second, which an archive does not notice.
+        # Starting them takes a second, which is not counted: it is negligible for an archive.
         count_answered(islice(found, 1))
         started = time.perf_counter()
     figures = rate_of(count_answered(found), time.perf_counter() - started)

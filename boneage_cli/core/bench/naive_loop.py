@@ -1,4 +1,4 @@
-"""What predict is measured against: a loop over radiographs without any of its work."""
+"""The reference for predict's speed: a plain loop over radiographs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from boneage_cli.errors import BoneageError
 
 
 def check_readable(chosen: Sequence[Case]) -> None:
-    """Refuses radiographs that such a loop does not read.
+    """Refuses radiographs that the naive loop cannot read.
 
     Raises:
         BoneageError: OpenCV cannot read a file.
@@ -39,12 +39,12 @@ def _read(case: Case) -> np.ndarray:
 
 @torch.no_grad()
 def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> dict[str, Any]:
-    """What a script does that somebody writes in ten minutes: image by image, in full precision.
+    """Times what a simple script does: image by image, in full precision, in eager torch.
 
     Args:
-        predictor: Its networks are run, in eager torch on its device.
-        chosen: The radiographs, again and again.
-        seconds: How long; every radiograph is read once whatever this says.
+        predictor: The predictor whose networks and device are used.
+        chosen: The radiographs, repeated until the time is up.
+        seconds: The duration; every radiograph is read at least once.
 
     Returns:
         ``images``, ``seconds`` and ``images_per_s``.
@@ -71,7 +71,7 @@ def naive_loop(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> 
             total += answer["age" if "age" in answer else "sex"].item()
         return total / len(networks)
 
-    # Convolutions on GPUs would else keep ten bits.
+    # Full precision: with TF32, convolutions on GPUs would keep only ten bits of the mantissa.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for case in islice(cycle(chosen), WARM_UP):
             ask(case)

@@ -1,4 +1,4 @@
-"""How fast the passes of networks are, one network beside the other."""
+"""Benchmark of the forward passes of networks."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from boneage_cli.progress import track
 
 @dataclass(frozen=True)
 class TimedNetwork:
-    """A network whose passes are timed.
+    """A network to be timed.
 
     Attributes:
-        name: What tables call it.
-        load: Makes it, when its turn comes: many networks at once may not fit into memory.
+        name: Its name in tables.
+        load: Loads it just before it is timed, because all networks may not fit into memory.
     """
 
     name: str
@@ -40,10 +40,10 @@ class TimedNetwork:
 
 
 def parse_batch_sizes(text: str) -> list[int]:
-    """Batch sizes from text such as ``1,4,8``, each once, from small to large.
+    """Parses batch sizes such as ``1,4,8``; returns each once, from small to large.
 
     Raises:
-        BoneageError: One of them is no number above 0.
+        BoneageError: One of them is not an integer above 0.
     """
     try:
         sizes = sorted({int(part) for part in text.split(",") if part.strip()})
@@ -55,10 +55,10 @@ def parse_batch_sizes(text: str) -> list[int]:
 
 
 def trained(paths: Sequence[Path]) -> list[TimedNetwork]:
-    """The networks of bundles, run folders or folders of a cross-validation, by their names.
+    """Returns the networks of bundles, run folders or cross-validations, with unique names.
 
     Raises:
-        BoneageError: A file is no bundle.
+        BoneageError: A file is not a bundle.
     """
     files = list(dict.fromkeys(file for path in paths for file in bundles_at(path)))
     names = [load_bundle(file).experiment.name for file in files]
@@ -75,20 +75,20 @@ def experiments(
     backbones: str | None = None,
     tell: Callable[[str], None] = lambda note: None,
 ) -> dict[str, Experiment]:
-    """The settings to measure, by the names of their networks, without pretrained weights.
+    """Returns the settings to measure, by network name, without pretrained weights.
 
     Args:
         configs: Settings files; none for the defaults.
-        backbones: With commas between them, to make each network with each of them.
+        backbones: Comma-separated backbones, each combined with each settings file.
         tell: As in ``load_experiment``.
 
     Raises:
-        BoneageError: At once, if one of the networks cannot be made.
+        BoneageError: One of the networks cannot be built.
     """
     vary = [f"model.backbone={backbones}"] if backbones else []
     found = {}
     for each in combinations(configs, vary, ["model.weights=none"], tell):
-        # Better a mistake now than after minutes of measuring the others.
+        # Built now, so that invalid settings fail before the others are measured for minutes.
         build_network(each.experiment, *RSNA_AGES)
         name = each.experiment.name if configs else str(each.experiment.model.backbone)
         found[name] = each.experiment
@@ -96,10 +96,10 @@ def experiments(
 
 
 def untrained(chosen: Mapping[str, Experiment]) -> list[TimedNetwork]:
-    """Networks with random weights: speed does not depend on them.
+    """Returns networks with random weights, since speed does not depend on the weights.
 
     Args:
-        chosen: The settings of each, by its name.
+        chosen: The settings by network name.
     """
     return [TimedNetwork(name, partial(_untrained, each)) for name, each in chosen.items()]
 
@@ -115,24 +115,25 @@ def benchmark_networks(
 ) -> Benchmark:
     """Times passes of networks over batches of uint8 pixels, one network after the other.
 
-    A pass is what ``Predictor`` does with rendered pixels: to the device, through the network, and
-    the answers back. A batch that does not fit into the GPU's memory is left out, with a note.
+    A pass is what ``Predictor`` does with rendered pixels: transfer to the device, forward pass,
+    and transfer of the result. A batch that does not fit into the GPU's memory is left out, with a
+    note.
 
     Args:
         networks: The networks.
         batch_sizes: Images per pass.
-        seconds: About how long to measure, shared by all; few passes are made whatever this says.
+        seconds: Approximate duration, shared by all; a minimum of passes is made in any case.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
-        backend: What runs the networks, see ``choose_backend``.
+        backend: The backend of the networks, see ``choose_backend``.
 
     Raises:
-        BoneageError: A network cannot be made, or the device or backend is not there.
+        BoneageError: A network cannot be built, or the device or backend is not available.
     """
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     about: dict[str, Any] = {}
-    # In order; networks may differ in what runs them best.
+    # An ordered set; the automatic choice may differ between networks.
     used: dict[tuple[str, str], None] = {}
     rounds = len(networks) * len(batch_sizes)
     bar: tqdm[Any] = track(total=rounds, description="bench", unit="batch size")
@@ -160,7 +161,7 @@ def benchmark_networks(
 
 
 def _passes(predictor: Predictor, batch_size: int, seconds: float) -> list[float]:
-    """Milliseconds of each pass over a batch."""
+    """Returns the milliseconds of each pass over a batch."""
     random = np.random.default_rng(0)
     pixels = {
         name: random.integers(0, 256, (batch_size, *shape), np.uint8)
@@ -170,7 +171,7 @@ def _passes(predictor: Predictor, batch_size: int, seconds: float) -> list[float
     times = []
     for _ in repetitions(seconds):
         begun = time.perf_counter()
-        # Ends with the answers on the CPU, so nothing is left to wait for on a GPU.
+        # Returns when the results are on the CPU, so a GPU needs no synchronisation.
         predictor.predict_pixels(lambda rows: pixels, male, batch_size=batch_size)
         times.append(1000 * (time.perf_counter() - begun))
     return times[WARM_UP:]
@@ -193,6 +194,6 @@ def _row(
 
 
 def _untrained(experiment: Experiment) -> Bundle:
-    # Ages change no time.
+    # The mean and deviation of ages do not affect speed.
     weights = build_network(experiment, *RSNA_AGES).state_dict()
     return Bundle(experiment, *RSNA_AGES, weights, path=Path(experiment.name))

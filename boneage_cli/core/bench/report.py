@@ -1,4 +1,4 @@
-"""What tables of ``boneage bench`` say together: rankings and plots of their networks."""
+"""Rankings and plots of the networks in several tables of ``boneage bench``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from boneage_cli.core.bench.environment import PACKAGES
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 
-# A column of ``ranking``, whether more of it is better, and the heading of its table.
+# A column of ``ranking``, whether larger is better, and the heading of its table.
 RANKINGS = (
     ("images_per_s", True, "by images/s at the best batch size"),
     ("single_ms", False, "by time of a batch of one image"),
     ("images_per_s_per_million", True, "by images/s per million parameters"),
 )
 _NUMBERS = ("batch_size", "mean_ms", "ms_per_image", "images_per_s", "parameters")
-# What figures hang on besides the network, the most telling first.
+# Columns that influence speed besides the network, the most important first.
 _TELLING = ("pixels", "hardware", "backend", "precision")
 
 
@@ -31,15 +31,15 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
         paths: Folders that it wrote, or their CSV files.
 
     Returns:
-        The rows of all of them, with ``source``, where a row comes from, and ``network``, the
-        model's name with whatever of image size, hardware, backend and precision is not the same
-        of all, and the source where that alone tells it from another.
+        All rows, with ``source``, the name of their table, and ``network``: the model's name, those
+        of image size, hardware, backend and precision that differ between rows, and the source if
+        the name would otherwise be ambiguous.
 
     Raises:
-        BoneageError: One of them is no such table.
+        BoneageError: One of them is not such a table.
     """
     files = [path / TABLE if path.is_dir() else path for path in paths]
-    # Folders that bench named by the time tell more than the file's name, which is always the same.
+    # The folder's name, because bench always gives its table the same file name.
     names = {file: file.parent.name if file.name == TABLE else file.stem for file in files}
     tables = [
         _read(file).assign(source=name if list(names.values()).count(name) == 1 else str(file))
@@ -49,10 +49,10 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ``COLUMNS`` and ``source``, with ``network`` added as ``read_results`` says."""
+    """Adds ``network`` to rows of ``COLUMNS`` and ``source``, as described in ``read_results``."""
     name = table["model"].astype(str)
     for column in _TELLING:
-        # Else figures of other sizes or machines look as if networks alone differed.
+        # Otherwise differences of image size or machine would look like those of networks.
         if table[column].nunique() > 1:
             name = name + ", " + table[column].astype(str)
     several = table["source"].groupby(name).transform("nunique") > 1
@@ -60,7 +60,7 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranking(table: pd.DataFrame) -> pd.DataFrame:
-    """The networks, the one with the most images/s first.
+    """Ranks the networks by images/s.
 
     Args:
         table: Rows as ``read_results`` gives them.
@@ -68,7 +68,7 @@ def ranking(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Per ``network``: ``parameters``, ``best_batch``, the batch size with the most images/s, its
         ``images_per_s``, ``images_per_s_per_million`` parameters, and ``single_ms``, the mean time
-        of a batch of one image; missing where none was timed.
+        of a batch of one image; NaN if batch size 1 was not timed.
     """
     rows = []
     for network, part in table.groupby("network", sort=False):
@@ -88,7 +88,7 @@ def ranking(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def by(networks: pd.DataFrame, column: str, more_is_better: bool) -> pd.DataFrame:
-    """The networks that have a figure, the best first."""
+    """Returns the networks that have a value in a column, sorted by it, the best first."""
     known = networks[networks[column].notna()]
     return known.sort_values(column, ascending=not more_is_better, ignore_index=True)
 
@@ -98,7 +98,7 @@ def write_report(table: pd.DataFrame, folder: Path) -> list[Path]:
 
     Args:
         table: Rows as ``read_results`` gives them.
-        folder: Where; it is made where it is missing.
+        folder: The output folder; it is made if it is missing.
 
     Returns:
         The five files.
@@ -106,7 +106,7 @@ def write_report(table: pd.DataFrame, folder: Path) -> list[Path]:
     Raises:
         BoneageError: The folder cannot be written.
     """
-    # The plots need matplotlib, which a caller that only wants rankings need not load.
+    # Imported here because matplotlib, which plots need, is not needed for rankings.
     from boneage_cli.core.plots.speed import bars, by_batch_size
 
     networks = ranking(table)
@@ -155,7 +155,7 @@ def _read(file: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no CSV table"
         raise BoneageError(f"{file}: cannot be read ({reason}); {way_out}") from None
-    # Versions of packages may be missing: an earlier bench wrote fewer.
+    # Columns of package versions may be missing: earlier versions of bench wrote fewer.
     missing = [column for column in COLUMNS if column not in table and column not in PACKAGES]
     if missing or table.empty:
         reason = f"no column {missing[0]}" if missing else "no rows"

@@ -1,4 +1,4 @@
-"""What the steps of a training spend their time on: its parts, and torch's operators."""
+"""Times the parts of a training step and torch's operators."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from lightning.pytorch.profilers import Profiler
 from boneage_cli.core.bench.arithmetic import wait_for
 
 PARTS = ("loading", "augmentation", "forward", "backward", "optimiser", "rest")
-# Operators that are told of; the others take little.
+# Number of operators that are reported; the others take little time.
 _OPERATORS = 8
 
 
 def time_shares(split: Mapping[str, float], flops: float, peak: float) -> dict[str, float]:
-    """What the time of a step goes to, as fractions that add up to 1.
+    """Returns the shares of a step's time, which add up to 1.
 
     Args:
         split: Milliseconds of each of ``PARTS``.
-        flops: Of the step.
-        peak: The device's, per second.
+        flops: Floating-point operations of the step.
+        peak: Peak rate of the device, FLOP/s.
 
     Returns:
-        ``arithmetic``: what the network's arithmetic would take at the peak; ``network``: what
-        forward and backward take beyond that; and the other parts.
+        ``arithmetic``: the time of the network's operations at the peak rate; ``network``: the rest
+        of the forward and backward passes; and the other parts.
     """
     whole = sum(split.values())
     passes = split["forward"] + split["backward"]
@@ -38,10 +38,10 @@ def time_shares(split: Mapping[str, float], flops: float, peak: float) -> dict[s
 
 
 class StepSplit(Profiler):
-    """Shares the time of every epoch out among ``PARTS``: all of it, to the part that runs.
+    """Divides the whole time of every epoch among ``PARTS``; the innermost running part counts.
 
     Args:
-        device: It is waited for wherever a part begins or ends.
+        device: The training device, synchronised whenever a part begins or ends.
 
     Attributes:
         epochs: Seconds of each part, for each epoch.
@@ -55,7 +55,7 @@ class StepSplit(Profiler):
         self._last = 0.0
 
     def start(self, action_name: str) -> None:
-        """Begins a part, within another or not."""
+        """Begins a part, which may be nested in another."""
         part = _part(action_name)
         if part is None:
             return
@@ -65,7 +65,7 @@ class StepSplit(Profiler):
         self._running.append(part)
 
     def stop(self, action_name: str) -> None:
-        """Ends a part; what it lies in goes on."""
+        """Ends a part; the part around it continues."""
         if _part(action_name) is not None:
             self._account()
             self._running.pop()
@@ -79,7 +79,7 @@ class StepSplit(Profiler):
 
 
 _EPOCH, AUGMENTATION = "run_training_epoch", "augmentation"
-# What Lightning calls the parts. Weights are averaged once the batch has ended.
+# Parts by Lightning's action names. Averaged weights are updated in on_train_batch_end.
 _ACTIONS = {
     "train_dataloader_next": "loading",
     "batch_to_device": "loading",
@@ -99,43 +99,43 @@ def _part(action: str) -> str | None:
 
 
 class Operators(pl.Callback):
-    """The time of torch's operators in the last epoch."""
+    """Profiles torch's operators in the last epoch."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        # torch's profiler writes lines of its own to the terminal, errors where there is no GPU.
+        # Silences log lines of torch's profiler, such as errors if there is no GPU.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self.profile = torch.autograd.profiler.profile(
             use_device="cuda" if device.type == "cuda" else None, record_shapes=True
         )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Begins to look."""
+        """Starts the profiler at the last epoch."""
         if trainer.current_epoch == (trainer.max_epochs or 0) - 1:
             self.profile.__enter__()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Ends looking."""
+        """Stops the profiler after the last epoch."""
         if trainer.current_epoch == (trainer.max_epochs or 0) - 1:
             wait_for(self.device)
             self.profile.__exit__(None, None, None)
 
     def shares(self) -> dict[str, float]:
-        """Fractions of the operators' time, the most first."""
+        """Returns the shares of the operators' time, the largest first."""
         own = "self_cpu_time_total" if self.device.type == "cpu" else "self_device_time_total"
         times: dict[str, float] = {}
         for event in self.profile.key_averages(group_by_input_shape=True):
             if event.key.startswith("aten::"):
                 name = _operator(event.key.removeprefix("aten::"), event.input_shapes)
                 times[name] = times.get(name, 0.0) + float(getattr(event, own))
-        # A profiler that may not look into a GPU says that nothing took time.
+        # A profiler without access to the GPU reports zero for all times.
         whole = sum(times.values()) or 1.0
         most = sorted(times.items(), key=lambda item: item[1], reverse=True)[:_OPERATORS]
         return {name: spent / whole for name, spent in most if spent}
 
 
 def _operator(name: str, shapes: Sequence[Sequence[int]]) -> str:
-    # Depthwise and other grouped convolutions compute little for the memory that they move.
+    # Listed separately: grouped (depthwise) convolutions compute little for the memory they move.
     images = [shape for shape in shapes if len(shape) == 4]
     if "convolution" in name and len(images) > 1:
         pixels, kernel = images[-2:]

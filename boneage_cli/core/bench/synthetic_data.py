@@ -1,4 +1,4 @@
-"""Training data whose epochs are real and made of random numbers in turns."""
+"""Training data that alternates between real and synthetic epochs."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ KINDS = ("real", "synthetic")
 
 
 def kind_of(epoch: int) -> str:
-    """Real or synthetic, for epochs from 0: pairs of both, of which every second is turned round.
+    """Returns the kind of an epoch, counted from 0: pairs of both, every second one reversed.
 
-    Neither kind is thus always the first of a pair.
+    Thus neither kind is always the first of a pair.
     """
     return KINDS[(epoch + epoch // 2) % 2]
 
 
 class AlternatingData(BoneAgeData):
-    """A data set whose epochs are real and synthetic in turns, as ``kind_of`` says.
+    """A data set that alternates between real and synthetic epochs, see ``kind_of``.
 
-    The synthetic ones are as long as the real ones and made of one batch that is on the device.
+    Synthetic epochs are as long as real ones and repeat one batch that is on the device.
     """
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The loader that training uses, or the synthetic one."""
+        """Returns the loader that training uses, or the synthetic one."""
         assert self.trainer is not None
         real = super().train_dataloader()
         if kind_of(self.trainer.current_epoch) == "real":
             return real
-        # The largest of the real batches: they differ by one image at most.
+        # Size of the largest real batch; sizes differ by at most one image.
         size = -(-len(self.batches["train"]) // len(real))
         batch = synthetic_batch(
             self.batches["train"][range(size)], self.trainer.strategy.root_device
@@ -40,14 +40,14 @@ class AlternatingData(BoneAgeData):
         return DataLoader(_Repeated(batch, len(real)), batch_size=None)
 
     def read_once(self) -> None:
-        """Brings the training images' cache into memory, as the first epoch of a training does."""
+        """Reads the cached training images into memory, as the first epoch of a training does."""
         for pixels in self.batches["train"].views.values():
             for image in pixels:
                 image.max()
 
 
 class _Repeated(Dataset[Batch]):
-    """The same batch again and again."""
+    """Repeats one batch."""
 
     def __init__(self, batch: Batch, times: int) -> None:
         self.batch, self.times = batch, times
@@ -60,12 +60,12 @@ class _Repeated(Dataset[Batch]):
 
 
 def synthetic_batch(like: Batch, device: torch.device) -> Batch:
-    """Random numbers in the shapes and types of a batch.
+    """Makes random numbers in the shapes and types of a batch.
 
     Args:
         like: The batch: views, uint8 (B, 1, H, W), and ``male``, ``age``, ``target`` and
             ``weight``, (B,) each.
-        device: Where the tensors are made.
+        device: Device of the tensors.
     """
     batch = {
         name: torch.randint(0, 256, value.shape, dtype=torch.uint8, device=device)

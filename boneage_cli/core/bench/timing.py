@@ -1,4 +1,4 @@
-"""What times come to, and where the time from a file to its months goes."""
+"""Timing of predictions: statistics, and the parts of the latency from file to bone age."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
 PARTS = ("read", "preprocess", "network", "rest")
 PERCENTILES = (50, 95, 99)
 
-# Whatever the time: so many repetitions are not counted, and so many are.
+# Warm-up repetitions that are not counted, and the fewest that are timed.
 WARM_UP, _LEAST = 2, 3
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long single radiographs took from file to months, one at a time.
+    """Latency of single radiographs from file to bone age.
 
     Attributes:
         parts: Milliseconds of each of ``PARTS``, (repetitions,) each.
@@ -37,11 +37,11 @@ class Latency:
 
     @property
     def total(self) -> np.ndarray:
-        """Milliseconds from file to months, (repetitions,)."""
+        """Milliseconds from file to bone age, (repetitions,)."""
         return np.sum(list(self.parts.values()), axis=0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Repetitions, and of each part and the total ``mean_ms``, ``share`` and percentiles.
+        """Returns repetitions, and ``mean_ms``, ``share`` and percentiles of parts and total.
 
         The means of the parts add up to that of the total; percentiles do not.
         """
@@ -58,7 +58,7 @@ class Latency:
 
 
 def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
-    """Mean, standard deviation (of a sample; 0 of one), minimum, maximum and median: ``TIMES``."""
+    """Returns ``TIMES``: mean, sample standard deviation (0 for one), min, max and median."""
     spread = statistics.stdev(milliseconds) if len(milliseconds) > 1 else 0.0
     values = (
         *(statistics.fmean(milliseconds), spread),
@@ -68,10 +68,10 @@ def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
 
 
 def throughput_figures(milliseconds: Sequence[float], batch_size: int) -> dict[str, float]:
-    """What passes over a batch come to: ``TIMES``, and by the mean the time per image and images/s.
+    """Returns ``TIMES`` of passes over a batch, and from the mean ms per image and images/s.
 
     Args:
-        milliseconds: Of each pass.
+        milliseconds: Duration of each pass.
         batch_size: Images per pass.
     """
     times = summarise(milliseconds)
@@ -80,20 +80,20 @@ def throughput_figures(milliseconds: Sequence[float], batch_size: int) -> dict[s
 
 
 def percentiles(milliseconds: np.ndarray) -> dict[str, float]:
-    """``p50_ms`` and so on, linear between neighbours."""
+    """Returns ``p50_ms`` and so on, with linear interpolation."""
     found = np.percentile(milliseconds, PERCENTILES)
     return {f"p{rank}_ms": float(value) for rank, value in zip(PERCENTILES, found, strict=True)}
 
 
 def split(marks: Mapping[str, float]) -> dict[str, float]:
-    """Shares one radiograph's time out among ``PARTS``.
+    """Divides one radiograph's time among ``PARTS``.
 
     Args:
         marks: Seconds at which ``begun``, ``reading``, ``read``, ``rendered``, ``passing``,
             ``passed`` and ``ended`` were reached.
 
     Returns:
-        Milliseconds; together the time from begun to ended.
+        Milliseconds, which add up to the time from begun to ended.
     """
     parts = {
         "read": marks["read"] - marks["reading"],
@@ -105,14 +105,14 @@ def split(marks: Mapping[str, float]) -> dict[str, float]:
 
 
 def measure_latency(predictor: Predictor, chosen: Sequence[Case], seconds: float) -> Latency:
-    """Times radiographs one at a time, again and again, for about so many seconds."""
+    """Times radiographs one at a time, repeatedly, for about ``seconds``."""
     source = cycle(chosen)
     parts = [time_one(predictor, next(source)) for _ in repetitions(seconds)][WARM_UP:]
     return Latency({name: np.array([each[name] for each in parts]) for name in PARTS})
 
 
 def time_one(predictor: Predictor, case: Case) -> dict[str, float]:
-    """Milliseconds of ``PARTS`` for one radiograph."""
+    """Returns the milliseconds of ``PARTS`` for one radiograph."""
     marks: dict[str, float] = {}
 
     def mark(name: str) -> None:
@@ -120,7 +120,7 @@ def time_one(predictor: Predictor, case: Case) -> dict[str, float]:
             torch.cuda.synchronize(predictor.device)
         marks[name] = time.perf_counter()
 
-    # Only while one radiograph is timed: each mark waits for the GPU.
+    # Only while one radiograph is timed, because each mark waits for the GPU.
     before, predictor.mark = predictor.mark, mark
     try:
         mark("begun")
@@ -132,7 +132,7 @@ def time_one(predictor: Predictor, case: Case) -> dict[str, float]:
 
 
 def repetitions(seconds: float) -> Iterator[None]:
-    """Goes on until the time is up, but for at least the warm-up and a few more."""
+    """Yields until the time is up, at least for the warm-up and ``_LEAST`` repetitions."""
     end = time.perf_counter() + seconds
     count = 0
     while count < WARM_UP + _LEAST or time.perf_counter() < end:
@@ -141,7 +141,7 @@ def repetitions(seconds: float) -> Iterator[None]:
 
 
 def count_answered(predictions: Iterator[Prediction]) -> int:
-    """How many there were; one without an age ends the measurement, which it would distort."""
+    """Counts predictions; raises an error if one failed, which would distort the measurement."""
     count = 0
     for prediction in predictions:
         if prediction.complaint is not None:
@@ -151,5 +151,5 @@ def count_answered(predictions: Iterator[Prediction]) -> int:
 
 
 def rate_of(images: int, seconds: float) -> dict[str, Any]:
-    """``images``, ``seconds`` and ``images_per_s``."""
+    """Returns ``images``, ``seconds`` and ``images_per_s``."""
     return {"images": images, "seconds": seconds, "images_per_s": images / seconds}

@@ -1,9 +1,9 @@
-"""How fast networks train on this machine, and what a step of training spends its time on.
+"""Benchmark of training: images/s, and the parts and operators of a training step.
 
-Everything runs through what ``train`` runs through: the data set's cache and loader, the module's
-steps, the trainer. Epochs on real data and on synthetic tensors take turns in one training, so that
-whatever else the machine does slows both alike. Where the time goes, and which operators take it,
-is measured in passes of their own, since waiting for a GPU at every part would slow it down.
+It uses the same code as ``train``: the data set's cache and loader, the module's steps, the
+trainer. Epochs on real data and on synthetic tensors alternate in one training, so that other load
+on the machine slows both equally. The times of parts and operators are measured in separate epochs,
+because synchronising a GPU at every part slows the training.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ COLUMNS = (
     *("device", "precision", "hardware", "python", "torch", "boneage", "date"),
 )
 
-# How the time of a network is shared out; the trial and the operators take a few steps more.
+# Shares of a network's time; the trial and the operators take a few steps more.
 _SPEED, _SPLIT = 0.7, 0.2
-# Epochs of each kind that count: the least whatever the time, and so many where there is time for
-# more steps, since many short ones beside each other tell more than a few long ones.
+# Timed epochs of each kind: the minimum, and the number from which epochs become longer instead,
+# because many short neighbouring epochs can be compared better than a few long ones.
 _LEAST, _ENOUGH = 3, 16
 _TRIAL_STEPS = _OPERATOR_STEPS = 2
 _DRAWN_BATCHES = 2
@@ -71,15 +71,15 @@ _DRAWN_BATCHES = 2
 
 @dataclass(frozen=True)
 class TrainingBenchmark:
-    """What was measured.
+    """The results of a training benchmark.
 
     Attributes:
-        about: Data, device, hardware, versions, date, and how long it was to take.
+        about: Data, device, hardware, versions, date, and the requested duration.
         rows: A row of ``COLUMNS`` per network and kind of data.
-        networks: For each network that was measured its ``model``; the ``images_per_s`` of every
-            epoch that counts, by kind; real data's by that of the synthetic ones beside it, as
-            ``share_of_synthetic``; the ``shares`` of its time (see ``time_shares``); and the
-            ``operators`` that take the most of it.
+        networks: For each network its ``model``; the ``images_per_s`` of every timed epoch, by
+            kind; ``share_of_synthetic``, the speed of real epochs divided by that of neighbouring
+            synthetic ones; the ``shares`` of its time (see ``time_shares``); and the slowest
+            ``operators`` with their shares.
         notes: What could not be measured, and why.
     """
 
@@ -89,7 +89,7 @@ class TrainingBenchmark:
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Returns the results as JSON types."""
         return {
             "about": self.about,
             "rows": self.rows,
@@ -107,21 +107,21 @@ def benchmark_training(
     device: str = "auto",
     precision: str = "auto",
 ) -> TrainingBenchmark:
-    """Trains each network for a while, and measures.
+    """Times the training of each network.
 
-    A network that does not fit into the GPU's memory is left out, with a note. Frozen epochs are
-    left out too: what is measured is the training of the whole network.
+    A network that does not fit into the GPU's memory is left out, with a note. There are no epochs
+    with a frozen encoder: the training of the whole network is measured.
 
     Args:
         chosen: Settings by the name of the network.
         data: The data set's folder; None for a few drawn hands.
-        cache: Where decoded images are kept; None for the data set's folder.
-        seconds: About how long to measure, shared by all; few steps are made whatever this says.
+        cache: Folder of the image cache; None for the data set's folder.
+        seconds: Approximate duration, shared by all; a minimum of steps is made in any case.
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``32``, ``bf16`` or ``fp16``; ``auto`` for what each network's settings say.
+        precision: ``32``, ``bf16`` or ``fp16``; ``auto`` for that of each network's settings.
 
     Raises:
-        BoneageError: The data set cannot be used, or the device is not there.
+        BoneageError: The data set cannot be used, or the device is not available.
         Interrupted: The user stopped it.
     """
     place = torch.device(choose_device(device))
@@ -159,7 +159,7 @@ def benchmark_training(
                     notes.append(f"{name}, batches of {size}: does not fit into memory")
                     continue
                 finally:
-                    # The next network needs the room.
+                    # Frees memory for the next network.
                     alternating.release()
                     torch.cuda.empty_cache()
                 where = where_and_when(place) | {"precision": precisions[name]}
@@ -169,10 +169,10 @@ def benchmark_training(
 
 
 def earlier_measurements(folder: Path) -> list[dict[str, Any]]:
-    """What ``write_measurements`` left in a folder; nothing where it never wrote.
+    """Reads what ``write_measurements`` wrote to a folder; empty if there is nothing.
 
     Raises:
-        BoneageError: Its file there is damaged.
+        BoneageError: The file is damaged.
     """
     path = folder / RECORD
     if not path.exists():
@@ -195,7 +195,7 @@ def write_measurements(measurements: Sequence[Mapping[str, Any]], folder: Path) 
 
     Args:
         measurements: Earlier ones and the new one, as dictionaries.
-        folder: Where; it is made where it is missing.
+        folder: The output folder; it is made if it is missing.
 
     Returns:
         Both files.
@@ -213,7 +213,7 @@ def write_measurements(measurements: Sequence[Mapping[str, Any]], folder: Path) 
 
 
 class _Epochs(pl.Callback):
-    """Images and seconds of every epoch; a GPU is waited for at its ends alone."""
+    """Images and seconds of every epoch; a GPU is synchronised only at its start and end."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -236,7 +236,7 @@ class _Epochs(pl.Callback):
         self.seconds.append(time.perf_counter() - self._begun)
 
     def rates(self, kind: str) -> list[float]:
-        """Images/s of the epochs of a kind but its first."""
+        """Returns the images/s of all epochs of a kind except the first."""
         epochs = enumerate(zip(self.images, self.seconds, strict=True))
         return [images / seconds for epoch, (images, seconds) in epochs if kind_of(epoch) == kind][
             1:
@@ -247,10 +247,10 @@ class _Bench:
     """The measurement of one network.
 
     Args:
-        data: The data set, set up.
+        data: The data set, after ``setup``.
         experiment: The settings.
-        device: Where the network trains.
-        bar: Counts the four parts of the measurement.
+        device: The training device.
+        bar: Progress bar of the four parts of the measurement.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class _Bench:
         ages = data.train_manifest["boneage"]
         network = build_network(experiment, *mean_and_deviation(ages))
         self.parameters = sum(weight.numel() for weight in network.parameters())
-        # Batch normalisation trains on two images at least.
+        # Batch normalisation needs at least two images in training.
         pair = synthetic_batch(data.batches["train"][[0, 0]], torch.device("cpu"))
         self.flops = flops_of_step(
             network,
@@ -270,7 +270,7 @@ class _Bench:
         self.module: BoneAgeModule = make_module(network, experiment)
 
     def measure(self, seconds: float, peak: float) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """A row of ``COLUMNS`` for each kind, without those that tell where, and the details."""
+        """Returns a row of ``COLUMNS`` per kind, except those of the environment, and details."""
         trial = _Epochs(self.device)
         self._train(_TRIAL_STEPS, epochs=len(KINDS), callbacks=[trial])
         step = trial.seconds[-1] / min(_TRIAL_STEPS, self._longest)
@@ -293,7 +293,7 @@ class _Bench:
 
     @property
     def _longest(self) -> int:
-        """Steps of a whole epoch."""
+        """Number of steps of a whole epoch."""
         size = self.experiment.training.batch_size
         return -(-len(self.data.batches["train"]) // size)
 
@@ -316,7 +316,7 @@ class _Bench:
         self.bar.update()
 
     def _split(self, steps: int) -> dict[str, dict[str, float]]:
-        """Milliseconds per step of each part, for each kind, after an epoch that does not count."""
+        """Measures ms per step of each part, for each kind, after an untimed epoch of each."""
         split = StepSplit(self.device)
         hooks = (
             self.module.augmentation.register_forward_pre_hook(
@@ -365,22 +365,22 @@ class _Bench:
 
 
 def side_by_side(some: Sequence[float], others: Sequence[float]) -> list[float]:
-    """One by the other, for figures that were measured one after the other.
+    """Returns element-wise ratios of paired measurements.
 
-    Their median tells more than the quotient of both medians where the machine is slow for a while.
+    If the machine is slow for a while, their median is more reliable than the ratio of medians.
     """
     return [a / b for a, b in zip(some, others, strict=True)]
 
 
 def share_out(steps: float, longest: int) -> tuple[int, int]:
-    """Deals steps out to epochs of both kinds, as many rounds as fit, of which one does not count.
+    """Divides steps into rounds of one epoch of each kind, plus one untimed round.
 
     Args:
-        steps: How many there is time for.
-        longest: Steps that an epoch can have.
+        steps: The number of steps that there is time for.
+        longest: The most steps of an epoch.
 
     Returns:
-        Steps per epoch, and rounds that count.
+        Steps per epoch, and the number of timed rounds.
     """
     each = min(longest, max(1, int(steps / (len(KINDS) * (_ENOUGH + 1)))))
     return each, max(_LEAST, int(steps / (len(KINDS) * each)) - 1)

@@ -214,8 +214,8 @@ def _common(tables: Sequence[pd.DataFrame]) -> pd.Index:
         apart = (table.loc[common, "age"] - tables[0].loc[common, "age"]).abs() > _SAME_AGE
         if apart.any():
             raise BoneageError(
-                f"radiograph {common[apart][0]} has different known ages in the tables: they are of "
-                "different data or label versions"
+                f"radiograph {common[apart][0]} has different known ages in the tables: they "
+                "are of different data or label versions"
             )
     most = max(len(table) for table in tables)
     if len(common) < most:

@@ -413,8 +413,8 @@ def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
         return None
     if not (0 < width < math.inf and 0 < height < math.inf):
         raise BoneageError(
-            f"{where}: width {width:g} and height {height:g} are no size in pixels; correct them or "
-            "leave them empty"
+            f"{where}: width {width:g} and height {height:g} are no size in pixels; correct them "
+            "or leave them empty"
         )
     return width / height
 

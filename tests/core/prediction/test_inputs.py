@@ -279,7 +279,7 @@ def test_lists_and_tables_in_the_encodings_of_windows_are_read(folder, encoding)
 
 def test_a_column_that_could_be_months_or_years_is_told_of(folder):
     Path("children.csv").write_text("path,age\nscans/a.png,11\n")
-    with pytest.warns(BoneageWarning, match="column age is left alone.* call it age_months or"):
+    with pytest.warns(BoneageWarning, match="column age is ignored.* rename it age_months or"):
         (case,) = cases(["children.csv"])
     assert case.age is None
 

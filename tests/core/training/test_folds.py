@@ -192,7 +192,7 @@ def test_an_interrupt_between_two_folds_says_how_to_go_on_and_what_is_there_warn
 
     with pytest.raises(Interrupted, match=r"in fold 2 of 2; go on with: .* --resume .*cv$"):
         cross_validate(tiny, demo_data, 2, folder=tmp_path / "cv", begin=stop_at_the_second)
-    with pytest.warns(BoneageWarning, match=r"cv: 1 of 2 folds are finished"):
+    with pytest.warns(BoneageWarning, match=r"cv: only 1 of 2 folds are finished"):
         Predictor.load(tmp_path / "cv")
 
 
