@@ -1,4 +1,4 @@
-"""What the tests share: demo data, a model trained on it, and real radiographs if present."""
+"""Shared fixtures: demo data, a model trained on it, and real radiographs if present."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread per process, whose networks are too small to share; caches of their own."""
+    """Sets one thread per process, as the networks are tiny, and a temporary cache folder."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # Worker processes inherit the folder of the one that starts them.
+    # Worker processes inherit the folder of the parent process.
     if "BONEAGE_CACHE" not in os.environ:
         folder = tempfile.TemporaryDirectory(prefix="boneage-tests-")
         os.environ["BONEAGE_CACHE"] = folder.name
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real radiographs beside the checkout, which RSNA's terms keep out of it."""
+    """The folder of real radiographs, outside of the checkout because of RSNA's terms."""
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not (folder / "boneage-training-dataset.csv").is_file():
         pytest.skip(
@@ -82,13 +82,13 @@ def demo_run(demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def demo_bundle(demo_run: Run) -> Path:
-    """The model of the tiny run, which needs sex."""
+    """The model of the tiny run, which requires the sex."""
     return demo_run.bundle
 
 
 @pytest.fixture
 def start_training() -> Callable[..., subprocess.Popen[str]]:
-    """Starts ``boneage train`` in a process of its own and waits for a line that it prints."""
+    """Starts ``boneage train`` in a new process and waits for a line of its output."""
 
     def start(
         experiment: Experiment, data: Path, runs: Path, *options: str, until: str = "epoch   2"
@@ -104,12 +104,13 @@ def start_training() -> Callable[..., subprocess.Popen[str]]:
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            # A suite that runs in the background ignores Ctrl-C, and its children would with it.
+            # A test suite in the background ignores SIGINT; children would inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert process.stdout is not None
         for line in process.stdout:
-            # The checkpoint of an epoch follows its line: two epochs' mean that one stands.
+            # An epoch's checkpoint is written after its line, so the first one exists after
+            # the second line.
             if line.startswith(until):
                 return process
         raise AssertionError(process.communicate()[1])

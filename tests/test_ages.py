@@ -11,7 +11,7 @@ from boneage_cli.errors import BoneageError
 @pytest.mark.parametrize(
     ("months", "text"),
     [
-        (126.5, "10 years 6 months"),  # the line that S3 prints
+        (126.5, "10 years 6 months"),  # BoneXage's format
         (143.6, "12 years 0 months"),  # never 11 years 12 months
         (143.4, "11 years 11 months"),
         (0.2, "0 years 0 months"),
@@ -68,7 +68,7 @@ def test_any_text_is_either_an_age_or_refused(text):
 @pytest.mark.parametrize(
     ("age", "bone_age", "other"),
     [
-        # Bones of somebody of 40 years have long stopped.
+        # Bone age is not informative in adults.
         (480, 220, False),
         (100, 159, False),
         (100, 161, True),

@@ -10,7 +10,7 @@ from boneage_cli.files import whole_file
 
 
 def test_a_file_that_takes_the_place_of_a_link_leaves_alone_what_it_led_to(tmp_path):
-    # A data set links to radiographs, whose files are their owner's.
+    # Data sets link to the user's radiographs, which must not be changed.
     (tmp_path / "original").write_text("kept")
     (tmp_path / "link").symlink_to(tmp_path / "original")
     with whole_file(tmp_path / "link") as temporary:
@@ -43,12 +43,12 @@ def test_an_interrupt_at_any_moment_leaves_the_old_file_or_the_new_one_and_nothi
 
 
 def _write_with_an_interrupt(path, moment):
-    """Interrupts the writing at its ``moment``-th instruction; False where it ended before."""
+    """Interrupts writing at its ``moment``-th instruction; False if it finished before."""
     left = moment
 
     def trace(frame, event, _argument):
         nonlocal left
-        # The standard library's frames count as well, and pytest's do not.
+        # Instructions of the package and the standard library count, those of this file do not.
         if frame.f_code.co_filename == __file__:
             return None
         frame.f_trace_opcodes = True

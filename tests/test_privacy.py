@@ -1,4 +1,4 @@
-"""Promises about where radiographs, and word of them, go: nowhere."""
+"""Tests that commands make no network connections and write no user ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from boneage_cli.datasets.manifest import read_manifest
 
-# Python runs a module of this name at its start; what it sees, processes forked from it do as well.
+# Written as sitecustomize.py, which Python imports at startup; forked processes keep the hook.
 WATCH = """
 import os, sys
 
@@ -65,5 +65,5 @@ def test_no_command_but_fetch_talks_to_anybody(
         env=os.environ | own,
     )
     assert not seen.exists(), seen.read_text()
-    # Nor does anything keep an id of the user: what calls in C++ leaves that.
+    # The telemetry of C++ libraries would leave a user id in one of these folders.
     assert not {"intel", "Microsoft"} & {path.name for path in home.rglob("*")}

@@ -1,4 +1,4 @@
-"""Promises about work that several processes share: the same answers, and a clean end."""
+"""Tests of worker processes: the same results as in one process, and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BROKEN, MISSING = 100, 400
 
 @pytest.fixture(scope="module")
 def listed(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A list of so many radiographs that processes share them; two of them are none."""
+    """A list long enough for worker processes; one file is damaged and one missing."""
     folder = tmp_path_factory.mktemp("lists")
     (folder / "broken.png").write_bytes(b"no picture")
     paths = list(islice(cycle(read_manifest(demo_data, "test")["path"]), ENOUGH + 60))
@@ -38,7 +38,7 @@ def listed(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def predicting(listed: Path) -> Iterator[subprocess.Popen[str]]:
-    """``boneage predict`` in two processes, which have answered the first radiograph."""
+    """``boneage predict`` with two worker processes, after its first result."""
     process = subprocess.Popen(
         [*BONEAGE, "predict", str(listed), *["--sex", "F", "--force", "--workers", "2"]],
         stdout=subprocess.PIPE,
@@ -46,7 +46,7 @@ def predicting(listed: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
         start_new_session=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        # A suite that runs in the background ignores Ctrl-C, and its children would with it.
+        # A test suite in the background ignores SIGINT; children would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
@@ -57,18 +57,18 @@ def predicting(listed: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def complaint(process: subprocess.Popen[str]) -> str:
-    """What a command said on standard error up to its end, below the name of the model."""
+    """Waits for a command and returns its standard error without the line of the model."""
     name, _, rest = process.communicate()[1].partition("\n")
     assert name.startswith("model: ")
     return rest
 
 
 def workers(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that share the work of one."""
+    """Returns the ids of a process's worker processes."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The name in brackets may hold spaces; the parent comes second after it.
+            # The name in brackets may contain spaces; the parent's id is the second field after it.
             parent = int(status.read_text().rpartition(")")[2].split()[1])
             called = status.with_name("cmdline").read_bytes()
         except OSError:
@@ -79,7 +79,7 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
 
 
 def have_ended(numbers: list[int]) -> bool:
-    """Waits for processes, ten seconds at most."""
+    """Waits up to ten seconds for each process to end; False if one is still running."""
     for number in numbers:
         try:
             handle = os.pidfd_open(number)
@@ -107,7 +107,7 @@ def test_processes_answer_what_one_answers(listed: Path, tmp_path: Path) -> None
 
 
 def test_processes_prepare_what_another_backend_answers(listed: Path, demo_bundle: Path) -> None:
-    # As beside a GPU, of which there is one: only reading and cutting out is shared.
+    # As with a single GPU: worker processes only read and crop.
     predictor = Predictor.load([demo_bundle], device="cpu", backend="onnxruntime")
 
     def answered(**options: Any) -> list[Prediction]:
@@ -204,7 +204,7 @@ def test_an_interrupt_waits_until_what_cannot_be_interrupted_is_through() -> Non
         [sys.executable, "-c", INTERRUPTED],
         capture_output=True,
         text=True,
-        # A suite that runs in the background ignores Ctrl-C, and its children would with it.
+        # A test suite in the background ignores SIGINT; children would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert ended.stdout.split() == ["through", "interrupted"]

@@ -1,4 +1,4 @@
-"""Promises about models that predict sex, alone or beside age."""
+"""Tests of models that predict sex, alone or together with age."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from boneage_cli.processes import ENOUGH
 
 @pytest.fixture(scope="module")
 def marked(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn hands of which the boys' have a white right half, so that anything learns the sex."""
+    """Drawn hands; boys' have a white right half, so that any network learns the sex."""
     folder = tmp_path_factory.mktemp("marked") / "marked"
     shutil.copytree(demo_data, folder, ignore=shutil.ignore_patterns(".cache"))
     for split in ("train", "validation", "test"):
@@ -79,12 +79,12 @@ def boneage(line: str, status: int = 0) -> Any:
 
 
 def copied(data: Path, place: Path) -> Path:
-    """A copy of a data set that a test may spoil."""
+    """Copies a data set, so that a test may change it."""
     return shutil.copytree(data, place / "copied", ignore=shutil.ignore_patterns(".cache"))
 
 
 def own(run: Run, place: Path) -> Path:
-    """A copy of a run's folder, with a table of runs beside it."""
+    """Copies a run's folder and the table of all runs."""
     folder = shutil.copytree(run.folder, place / "runs" / "mine")
     summary = (run.folder.parent / "summary.csv").read_text()
     (folder.parent / "summary.csv").write_text(summary.replace(str(run.folder), str(folder)))
@@ -103,7 +103,7 @@ def test_predict_tells_the_sex_and_how_likely_it_is(sex_run: Run, marked: Path) 
     for line, row, known in zip(lines, found, manifest.itertuples(), strict=True):
         male = float(row["male_probability"])
         assert row["predicted_sex"] == ("M" if male > 0.5 else "F")
-        # What the table knows stands beside what the model says.
+        # The table's own sex is kept next to the predicted one.
         assert row["sex"] == ("M" if known.male else "F")
         assert (row["months"], row["years_months"], row["error"]) == ("", "", "")
         name = "boy" if male > 0.5 else "girl"
@@ -180,7 +180,7 @@ def test_python_has_the_probabilities_too(sex_run: Run, demo_bundle: Path, marke
         Predictor.load(demo_bundle, "cpu").predict_sex(radiographs)
     with pytest.raises(BoneageError, match="bone ages"):
         predictor.predict(radiographs, [None] * 3)
-    # Whatever a model beside it needs to be told.
+    # Even together with a model that needs the sex as an input.
     together = Predictor.load([demo_bundle, sex_run.bundle], "cpu")
     assert together.predict_sex(radiographs) == pytest.approx(found, abs=1e-6)
 
@@ -266,7 +266,7 @@ def test_the_figures_of_a_run_are_those_of_its_bundle(sex_run: Run, marked: Path
     assert result["validation_mae"] is None
     bundle = load_bundle(sex_run.bundle)
     assert bundle.metrics["validation_sexes"]["accuracy"] == result["validation_sex_accuracy"]
-    # It refuses what is unlike its radiographs, as models of ages do.
+    # It detects out-of-distribution radiographs, as models of age do.
     assert bundle.likeness is not None
 
 
@@ -311,7 +311,7 @@ def test_a_sweep_ranks_models_of_sex_by_right_ones(
     ranked = pd.read_csv(tmp_path / "sweep" / "table.csv")
     assert ranked["validation_sex_accuracy"].is_monotonic_decreasing
     assert ranked["training.learning_rate"].tolist() == [3e-3, 1e-7]
-    # Fewer errors than the first that was named.
+    # Difference in the error rate from the first combination of the sweep.
     assert ranked["against_first"].iloc[0] == pytest.approx(
         ranked["validation_sex_accuracy"].iloc[1] - ranked["validation_sex_accuracy"].iloc[0]
     )
@@ -328,7 +328,7 @@ def test_a_sweep_of_unlike_targets_ranks_ages_first_and_compares_like_with_like(
     ranked = pd.read_csv(tmp_path / "sweep" / "table.csv")
     assert ranked["validation_mae"].notna().tolist() == [True, True, False]
     assert ranked["validation_sex_accuracy"].isna().sum() == 1
-    # The first that was named tells sexes alone, and no error in months is one in sexes.
+    # The first combination predicts only sex; errors in months cannot be compared with it.
     assert ranked["against_first"].isna().all()
     heads = (tmp_path / "sweep" / "table.md").read_text().splitlines()[0]
     assert "MAE, months, or sexes right (95 %)" in heads
@@ -341,7 +341,7 @@ def test_heat_shows_where_the_sex_comes_from(
     boneage(f"predict {boy} -m {sex_run.bundle} --explain {tmp_path}/why")
     assert (tmp_path / "why" / f"{Path(boy).stem}.png").is_file()
     radiograph = read_radiograph(boy)
-    # Beside a model of ages, heat is the age's.
+    # Together with a model of age, the heat map is that of the age.
     ages = Explainer(Predictor.load([sex_run.bundle, demo_bundle], "cpu", "32"))
     alone = Explainer(Predictor.load(demo_bundle, "cpu", "32"))
     np.testing.assert_array_equal(
@@ -380,7 +380,7 @@ def test_what_a_cross_validation_was_trained_on_is_told_where_no_age_is_known(
         rows.to_csv(data / "validation.csv", index=False)
         line = f"evaluate -m {tmp_path}/cv -d {data} --split validation -o {tmp_path}/out"
         assert "16 of these radiographs were trained on" in boneage(line).stderr
-    # Those of others are not taken for them.
+    # Radiographs of other children are not mistaken for training radiographs.
     rows["male"] = ["False" if male == "True" else "True" for male in rows["male"]]
     rows.to_csv(data / "validation.csv", index=False)
     assert "were trained on" not in boneage(line).stderr
@@ -398,7 +398,7 @@ def test_figures_of_another_measurement_do_not_stay_beside_new_ones(
     assert "sexes      not evaluated" in result.stdout
     names = {file.name for file in (tmp_path / "again").iterdir()}
     assert names == {"metrics.json", "predictions.csv", "scatter.png", "bland_altman.png"}
-    # Those of another model are somebody else's.
+    # Files of another model's evaluation are not deleted.
     other = f"evaluate -m {both_run.bundle} -d {marked} --split test -o {tmp_path}/out"
     boneage(other)
     boneage(f"evaluate -m {run} -d {data} --split test -o {tmp_path}/out")
@@ -410,7 +410,7 @@ def test_samples_are_of_what_is_known(sex_run: Run, marked: Path, tmp_path: Path
     rows = pd.read_csv(data / "test.csv", dtype=str).assign(boneage="")
     rows.loc[::2, "male"] = ""
     rows.to_csv(data / "test.csv", index=False)
-    # The test split is the default where it has what is to be compared.
+    # The test split is the default if it has the labels needed.
     boneage(f"evaluate -m {sex_run.bundle} -d {data} --sample 6 -o {tmp_path}/out")
     figures = json.loads((tmp_path / "out" / "sex_metrics.json").read_text())
     assert (figures["split"], figures["images"], figures["chosen_of"]) == ("test", 6, 8)
@@ -482,14 +482,14 @@ def test_figures_of_sexes_are_what_they_are_by_hand() -> None:
     metrics = compute_sex_metrics(male, np.array([0.9, 0.6, 0.2, 0.6, 0.1]))
     assert metrics.images == 5
     assert metrics.accuracy.value == pytest.approx(3 / 5)
-    # Of six pairs of a boy and a girl four are in order and one is a tie.
+    # Of six pairs of a boy and a girl, four are ordered correctly and one is a tie.
     assert metrics.auc == pytest.approx(4.5 / 6)
     assert metrics.brier == pytest.approx((0.01 + 0.16 + 0.64 + 0.36 + 0.01) / 5)
     assert compute_sex_metrics(male[:2], np.array([0.9, 0.6])).auc is None
 
 
 def test_an_interval_has_a_width_where_all_are_right() -> None:
-    # Newcombe, Stat Med 1998;17:857-872, table I: Wilson's of 81/263, 15/148, 0/20 and 1/29.
+    # Newcombe, Stat Med 1998;17:857-872, table I: Wilson intervals of these proportions.
     for right, count, low, high in (
         (81, 263, 0.2553, 0.3662),
         (15, 148, 0.0624, 0.1605),
@@ -536,7 +536,7 @@ def test_the_baseline_of_a_measurement_is_the_sex_that_its_train_split_has_more_
     train_split["male"] = (np.arange(len(train_split)) % 5 != 0) == frequent
     train_split.to_csv(data / "train.csv", index=False)
     test_split = pd.read_csv(data / "test.csv")
-    # Three quarters are boys' whatever the train split has.
+    # Three quarters of the test split are boys, whatever the ratio in the train split.
     test_split["male"] = np.arange(len(test_split)) % 4 != 0
     test_split.to_csv(data / "test.csv", index=False)
     boneage(f"evaluate -m {sex_run.bundle} -d {data} --split test -o {tmp_path}/out")

@@ -1,4 +1,4 @@
-"""Promises about how many things are done at a time, and in which order they come back."""
+"""Tests of threads: how many run at a time, and the order of their results."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_has_come_waits_for_nothing_more() -> None:
     more.put(0)
     batches = as_they_come(iter(more.get, None), 4)
     for number in range(3):
-        # The source stands still until this batch is there.
+        # The source blocks until this batch has been yielded.
         assert next(batches) == [number]
         more.put(number + 1)
     more.put(None)

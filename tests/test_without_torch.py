@@ -1,4 +1,4 @@
-"""Promises about the installation without torch (requirements-without-torch.txt)."""
+"""Tests of the installation without torch (requirements-without-torch.txt)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LISTED = [
 
 
 def with_dependencies(requirements: list[Requirement]) -> dict[str, Distribution]:
-    """The installed distributions that pip would install for these, by name."""
+    """Returns these distributions and all their dependencies, by name."""
     found: dict[str, Distribution] = {}
     waiting = list(requirements)
     while waiting:
@@ -46,7 +46,7 @@ def with_dependencies(requirements: list[Requirement]) -> dict[str, Distribution
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of packages with the listed ones and what they depend on, and nothing else."""
+    """A folder with only the listed packages and their dependencies."""
     folder = tmp_path_factory.mktemp("packages")
     for each in with_dependencies(LISTED).values():
         for name in {file.parts[0] for file in each.files or ()} - {"..", "__pycache__"}:
@@ -57,7 +57,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def boneage(installation: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    # Without -S, Python adds the packages of the environment that runs the tests.
+    # -S keeps out the packages of the environment that runs the tests.
     return subprocess.run(
         [sys.executable, "-S", "-m", "boneage_cli", *map(str, arguments)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Promises about the words of messages."""
+"""Tests of the wording of messages."""
 
 from __future__ import annotations
 

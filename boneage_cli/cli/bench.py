@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from boneage_cli.cli.bench_tables import print_benchmark, print_rankings, print_training
-from boneage_cli.cli.console import console, warn
+from boneage_cli.cli.console import print_fields, warn
 from boneage_cli.cli.options import (
     Backend,
     BackendOption,
@@ -376,10 +376,8 @@ def _bench_training(
     check_writable(folder)
     earlier = earlier_measurements(folder)
     found = find_dataset(data) if data else None
-    console.print(
-        f"{'data':11}{found or 'drawn hands in a temporary folder; use your own with --data'}",
-        markup=False,
-    )
+    drawn = "drawn hands in a temporary folder; use your own with --data"
+    print_fields({"data": found or drawn})
     measured = benchmark_training(chosen, found, **options)
     print_training(measured)
     _print_written(folder, write_measurements([*earlier, measured.to_dict()], folder))
@@ -391,4 +389,4 @@ def _warn_if_busy(load: float | None) -> None:
 
 
 def _print_written(folder: Path, files: list[Path]) -> None:
-    console.print(f"{'written':11}{folder}: {', '.join(file.name for file in files)}", markup=False)
+    print_fields({"written": f"{folder}: {', '.join(file.name for file in files)}"})

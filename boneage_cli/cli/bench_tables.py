@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.cli.console import console, print_table, warn
+from boneage_cli.cli.console import print_fields, print_table, warn
 from boneage_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -42,11 +42,10 @@ def print_training(measured: TrainingBenchmark) -> None:
     for network in measured.networks:
         real, synthetic = (row for row in measured.rows if row["model"] == network["model"])
         _print_step(real, synthetic)
-        for name, text in _training_lines(network, real).items():
-            console.print(f"{name:11}{text}", markup=False)
+        print_fields(_training_lines(network, real))
     about = measured.about
-    console.print(f"{'hardware':11}{about['hardware']}; {about['device']}", markup=False)
-    console.print(f"{'versions':11}{_versions(about)}", markup=False)
+    hardware = f"{about['hardware']}; {about['device']}"
+    print_fields({"hardware": hardware, "versions": _versions(about)})
     for note in measured.notes:
         warn(note)
 
@@ -117,8 +116,7 @@ def print_benchmark(measured: Benchmark) -> None:
         _print_differences(measured)
     elif len(networks) > 1:
         print_rankings(_ranked(measured))
-    for name, text in _lines(measured).items():
-        console.print(f"{name:11}{text}", markup=False)
+    print_fields(_lines(measured))
     for note in measured.notes:
         warn(note)
 

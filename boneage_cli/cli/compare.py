@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import console, print_table
+from boneage_cli.cli.console import print_fields, print_table
 from boneage_cli.cli.options import split_paths
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def compare(
     _print_comparison(comparison)
     if output is not None:
         write_comparison(comparison, output)
-        console.print(f"{'written':11}{output}", markup=False)
+        print_fields({"written": output})
 
 
 def _print_comparison(comparison: Comparison) -> None:

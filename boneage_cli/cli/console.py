@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -59,6 +59,12 @@ def print_table(
     for row in rows:
         table.add_row(*(_plain(str(cell)) for cell in row))
     console.print(table)
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Prints one line per field: its name, and its value in a column of its own."""
+    for name, value in fields.items():
+        console.print(f"{name:11}{value}", markup=False)
 
 
 def print_aside(line: str) -> None:

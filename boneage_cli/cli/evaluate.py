@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_model, print_table
+from boneage_cli.cli.console import EXIT_FINDINGS, fail, print_fields, print_model, print_table
 from boneage_cli.cli.options import (
     BatchSizeOption,
     DataOption,
@@ -154,10 +154,10 @@ def evaluate(
     if done.stressed is not None:
         _print_stress(done.stressed, f"{done.chosen.folder}, {done.chosen.split}")
     files = ", ".join(file.name for file in done.files)
-    _print_lines({"written": f"{done.folder}: {files}"})
+    print_fields({"written": f"{done.folder}: {files}"})
     if done.summary:
         table, columns = done.summary
-        _print_lines({"summary": f"{table}: {', '.join(columns)}"})
+        print_fields({"summary": f"{table}: {', '.join(columns)}"})
     if done.failed:
         raise typer.Exit(EXIT_FINDINGS)
 
@@ -166,11 +166,11 @@ def _print_measured(predictor: Predictor, chosen: LabelledSplit, measured: Measu
     if measured.ages is not None:
         _print_evaluation(measured.ages, chosen)
     elif predictor.predicts_age:
-        _print_lines({"ages": "not evaluated: no radiograph here has a known bone age"})
+        print_fields({"ages": "not evaluated: no radiograph here has a known bone age"})
     if measured.sexes is not None:
         _print_sexes(measured.sexes, chosen)
     elif predictor.predicts_sex:
-        _print_lines({"sexes": "not evaluated: no radiograph here has a known sex"})
+        print_fields({"sexes": "not evaluated: no radiograph here has a known sex"})
     for name, error in measured.failures:
         fail(error if name in error else f"{name}: {error}")
 
@@ -212,7 +212,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
         lines["Pearson r"] = f"{evaluation.overall.correlation:.4f}"
     if evaluation.overall.r_squared is not None:
         lines["R²"] = f"{evaluation.overall.r_squared:.4f}"
-    _print_lines(lines | _left_out(evaluation, "age"))
+    print_fields(lines | _left_out(evaluation, "age"))
 
 
 def _of_images(estimate: Estimate, images: int) -> str:
@@ -243,7 +243,7 @@ def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:
         "baseline": f"{evaluation.baseline:.1%}, by predicting {whose} more frequent sex for "
         "everyone",
     }
-    _print_lines(lines | _left_out(evaluation, "sex"))
+    print_fields(lines | _left_out(evaluation, "sex"))
 
 
 def _left_out(evaluation: Evaluation | SexEvaluation, what: str) -> dict[str, str]:
@@ -257,11 +257,6 @@ def _left_out(evaluation: Evaluation | SexEvaluation, what: str) -> dict[str, st
         codes = ", ".join(f"{count} {code}" for code, count in evaluation.refused.items())
         lines["refused"] = f"by predict, but included in these figures: {codes}"
     return lines
-
-
-def _print_lines(lines: dict[str, str]) -> None:
-    for name, text in lines.items():
-        console.print(f"{name:11}{text}", markup=False)
 
 
 def _print_stress(stress: Stress, title: str) -> None:
@@ -292,6 +287,6 @@ def _print_stress(stress: Stress, title: str) -> None:
     for row in stress.rows[1:]:
         if row.unchanged:
             share = f"{row.unchanged} of {counted(row.images, 'image')}"
-            console.print(f"{'unchanged':11}{share}: {row.name}")
+            print_fields({"unchanged": f"{share}: {row.name}"})
     for name, count in stress.failed.items():
         fail(f"{name}: {counted(count, 'radiograph')} failed; the first: {stress.errors[name]}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import console, error_console
+from boneage_cli.cli.console import error_console, print_fields
 from boneage_cli.wording import counted
 
 
@@ -107,17 +107,19 @@ def export(
     error_console.print(f"exporting {path}: this takes up to a minute", markup=False)
     found = export_model(bundle, format.value, target, chosen)
     for name, shape in found.inputs.items():
-        console.print(f"{'input':10}{name}: {shape}", markup=False)
+        print_fields({"input": f"{name}: {shape}"})
     for name in found.differences:
-        console.print(f"{'output':10}{name}: float32 (batch)")
+        print_fields({"output": f"{name}: float32 (batch)"})
     what = counted(found.images, "radiograph" if images else "drawn hand")
     apart = ", ".join(
         f"{value:.5f} months" if name == "months" else f"{value:.1e} of {name}"
         for name, value in found.differences.items()
     )
     sexes = ", as girls and as boys" if found.sexes else ""
-    console.print(f"{'checked':10}{what}{sexes}: at most {apart} from torch")
-    names = ", ".join(str(file) for file in found.files)
-    console.print(f"{'written':10}{names}", markup=False)
+    fields = {
+        "checked": f"{what}{sexes}: at most {apart} from torch",
+        "written": ", ".join(str(file) for file in found.files),
+    }
     if format is Format.openvino:
-        console.print(f"{'run it':10}with INFERENCE_PRECISION_HINT set to f32, as it was checked")
+        fields["run it"] = "with INFERENCE_PRECISION_HINT set to f32, as it was checked"
+    print_fields(fields)

@@ -1,4 +1,4 @@
-"""``boneage locate-rois``: crops of the wrist and of the metacarpals with the phalanges."""
+"""``boneage locate-rois``: crops the wrist and the metacarpals with the phalanges."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from boneage_cli.errors import BoneageError
 
 
 class Method(str, Enum):
-    """How regions are located."""
+    """Methods of locating regions."""
 
     keypoints = "keypoints"
     gradcam = "gradcam"
 
 
 class Background(str, Enum):
-    """How the background around the hand is treated."""
+    """Treatments of the background around the hand."""
 
     remove = "remove"
     keep = "keep"

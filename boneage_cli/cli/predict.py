@@ -24,6 +24,7 @@ from boneage_cli.cli.options import (
     model_paths,
 )
 from boneage_cli.errors import BoneageError
+from boneage_cli.wording import counted
 
 if TYPE_CHECKING:
     from boneage_cli.core.batch_prediction import BatchOutcome
@@ -255,16 +256,15 @@ def predict(
         tell=_tell,
     )
     if output is not None:
-        radiographs = "radiograph" if outcome.total == 1 else "radiographs"
-        print_aside(f"{outcome.total} {radiographs}, {_failures(outcome)}: {output}")
+        radiographs = counted(outcome.total, "radiograph")
+        print_aside(f"{radiographs}, {_failures(outcome)}: {output}")
     if outcome.left_out:
-        files = "file" if outcome.left_out == 1 else "files"
-        warn(f"{outcome.left_out} DICOM {files} without an image (reports and the like) left out")
+        files = counted(outcome.left_out, "DICOM file")
+        warn(f"{files} without an image (reports and the like) left out")
     for error in outcome.undrawn:
         fail(error)
     if outcome.pictures is not None:
-        pictures = "picture" if outcome.pictures == 1 else "pictures"
-        print_aside(f"{outcome.pictures} {pictures}: {explain}")
+        print_aside(f"{counted(outcome.pictures, 'picture')}: {explain}")
     if outcome.failed or outcome.undrawn:
         raise typer.Exit(EXIT_FINDINGS)
 
@@ -284,7 +284,7 @@ def _failures(outcome: BatchOutcome) -> str:
 
 
 def _print_done(done: int) -> None:
-    print_aside(f"going on after {done:,} files of an interrupted run")
+    print_aside(f"going on after {counted(done, 'file')} of an interrupted run")
 
 
 def _style_by_ending(output: Path | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table, warn
+from boneage_cli.cli.console import EXIT_FINDINGS, console, print_fields, print_table, warn
 from boneage_cli.cli.options import Device, DeviceOption
 
 
@@ -86,4 +86,4 @@ def recalibrate(
             f"the new model gives no prediction intervals: they need {LEAST} readings for each "
             "corrected sex"
         )
-    console.print(f"written   {result.written}", markup=False)
+    print_fields({"written": result.written})

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_table, warn
+from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_fields, print_table, warn
 from boneage_cli.cli.options import CacheOption, DataOption
 from boneage_cli.cli.training_lines import print_epoch, print_stage
 
@@ -107,8 +107,7 @@ def sweep(
     folder = find_dataset(data)
     varied = [key.rpartition(".")[2] for key in found[0].varied]
     target = output or RUNS / "-".join(["sweep", found[0].base, *varied])
-    console.print(f"data      {folder}", markup=False)
-    console.print(f"sweep     {target}: {len(found)} to train", markup=False)
+    print_fields({"data": folder, "sweep": f"{target}: {len(found)} to train"})
 
     def begin(number: int, combination: Combination) -> None:
         console.print(f"{number} of {len(found)}: {combination.experiment.name}", markup=False)
@@ -128,6 +127,6 @@ def sweep(
     failures = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failures:
         fail(f"{outcome.name}: {outcome.error}")
-    console.print(f"written   {target}: table.csv, table.md", markup=False)
+    print_fields({"written": f"{target}: table.csv, table.md"})
     if failures:
         raise typer.Exit(EXIT_FINDINGS)

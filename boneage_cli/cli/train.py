@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import console, print_table, warn
+from boneage_cli.cli.console import console, print_fields, print_table, warn
 from boneage_cli.cli.options import CacheOption, DataOption, refuse_beside
 from boneage_cli.cli.training_lines import print_epoch, print_stage
 
@@ -174,7 +174,7 @@ def train(
         folder = find_dataset(data)
         resources = Resources(cache=cache, devices=devices, nodes=nodes, wandb=wandb)
         if is_main_process():
-            console.print(f"data      {folder}", markup=False)
+            print_fields({"data": folder})
         if folds is not None:
             validation = cross_validate(
                 experiment,
@@ -219,8 +219,7 @@ def _print_run(run: Run) -> None:
         ]
     rows += [("weights", f"{run.parameters:,}"), ("training time", f"{run.seconds:.0f} s")]
     print_table("Run", ("", ""), rows)
-    console.print(f"model     {run.bundle}", markup=False)
-    console.print(f"plots     {run.folder}: {', '.join(plots)}", markup=False)
+    print_fields({"model": run.bundle, "plots": f"{run.folder}: {', '.join(plots)}"})
     _print_next(run.folder, run.bundle)
 
 
@@ -232,7 +231,7 @@ def _print_next(folder: Path, model: Path) -> None:
     experiment = load_experiment(folder / SETTINGS)
     sex = "F" if experiment.data.sex == "F" else "M"
     option = f" --sex {sex}" if experiment.model.gender else ""
-    console.print(f"next      boneage predict INPUT{option} --model {model}", markup=False)
+    print_fields({"next": f"boneage predict INPUT{option} --model {model}"})
 
 
 def _print_fold(fold: Fold) -> None:
@@ -277,5 +276,5 @@ def _print_cross_validation(validation: CrossValidation) -> None:
             "slightly optimistic; training.keep = 'last' avoids this.",
             markup=False,
         )
-    console.print(f"models    {validation.folder}", markup=False)
+    print_fields({"models": validation.folder})
     _print_next(validation.folder, validation.folder)

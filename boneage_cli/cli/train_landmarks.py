@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import console, print_table
+from boneage_cli.cli.console import console, print_fields, print_table
 from boneage_cli.cli.options import Device, DeviceOption, refuse_beside
 
 _OF_TRAINING = dict.fromkeys(
@@ -142,7 +142,7 @@ def train_landmarks(
     if salient is not None:
         _print_metrics(f"The same, regions by Grad-CAM of {gradcam}", salient)
     if evaluate is None:
-        console.print(f"bundle       {output}", markup=False)
+        print_fields({"bundle": output})
 
 
 def _print_metrics(title: str, metrics: dict[str, dict[str, float]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from boneage_cli.cli.console import console
+from boneage_cli.wording import counted
 
 if TYPE_CHECKING:
     from boneage_cli.core.config import Experiment
@@ -17,7 +18,7 @@ def print_stage(experiment: Experiment) -> None:
     epochs = experiment.training.epochs
     console.print(
         f"{experiment.name}: {describe_shapes(shapes_of(experiment))} pixels, "
-        f"{epochs} epoch{'s' if epochs > 1 else ''}",
+        f"{counted(epochs, 'epoch')}",
         markup=False,
     )
 

@@ -32,7 +32,7 @@ class Geometry:
 
     @property
     def matrix(self) -> NDArray[np.float64]:
-        """Affine matrix from fractions of the radiograph to pixels of the network's image, (2, 3)."""
+        """Affine matrix, (2, 3), from fractions of the radiograph to the network's pixels."""
         width, height = self.source
         left, top, right, bottom = self.crop
         x, y, across, down = self.placed

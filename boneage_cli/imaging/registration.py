@@ -273,7 +273,7 @@ def is_negative(radiograph: Radiograph, landmarks: Landmarks) -> bool:
 def _sampled(
     radiograph: Radiograph, matrix: Matrix, box: tuple[float, float, float, float]
 ) -> np.ndarray:
-    """Returns the pixels at a grid in a canonical-frame box; points outside the image are skipped."""
+    """Samples pixels on a grid in a canonical-frame box, skipping points outside the image."""
     left, top, right, bottom = box
     grid = np.stack(np.meshgrid(np.linspace(left, right, 16), np.linspace(top, bottom, 16)), -1)
     places = apply_inverse(matrix, grid.reshape(-1, 2))

@@ -1,4 +1,4 @@
-"""Promises about the command line as a whole."""
+"""Tests of the command line as a whole."""
 
 from __future__ import annotations
 

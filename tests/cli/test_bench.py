@@ -1,4 +1,4 @@
-"""Promises about ``boneage bench``; none of them is about how fast this machine is."""
+"""Tests of ``boneage bench``; none depends on this machine's speed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLOTS = ("throughput.png", "time-per-image.png", "best-throughput.png", "efficie
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Runs the command in a folder of its own."""
+    """Runs the command in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -41,7 +41,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def quick(demo_bundle: Path) -> str:
-    """Options of a run that takes a second."""
+    """Options of a benchmark that takes one second."""
     return f"--model {demo_bundle} --batch-sizes 1,2 --batch-size 2 --seconds 0.1 --device cpu"
 
 
@@ -77,7 +77,7 @@ def test_a_run_prints_and_writes_all_figures(bench, quick: str, demo_bundle: Pat
 def test_radiographs_of_one_s_own_are_read(bench, quick: str, demo_data: Path) -> None:
     image = next((demo_data / "test").glob("*.png"))
     bench(f"{quick} --images {demo_data / 'validation'} --images {image} -s F")
-    # Where no folder is named, its name is the time.
+    # Without --output the folder is named after the time.
     (folder,) = Path().glob("bench-2*")
     assert {file.name for file in folder.iterdir()} == {"bench.csv", "bench.json"}
     record = json.loads((folder / "bench.json").read_text())
@@ -206,7 +206,7 @@ def test_files_and_networks_are_not_measured_at_once(bench, options: str) -> Non
 
 @pytest.fixture
 def quick_training(demo_data: Path, tiny: Experiment, bench) -> str:
-    """Options of a measurement of training that takes seconds."""
+    """Options of a training benchmark that takes seconds."""
     write_experiment(tiny, Path("tiny.toml"))
     return f"--train --data {demo_data} -c tiny.toml --seconds 0.1 --device cpu -o out"
 
@@ -262,7 +262,7 @@ def test_a_second_measurement_of_training_is_added_to_the_first(
 ) -> None:
     bench(quick_training)
     first = pd.read_csv("out/train-bench.csv")
-    # The option wins over the file; few CPUs have bf16.
+    # The option overrides the file; few CPUs have bf16.
     slow = tiny.training.model_copy(update={"precision": "bf16"})
     write_experiment(tiny.model_copy(update={"training": slow}), Path("tiny.toml"))
     bench(f"{quick_training} -b small_cnn,mobilenetv3_small_050 --precision 32")

@@ -1,4 +1,4 @@
-"""``boneage check-data`` as a user meets it."""
+"""Tests of ``boneage check-data`` on the command line."""
 
 from __future__ import annotations
 

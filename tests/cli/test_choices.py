@@ -1,6 +1,6 @@
-"""Commands import what they call only when they are called, so their choices stand in two places.
+"""Tests that the choices and defaults in the commands' help match the code behind them.
 
-What is promised in a command's help is what the code behind it does.
+They are defined in both places, because commands import that code only when they are called.
 """
 
 from __future__ import annotations

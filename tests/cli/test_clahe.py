@@ -1,4 +1,4 @@
-"""``boneage clahe`` as a user meets it."""
+"""Tests of ``boneage clahe`` on the command line."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_second_run_makes_only_what_is_missing_or_changed(folder):
     source = folder / "validation" / "e.webp"
     other = np.zeros((20, 20), np.uint8)
     cv2.imwrite(str(source), other)
-    os.utime(source, (1, 1))  # restored from an archive: changed, though of an older date
+    os.utime(source, (1, 1))  # as if restored from an archive: changed, but with an older mtime
     assert "validation_CLAHE: 1 made, 2 already there" in run().stdout
     assert read_radiograph(folder / "validation_CLAHE" / "e.png").pixels.shape == other.shape
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_copied_is_told_of_as_predict_does(folder):
     Path("archive/inner").mkdir(parents=True)
     Path("archive/inner/hand.webp").write_bytes((folder / "test" / "g.webp").read_bytes())
     Path("archive/inner/IM000001").symlink_to("gone")
-    # A link to a parent ends all the same.
+    # A link to a parent folder must not cause an endless search.
     Path("archive/inner/again").symlink_to(Path("archive").absolute())
     Path("archive/photograph.bmp").write_bytes(b"BM")
     result = run("--input", "archive", "--output", "copies", "--tiles", "4", status=1)

@@ -1,4 +1,4 @@
-"""Promises about ``boneage compare``."""
+"""Tests of ``boneage compare``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(*words: str | Path, status: int = 0) -> Result:
 
 
 def predictions(folder: Path, errors: np.ndarray, ages: np.ndarray, ids: range) -> Path:
-    """A folder as evaluate writes it."""
+    """Writes a folder of predictions in the format of ``boneage evaluate``."""
     folder.mkdir(parents=True)
     table = pd.DataFrame(
         {
@@ -38,7 +38,7 @@ def predictions(folder: Path, errors: np.ndarray, ages: np.ndarray, ids: range) 
 
 @pytest.fixture
 def three(tmp_path: Path) -> list[Path]:
-    """Three models: the second errs by a month more than the first, the third on other images."""
+    """Three models: the second errs by a month more than the first; the third has fewer images."""
     random = np.random.default_rng(0)
     ages, errors = random.uniform(10, 220, 80).round(), random.normal(0, 8, 80)
     worse = errors + np.sign(errors) * random.uniform(0.5, 1.5, 80)

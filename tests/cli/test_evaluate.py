@@ -20,7 +20,7 @@ from boneage_cli.imaging.reading import read_radiograph
 
 @pytest.fixture
 def evaluate(tmp_path, monkeypatch, demo_bundle):
-    """Runs the command in a folder of its own with a copy of the run."""
+    """Runs the command in a temporary folder with a copy of the run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     shutil.copytree(demo_bundle.parent, tmp_path / "run")
@@ -36,7 +36,7 @@ def evaluate(tmp_path, monkeypatch, demo_bundle):
 
 @pytest.fixture
 def data(demo_data, tmp_path) -> Path:
-    """A copy of the drawn hands that a test may spoil."""
+    """A copy of the drawn hands that a test may change."""
     shutil.copytree(demo_data, tmp_path / "hands")
     return tmp_path / "hands"
 
@@ -79,14 +79,14 @@ def test_the_summary_of_runs_is_told_what_a_run_did_on_the_test_split(
     told = ["test_mae", "test_rmse", "test_images", "test_label_version"]
     assert (figures()["test_images"], figures()["test_label_version"]) == (16, "integer")
     assert figures().drop(told).equals(before.drop(told))
-    # Other radiographs than those of its own data set, a sample or other views are no such figures.
+    # Metrics on another data set, a sample or with augmentation are not the run's test metrics.
     shutil.copytree(demo_data, tmp_path / "others")
     row = figures()
     for of in (f"{tmp_path}/others", f"{demo_data} --sample 6", f"{demo_data} --tta"):
         line = f"evaluate -m {demo_run.folder} -d {of} --split test -o {tmp_path}/out --device cpu"
         assert "test_mae" not in CliRunner().invoke(app, line.split()).stdout
     assert figures().equals(row)
-    # A run is known by its bundle as well.
+    # A run is also recognised by its bundle.
     line = f"evaluate -m {demo_run.bundle} -d {demo_data} --split test -o {tmp_path} --device cpu"
     assert "test_mae" in CliRunner().invoke(app, line.split()).stdout
 
@@ -100,7 +100,7 @@ def test_figures_of_another_measurement_stay(evaluate, demo_data, data):
     for name, where in (("test", demo_data), ("hands-test", data)):
         figures = json.loads(Path(f"run/evaluation-{name}/metrics.json").read_text())
         assert figures["data"] == str(where)
-    # The same folder of models, of other radiographs of the same name.
+    # The same model folder, evaluated on another data set of the same name.
     shutil.copytree(data, "more/hands")
     evaluate("--data more/hands --split test")
     assert Path("run/evaluation-hands-test-2/metrics.json").is_file()
@@ -231,7 +231,7 @@ def test_stress_shows_what_is_lost_when_the_same_radiographs_come_in_other_ways(
     assert table["mae"]["unperturbed"] == pytest.approx(metrics["mae"]["value"], abs=1e-3)
     assert table["mae_increase"]["DICOM, inverted"] == pytest.approx(0, abs=1e-3)
     assert table["change"]["PNG, inverted"] > 0
-    # Drawn hands are 320 pixels high already.
+    # Drawn hands are only 320 pixels high.
     assert "6 of 6 images: 512 pixels high" in result.stdout
     shown = table[table["unchanged"] < table["images"]]
     assert len(shown) > 25
@@ -263,7 +263,7 @@ def test_stress_goes_on_without_a_radiograph_that_failed(evaluate, data):
 
 
 def test_so_many_images_are_chosen_by_sex_and_the_same_each_time(evaluate, data):
-    # Those of one sex first, so that any eight in a row would tell.
+    # Sorted by sex, so that eight consecutive rows would be of one sex.
     table = pd.read_csv(data / "test.csv").sort_values("male", kind="stable")
     table.to_csv(data / "test.csv", index=False)
     assert table["male"].nunique() == 2
@@ -350,7 +350,7 @@ def test_stress_takes_the_views_that_the_other_figures_took(evaluate, demo_data)
 
 def test_the_status_is_1_where_only_a_changed_copy_could_not_be_predicted(evaluate, data):
     table = pd.read_csv(data / "test.csv").head(2)
-    # A picture that neither a JPEG nor a DICOM file can hold, and a PNG can.
+    # An image too wide for JPEG and DICOM, but not for PNG.
     cv2.imwrite(str(data / table["path"][0]), np.zeros((4, 66_000), np.uint8))
     table.to_csv(data / "test.csv", index=False)
     result = evaluate(f"--data {data} --split test --output out --stress", status=1)

@@ -1,4 +1,4 @@
-"""Promises about ``boneage export``."""
+"""Tests of ``boneage export``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def export(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def corrected(demo_bundle: Path, tmp_path: Path) -> Path:
-    """A model that a site has fitted to its girls."""
+    """A model that was recalibrated for girls."""
     path = tmp_path / "corrected.safetensors"
     save_bundle(replace(load_bundle(demo_bundle), correction={"F": (7.0, 0.5)}), path)
     return path
@@ -88,7 +88,7 @@ def test_settings_and_provenance_travel_in_the_file(export, demo_bundle: Path) -
 
 
 def test_radiographs_of_the_user_s_own_are_compared_on(export, demo_data: Path) -> None:
-    # Its ending tells the format.
+    # The suffix selects the format.
     result = export(f"--output a.xml --images {demo_data / 'test'}")
     assert "16 radiographs, as girls and as boys" in result.stdout
     assert {path.name for path in Path().iterdir()} == {"a.xml", "a.bin"}
@@ -111,7 +111,7 @@ def test_a_model_that_differs_from_torch_is_not_written(
 ) -> None:
     package, ending = RUNTIMES[runtime]
     pytest.importorskip(package)
-    # No difference is small enough for this.
+    # A negative tolerance rejects every difference.
     monkeypatch.setitem(exporting.TOLERANCES, "months", -1.0)
     result = export(f"--format {runtime} --output model{ending}", status=2)
     told = " ".join(result.stderr.split())

@@ -1,4 +1,4 @@
-"""Promises about ``boneage locate-rois``."""
+"""Tests of ``boneage locate-rois``."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_peak_below_the_threshold_is_none(app: typer.Typer, tiny: Experiment, 
     values["model"] |= {"gender": False, "channels": [1], "hidden": [], "dropout": 0}
     experiment = parse_experiment(values, "test")
     network = build_network(experiment, 120, 40)
-    # The age is the brightness, so that the heat is where the light is.
+    # The predicted age is the brightness, so the saliency follows the bright pixels.
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if weight.ndim == 4:

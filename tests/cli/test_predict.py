@@ -34,7 +34,7 @@ LINE = re.compile(r"^(?P<path>.+): (\d+) years (\d+) months \((?P<months>-?\d+\.
 
 @pytest.fixture
 def hands(demo_data, tmp_path, monkeypatch) -> Path:
-    """A current folder with the drawn hands a.png, b.png and c.png in hands/."""
+    """The current folder, with the drawn hands a.png, b.png and c.png in hands/."""
     (tmp_path / "hands").mkdir()
     for name, source in zip("abc", sorted((demo_data / "test").glob("*.png")), strict=False):
         (tmp_path / "hands" / f"{name}.png").symlink_to(source)
@@ -181,7 +181,7 @@ def test_names_on_standard_input_are_answered_as_they_come(hands, demo_bundle):
         process.stdin.write(f"hands/{name}.png\n")
         process.stdin.flush()
         assert process.stdout.readline().startswith(f"hands/{name}.png: ")
-    # It waits for another name, which must not keep it from ending.
+    # The process is waiting for input, which must not keep it from ending.
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     assert process.stderr.read() == "error: interrupted; run the same command again\n"
@@ -315,7 +315,7 @@ def test_several_models_are_averaged(predict, demo_bundle, tiny, views):
 
 
 def test_without_a_model_the_package_s_own_answers_and_is_named(predict):
-    # It was trained on radiographs, so drawings have to be forced upon it.
+    # It was trained on radiographs and refuses drawings without --force.
     result = predict("hands/a.png --sex M --force", model=None)
     assert "rsna.safetensors" in result.stderr
     assert "months)" in result.stdout
@@ -362,7 +362,7 @@ def test_the_help_is_a_short_manual_with_examples(predict):
 
 @pytest.fixture
 def calibrated(demo_bundle, tmp_path) -> str:
-    """The tiny model with intervals of known half widths: 10 months for girls, 20 for boys."""
+    """The tiny model with known interval half widths: 10 months for girls, 20 for boys."""
     table = pd.DataFrame({"true": [140.0] * 200, "sex": ["F", "M"] * 100})
     table["predicted"] = table["true"] + table["sex"].map({"F": 10.0, "M": 20.0})
     bundle = replace(load_bundle(demo_bundle), calibration=calibrate(table, "made for this test"))
@@ -430,7 +430,7 @@ def pictures(folder: str) -> dict[str, np.ndarray]:
 
 @pytest.fixture(params=["roi", "fusion"])
 def region_bundle(request, tiny, tmp_path) -> str:
-    """An untrained model of regions, which needs no sex."""
+    """An untrained model of regions, without sex as an input."""
     values = tiny.model_dump(mode="json")
     values["model"] |= {"family": request.param, "gender": False}
     values["regions"] |= {"height": 64, "width": 64}
@@ -450,7 +450,7 @@ def test_each_predicted_radiograph_is_explained_by_a_picture_and_the_ages_stay(p
     assert list(found) == ["a", "c"]
     drawn = cv2.imread("hands/a.png")
     height, width = found["a"].shape[:2]
-    # Side by side, as it is and with heat.
+    # The radiograph and its heat map are side by side.
     expected = 2 * drawn.shape[1] / drawn.shape[0]
     assert width / (height - 24) == pytest.approx(expected, abs=0.01)
     assert Path("why/README.txt").is_file()
@@ -563,7 +563,7 @@ def test_an_adult_s_age_is_a_warning_and_an_age_in_years_gives_no_score(predict)
 
 @pytest.fixture
 def archive(hands) -> Path:
-    """A folder as archives export it: a radiograph, a report about it, and a damaged file."""
+    """A folder as exported by archives: a radiograph, its report, and a damaged file."""
     (hands / "archive").mkdir()
     as_dicom(hands / "hands" / "a.png", hands / "archive" / "IM1", "F")
     dataset = dcmread(hands / "archive" / "IM1")
@@ -677,7 +677,7 @@ def test_the_age_that_is_told_of_a_child_comes_before_that_of_its_file(predict, 
 
 
 def test_a_picture_that_cannot_be_drawn_is_told_of_and_the_status_is_1(hands, demo_bundle):
-    # The age of the last is known, as are those of its batch, long before its picture's turn.
+    # The last radiograph's age is predicted with its batch, long before its picture is drawn.
     Path("last.png").write_bytes(Path("hands/a.png").read_bytes())
     Path("list.txt").write_text("hands/b.png\n" * 30 + "last.png\n")
     line = f"predict list.txt --sex M --model {demo_bundle} --device cpu --explain why"

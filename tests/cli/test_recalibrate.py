@@ -1,4 +1,4 @@
-"""Promises about ``boneage recalibrate``."""
+"""Tests of ``boneage recalibrate``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from boneage_cli.datasets.manifest import read_manifest
 
 @pytest.fixture(scope="module")
 def hands(demo_data: Path, demo_bundle: Path) -> pd.DataFrame:
-    """The 80 drawn hands that are not for testing, with what the tiny model takes them for."""
+    """The 80 drawn hands outside of the test split, with the tiny model's predictions."""
     manifest = read_manifest(demo_data)
     manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)
     found = Predictor.load([demo_bundle]).predict_files(
@@ -49,7 +49,7 @@ def recalibrate(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def read_by_a_site(hands: pd.DataFrame, noise: float) -> pd.DataFrame:
-    """Readings that are a line away from the model's: another one for boys than for girls."""
+    """Readings that are a noisy linear function of the predictions, different for each sex."""
     rng = np.random.default_rng(0)
     lines = np.where(hands["male"], 30 + 0.8 * hands["predicted"], -5 + 1.1 * hands["predicted"])
     return hands.assign(boneage=np.clip(lines + rng.normal(0, noise, len(hands)), 1, 240))
@@ -74,7 +74,7 @@ def test_a_site_that_reads_otherwise_gets_a_model_that_reads_as_it_does(
 ) -> None:
     site = read_by_a_site(hands, noise=1)
     result = recalibrate(site)
-    assert "written   site.safetensors" in result.stdout
+    assert "written    site.safetensors" in result.stdout
     bundle = load_bundle(Path("site.safetensors"))
     for sex, (offset, slope) in {"M": (30, 0.8), "F": (-5, 1.1)}.items():
         found = bundle.correction[sex]
@@ -222,7 +222,7 @@ def test_the_model_itself_is_never_overwritten(recalibrate, hands: pd.DataFrame,
 
 
 def test_the_model_of_a_run_is_never_overwritten(recalibrate, hands: pd.DataFrame, demo_run: Run):
-    # The fixture writes to site.safetensors, which is here the run's own model by another name.
+    # The fixture writes to site.safetensors, which is a link to the run's own model here.
     before = demo_run.bundle.read_bytes()
     Path("site.safetensors").symlink_to(demo_run.bundle)
     result = recalibrate(read_by_a_site(hands, noise=1), status=2, model=demo_run.folder)
@@ -243,13 +243,13 @@ def test_what_a_correction_gains_is_measured_on_radiographs_that_its_lines_did_n
     assert result.written == output
     found = Predictor.load([output], device="cpu").predict_files(cases_of(site))
     months = np.array([prediction.months for prediction in found], float)
-    # Where lines were fitted they err less than elsewhere, least squares of two numbers by a tenth.
+    # Errors on the radiographs used for fitting are smaller, by about a tenth for 2 parameters.
     fitted = np.abs(months - site["boneage"]).mean()
     assert 1.03 * fitted < result.after.value < 1.5 * fitted
 
 
 def test_a_gain_that_may_be_chance_is_none(recalibrate, hands: pd.DataFrame) -> None:
-    # Errors whose mean is a third of their spread: of 40 such the mean gain is above 0, not surely.
+    # Errors whose mean is a third of their SD: for 40 of them the gain is not significant.
     for seed in range(3):
         chance = np.random.default_rng(seed)
         site = hands.assign(boneage=hands["predicted"])

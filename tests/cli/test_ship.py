@@ -1,4 +1,4 @@
-"""Promises about ``boneage ship``, with which the package's own model is made."""
+"""Tests of ``boneage ship``, which makes the package's own model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about ``boneage sweep``."""
+"""Tests of ``boneage sweep``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from boneage_cli.core.config import Experiment, load_experiment, write_experimen
 
 @pytest.fixture
 def sweep(tmp_path: Path, tiny: Experiment, demo_data: Path, monkeypatch: pytest.MonkeyPatch):
-    """Runs the command in a folder of its own, with the tiny network's settings."""
+    """Runs the command in a temporary folder with the tiny network's settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     settings = tiny.training.model_copy(update={"epochs": 1})

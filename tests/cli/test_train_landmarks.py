@@ -1,4 +1,4 @@
-"""Promises about ``boneage train-landmarks``."""
+"""Tests of ``boneage train-landmarks``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_radiographs_must_come_from_one_place(app: typer.Typer, demo_data: Path)
 
 @pytest.fixture
 def boxes(demo_data: Path, tmp_path: Path) -> Path:
-    """A box round the capitate of each drawn hand, as people draw them round wrists."""
+    """A box around the capitate of each drawn hand, like manually drawn wrist boxes."""
     points = pd.read_csv(demo_data / "landmarks.csv", dtype={"id": str})
     x, y = points["capitate_x"], points["capitate_y"]
     table = pd.DataFrame({"id": points["id"], "label": "Wrist", "xmin": x - 0.05, "xmax": x + 0.05})

@@ -1,4 +1,4 @@
-"""What the tests of the sources share: tiny radiographs, zips, a server that breaks off."""
+"""Fixtures for the tests of data sources: tiny radiographs, zips, an unreliable server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def png() -> Callable[[int], bytes]:
-    """Gives the bytes of a small PNG, another one for each number."""
+    """Makes small PNG files as bytes, different for each number."""
 
     def draw(number: int) -> bytes:
         pixels = np.full((6, 5), number % 251, np.uint8)
@@ -41,15 +41,15 @@ def write_zip() -> Callable[[Path, Mapping[str, bytes | str]], bytes]:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files`` with ranges and tags, and breaks off the first ``drops`` answers.
+    """Serves ``files`` with ranges and tags, and cuts the connections listed in ``drops``.
 
     Attributes:
         files: Contents by path, without the leading slash.
-        drops: For each coming answer with content, after how many bytes the connection is cut.
+        drops: For each coming response with content, the bytes after which it is cut.
         asked: The path and the Range header of every request.
         ranges: False ignores Range headers, as some servers do.
         tags: False sends neither ETag nor Last-Modified.
-        status: An HTTP status to answer with instead, for each coming request.
+        status: For each coming request, an HTTP status to respond with instead.
     """
 
     daemon_threads = True
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server on this machine, told by its attributes what to serve and when to fail."""
+    """A local server; its attributes set its files and its failures."""
     with Server() as running:
         Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield running

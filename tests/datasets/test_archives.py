@@ -73,7 +73,7 @@ def test_a_member_that_claims_to_be_smaller_than_it_is_is_refused(tmp_path):
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("1.png", bytes(100_000))
     content = bytearray(stream.getvalue())
-    # The unpacked size stands 22 bytes after the start of the local and 24 of the central header.
+    # The unpacked size is at byte 22 of the local and byte 24 of the central header.
     for position in (22, content.index(b"PK\x01\x02") + 24):
         content[position : position + 4] = (10).to_bytes(4, "little")
     archive = tmp_path / "liar.zip"

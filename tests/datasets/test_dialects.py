@@ -156,7 +156,7 @@ COLUMNS = {
 
 @st.composite
 def written_tables(draw):
-    """Rows and one of the many ways to write them down."""
+    """Draws rows and one of the many ways to write them as a table."""
     rows = draw(
         st.lists(
             st.tuples(

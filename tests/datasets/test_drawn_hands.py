@@ -31,7 +31,7 @@ def draw(
 
 
 def at(image: np.ndarray, point: tuple[float, float]) -> np.generic:
-    """The pixel under a landmark."""
+    """Returns the pixel at a landmark."""
     height, width = image.shape
     return image[int(point[1] * height), int(point[0] * width)]
 
@@ -112,7 +112,7 @@ def test_a_girl_has_more_bone_in_the_wrist_than_a_boy_of_the_same_bone_age() -> 
 
 
 def carpal_bone(hand: DrawnHand) -> float:
-    """The part of the carpal region that is bone."""
+    """Returns the fraction of the carpal region that is bone."""
     height, width = hand.bone.shape
     xmin, ymin, xmax, ymax = np.array(hand.regions["carpal"]) * (width, height, width, height)
     return float(hand.bone[int(ymin) : int(ymax), int(xmin) : int(xmax)].mean())

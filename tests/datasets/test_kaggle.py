@@ -18,7 +18,7 @@ def no_credentials(tmp_path, monkeypatch):
 
 @pytest.fixture
 def kaggle_site(server, no_credentials, monkeypatch):
-    """A server that kagglehub takes for Kaggle; it answers every request with 'status'."""
+    """A mock of Kaggle for kagglehub; it answers every request with 'status'."""
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
     monkeypatch.setitem(
         kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.TEST, server.url.rstrip("/")

@@ -1,4 +1,4 @@
-"""Promises about which radiographs a model is measured on."""
+"""Tests of the choice of radiographs for evaluating a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from boneage_cli.datasets.manifest import write_manifest
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A data set of tables alone: 10 to train on, 8 of them boys', and 40 for testing by sex."""
+    """Tables of a data set without images: 10 training rows (8 of boys) and 40 test rows."""
 
     def rows(split: str, male: list[bool | None]) -> pd.DataFrame:
         names = [f"{split}-{number:02}" for number in range(len(male))]
@@ -54,7 +54,7 @@ def test_the_share_of_boys_is_that_of_the_radiographs_to_train_on(folder: Path) 
     table = pd.read_csv(folder / "train.csv")
     table["male"] = table["male"].astype(object).where(table.index % 8 != 0, None)
     table.to_csv(folder / "train.csv", index=False)
-    # A boy and a girl of whom it is not known count for neither.
+    # The sex of one boy and one girl is now unknown; they are not counted.
     assert labelled_split(folder, "test").boys_in_training == pytest.approx(7 / 8)
 
 

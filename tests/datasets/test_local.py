@@ -78,7 +78,7 @@ TEST = [*BOYS, *GIRLS]
 
 @pytest.fixture
 def layouts(images):
-    """Every layout in use, as the files below one folder."""
+    """Returns the files of every layout in use."""
     return {
         "rsna": {
             "Bone+Age+Training+Set.zip": zipped(images("boneage-training-dataset/{}.png", TRAIN)),
@@ -609,7 +609,7 @@ def test_tables_that_differ_on_a_sex_are_refused_and_both_are_told(images, tmp_p
     sexes = ("male", "female") if is_male(first) else ("female", "male")
     with pytest.raises(BoneageError, match=rf"differ on {first}: sex {sexes[0]} and {sexes[1]};"):
         fetch_local(paths, tmp_path / "data")
-    # A table that does not tell the sex contradicts none.
+    # An unknown sex does not contradict a known one.
     unknown = labels("id,male", TRAIN, lambda n: f"{n},{'' if n == first else is_male(n)}")
     (tmp_path / "two.csv").write_text(unknown)
     manifest = fetch_local(paths, tmp_path / "data").manifest.set_index("id")

@@ -26,7 +26,7 @@ def zipped(files) -> bytes:
 
 @pytest.fixture
 def contents(png) -> dict[str, bytes]:
-    """RSNA's archives with few and tiny radiographs, in their true layouts."""
+    """RSNA's archives in their real layouts, with few tiny radiographs."""
 
     def images(folder, numbers):
         return {f"{folder}/{number}.png": png(number) for number in numbers}
@@ -63,7 +63,7 @@ def contents(png) -> dict[str, bytes]:
 
 
 def listed(contents) -> list[Archive]:
-    """What RSNA's list says, for the tiny archives; as there, one digest is not known."""
+    """Returns RSNA's list of archives with sizes and digests of the tiny ones; one is unknown."""
     return [
         replace(
             archive,

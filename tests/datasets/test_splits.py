@@ -70,7 +70,7 @@ def test_folds_are_alike_in_age():
 @settings(deadline=None, max_examples=40)
 def test_a_patient_is_never_on_both_sides(patients, seed):
     manifest = radiographs(len(patients))
-    # A few radiographs name no patient and stand for themselves.
+    # Some radiographs have no patient and are units of their own.
     manifest["patient"] = [str(patient) if patient else None for patient in patients]
     named = manifest["patient"].notna()
     for parts in (set_aside(manifest, 0.2, seed), assign_folds(manifest, 4, seed)):
@@ -133,7 +133,7 @@ def test_of_equal_ages_it_is_drawn_who_is_chosen_and_not_in_the_order_of_ids():
         manifest["id"].isin(choose(manifest, 30, 0)["id"]),
         set_aside(manifest, 0.1, 0),
     ):
-        # Taken in the order of ids there would be one of every ten neighbours.
+        # If ties were in the order of ids, exactly one of every ten neighbours would be chosen.
         per_ten = chosen.to_numpy().reshape(30, 10).sum(1)
         assert per_ten.sum() == 30
         assert per_ten.max() > 1

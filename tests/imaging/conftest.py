@@ -1,4 +1,4 @@
-"""Drawn radiographs, and DICOM files around them."""
+"""Fixtures: drawn radiographs and DICOM files that contain them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from boneage_cli.datasets.drawn_hands import DrawnHand, draw_hand
 
 @pytest.fixture(scope="session")
 def drawn_hand() -> DrawnHand:
-    """A left hand of ten years, 320 × 256 pixels, 8 bits."""
+    """A left hand with a bone age of ten years, 320 × 256 pixels, 8 bits."""
     return draw_hand(120, True, np.random.default_rng(4))
 
 
@@ -28,7 +28,7 @@ def hand_pixels(drawn_hand: DrawnHand) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def as_dicom() -> Callable[..., bytes]:
-    """Wraps pixels, or a compressed stream of them, as a Computed Radiography file."""
+    """Makes Computed Radiography files from pixels or from a compressed stream of them."""
 
     def wrap(
         pixels: np.ndarray,

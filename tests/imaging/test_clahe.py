@@ -1,4 +1,4 @@
-"""What CLAHE promises."""
+"""Tests of CLAHE."""
 
 from __future__ import annotations
 

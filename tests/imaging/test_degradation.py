@@ -1,4 +1,4 @@
-"""Promises about the worse copies that are trained on."""
+"""Tests of the degraded copies used in training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_copy_is_still_of_the_same_child(radiograph: Radiograph, seed: int) ->
 def test_copies_are_worse(radiograph: Radiograph) -> None:
     copies = [degrade(radiograph, np.random.default_rng(seed)) for seed in range(40)]
     changed = [not np.array_equal(copy.pixels, radiograph.pixels) for copy in copies]
-    # Now and then next to nothing happens.
+    # Occasionally a copy is nearly unchanged.
     assert np.mean(changed) > 0.95
 
 

@@ -1,4 +1,4 @@
-"""What reading a DICOM file promises."""
+"""Tests of reading DICOM files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read(data: bytes) -> Radiograph:
 
 
 def sample(name: str) -> Path:
-    """A file of the package pydicom-data."""
+    """Returns the path of a file of the package pydicom-data."""
     path = get_testdata_file(name, download=False)
     if path is None:
         pytest.skip("pydicom-data is not installed")
@@ -76,7 +76,7 @@ def test_files_of_archives_without_a_preamble_are_read(
     pixels = hand_pixels.astype(depth)
     data = as_dicom(pixels, syntax=syntax, PatientSex="F")[132:]
     if not with_meta:
-        # The length of the file's meta information is its first element's value.
+        # The first element's value is the length of the file's meta information.
         data = data[12 + int.from_bytes(data[8:12], "little") :]
     path = tmp_path / "IM000001"
     path.write_bytes(data)
@@ -251,7 +251,7 @@ def test_real_cr_radiographs_read_alike_in_every_syntax(name):
     compressed = read_radiograph(sample(f"{name}_J2KR.dcm"))
     np.testing.assert_array_equal(plain.pixels, compressed.pixels)
     assert plain.maximum == 65535
-    # Both are MONOCHROME1: as they are stored, bone is darker than its surroundings.
+    # Both are MONOCHROME1: in the stored pixels, bone is darker than its surroundings.
     stored = pydicom.dcmread(sample(f"{name}_UNCR.dcm")).pixel_array
     assert np.corrcoef(stored[::9, ::9].ravel(), plain.pixels[::9, ::9].ravel())[0, 1] < -0.9
     assert plain.male is False
@@ -345,24 +345,24 @@ def test_the_sex_is_read(hand_pixels, as_dicom, stated, male):
         ({"PatientAge": "004W"}, 0.92),
         ({"PatientAge": "030D"}, 0.986),
         ({"PatientAge": ""}, None),
-        # Nobody is zero years old but infants, whose age is stated in days, weeks or months.
+        # 000Y is implausible: the age of infants is stated in days, weeks or months.
         ({"PatientAge": "000Y"}, None),
         ({"PatientAge": "000D"}, 0),
         ({"PatientBirthDate": "20100315", "AcquisitionDate": "20170315"}, 84),
         ({"PatientBirthDate": "20100315", "StudyDate": "", "ContentDate": "20170315"}, 84),
         ({"PatientBirthDate": "20100315", "StudyDate": "20170315"}, 84),
         ({"PatientBirthDate": "20100315"}, None),
-        # The dates are finer than a whole number of years.
+        # The dates are more precise than a whole number of years.
         (
             {"PatientAge": "007Y", "PatientBirthDate": "20100315", "StudyDate": "20171115"},
             92.06,
         ),
-        # An age before birth, or of an anonymised birth date, is none.
+        # Ages before birth or from an anonymised birth date are ignored.
         ({"PatientBirthDate": "20180101", "StudyDate": "20170101", "PatientAge": "005Y"}, 60),
         ({"PatientBirthDate": "18500101", "StudyDate": "20170101", "PatientAge": "005Y"}, 60),
         ({"PatientBirthDate": "19000101", "StudyDate": "20170101", "PatientAge": "005Y"}, None),
         ({"PatientBirthDate": "20150101", "StudyDate": "20170101", "PatientAge": "010Y"}, None),
-        # As files of before 1993 write dates.
+        # The date format of files from before 1993.
         ({"PatientBirthDate": "1987.11.05", "StudyDate": "1994.11.05"}, 84),
     ],
 )
@@ -394,7 +394,7 @@ def test_the_laterality_is_read(hand_pixels, as_dicom, elements, side):
         ({"PixelSpacing": [0.2, 0.1]}, 256 * 0.1 / (320 * 0.2)),
         ({"PixelAspectRatio": ["1", "2"]}, 256 * 2 / 320),
         ({"ImagerPixelSpacing": [0.2, 0.1]}, 256 * 0.1 / (320 * 0.2)),
-        # On the detector before what was measured on the picture, and a stated ratio before both.
+        # Precedence: stated aspect ratio, spacing on the detector, spacing measured in the image.
         ({"ImagerPixelSpacing": [0.2, 0.1], "PixelSpacing": [0.1, 0.3]}, 256 * 0.1 / (320 * 0.2)),
         ({"PixelAspectRatio": ["1", "2"], "ImagerPixelSpacing": [0.1, 0.3]}, 256 * 2 / 320),
     ],

@@ -1,4 +1,4 @@
-"""What finding the hand promises."""
+"""Tests of finding the hand in the foreground."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_drawn_hands_are_inside_their_box_with_markers_and_borders_around_them()
         outside += not holds(found.box, np.array(list(hand.landmarks.values())))
         left, top, right, bottom = found.box
         areas.append((right - left) * (bottom - top))
-        # A drawn border lies over the forearm: not that, but bone is to be the brightest.
+        # Bone must be the brightest part, not a drawn border, which may cover the forearm.
         bone = hand.pixels[40:-40][hand.bone[40:-40]]
         assert found.brightest == pytest.approx(np.percentile(bone, 97), rel=0.35)
     assert outside <= 1

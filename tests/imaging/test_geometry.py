@@ -1,4 +1,4 @@
-"""Where points of a radiograph go, and that they come back."""
+"""Tests of mapping points between a radiograph and the network's input."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_padding_keeps_the_aspect_and_fills_one_side(width, height, across, down
     assert abs(across - placed_across - 2 * x) <= 1
     assert abs(down - placed_down - 2 * y) <= 1
     true = aspect or width / height
-    # The shorter side is a whole number of pixels, at least one.
+    # The shorter side is rounded to whole pixels, at least one.
     assert abs(placed_across - min(across, true * down)) <= 1
     assert abs(placed_down - min(down, across / true)) <= 1
 

@@ -1,4 +1,4 @@
-"""Promises about the key points of a hand."""
+"""Tests of the key points of a hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about a radiograph that comes in another way."""
+"""Tests of the perturbations of a radiograph."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import aspect_of
 
 ALL = pytest.mark.parametrize("perturbation", PERTURBATIONS, ids=lambda one: one.name)
-# Full white of the depths that radiographs have.
+# Full white at the bit depths of radiographs.
 WHITES = (255, 1023, 4095, 65535)
 IN_FRAME = {"turned 10°", "turned 20°", "mirrored", "letter", "text box"}
 
@@ -48,7 +48,7 @@ SIDES = st.integers(1, 40)
 
 @st.composite
 def radiographs(draw, sides=SIDES) -> Radiograph:
-    """Of any small size, depth and proportions."""
+    """Draws small radiographs of any size, bit depth and aspect."""
     white = draw(st.sampled_from(WHITES))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kind = np.uint8 if white == 255 else np.uint16
@@ -58,7 +58,7 @@ def radiographs(draw, sides=SIDES) -> Radiograph:
 
 @pytest.fixture
 def hand(hand_pixels) -> Radiograph:
-    """A hand of 320 × 256 pixels that touches neither end of its range of 12 bits."""
+    """A hand of 320 × 256 pixels whose intensities touch neither end of the 12-bit range."""
     pixels = 400 + 12 * hand_pixels.astype(np.uint16)
     return Radiograph(pixels, 4095, "hand.dcm", male=True, age=123.0, laterality="L")
 
@@ -89,7 +89,7 @@ def test_the_same_radiograph_comes_out_the_same_and_stays_as_it_was(
 ):
     before = hand.pixels.copy()
     first = perturbation.change(hand)
-    # A copy in memory of its own, so that nothing hangs on the object.
+    # A copy in other memory, because the result must not depend on the object.
     assert_same(perturbation.change(replace(hand, pixels=before.copy())), first)
     np.testing.assert_array_equal(hand.pixels, before)
     assert first is hand or not np.shares_memory(first.pixels, hand.pixels)
@@ -130,7 +130,7 @@ def test_any_size_depth_and_proportions_will_do(radiograph: Radiograph):
         if "pixels high" in name:
             assert aspect_of(found) == pytest.approx(aspect_of(radiograph)), name
         else:
-            # One millimetre takes as many pixels as before, along either side.
+            # The ratio of the pixels' sides in millimetres is unchanged.
             expected = 1 / pixel_aspect(radiograph) if quarter else pixel_aspect(radiograph)
             assert pixel_aspect(found) == pytest.approx(expected), name
 
@@ -213,7 +213,7 @@ def test_a_gamma_moves_the_middle_and_leaves_black_and_white():
 def test_a_blur_is_as_wide_in_millimetres_whatever_the_pixels():
     pixels = np.zeros((401, 201), np.uint16)
     pixels[200, 100] = 65535
-    # A square plate whose pixels are twice as wide as they are high.
+    # A square plate whose pixels are twice as wide as high.
     found = blur(Radiograph(pixels, 65535, aspect=1.0), 0.02).pixels.astype(float)
     for axis, deviation in ((0, 8.0), (1, 4.0)):
         profile = found.sum(axis=1 - axis)
@@ -301,7 +301,7 @@ def test_a_text_box_covers_what_is_beneath_and_a_letter_does_not():
 )
 @settings(deadline=None, max_examples=30)
 def test_a_dicom_file_of_either_kind_gives_the_same_intensities(radiograph, photometric):
-    # Sixteen bits whose upper ones are empty are read as fewer.
+    # 16-bit images with unused upper bits are read as images of fewer bits.
     radiograph.pixels[0] = 0
     radiograph.pixels[1] = radiograph.maximum
     assert_same(as_dicom(radiograph, photometric), radiograph)

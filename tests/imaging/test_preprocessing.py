@@ -1,4 +1,4 @@
-"""What the pixels of a network promise."""
+"""Tests of preprocessing to the network's input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVERY_KIND = [
 
 
 def disc(width: int, height: int) -> np.ndarray:
-    """A disc in the middle of an image of square pixels, black around it."""
+    """Returns an image of a white disc in the middle of a black background."""
     image = np.zeros((height, width), np.uint8)
     cv2.circle(image, (width // 2, height // 2), min(width, height) // 3, 255, cv2.FILLED)
     return image
@@ -48,7 +48,7 @@ def test_a_circle_squashed_to_a_square_is_a_circle_again(size, target):
     across, down = extent(preprocess(Radiograph(squashed, aspect=width / height), chosen))
     assert across == pytest.approx(down, abs=2)
     assert across == pytest.approx(2 / 3 * min(width, height) / max(width, height) * target, abs=2)
-    # Without the aspect it stays an ellipse, and squash makes one of a circle.
+    # Without a known aspect it stays an ellipse.
     across, down = extent(preprocess(Radiograph(squashed), chosen))
     assert across / down == pytest.approx(height / width, rel=0.03)
 
@@ -86,7 +86,7 @@ def test_the_container_of_the_pixels_does_not_matter(hand_pixels, chosen, scale)
     deep = np.rint(shallow * (4095 / 255)).astype(np.uint16)
     difference = np.abs(preprocess(Radiograph(deep, full_white(deep)), chosen).astype(int) - plain)
     if chosen.clahe:
-        # A pixel that rounds to the next gray level is spread further.
+        # CLAHE amplifies the difference of a pixel that rounds to the next gray level.
         assert difference.mean() < 0.6
     else:
         assert difference.max() <= 1
@@ -116,7 +116,7 @@ def test_a_resize_does_not_alias():
     stripes = np.tile(np.array([0, 255], np.uint8), (1000, 500))
     small = preprocess(Radiograph(stripes), Preprocessing(height=64, width=64, fit="squash"))
     assert np.ptp(small.astype(int)) <= 8
-    # Nor where one side shrinks and the other grows.
+    # The same if one side shrinks and the other grows.
     small = preprocess(Radiograph(stripes[:50]), Preprocessing(height=64, width=64, fit="squash"))
     assert np.ptp(small.astype(int)) <= 8
 
@@ -201,7 +201,7 @@ def test_a_radiograph_of_few_rows_stays_as_sharp_as_it_is():
 
 @pytest.mark.parametrize("aspect", [None, 0.8])
 def test_a_radiograph_of_many_rows_becomes_as_soft_as_one_of_few(aspect):
-    # An edge of a hand, 4 times as fine as a model that learnt on 300 rows ever saw one.
+    # An edge 4 times as sharp as any that a model trained on 300 rows has seen.
     tall = np.zeros((1200, 960 if aspect is None else 1200), np.uint8)
     tall[600:] = 200
     edge = Preprocessing(height=1024, width=1024, rows=300)
@@ -214,7 +214,7 @@ def test_a_radiograph_of_many_rows_becomes_as_soft_as_one_of_few(aspect):
 
 
 def test_points_are_told_to_lie_where_their_pixels_are_put(drawn_hand):
-    """Also where the radiograph is made softer before its hand is sought."""
+    """Holds also if the radiograph is smoothed before the hand is located."""
     settings = Preprocessing(foreground=True, fit="squash", rows=60, height=512, width=512)
     sharp = settings.model_copy(update={"rows": 0})
     moved = 0

@@ -1,4 +1,4 @@
-"""What reading a radiograph promises, whatever file it comes in."""
+"""Tests of reading radiographs from all file formats."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_transparency_is_laid_on_black(hand_pixels):
 
 def test_a_jpeg_is_turned_upright_by_its_exif(hand_pixels):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 90° clockwise
+    exif[0x0112] = 6  # orientation 6: rotate by 90° clockwise for display
     data = encode_with_pillow(Image.fromarray(hand_pixels), "jpeg", exif=exif, quality=95)
     difference = np.abs(read(data).astype(int) - np.rot90(hand_pixels, -1))
     assert difference.mean() < 2

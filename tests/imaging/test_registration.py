@@ -1,4 +1,4 @@
-"""Promises about hands brought to one pose and regions cut from them."""
+"""Tests of registering hands to one pose and cropping regions."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_carpal_and_metacarpal_regions_hold_the_bones_of_hands_of_every_age(
         matrix = canonical_from_image(landmarks_of(hand), aspect)
         for region in ("carpal", "metaph"):
             xmin, ymin, xmax, ymax = hand.regions[region]
-            # A proximal phalanx of the thumb, spread wide, is the farthest that bones reach.
+            # The slack is for the proximal phalanx of a widely spread thumb, the outermost bone.
             corners = np.array([(xmin, ymin), (xmax, ymax)]) @ matrix[:, :2].T + matrix[:, 2]
             left, top, right, bottom = REGIONS[region]
             slack = 0.08

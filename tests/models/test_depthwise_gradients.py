@@ -1,4 +1,4 @@
-"""Training in bf16 on a CPU: the quick gradients of depthwise convolutions are the gradients."""
+"""Tests that the fast bf16 gradients of depthwise convolutions on CPUs are correct."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from boneage_cli.models.encoders import KERAS_NAMES, build_encoder, feature_size
     "backbone",
     [
         "small_cnn",
-        "test_efficientnet",  # its last convolution comes before the pooling
-        "mobilenetv3_small_050",  # and this one's after
-        "test_convnext",  # has a norm after the pooling
+        "test_efficientnet",  # its last convolution is before the pooling
+        "mobilenetv3_small_050",  # its last convolution is after the pooling
+        "test_convnext",  # has a normalisation after the pooling
         "test_resnet",
-        "test_mambaout",  # gives its channels last
-        "test_vit",  # gives tokens
+        "test_mambaout",  # returns channels last
+        "test_vit",  # returns tokens
     ],
 )
 def test_a_backbone_gives_feature_maps_and_every_weight_learns(backbone: str) -> None:

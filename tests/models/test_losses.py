@@ -26,7 +26,7 @@ MONTHS = st.lists(st.tuples(st.floats(-24, 264), st.floats(0, 240)), min_size=1,
         ("wing", {}, -30, 100, 20 + 10 * math.log(6)),
         ("l1_l2", {}, 6, 100, 21),
         ("mae_relative", {}, 10, 100, 7.03),
-        # Ages under a year count as a year: BoneXage divides by the age and explodes at birth.
+        # The divisor is at least 12 months: BoneXage divides by the age, which diverges at birth.
         ("mae_relative", {}, 12, 0, 8.7),
         ("mae_relative", {"floor": 6}, 12, 0, 9.0),
     ],

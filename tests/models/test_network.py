@@ -38,7 +38,7 @@ def hands(count: int = 3, *views: str) -> dict[str, Tensor]:
 BOYS_AND_GIRL = torch.tensor([1.0, 1.0, 0.0])
 
 
-# What goes in
+# Inputs
 
 
 def test_bytes_and_floats_of_the_same_gray_values_give_the_same_age() -> None:
@@ -160,7 +160,7 @@ def test_gates_can_be_read_and_mix_image_and_sex() -> None:
 
 
 def test_sex_decides_where_the_cross_attention_looks() -> None:
-    # With a single key the softmax is 1 and the query learns nothing: BoneAge's fault.
+    # With a single key the softmax is 1 and the query gets no gradient: a bug of BoneAge.
     torch.manual_seed(0)
     attention = CrossAttention(8, [6], 4, heads=2)
     sex = torch.rand(2, 4)
@@ -369,7 +369,7 @@ def test_channels_last_gives_the_same_age() -> None:
     assert torch.allclose(network(hands(), BOYS_AND_GIRL)["age"], expected, atol=1e-3)
 
 
-# Settings that do not exist or contradict each other
+# Unknown or contradictory settings
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Every published system is one set of keyword arguments.
+"""Tests that keyword arguments of ``Network`` reproduce every published system.
 
-The numbers of weights are those of the published code (trainable ones, without the classifier of a
-backbone), except where a comment says what differs.
+The numbers of weights are those of the published code (trainable weights without a backbone's
+classifier), unless a comment explains the difference.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ SYSTEMS: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-# Backbones of the same kind that a test can train.
+# Smaller backbones of the same kind, which a test can train.
 SMALLER = {"legacy_xception": "test_resnet", "convnext_tiny": "test_convnext"}
 
 

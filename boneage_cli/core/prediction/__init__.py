@@ -1,1 +1,1 @@
-"""From files to ages and sexes."""
+"""Prediction of bone age and sex from image files."""

@@ -1,4 +1,4 @@
-"""What is asked of a predictor, and what it answers: plain records, without torch."""
+"""Inputs and results of a predictor as plain records, without torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REASONS = {
     "two-hands": "there is another hand beside it",
     "unlike-training": "it looks unlike every radiograph that the model was trained on",
 }
-"""Why an image is refused, unless an answer is forced: each reason's code and sentence."""
+"""Why an image is refused, unless a prediction is forced: code and sentence of each reason."""
 FAILURES = {
     "unreadable": "the file is missing, damaged, or of a kind that is not read",
     "no-image": "a DICOM file of something else, such as a report",
@@ -33,9 +33,9 @@ FAILURES = {
     "other-sex": "the model was trained on the other sex",
     "no-number": "the network gave no number",
 }
-"""Why there can be no answer, whatever is forced: each code and sentence."""
+"""Why no prediction is possible, even if forced: code and sentence of each failure."""
 NO_NUMBER = FAILURES["no-number"]
-"""The error of a radiograph of which a network makes an infinite age, or none."""
+"""The error of a radiograph for which a network's output is infinite or NaN."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Case:
 
     Attributes:
         path: The image file.
-        male: The child's sex; None to take what the file says.
-        aspect: Width by height of the original, where the stored image was squashed.
-        id: The image's name in a table, where it has one.
-        age: The child's chronological age in months; None to take what the file says.
-        known: The bone age that somebody read, in months, where a table tells it.
-        error: What is wrong with what was said of it; it is answered with that alone.
-        tags: Keywords of DICOM elements whose values the answer is to have.
-        searched_for: Whether it was found in a folder, and not named.
+        male: The child's sex; None to take it from the file.
+        aspect: Width divided by height of the original, if the stored image was squashed.
+        id: The image's id in a table, if any.
+        age: The child's chronological age in months; None to take it from the file.
+        known: The known bone age in months, if the table has one.
+        error: Why the table row is invalid; the prediction then consists of this error.
+        tags: Keywords of DICOM elements whose values the prediction includes.
+        searched_for: Whether it was found by searching a folder, rather than named.
     """
 
     path: str
@@ -65,10 +65,10 @@ class Case:
     searched_for: bool = False
 
     def read(self) -> Radiograph:
-        """The radiograph, in the proportions that were told.
+        """Reads the radiograph, with ``aspect`` if that is given.
 
         Raises:
-            BoneageError: What was said of it is wrong, or the file cannot be read.
+            BoneageError: The table row is invalid, or the file cannot be read.
         """
         if self.error is not None:
             raise BoneageError(self.error)
@@ -77,21 +77,21 @@ class Case:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one radiograph.
+    """The prediction for one radiograph.
 
     Attributes:
-        case: What was asked.
-        months: Bone age in months; None where there is none.
-        male: The sex that was used; None where the model uses none.
-        error: Why there is no answer.
-        stated: The sex that the file itself states, True for male; None where it states none.
-        interval: The lower and upper end of the prediction interval in months, where one is wanted.
-        age: The child's chronological age in months, where it is known.
-        reason: Why there is no answer, a code of ``REASONS`` or ``FAILURES``; None where nothing
-            speaks against it. There is an answer to one of ``REASONS`` where one was forced.
-        male_probability: That this is a boy's hand, by models that predict sex; None without.
-        laterality: ``L`` or ``R`` as the file states it; None where it states none.
-        tags: The DICOM elements that the case asked for, by keyword.
+        case: The input.
+        months: Bone age in months; None if there is none.
+        male: The sex that the model used; None if it uses none.
+        error: Why there is no prediction.
+        stated: The sex stated in the file, True for male; None if there is none.
+        interval: Lower and upper end of the prediction interval in months, if requested.
+        age: The child's chronological age in months, if known.
+        reason: Why there is no prediction, a code of ``REASONS`` or ``FAILURES``; None if there is
+            no objection. With a code of ``REASONS``, a forced prediction is present.
+        male_probability: The probability of being a boy; None if no model predicts sex.
+        laterality: ``L`` or ``R`` as stated in the file; None if it states none.
+        tags: Values of the DICOM elements that the case requested, by keyword.
     """
 
     case: Case
@@ -108,17 +108,18 @@ class Prediction:
 
     @property
     def refusal(self) -> str | None:
-        """The code of ``REASONS`` that speaks against an answer; None of other failures."""
+        """The code of ``REASONS`` for which the image is refused; None for other failures."""
         return self.reason if self.reason in REASONS else None
 
     @property
     def warning(self) -> str | None:
-        """How what was said of a child contradicts its file or its bone age; None where not.
+        """A contradiction of the given sex or age with the file or the bone age, or None.
 
-        What matters to no part of the answer is left alone.
+        Contradictions that do not affect the prediction are not reported.
         """
         scored = self.age is not None and self.months is not None
-        # A model without sex leaves it to the standard deviation score, or to be compared with.
+        # Models that do not use the sex: it still matters if a standard deviation score or a
+        # predicted sex is shown.
         shown = scored or self.male_probability is not None
         used = self.known_male if shown else self.male
         if used is not None and self.stated not in (None, used):
@@ -129,13 +130,13 @@ class Prediction:
 
     @property
     def known_male(self) -> bool | None:
-        """The child's sex, whether the model uses it or not; None where nobody tells it."""
+        """The child's sex, whether or not the model uses it; None if unknown."""
         told = (self.male, self.case.male, self.stated)
         return next((male for male in told if male is not None), None)
 
     @property
     def complaint(self) -> str | None:
-        """The error as a line that names the file; errors of reading do so already."""
+        """The error, with the file's name in front if it is not there already."""
         path = self.case.path
         if self.error is None or self.error.startswith((f"{path}:", f"{Path(path)}:")):
             return self.error
@@ -143,12 +144,12 @@ class Prediction:
 
     @property
     def predicted_male(self) -> bool | None:
-        """The likelier sex; None by models that predict none."""
+        """The predicted sex; None if no model predicts sex."""
         return None if self.male_probability is None else says_boy(self.male_probability)
 
 
 def manifest_cases(manifest: pd.DataFrame) -> Iterator[Case]:
-    """Yields the rows of a manifest as cases: sex, and the true aspect where the size is known."""
+    """Yields the rows of a manifest as cases, with sex, and true aspect if the size is known."""
     males = manifest["male"].astype(object).where(manifest["male"].notna(), None)
     rows = zip(manifest["id"], manifest["path"], males, true_aspects(manifest), strict=True)
     for identity, path, male, aspect in rows:

@@ -1,9 +1,10 @@
-"""How far a bone age is from those of healthy children of the same age, in standard deviations.
+"""Standard deviation score (SDS) of a bone age for the chronological age.
 
 The reference is the Brush Foundation study (Greulich & Pyle, Radiographic Atlas of Skeletal
 Development of the Hand and Wrist, 2nd edition 1959, tables III and IV): mean and standard deviation
 of skeletal age by chronological age, of children in Cleveland in the 1930s. Other populations
-mature otherwise, so a score says how a child compares with those, not whether it is healthy.
+mature differently, so the score compares a child with those; it does not say whether the child is
+healthy.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 REFERENCE = "Brush Foundation"
-"""The name of the reference, which every score is given with."""
+"""The name of the reference, which is shown with every score."""
 
 _GIRLS_AND_BOYS_AT = (
     *(3, 6, 9, 12, 18, 24, 30, 36, 42, 48, 54, 60, 72, 84, 96, 108, 120, 132, 144, 156, 168, 180),
@@ -41,9 +42,9 @@ _DEVIATIONS = {
 
 
 def deviation_score(bone_age: float, age: float, male: bool) -> float | None:
-    """The standard deviation score: (bone age − mean at that age) / deviation at that age.
+    """Returns the standard deviation score: (bone age − mean at that age) / SD at that age.
 
-    Mean and deviation are interpolated linearly between the ages of the reference.
+    Mean and SD are interpolated linearly between the ages of the reference.
 
     Args:
         bone_age: Months.
@@ -51,8 +52,8 @@ def deviation_score(bone_age: float, age: float, male: bool) -> float | None:
         male: The child's sex.
 
     Returns:
-        Above zero for a hand that is ahead of its age; None outside the ages of the reference,
-        which are 3 to 192 months for girls and 3 to 204 for boys.
+        The score, positive for an advanced bone age; None outside the ages of the reference, 3 to
+        192 months for girls and 3 to 204 for boys.
     """
     ages = _AGES[male]
     if not ages[0] <= age <= ages[-1]:

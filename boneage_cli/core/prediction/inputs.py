@@ -1,8 +1,8 @@
-"""What a command is pointed at (files, folders, lists, tables), unrolled into single radiographs.
+"""Expands a command's inputs (files, folders, lists, tables) into single radiographs.
 
-Everything is read as it is needed, so a list of a million paths takes no more memory than a short
-one. Text lists are the ones of S3, one path a line; blank lines and lines that start with ``#`` are
-left out. Tables are CSV files with a header in any of the dialects in use for RSNA's data. Both may
+Inputs are read lazily, so a list of a million paths takes no more memory than a short one. Text
+lists have one path per line, as in BoneXage; blank lines and lines that start with ``#`` are
+skipped. Tables are CSV files with a header in any of the dialects used for the RSNA data. Both may
 be UTF-8, UTF-16 or Windows-1252.
 """
 
@@ -48,7 +48,7 @@ _OWN_HEADINGS = {
     "age_years": ("ageyears",),
     "age": ("age",),
 }
-# Which months or years the child's age is told in, by the columns that do.
+# Columns of the child's age, and their unit in months.
 _AGES = {"age_months": 1, "age_years": MONTHS_PER_YEAR}
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -59,29 +59,29 @@ def cases(
     age: float | None = None,
     tags: Sequence[str] = (),
 ) -> Iterator[Case]:
-    """Unrolls inputs into radiographs, lazily and in order.
+    """Expands inputs into radiographs, lazily and in order.
 
     Args:
-        inputs: Radiographs, folders (searched to the bottom, sorted by name), text lists, CSV
-            tables, or ``-`` for a text list on standard input. Relative paths in a list or table
-            are looked for in the current folder, then beside the list. A table without a path
-            column is matched by id: ``<id>.png`` beside it, or in the folder that a row names.
-        male: The sex of every radiograph whose table row names none.
-        age: The chronological age in months of every child whose table row names none.
-        tags: DICOM elements that each answer is to have, see ``Case``.
+        inputs: Radiographs, folders (searched recursively, sorted by name), text lists, CSV tables,
+            or ``-`` for a text list on standard input. Relative paths in a list or table are
+            searched in the current folder, then in that of the list. A table without a path column
+            is matched by id: ``<id>.png`` in the table's folder or in the folder named in the row.
+        male: The sex for radiographs without one in a table row.
+        age: The chronological age in months for children without one in a table row.
+        tags: DICOM elements that each prediction includes, see ``Case``.
 
     Returns:
-        An iterator over cases. A named file that does not exist is a case like any other: reading
-        it fails, and says so. A row whose cells make no sense is a case with an ``error``.
+        An iterator over cases. A listed file that does not exist is also a case; reading it raises
+        the error. A row with invalid cells is a case with an ``error``.
 
     Raises:
         BoneageError: At once if an input does not exist or a table lacks a needed column; while
-            iterating if an input turns out to be empty, or is no CSV table.
+            iterating if an input is empty or is not a CSV table.
     """
     sources = [(text, _kind(text)) for text in inputs]
     for text, kind in sources:
         if kind == "table":
-            # All of it, so that nothing is predicted of a table that breaks off.
+            # Reads the whole table, so that a damaged one fails before anything is predicted.
             deque(_table_rows(text), maxlen=0)
             columns = _read_header(text).columns
             if "age" in columns and not columns.keys() & _AGES.keys():
@@ -103,7 +103,7 @@ def cases(
 
 
 def _warn_of_squashed(folder: Path) -> None:
-    """Warns of a data set's folder whose table tells the proportions of its images."""
+    """Warns if a folder belongs to a data set whose table has its images' true proportions."""
     table = folder / ".." / f"{folder.resolve().name}.csv"
     if not table.is_file():
         return
@@ -118,7 +118,7 @@ def _warn_of_squashed(folder: Path) -> None:
 
 
 def count_cases(inputs: Sequence[str]) -> int | None:
-    """The number of radiographs in the inputs; None where standard input is one of them."""
+    """Counts the radiographs in the inputs; None if standard input is one of them."""
     total = 0
     for text in inputs:
         kind = _kind(text)
@@ -136,9 +136,9 @@ def count_cases(inputs: Sequence[str]) -> int | None:
 
 
 def may_state_sex(inputs: Sequence[str]) -> bool:
-    """Whether any input could name a child's sex: a DICOM file, or a table with a sex column.
+    """Whether any input could state a child's sex: a DICOM file, or a table with a sex column.
 
-    Standard input cannot be looked at twice and counts as one that could.
+    Standard input cannot be read twice, so it is assumed to.
     """
     for text in inputs:
         kind = _kind(text)
@@ -153,15 +153,15 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
 
 
 def check_output(output: Path, inputs: Sequence[str], *, text: bool = True) -> None:
-    """Refuses to write over what is read: an input, an image, or whatever else is no text.
+    """Refuses to overwrite an input, an image, or an existing file of another kind.
 
     Args:
-        output: The file that is to be written.
-        inputs: What is read.
-        text: Whether text will be written, which replaces nothing but text.
+        output: The file to write.
+        inputs: The inputs that are read.
+        text: Whether text is written, which may replace text files only; else a model is.
 
     Raises:
-        BoneageError: The output is one of these.
+        BoneageError: The output is one of these files.
     """
     if output.suffix.lower() in IMAGE_SUFFIXES:
         what = "the ages" if text else "the model"
@@ -184,15 +184,15 @@ def check_output(output: Path, inputs: Sequence[str], *, text: bool = True) -> N
 
 
 def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
-    """Refuses to put pictures into a folder of radiographs, whose part they would be taken for.
+    """Refuses to write pictures into a folder of radiographs, where they would become inputs.
 
     Args:
-        folder: Where the pictures go.
-        inputs: Where the radiographs come from.
+        folder: The folder for the pictures.
+        inputs: The inputs with the radiographs.
         option: The option that chose the folder.
 
     Raises:
-        BoneageError: The folder is one of the inputs, or lies in one.
+        BoneageError: The folder is one of the inputs, or inside one.
     """
     for name in inputs:
         if Path(name).is_dir() and is_below(folder, name):
@@ -212,7 +212,7 @@ def _kind(text: str) -> Kind:
     if suffix in IMAGE_SUFFIXES:
         return "image"
     if not path.exists():
-        # S3 takes the sex as its second argument.
+        # BoneXage takes the sex as its second argument.
         is_sex = text.lower() in MALE | FEMALE
         hint = "give the sex as --sex M or --sex F" if is_sex else "check the spelling"
         raise BoneageError(f"{text}: no such file or folder; {hint}")
@@ -246,7 +246,7 @@ def _unroll(
             problem = f"{name}: no {what} in it; see 'boneage predict --help'"
             if len(sources) == 1:
                 raise BoneageError(problem)
-            # The others are answered all the same.
+            # The other inputs are still predicted.
             yield Case(path=name, error=problem)
 
 
@@ -279,7 +279,7 @@ def _list_entries(text: str) -> Iterator[str]:
 
 
 def _lines(text: str) -> Generator[str, None, None]:
-    """The lines of a file or of standard input; bytes that are no UTF-8 stay what they are."""
+    """Yields the lines of a file or of standard input; bytes that are not UTF-8 are preserved."""
     if text == STANDARD_INPUT:
         for raw in _standard_input():
             if b"\0" in raw:
@@ -300,7 +300,7 @@ def _lines(text: str) -> Generator[str, None, None]:
 
 
 def _standard_input() -> Iterable[bytes]:
-    # Not sys.stdin's own buffer: Python cannot end while a thread waits in that.
+    # Not sys.stdin's own buffer: Python cannot exit while a thread waits for it.
     try:
         return open(sys.stdin.fileno(), "rb", closefd=False)
     except OSError:
@@ -309,7 +309,7 @@ def _standard_input() -> Iterable[bytes]:
 
 @dataclass(frozen=True)
 class _Header:
-    columns: dict[str, list[int]]  # where the columns of each meaning are
+    columns: dict[str, list[int]]  # column numbers by meaning
     width: int
 
 
@@ -331,7 +331,7 @@ def _first_row(text: str, rows: Iterator[tuple[int, list[str]]]) -> _Header:
 
 
 def _table_rows(text: str) -> Iterator[tuple[int, list[str], _Header]]:
-    """Yields each row's line number and cells; rows without any are left out."""
+    """Yields each row's line number, its cells, and the header; empty rows are skipped."""
     rows = csv_rows(text, _lines(text))
     header = _first_row(text, rows)
     for number, cells in rows:
@@ -370,7 +370,7 @@ def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
                 known=PARSERS["boneage"](where, _first(row, "boneage")),
             )
         except BoneageError as error:
-            # The others are answered all the same.
+            # The other rows are still predicted.
             yield replace(case, error=str(error))
 
 
@@ -401,7 +401,7 @@ def _age(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
             )
         if number is not None:
             stated.append(number * months)
-    # Whole years leave out months.
+    # The columns may differ by less than a year, since years may be rounded down.
     if stated and max(stated) - min(stated) >= MONTHS_PER_YEAR:
         raise BoneageError(f"{where}: two columns contradict each other on the age; correct one")
     return stated[0] if stated else None
@@ -420,15 +420,15 @@ def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
 
 
 def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] = ()) -> str | None:
-    """The first file of that name in the folders, tried with each suffix where it has none.
+    """Returns the first file of that name in the folders; tries each suffix if it has none.
 
-    A name found in the current folder (None) is given back as it was written.
+    A name found in the current folder (None) is returned as it was written.
     """
     endings = [""] if name.lower().endswith(IMAGE_SUFFIXES) else ["", *suffixes]
     for spelling in _spellings(name):
         for folder in folders:
             for ending in endings:
-                # pathlib takes several times as long, which tells in a list of a million.
+                # pathlib is several times slower, which matters for a list of a million.
                 path = os.path.join(folder or "", spelling + ending)  # noqa: PTH118
                 if os.path.isfile(path):  # noqa: PTH113
                     return path
@@ -436,7 +436,7 @@ def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] =
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """A name as its bytes are, as Windows writes it, or as Windows-1252 reads it if no UTF-8."""
+    """Yields a name as it is, in Windows's notation, and as Windows-1252 if it is not UTF-8."""
     yield name
     if "\\" in name or name.startswith('"'):
         yield name.strip('"')

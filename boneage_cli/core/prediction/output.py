@@ -1,4 +1,4 @@
-"""Predictions as text, CSV, JSON or JSON Lines, written one by one as they come."""
+"""Writes predictions as text, CSV, JSON or JSON Lines, one by one as they become available."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ COLUMNS = (
 )
 
 Row = dict[str, Any]
-"""What tables have of one radiograph, by column, as JSON types."""
+"""The values of one radiograph by column, as JSON types."""
 
-# A thousandth of a month is the precision to which every command gives the same age.
+# Decimals of months. Ages agree between commands to a thousandth of a month.
 DECIMALS = 4
 
 
@@ -34,18 +34,18 @@ def write_predictions(
     style: str = "text",
     output: Path | None = None,
 ) -> None:
-    """Writes predictions one by one, each as soon as it is there.
+    """Writes predictions one by one, each as soon as it is available.
 
     Args:
-        predictions: In the order in which they are to be written.
-        style: ``text``, one line a radiograph, leaving out those that failed; ``csv``, a table
-            with ``COLUMNS``; ``json``, one array with an object of ``COLUMNS`` per radiograph;
-            ``jsonl``, such an object a line.
-        output: The file, which appears when all is written; None for standard output.
+        predictions: The predictions in the order of writing.
+        style: ``text``, one line per radiograph, without failed ones; ``csv``, a table with
+            ``COLUMNS``; ``json``, one array with an object of ``COLUMNS`` per radiograph;
+            ``jsonl``, one such object per line.
+        output: The file, which appears when it is complete; None for standard output.
 
     Raises:
         BoneageError: The file or standard output cannot be written.
-        BrokenPipeError: Whoever read standard output reads no more.
+        BrokenPipeError: The reader of standard output has closed it.
     """
     if style == "text":
         _write(text_lines(predictions), output)
@@ -56,13 +56,13 @@ def write_predictions(
 def write_rows(
     rows: Iterable[Row], style: str, output: Path | None = None, tags: Sequence[str] = ()
 ) -> None:
-    """Writes rows as ``prediction_row`` makes them, see ``write_predictions``.
+    """Writes rows made by ``prediction_row``, see ``write_predictions``.
 
     Args:
-        rows: In the order in which they are to be written.
+        rows: The rows in the order of writing.
         style: ``csv``, ``json`` or ``jsonl``.
         output: As in ``write_predictions``.
-        tags: DICOM elements that every case asked for, which become columns.
+        tags: DICOM elements that every case requested, which become columns.
 
     Raises:
         BoneageError: As ``write_predictions``.
@@ -76,7 +76,7 @@ def _write(chunks: Iterable[str], output: Path | None) -> None:
         _write_stream(chunks)
         return
     if output.is_symlink() and (output.is_file() or not output.exists()):
-        # The file that it leads to is written, and the link stays; /dev/stdout leads to none.
+        # Writes the link's target and keeps the link; /dev/stdout has no regular file as target.
         output = output.resolve()
     with (
         writing(output),
@@ -87,10 +87,10 @@ def _write(chunks: Iterable[str], output: Path | None) -> None:
 
 
 def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Yields S3's line ``path: 10 years 6 months (126.5 months)`` where there is an age.
+    """Yields BoneXage's line ``path: 10 years 6 months (126.5 months)`` if there is an age.
 
-    An interval, a standard deviation score, the predicted sex and the doubt of a forced answer
-    follow on the same line, where there are any.
+    The interval, standard deviation score, predicted sex and mark of a forced prediction follow on
+    the same line, if there are any.
     """
     for prediction in predictions:
         parts = []
@@ -108,28 +108,28 @@ def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def age_text(months: float) -> str:
-    """An age as ``10 years 6 months (126.5 months)``."""
+    """Formats an age as ``10 years 6 months (126.5 months)``."""
     # Adding zero turns -0.0 into 0.0.
     return f"{years_and_months(months)} ({round(months, 1) + 0.0:.1f} months)"
 
 
 def sex_text(male_probability: float) -> str:
-    """The likelier sex as ``girl (probability 0.931)``; nothing is certain."""
+    """Formats the predicted sex as ``girl (probability 0.931)``, at most 0.999."""
     likelier = min(max(male_probability, 1 - male_probability), 0.999)
     return f"{'boy' if says_boy(male_probability) else 'girl'} (probability {likelier:.3f})"
 
 
 def doubt_text(prediction: Prediction) -> str:
-    """What follows a forced answer, with why it is none: `` [doubtful: the wrist is cut off]``."""
+    """Suffix that marks a forced prediction: `` [doubtful: the wrist is cut off]``, or empty."""
     return "" if prediction.refusal is None else f" [doubtful: {REASONS[prediction.refusal]}]"
 
 
 def csv_lines(rows: Iterable[Row], tags: Sequence[str] = ()) -> Iterator[str]:
-    """Yields a header and a CSV row per radiograph; a failed one has an error and no answer.
+    """Yields a header and a CSV row per radiograph; a failed one has an error and no prediction.
 
     Args:
-        rows: Those of ``prediction_row``.
-        tags: DICOM elements that every case asked for.
+        rows: Rows of ``prediction_row``.
+        tags: DICOM elements that every case requested.
     """
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
@@ -147,7 +147,7 @@ def csv_lines(rows: Iterable[Row], tags: Sequence[str] = ()) -> Iterator[str]:
 
 
 def json_lines(rows: Iterable[Row]) -> Iterator[str]:
-    """Yields a JSON array, one object a line; a failed one has an error and no answer."""
+    """Yields a JSON array, one object per line; a failed one has an error and no prediction."""
     separator = "["
     for row in rows:
         yield f"{separator}\n{json.dumps(row, allow_nan=False)}"
@@ -156,15 +156,15 @@ def json_lines(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def json_rows(rows: Iterable[Row]) -> Iterator[str]:
-    """Yields a JSON object a line, which can be read and appended to line by line."""
+    """Yields one JSON object per line (JSON Lines), which can be read and appended line by line."""
     for row in rows:
         yield f"{json.dumps(row, allow_nan=False)}\n"
 
 
 def prediction_row(prediction: Prediction) -> Row:
-    """One prediction under ``COLUMNS`` and the DICOM elements that were asked for.
+    """Returns a prediction's values by ``COLUMNS`` and requested DICOM elements.
 
-    Known sex as M or F, ages in months, None where unknown.
+    Known sex is M or F, ages are in months, unknown values are None.
     """
     months = prediction.months
     low, high = prediction.interval or (None, None)
@@ -192,7 +192,11 @@ def prediction_row(prediction: Prediction) -> Row:
 
 
 def _deviation_score(prediction: Prediction) -> float | None:
-    """To two decimals; None where the age, the child's age or the sex is not known, or no norm."""
+    """SDS to two decimals.
+
+    None if bone age, chronological age or sex is unknown, if the ages look like different units, or
+    outside the reference's ages.
+    """
     months, male = prediction.months, prediction.known_male
     if months is None or prediction.age is None or male is None:
         return None
@@ -212,13 +216,13 @@ FORMATS: dict[str, Callable[[Iterable[Row]], Iterator[str]]] = {
 def _write_stream(chunks: Iterable[str]) -> None:
     if sys.stdout is None:
         raise BoneageError("standard output is closed; name a file with --output")
-    # File names may hold bytes that are no UTF-8; they leave as they came.
+    # File names may contain bytes that are not UTF-8; they are written unchanged.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     for chunk in chunks:
         try:
             sys.stdout.write(chunk)
-            # A reader at the other end of a pipe gets each line when it is known.
+            # Flushes, so that the reader of a pipe gets each line at once.
             sys.stdout.flush()
         except BrokenPipeError:
             raise

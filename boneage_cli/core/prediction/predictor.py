@@ -1,4 +1,4 @@
-"""From pixels to answers: the one path that validation, evaluate and predict share."""
+"""Prediction with one or several models; shared by validation, evaluate and predict."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.threads import as_they_come, batched, in_turn, usable_threads, worker_threads
 
-# Radiographs whose features are looked at in one pass of the network.
+# Batch size for computing features.
 _AT_ONCE = 32
-# Radiographs that one of several processes is sent at a time.
+# Number of radiographs sent to a worker process at a time.
 _SENT = 8
 
 
 class Answers(NamedTuple):
-    """What models say of n radiographs.
+    """The models' outputs for n radiographs.
 
     Attributes:
-        months: Bone ages, float (n,); NaN where no model predicts age.
-        male_probability: That it is a boy's hand, float (n,); NaN where no model predicts sex.
-        scores: How unlike the radiographs of training each is, float (n,); see ``Likeness.score``.
+        months: Bone ages, float (n,); NaN if no model predicts age.
+        male_probability: Probabilities of being a boy, float (n,); NaN if no model predicts sex.
+        scores: Out-of-distribution scores, float (n,); see ``Likeness.score``.
     """
 
     months: np.ndarray
@@ -48,13 +48,13 @@ class Answers(NamedTuple):
 
 
 class Predictor(Preparer):
-    """One or several trained models, loaded once; several that predict the same are averaged.
+    """Predicts with one or several trained models; models with the same output are averaged.
 
     Args:
         bundles: The models.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
-        backend: What runs the networks, see ``choose_backend``.
+        backend: Backend of the networks, see ``choose_backend``.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Predictor(Preparer):
         ]
         self.backend = self.runners[0].backend if self.runners else backend
         super().__init__(bundles, self.device, backend)
-        # Where other processes find the same models; only ``load`` knows.
+        # The models' files, from which worker processes load them; set by ``load`` only.
         self.files: list[Path] = []
 
     @classmethod
@@ -92,14 +92,14 @@ class Predictor(Preparer):
         """Reads models from bundles, run folders, or folders of a cross-validation.
 
         Args:
-            bundles: Which; the one that the package carries by default.
+            bundles: Their paths; by default the package's model.
             device: ``auto``, ``cpu`` or ``cuda``.
-            precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``. On CPUs with bf16, auto
-                takes mixed for models whose ages were found to stay what they are.
-            backend: What runs the networks, see ``choose_backend``.
+            precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``. With OpenVINO on CPUs with
+                bf16, auto means mixed for models whose ages it was found to change little.
+            backend: Backend of the networks, see ``choose_backend``.
 
         Raises:
-            BoneageError: A file is no bundle, or the device or backend is not there.
+            BoneageError: A file is not a bundle, or the device or backend is not available.
         """
         if isinstance(bundles, (str, Path)):
             bundles = [bundles]
@@ -112,33 +112,33 @@ class Predictor(Preparer):
 
     @property
     def description(self) -> str:
-        """One line: which models, and what network."""
+        """One-line description of the models and their networks."""
         return "; ".join(map(_described, self.bundles))
 
     @property
     def predicts_age(self) -> bool:
-        """Whether there are months."""
+        """Whether a model predicts bone age."""
         return any("months" in bundle.outputs for bundle in self.bundles)
 
     @property
     def predicts_sex(self) -> bool:
-        """Whether there are probabilities of being a boy."""
+        """Whether a model predicts sex."""
         return any("male_probability" in bundle.outputs for bundle in self.bundles)
 
     @property
     def labels(self) -> list[str]:
-        """The columns of a manifest that its answers are compared with."""
+        """The manifest's columns with the true values of the predictions."""
         wanted = {"boneage": self.predicts_age, "male": self.predicts_sex}
         return [column for column, is_wanted in wanted.items() if is_wanted]
 
     def check_age(self, asked: str) -> None:
-        """Finds out whether a model predicts age.
+        """Checks that a model predicts age.
 
         Args:
-            asked: What asks for ages, for the message.
+            asked: The option or method that needs ages, for the message.
 
         Raises:
-            BoneageError: None does.
+            BoneageError: No model predicts age.
         """
         if not self.predicts_age:
             raise BoneageError(
@@ -154,12 +154,12 @@ class Predictor(Preparer):
         tta: bool = False,
         batch_size: int = 32,
     ) -> np.ndarray:
-        """The bone age of radiographs in memory; none is refused, see ``answer``.
+        """Predicts the bone age of radiographs in memory; none is refused, see ``answer``.
 
         Args:
             radiographs: The radiographs.
-            male: The sex of each child; None to take what the radiograph says.
-            tta: Whether to average over mirrored and slightly turned views.
+            male: The sex of each child; None to take it from the radiograph.
+            tta: Whether to average over mirrored and slightly rotated views.
             batch_size: Images per pass of the network.
 
         Returns:
@@ -174,11 +174,11 @@ class Predictor(Preparer):
     def predict_sex(
         self, radiographs: Sequence[Radiograph], *, tta: bool = False, batch_size: int = 32
     ) -> np.ndarray:
-        """How likely each of some radiographs in memory is a boy's; none is refused.
+        """Predicts the probability of being a boy for radiographs in memory; none is refused.
 
         Args:
             radiographs: The radiographs.
-            tta: Whether to average over mirrored and slightly turned views.
+            tta: Whether to average over mirrored and slightly rotated views.
             batch_size: Images per pass of the network.
 
         Returns:
@@ -192,7 +192,7 @@ class Predictor(Preparer):
                 f"{self.bundles[0].path}: this model predicts no sex; train one with "
                 "model.targets = ['sex']"
             )
-        # No model that predicts it takes it, and what others make of a wrong one is left alone.
+        # Models that predict the sex do not take it as input; other models' outputs are ignored.
         anything = [False] * len(radiographs)
         return self._of_radiographs(radiographs, anything, tta, batch_size)[0].male_probability
 
@@ -204,12 +204,12 @@ class Predictor(Preparer):
         tta: bool = False,
         batch_size: int = 32,
     ) -> tuple[np.ndarray, list[str | None]]:
-        """The bone age of radiographs in memory, and why some should be refused.
+        """Predicts the bone age of radiographs in memory, with reasons why some should be refused.
 
         Args:
-            radiographs: As in ``predict``, as are the others.
-            male: The sex of each child.
-            tta: Whether to average over several views.
+            radiographs: The radiographs.
+            male: The sex of each child; None to take it from the radiograph.
+            tta: Whether to average over mirrored and slightly rotated views.
             batch_size: Images per pass of the network.
 
         Returns:
@@ -257,31 +257,31 @@ class Predictor(Preparer):
         processes: bool = False,
         slow_source: bool = False,
     ) -> Iterator[Prediction]:
-        """The bone age or sex of radiographs on disk, in order, one by one as they are known.
+        """Predicts radiographs on disk; yields the results in order as they become available.
 
-        Threads read and preprocess ahead of the network; what waits is bounded, so memory stays
-        flat however many cases there are.
+        Threads read and preprocess ahead of the network. Their queue is bounded, so memory stays
+        constant however many cases there are.
 
         Args:
-            cases: What to predict; drawn from lazily.
+            cases: The radiographs to predict; consumed lazily.
             batch_size: Images per pass of the network.
-            workers: Reading threads, or processes; None for one per core.
-            tta: Whether to average over mirrored and slightly turned views.
-            interval: The level in per cent of the prediction intervals; None for none.
-            force: Whether images that look like no hand radiograph are answered as well.
-            processes: Whether several processes may share the work of ``ENOUGH`` cases and more,
-                where ``load`` read the models from files: each takes radiographs from file to
-                months where OpenVINO runs the networks, else to what these see. See
-                ``worker_processes`` for what that asks of the calling program.
-            slow_source: Whether cases may come one by one, so that those that are there are
-                answered before more are waited for.
+            workers: Number of reading threads or worker processes; None for one per core.
+            tta: Whether to average over mirrored and slightly rotated views.
+            interval: Level of the prediction intervals, per cent; None for no intervals.
+            force: Whether to predict refused images, too.
+            processes: Whether worker processes may be used for ``ENOUGH`` cases or more, if
+                ``load`` read the models from files. With OpenVINO the workers do the whole
+                prediction, else they prepare the views. See ``worker_processes`` for what this
+                requires of the calling program.
+            slow_source: Whether cases may arrive one by one; those available are then predicted
+                without waiting for more.
 
         Yields:
-            A prediction for each case; one that cannot be read or is refused carries the error
-            instead of an answer.
+            A prediction for each case; one that cannot be read or is refused has an error instead
+            of an age or sex.
 
         Raises:
-            BoneageError: No model has been calibrated for intervals, or there is no such level.
+            BoneageError: A model has not been calibrated for intervals, or the level is unknown.
         """
         if interval is not None:
             self.check_interval(interval)
@@ -298,20 +298,20 @@ class Predictor(Preparer):
                     found = list(pool.map(self.prepare, chosen))
                     yield from self._predict_batch(found, tta, interval, force)
                 return
-            # Two batches ahead keep the readers busy while the network runs.
+            # Preparing two batches ahead keeps the readers busy while the network runs.
             ahead = 2 * batch_size + workers
             prepared = in_turn(lambda case: pool.submit(self.prepare, case), source, ahead)
             for batch in batched(prepared, batch_size):
                 yield from self._predict_batch(batch, tta, interval, force)
 
     def processes(self, workers: int) -> int:
-        """How many processes share the work of so many workers; 0 where only threads can."""
+        """Number of worker processes for a number of workers; 0 if only threads can be used."""
         able = self.files and (self._networks_travel or self._locators_travel)
         return processes_for(workers) if able else 0
 
     @property
     def _networks_travel(self) -> bool:
-        """Whether other processes have the same networks in a moment."""
+        """Whether worker processes can load the networks without converting them."""
         return all(map(is_on_disk, self.runners))
 
     def _in_processes(
@@ -323,14 +323,14 @@ class Predictor(Preparer):
         interval: int | None,
         force: bool,
     ) -> Iterator[Prediction]:
-        """As ``predict_files``, in so many processes."""
+        """Implements ``predict_files`` with ``count`` worker processes."""
         chunks = batched(cases, _SENT)
         if self._networks_travel:
             answer = partial(_answerer, self.files, self.precision, tta, interval, force)
             with worker_processes(count, answer) as submit:
                 yield from chain.from_iterable(in_turn(submit, chunks, 4 * count))
             return
-        # One process has the GPU, and the others prepare what it takes.
+        # This process runs the networks (on the GPU, say), and the workers prepare the views.
         ahead = max(4 * count, 2 * batch_size // _SENT)
         with worker_processes(count, partial(_preparer, self.files)) as submit:
             prepared = chain.from_iterable(in_turn(submit, chunks, ahead))
@@ -340,15 +340,15 @@ class Predictor(Preparer):
     def answer_files(
         self, cases: Sequence[Case], *, tta: bool, interval: int | None, force: bool
     ) -> list[Prediction]:
-        """The same as ``predict_files`` of a few cases, in the thread that calls."""
+        """Does the same as ``predict_files`` for a few cases, in the calling thread."""
         prepared = [self.prepare(case) for case in cases]
         return list(self._predict_batch(prepared, tta, interval, force))
 
     def check_interval(self, level: int) -> None:
-        """Finds out, before any radiograph is read, whether intervals can be given.
+        """Checks, before any radiograph is read, that prediction intervals are available.
 
         Raises:
-            BoneageError: A model has not been calibrated, there is no such level, or no model
+            BoneageError: A model has not been calibrated, the level is unknown, or no model
                 predicts age.
         """
         check_level(level)
@@ -366,15 +366,15 @@ class Predictor(Preparer):
                 )
 
     def interval(self, months: float, male: bool | None, level: int) -> tuple[float, float]:
-        """The interval that holds the known age of so many of a hundred radiographs like this.
+        """Returns the prediction interval of an age.
 
-        The half width of several models is the mean of theirs, which is on the wide side: their
-        average errs less than each of them.
+        The half width for several models is the mean of theirs, which is slightly too wide, because
+        their average has a smaller error than each of them.
 
         Args:
             months: The predicted age.
-            male: The child's sex; None where it is not known.
-            level: Per cent.
+            male: The child's sex; None if unknown.
+            level: Expected coverage, per cent.
 
         Returns:
             Lower and upper end, months; the lower is at least 0.
@@ -398,10 +398,10 @@ class Predictor(Preparer):
         *,
         batch_size: int = 32,
     ) -> Answers:
-        """What models that all see the same views say of rendered radiographs.
+        """Predicts rendered radiographs with models that all have the same views.
 
         Args:
-            views: Gives the views of some of the n radiographs, by their numbers.
+            views: Returns the views of some of the n radiographs, by their indices.
             male: (n,), 1 for a boy, 0 for a girl; ignored by models without sex.
             batch_size: Images per pass of the network.
         """
@@ -413,19 +413,19 @@ class Predictor(Preparer):
         return _joined(answers)
 
     def features(self, views: Callable[[np.ndarray], Rendered], rows: np.ndarray) -> np.ndarray:
-        """What the first model's ``Likeness`` looks at, of rendered radiographs.
+        """Computes the first model's features of rendered radiographs, see ``Likeness``.
 
         Args:
-            views: Gives the views of some radiographs, by their numbers.
-            rows: The numbers of the radiographs, (n,).
+            views: Returns the views of some radiographs, by their indices.
+            rows: The radiographs' indices, (n,).
 
         Returns:
-            Float32 (n, F).
+            Features, float32 (n, F).
         """
         found = []
         for start in range(0, len(rows), _AT_ONCE):
             pixels = views(rows[start : start + _AT_ONCE])
-            # Whatever the sex, the features are the same.
+            # The features do not depend on the sex.
             girls = np.zeros(len(next(iter(pixels.values()))), np.float32)
             found.append(self._run(0, pixels, girls)["features"])
         return np.concatenate(found)
@@ -464,7 +464,7 @@ class Predictor(Preparer):
                 yield replace(
                     known,
                     months=age if self.predicts_age else None,
-                    # How far off such answers are nobody has measured.
+                    # No interval for forced predictions, whose error was not measured.
                     interval=self.interval(age, item.male, interval)
                     if interval and not reason
                     else None,
@@ -482,17 +482,17 @@ class Predictor(Preparer):
         return self._forward(stacked, np.array([bool(m) for m in male], np.float32), tta)
 
     def _run(self, number: int, views: Rendered, male: np.ndarray) -> dict[str, np.ndarray]:
-        """The model of this number: its ``outputs``, (n,) each, and features, (n, F)."""
+        """Runs one model by its index; returns its ``outputs``, (n,) each, and features, (n, F)."""
         bundle = self.bundles[number]
         inputs = [views[name][:, None] for name in self.view_settings[number].names]
         found = self.runners[number](*inputs, *([male] if bundle.needs_sex else []))
         return dict(zip((*bundle.outputs, "features"), found, strict=True))
 
     def _forward(self, pixels: Pixels, male: np.ndarray, tta: bool = False) -> Answers:
-        """Each answer is the mean over the models that give it, and over their views."""
+        """Averages each output over the views, and over the models that have it."""
         self.mark("passing")
         male = np.asarray(male, np.float32)
-        # By output what each model says, (n,).
+        # By output, the prediction of each model, (n,).
         answers: dict[str, list[np.ndarray]] = {"months": [], "male_probability": []}
         scores: list[np.ndarray] = []
         for number, (bundle, settings) in enumerate(
@@ -514,7 +514,7 @@ class Predictor(Preparer):
             for of_models in answers.values()
         )
         likeness = np.mean(scores, axis=0) if scores else np.zeros(len(male))
-        # Nobody's bones are younger than a newborn's.
+        # A bone age is never negative.
         months = np.maximum(months, 0.0)
         self.mark("passed")
         return Answers(months, male_probability, likeness)
@@ -526,7 +526,7 @@ def _joined(batches: Sequence[Answers]) -> Answers:
 
 
 def _at_least(count: int, cases: Iterator[Case]) -> tuple[bool, Iterator[Case]]:
-    """Whether there are so many, and all of them: an error of drawing them comes in its place."""
+    """Whether there are at least ``count`` cases, and all cases; errors are raised in place."""
     first: list[Case] = []
     try:
         first.extend(islice(cases, count))
@@ -543,13 +543,13 @@ def _raising(error: BoneageError) -> Iterator[Case]:
 def _answerer(
     files: Sequence[Path], precision: str, tta: bool, interval: int | None, force: bool
 ) -> Callable[[Sequence[Case]], list[Prediction]]:
-    """What each of several processes answers with."""
+    """Returns the function with which a worker process predicts cases."""
     predictor = Predictor.load(files, "cpu", precision, "openvino")
     return partial(predictor.answer_files, tta=tta, interval=interval, force=force)
 
 
 def _preparer(files: Sequence[Path]) -> Callable[[Sequence[Case]], list[Prepared]]:
-    """What each of several processes makes with what models see."""
+    """Returns the function with which a worker process prepares cases."""
     preparer = Preparer([load_bundle(file) for file in files])
     return lambda cases: list(map(preparer.prepare, cases))
 

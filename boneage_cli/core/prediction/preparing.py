@@ -1,4 +1,4 @@
-"""From files to what models see of them: reading, key points, cutting out."""
+"""Prepares radiographs for the models: reading, key points, cropping."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from boneage_cli.sexes import male_of, sex_letter
 SEX_UNKNOWN = "sex unknown: give --sex M or --sex F, or a sex column"
 
 Pixels = dict[ViewSettings, Rendered]
-"""The views that each of the models' settings makes of one radiograph, or of several stacked."""
+"""Views of one radiograph, or stacked views of several, by the models' settings of views."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A radiograph as the networks take it, or why it has no answer.
+    """A radiograph ready for the networks, or the reason why there is no prediction.
 
     Attributes:
-        case: What was asked.
-        pixels: What the models see; None where there is an error.
-        male: The child's sex, where anybody tells it.
-        error: Why there is no answer.
-        stated: The sex that the file itself states.
-        age: The child's chronological age in months, where it is known.
-        reason: Why there is an error, a code of ``FAILURES``; or why the image itself speaks
-            against an answer, one of ``REASONS``.
-        laterality: ``L`` or ``R`` as the file states it.
-        tags: The DICOM elements that the case asked for, by keyword.
+        case: The input.
+        pixels: The models' views; None if there is an error.
+        male: The child's sex, if known.
+        error: Why there is no prediction.
+        stated: The sex stated in the file.
+        age: The child's chronological age in months, if known.
+        reason: Code of the error, one of ``FAILURES``; or why the image should be refused, one of
+            ``REASONS``.
+        laterality: ``L`` or ``R`` as stated in the file.
+        tags: Values of the DICOM elements that the case requested, by keyword.
     """
 
     case: Case
@@ -55,16 +55,16 @@ class Prepared:
 
 
 class Preparer:
-    """Makes what models see, without the models' networks.
+    """Renders the models' views of radiographs, without the models' networks.
 
     Args:
         bundles: The models.
-        device: As ``choose_device`` gives it, for the network that finds key points.
-        backend: What runs that network, where it is one that can.
+        device: Device of the key-point network, as returned by ``choose_device``.
+        backend: Backend of the key-point network, if ``torch`` or ``openvino``; else ``auto``.
 
     Attributes:
-        mark: Called with ``reading``, ``read`` and ``rendered`` as a radiograph gets there, and by
-            a predictor with ``passing`` and ``passed``; does nothing unless it is set.
+        mark: Callback for benchmarks, called with ``reading``, ``read`` and ``rendered`` at these
+            points, and by a predictor with ``passing`` and ``passed``; does nothing by default.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class Preparer:
         self.mark: Callable[[str], None] = _unmarked
         self.bundles = list(bundles)
         self.needs_sex = any(bundle.needs_sex for bundle in bundles)
-        # A model of girls alone knows nothing of boys.
+        # A model trained on girls only cannot predict boys.
         self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
         self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
-        # Models that see the same pixels share them, and all that need key points the same ones.
+        # Models with equal settings of views share the pixels; all share the key points.
         self.renderers = {
-            # The other backends are for comparing age networks.
+            # The other backends serve only to compare age networks.
             settings: ViewRenderer(
                 settings, device, backend if backend in ("torch", "openvino") else "auto"
             )
@@ -89,12 +89,12 @@ class Preparer:
 
     @property
     def _locators_travel(self) -> bool:
-        """Whether other processes find the same key points."""
+        """Whether worker processes can load the key-point network without converting it."""
         locators = [renderer.locator for renderer in self.renderers.values()]
         return all(locator is None or is_on_disk(locator.run) for locator in locators)
 
     def prepare(self, case: Case) -> Prepared:
-        """Reads a radiograph and makes what the models see of it; errors are told, not raised."""
+        """Reads a radiograph and renders its views; errors are returned, not raised."""
         self.mark("reading")
         try:
             radiograph = case.read()
@@ -121,16 +121,16 @@ class Preparer:
             return Prepared(case, None, None, str(error), reason=reason)
 
     def locate(self, radiograph: Radiograph) -> Located | None:
-        """The key points of a radiograph's hand; None where no model needs them."""
+        """Returns the key points of a radiograph's hand; None if no model needs them."""
         self.mark("read")
         return None if self._locator is None else self._locator.locate([radiograph])[0]
 
     def render(self, radiograph: Radiograph) -> Pixels:
-        """What the models see of a radiograph: for each of their settings the views."""
+        """Renders a radiograph's views for each of the models' settings."""
         return self._render(radiograph, self.locate(radiograph))
 
     def see(self, radiograph: Radiograph) -> tuple[Pixels, str | None]:
-        """A radiograph's views, and why its key points speak against an answer."""
+        """Renders a radiograph's views, and returns why it should be refused, or None."""
         located, reason = self.locate(radiograph), None
         if is_blank(radiograph):
             return self._render(radiograph, located), "no-hand"
@@ -141,17 +141,17 @@ class Preparer:
         return self._render(radiograph, located), reason
 
     def never_saw(self, male: bool | None) -> bool:
-        """Whether a model was trained on the other sex alone."""
+        """Whether a model was trained on the other sex only."""
         return male is not None and bool(self.trained_on - {sex_letter(male)})
 
     @property
     def only_male(self) -> bool | None:
-        """The sex that all models were trained on alone; None where there is none such."""
+        """The only sex that models were trained on; None if both sexes occur."""
         return male_of(next(iter(self.trained_on))) if len(self.trained_on) == 1 else None
 
     @property
     def of_one_sex(self) -> str:
-        """Says which sex a model was trained on, and the way out."""
+        """Error message for a radiograph of the sex that a model was not trained on."""
         sexes = " and of ".join(
             "girls" if sex == "F" else "boys" for sex in sorted(self.trained_on)
         )
@@ -167,4 +167,4 @@ class Preparer:
 
 
 def _unmarked(name: str) -> None:
-    """Notes nothing."""
+    """Ignores a mark."""

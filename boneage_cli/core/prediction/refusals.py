@@ -1,6 +1,6 @@
-"""What is not one whole hand, and gets a reason instead of an age, by a radiograph's key points.
+"""Refuses radiographs that do not show exactly one whole hand, judged by their key points.
 
-What is unlike all that a model was trained on tells its ``Likeness``.
+Out-of-distribution images are refused by the model's ``Likeness``.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from boneage_cli.imaging.registration import (
     frame_from_image,
 )
 
-# Below this the key-point network is not sure of a hand. Of 600 radiographs of RSNA's that it was
-# not trained on 99.5 % have more than 0.98; 33 photographs, textures and other scans have 0.89 at
-# most.
+# Confidence of the key points below which there is no hand. Of 600 RSNA radiographs not used for
+# training, 99.5 % have more than 0.98; of 33 photographs, textures and other scans the maximum is
+# 0.89.
 SURE = 0.92
-# Between the middle fingertip and the end of the image, in hand lengths; the network puts the tips
-# of cut fingers beyond it. Of 600 whole hands 0.2 % have less; of 200 that lack an eighth of their
-# length 99.5 %.
+# Least distance from the middle fingertip to the image's edge, in hand lengths; the network places
+# the tips of cut fingers beyond the edge. 0.2 % of 600 whole hands have less, and 99.5 % of 200
+# hands that lack an eighth of their length.
 LEAST_ABOVE_FINGERTIP = -0.02
-# The same from the capitate's centre down the forearm: the epiphysis of the radius ends there.
+# The same from the capitate's centre down the forearm, up to the end of the radius's epiphysis.
 LEAST_BELOW_CAPITATE = 0.14
-# Where the thumb's tip is in registered hands: of 1,563 marked by hand at 0.23 to 0.73 and -1.09 to
-# -0.11.
+# Range of the thumb's tip in registered hands, (x, y) minimum and maximum; 1,563 hand-marked ones
+# lie at 0.23 to 0.73 and -1.09 to -0.11.
 _THUMB = np.array(((0.13, -1.15), (0.83, -0.03)))
 
-# What a hand takes of the canonical frame, as (left, top, right, bottom).
+# Extent of a hand in the canonical frame, (left, top, right, bottom).
 _HAND = (-0.45, -1.05, 0.55, 0.25)
-# A part of the image beside the hand, as a share of all of it, that might hold another; of 60 pairs
-# of radiographs side by side all leave 0.32 and more.
+# Least fraction of the image that must be free on one side of the hand for a second one; in 60
+# pairs of radiographs side by side it is at least 0.32.
 LEAST_BESIDE = 0.3
-# Above this the key-point network is sure of another hand there. Of 160 other pairs, at every
-# quarter turn, it is of 159; beside 4,241 single hands it had 0.88 at most (2026-11-23).
+# Confidence above which a second hand is assumed. It is exceeded for 159 of 160 other pairs at
+# every rotation by 90 degrees; beside 4,241 single hands the maximum was 0.88 (2026-11-23).
 SURE_OF_ANOTHER = 0.96
 
 
 def is_blank(radiograph: Radiograph) -> bool:
-    """Whether all pixels are alike, so that any model's answer would be of nothing."""
+    """Whether all pixels are equal, so that the image contains nothing."""
     pixels = radiograph.pixels
     few = pixels[::16, ::16]
     return bool(few.min() == few.max() and pixels.min() == pixels.max())
 
 
 def reason_of_key_points(radiograph: Radiograph, located: Located) -> str | None:
-    """Why key points speak against a whole hand: a code of ``cases.REASONS``, or None."""
+    """Returns why the key points do not show a whole hand, a code of ``cases.REASONS``, or None."""
     aspect = aspect_of(radiograph)
     if located.confidence < SURE or located.fallback:
         return "no-hand"
@@ -59,7 +59,7 @@ def reason_of_key_points(radiograph: Radiograph, located: Located) -> str | None
     thumb = matrix[:, :2] @ located.landmarks.array()[1] + matrix[:, 2]
     if not ((_THUMB[0] <= thumb) & (thumb <= _THUMB[1])).all():
         return "no-hand"
-    # From within the finger, whose tip may lie outside.
+    # Measured from a point inside the finger, because its tip may lie outside the image.
     above = _room(matrix, np.array((0.0, -0.8)), np.array((0.0, -1.0))) - 0.2
     if above < LEAST_ABOVE_FINGERTIP:
         return "fingers-cut-off"
@@ -69,12 +69,12 @@ def reason_of_key_points(radiograph: Radiograph, located: Located) -> str | None
 
 
 def has_another_hand(radiograph: Radiograph, located: Located, locator: LandmarkLocator) -> bool:
-    """Whether there is a second hand on a radiograph, turned as the first one is.
+    """Whether there is a second hand on a radiograph, in the same orientation as the first.
 
     Args:
         radiograph: White bone on black.
-        located: The key points of the first.
-        locator: What finds hands.
+        located: The key points of the first hand.
+        locator: The key-point network.
     """
     beside = _beside(radiograph, located)
     if beside is None:
@@ -87,7 +87,7 @@ def has_another_hand(radiograph: Radiograph, located: Located, locator: Landmark
 
 
 def _beside(radiograph: Radiograph, located: Located) -> Radiograph | None:
-    """The largest part of a radiograph at one side of its hand; None where it holds no other."""
+    """The largest part of a radiograph on one side of its hand; None if too small for another."""
     corners = frame_corners(frame_from_image(radiograph, located.landmarks, _HAND))
     (left, top), (right, bottom) = corners.min(0).clip(0, 1), corners.max(0).clip(0, 1)
     parts = np.array([(0, 0, left, 1), (right, 0, 1, 1), (0, 0, 1, top), (0, bottom, 1, 1)])
@@ -104,7 +104,7 @@ def _beside(radiograph: Radiograph, located: Located) -> Radiograph | None:
 
 
 def _room(matrix: np.ndarray, start: Points, direction: Points) -> float:
-    """From a point of the canonical frame to the image's edge, hand lengths; -1 if outside."""
+    """Distance from a point of the canonical frame to the image's edge, hand lengths; or -1."""
     inverse = np.linalg.inv(matrix[:, :2])
     place = inverse @ (start - matrix[:, 2])
     step = inverse @ direction

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a hand is as old slightly turned, and in a mirror."""
+"""Test-time augmentation: averages over slightly rotated and mirrored images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 
 from boneage_cli.core.config import AugmentationSettings
 
-# Mirrored or not, and degrees of turn.
+# Whether mirrored, and the rotation in degrees.
 View = tuple[bool, float]
 
 AS_IT_IS: View = (False, 0.0)
 
 
 def tta_views(settings: AugmentationSettings) -> tuple[View, ...]:
-    """The views to average over, for a network trained with such augmentation.
+    """Returns the views to average over; mirrored ones only if the network was trained with flips.
 
-    They really differ from each other; mirrored hands are left to networks that saw some.
+    All views differ from each other.
     """
     if settings.enabled and settings.flip:
         return (AS_IT_IS, (True, 0.0), (False, 8.0), (True, -8.0))
@@ -24,12 +24,13 @@ def tta_views(settings: AugmentationSettings) -> tuple[View, ...]:
 
 
 def turned(pixels: np.ndarray, view: View) -> np.ndarray:
-    """Mirrors and turns images about their centre.
+    """Mirrors images and rotates them about their centre.
+
+    Pixels from outside the image are those of its border, as in training.
 
     Args:
         pixels: uint8 (B, H, W).
-        view: Whether left and right are exchanged first, and the degrees of the turn, to the left;
-            what comes in from outside is as its nearest pixel, as in training.
+        view: Whether to mirror first, and the counterclockwise rotation in degrees.
 
     Returns:
         The same shape, uint8.

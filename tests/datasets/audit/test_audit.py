@@ -1,4 +1,4 @@
-"""What ``boneage check-data`` promises: every fault is named, with its row, and nothing else is."""
+"""Tests of the audit: it reports every fault with its row, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from boneage_cli.errors import BoneageError
 
 SIZES = {"train": 24, "validation": 6, "test": 6}
 FIRST_TEST_ID = 4360
-# Python 3.10 takes no CSV with NUL in it, which is refused as a whole.
+# Python 3.10 refuses a whole CSV file if it contains NUL.
 LETTERS = st.characters(codec="utf-8", exclude_characters="\x00")
 
 
 def hand(seed: int, height: int = 96, width: int = 80) -> np.ndarray:
-    """A bright blob on a dark ground, noisy, another one for each seed."""
+    """Returns a noisy bright blob on a dark background, different for each seed."""
     rows, columns = np.mgrid[0:height, 0:width]
     distance = np.hypot(rows / height - 0.55, columns / width - 0.5)
     noise = np.random.default_rng(seed).normal(0, 6, (height, width))
@@ -43,7 +43,7 @@ def hand(seed: int, height: int = 96, width: int = 80) -> np.ndarray:
 
 
 class DataSet:
-    """A data set of drawings without faults, to put faults into."""
+    """A data set of drawings without faults, into which tests insert faults."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class DataSet:
                 age = 168.93 if name == str(FIRST_TEST_ID) else 8.5 + 9 * index
                 records.append((name, path, str(age), str(index % 2 == 0), split))
         columns = ["id", "path", "boneage", "male", "split"]
-        # An index of its own: before pandas 3 one made of the column changes with its cells.
+        # A separate index: before pandas 3 an index made from the column changes with its cells.
         index = pd.Index([record[0] for record in records], dtype=object, name="id")
         self.table = pd.DataFrame(records, index, columns, dtype=object)
         self.source = {"name": "local", "complete": True, "label_version": "official-decimal"}
@@ -72,7 +72,7 @@ class DataSet:
         return audit(self.folder, split, workers=2)
 
     def only(self, kind: str, split: str | None = None) -> Finding:
-        """The one finding of a kind, when nothing else is wrong."""
+        """Returns the only finding, which must be of this kind."""
         faults = [finding for finding in self.check(split).findings if finding.severity != "note"]
         assert [finding.kind for finding in faults] == [kind]
         return faults[0]
@@ -445,7 +445,7 @@ def test_the_report_is_one_page_with_plots_and_radiographs_before_and_after_clah
     page = page_of(data, tmp_path / "report")
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
     assert names == ["findings.csv", "index.html"]
-    # Nothing is loaded from elsewhere; the table of findings is the one link.
+    # The page loads no other files; its only link is the table of findings.
     assert re.findall(r'(?:href|src)="(?!data:)([^"]*)"', page) == ["findings.csv"]
     assert not re.search(r"<script|<link|url\(|@import", page)
     assert page.count('src="data:image/svg+xml') == 4
@@ -507,7 +507,7 @@ def test_a_thousand_real_radiographs_pass_within_five_seconds_on_two_cores_and_l
 ) -> None:
     start = time.process_time()
     result = audit(radiographs, workers=2)
-    # Processor time of all threads, which does not depend on what else the machine does.
+    # CPU time of all threads, which does not depend on other load of the machine.
     assert time.process_time() - start < 2 * 5
     assert result.passed
     assert len(result.rows) == 1000
