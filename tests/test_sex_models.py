@@ -380,7 +380,7 @@ def test_what_a_cross_validation_was_trained_on_is_told_where_no_age_is_known(
         rows.to_csv(data / "validation.csv", index=False)
         line = f"evaluate -m {tmp_path}/cv -d {data} --split validation -o {tmp_path}/out"
         assert "16 of these radiographs were trained on" in boneage(line).stderr
-    # Radiographs of other children are not mistaken for training radiographs.
+    # With the other sex they are not taken for the training radiographs.
     rows["male"] = ["False" if male == "True" else "True" for male in rows["male"]]
     rows.to_csv(data / "validation.csv", index=False)
     assert "were trained on" not in boneage(line).stderr

@@ -288,7 +288,7 @@ def bench(
         measured = benchmark_networks(
             [
                 *(trained(model_paths(model)) if model else []),
-                *untrained(experiments(config or [], backbones, tell=warn)),
+                *untrained(experiments(config or [], backbones)),
             ],
             batch_sizes=sizes,
             seconds=seconds,
@@ -372,7 +372,7 @@ def _bench_training(
     from boneage_cli.files import check_writable
 
     _warn_if_busy(busy())
-    chosen = experiments(configs, backbones, tell=warn)
+    chosen = experiments(configs, backbones)
     check_writable(folder)
     earlier = earlier_measurements(folder)
     found = find_dataset(data) if data else None

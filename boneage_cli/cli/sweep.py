@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_fields, print_table, warn
+from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_fields, print_table
 from boneage_cli.cli.options import CacheOption, DataOption
 from boneage_cli.cli.training_lines import print_epoch, print_stage
 
@@ -103,7 +103,7 @@ def sweep(
     from boneage_cli.datasets.find_dataset import find_dataset
 
     choices = [*([f"model.backbone={backbones}"] if backbones else []), *(vary or ())]
-    found = combinations(config or [], choices, set_ or (), tell=warn)
+    found = combinations(config or [], choices, set_ or ())
     folder = find_dataset(data)
     varied = [key.rpartition(".")[2] for key in found[0].varied]
     target = output or RUNS / "-".join(["sweep", found[0].base, *varied])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import console, print_fields, print_table, warn
+from boneage_cli.cli.console import console, print_fields, print_table
 from boneage_cli.cli.options import CacheOption, DataOption, refuse_beside
 from boneage_cli.cli.training_lines import print_epoch, print_stage
 
@@ -170,7 +170,7 @@ def train(
             "model.backbone": backbone,
             "model.weights": weights,
         }
-        experiment = load_experiment(config, flags=flags, overrides=set_ or (), tell=warn)
+        experiment = load_experiment(config, flags=flags, overrides=set_ or ())
         folder = find_dataset(data)
         resources = Resources(cache=cache, devices=devices, nodes=nodes, wandb=wandb)
         if is_main_process():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ def combinations(
     configs: Sequence[Path],
     vary: Sequence[str],
     overrides: Sequence[str] = (),
-    tell: Callable[[str], None] = lambda note: None,
 ) -> list[Combination]:
     """Combines every settings file with every choice of values of the varied settings.
 
@@ -42,7 +41,6 @@ def combinations(
         configs: Settings files; empty for the defaults.
         vary: Comma-separated TOML values, such as ``training.loss=mae,huber``.
         overrides: As in ``load_experiment``, for all combinations.
-        tell: As in ``load_experiment``.
 
     Raises:
         BoneageError: A setting is unknown or invalid, or two combinations have the same name.
@@ -55,7 +53,7 @@ def combinations(
     for config in files:
         for values in itertools.product(*choices.values()):
             varied = dict(zip(choices, values, strict=True))
-            base = load_experiment(config, [*overrides], flags=varied, tell=tell)
+            base = load_experiment(config, [*overrides], flags=varied)
             for key in varied:
                 if any(override.partition("=")[0].strip() == key for override in overrides):
                     raise BoneageError(f"--set {key}: is also given to --vary; remove one")

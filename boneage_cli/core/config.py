@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from pydantic import (
 )
 
 from boneage_cli.core.settings_errors import explain
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.preprocessing import Preprocessing
 from boneage_cli.models.families import resolve_family
@@ -480,7 +481,6 @@ def load_experiment(
     path: Path | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
-    tell: Callable[[str], None] = lambda note: None,
 ) -> Experiment:
     """Reads settings from a TOML file, then applies flags, then ``section.key=value`` overrides.
 
@@ -488,8 +488,10 @@ def load_experiment(
         path: The settings file, or one of HDA_Project's YAML files; None for the defaults.
         flags: Values by dotted key, such as ``model.gender``; None leaves a setting as it is.
         overrides: Such as ``training.epochs=5``; the value is parsed as TOML, else taken as text.
-        tell: Called with a sentence for each ignored setting: keys of a YAML file that have no
-            meaning here, and options that another loss does not have.
+
+    Warns:
+        BoneageWarning: A setting is ignored: a key of a YAML file that has no meaning here, or an
+            option that the chosen loss does not have.
 
     Raises:
         BoneageError: The file cannot be read, a key is unknown (the message names the nearest known
@@ -506,7 +508,7 @@ def load_experiment(
             family = value.strip() if key.strip() == "model.family" else family
         values, notes = experiment_values_from_hda_project_yaml(Path(path), family)
         for note in notes:
-            tell(note)
+            _warn(note)
     elif path is not None:
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -522,7 +524,7 @@ def load_experiment(
         _apply_override(values, override)
     given = [*(f"{key}={value}" for key, value in chosen.items()), *overrides]
     if _loss_of(values) != loss and not any("loss_options" in each for each in given):
-        _leave_options_of(loss, values, tell)
+        _leave_options_of(loss, values)
     file = str(path) if path else "settings"
     # The mistake may be in the file, a flag or an override.
     return parse_experiment(values, f"{file} with {', '.join(given)}" if given else file)
@@ -533,7 +535,7 @@ def _loss_of(values: Mapping[str, Any]) -> Any:
     return training.get("loss", "mae") if isinstance(training, Mapping) else "mae"
 
 
-def _leave_options_of(loss: Any, values: dict[str, Any], tell: Callable[[str], None]) -> None:
+def _leave_options_of(loss: Any, values: dict[str, Any]) -> None:
     """Drops options of the file's loss that the newly chosen loss does not have."""
     training = values["training"]
     options = training.get("loss_options")
@@ -543,7 +545,11 @@ def _leave_options_of(loss: Any, values: dict[str, Any], tell: Callable[[str], N
     kept = {name: value for name, value in options.items() if name in known}
     if left := sorted(options.keys() - kept.keys()):
         training["loss_options"] = kept
-        tell(f"training.loss_options: {', '.join(left)} of the file's loss {loss} left out")
+        _warn(f"training.loss_options: {', '.join(left)} of the file's loss {loss} left out")
+
+
+def _warn(note: str) -> None:
+    warnings.warn(note, BoneageWarning, stacklevel=3)
 
 
 def parse_experiment(values: Mapping[str, Any], source: str) -> Experiment:

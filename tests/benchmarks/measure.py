@@ -2,8 +2,8 @@
 
     python tests/benchmarks/measure.py --images FOLDER --data DATASET [--only help,shell,…]
 
-Each figure stands beside what it is compared with, measured in the same run. Nothing else should
-run meanwhile. ``--quick`` takes few radiographs and repetitions: it shows that all of it works.
+Each measurement is shown with its baseline, measured in the same run. Nothing else should run at
+the same time. ``--quick`` uses few radiographs and repetitions, to test the script.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Figure:
     """One row of a table.
 
     Attributes:
-        what: What was measured.
-        value: The figure.
+        what: Name of the measurement.
+        value: Its value.
         unit: Its unit.
-        against: What it is compared with, and that figure.
-        ratio: The one by the other; None where there is nothing to compare with.
-        aim: What the ratio, or the figure, should be.
+        against: Name and value of the baseline.
+        ratio: Value divided by that of the baseline, or the speed-up; None without a baseline.
+        aim: Target of the ratio, or of the value.
     """
 
     what: str
@@ -56,13 +56,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Given:
-    """What is measured on.
+    """Inputs of the measurements.
 
     Attributes:
-        images: Radiographs, as predict takes them.
+        images: Radiographs, as for ``boneage predict``.
         data: A data set's folder.
-        model: A bundle; None for the package's.
-        quick: Whether few repetitions do.
+        model: A bundle; None for the package's own model.
+        quick: Whether to use few radiographs and repetitions.
     """
 
     images: Path
@@ -72,19 +72,19 @@ class Given:
 
     @property
     def options(self) -> list[str]:
-        """For predict: the model, and the sex where none is known."""
-        # Drawings are refused by a model of radiographs.
+        """Options for predict: the model, and a sex for radiographs of unknown sex."""
+        # --force, because the model refuses drawings.
         return ["--sex", "F", "--force", *(["--model", str(self.model)] if self.model else [])]
 
     def cases(self, count: int) -> list[Any]:
-        """So many radiographs, one after the other and again."""
+        """Returns ``count`` radiographs, repeating them if necessary."""
         from boneage_cli.core.prediction.inputs import cases
 
         return list(islice(cycle(cases([str(self.images)], False)), count))
 
 
 def of_help(given: Given) -> list[Figure]:
-    """The command's help beside the libraries that it is made with."""
+    """Measures ``boneage --help``; the baseline is importing its libraries."""
     least = _seconds([sys.executable, "-c", "import typer, rich"], given.quick)
     found = _seconds([*BONEAGE, "--help"], given.quick)
     return [
@@ -100,7 +100,7 @@ def of_help(given: Given) -> list[Figure]:
 
 
 def of_shell(given: Given) -> list[Figure]:
-    """One radiograph from the shell, everything included."""
+    """Measures predicting one radiograph from the shell, including start-up."""
     path = given.cases(1)[0].path
     command = [*BONEAGE, "predict", path, *given.options]
     _run(command)
@@ -108,7 +108,7 @@ def of_shell(given: Given) -> list[Figure]:
 
 
 def of_predict(given: Given) -> list[Figure]:
-    """Radiographs from files beside each of its parts alone, and beside the naive loop."""
+    """Measures predicting from files; baselines are each step alone and the naive loop."""
     import numpy as np
 
     from boneage_cli.core.bench.naive_loop import naive_loop
@@ -123,7 +123,7 @@ def of_predict(given: Given) -> list[Figure]:
     list(predictor.predict_files(few, force=True))
 
     def alone(work: Callable[[Any], Any], inputs: Sequence[Any]) -> tuple[float, list[Any]]:
-        """Seconds for ``count`` pieces of work on all cores, and what came of the inputs."""
+        """Returns the seconds for ``count`` calls on all cores, and the results of the inputs."""
         with worker_threads() as pool:
             begun = time.perf_counter()
             results = list(pool.map(work, islice(cycle(inputs), count)))
@@ -147,7 +147,7 @@ def of_predict(given: Given) -> list[Figure]:
     )
     network = time.perf_counter() - begun
     found = predictor.predict_files(some, force=True, processes=True)
-    # With the first answer its processes have begun.
+    # After the first result the worker processes have started.
     next(found)
     begun = time.perf_counter()
     assert len(list(found)) == count - 1
@@ -191,7 +191,7 @@ def of_predict(given: Given) -> list[Figure]:
 
 
 def of_backends(given: Given) -> list[Figure]:
-    """How far the backend that is chosen is from torch in full precision."""
+    """Measures how the default backend differs from torch in full precision."""
     import numpy as np
 
     from boneage_cli.core.bench.backends import benchmark_backends
@@ -249,7 +249,7 @@ def of_backends(given: Given) -> list[Figure]:
 
 
 def of_memory(given: Given) -> list[Figure]:
-    """Memory at most, of many and of a tenth as many paths."""
+    """Measures the peak memory for many paths; the baseline has a tenth as many."""
     few, many = (8, 80) if given.quick else (1000, 10000)
     with tempfile.TemporaryDirectory() as folder:
         peaks = []
@@ -272,7 +272,7 @@ def of_memory(given: Given) -> list[Figure]:
 
 
 def of_workers(given: Given) -> list[Figure]:
-    """Commands that go through many files, on all cores beside one worker on one core."""
+    """Measures commands on many files on all cores; the baseline is one worker on one core."""
     cores = usable_threads()
     figures = []
     for name in WORKS:
@@ -319,9 +319,9 @@ WORKS: dict[str, Callable[[Given, Path, int], None]] = {
 
 
 def _timed_in_child(name: str, given: Given, workers: int) -> float:
-    """Seconds of one of ``WORKS``, in a process that computes in so many threads and no more.
+    """Times one of ``WORKS`` in a process limited to ``workers`` threads, in seconds.
 
-    One worker would else have all cores run its network.
+    Without the limit, the network of a single worker would use all cores.
     """
     arguments = ["--images", str(given.images), "--data", str(given.data), "--time", name]
     found = subprocess.run(
@@ -335,7 +335,7 @@ def _timed_in_child(name: str, given: Given, workers: int) -> float:
 
 
 def _time(name: str, given: Given) -> float:
-    """Seconds of one of ``WORKS``, done once before, so that all files come from memory."""
+    """Times the second run of one of ``WORKS``, with files in the page cache, in seconds."""
     seconds = 0.0
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
@@ -346,7 +346,7 @@ def _time(name: str, given: Given) -> float:
 
 
 def of_cache(given: Given) -> list[Figure]:
-    """How long training waits for its pixels, the first time and from then on."""
+    """Measures how long training waits for its first batch, without and with a cache."""
     from boneage_cli.core.config import load_experiment
     from boneage_cli.core.training.datamodule import BoneAgeData
 
@@ -434,7 +434,7 @@ def _digits(value: float) -> str:
 
 
 def _seconds(command: Sequence[str], quick: bool) -> float:
-    """The median time of a command, once it has run."""
+    """Returns the median time of a command in seconds, after one warm-up run."""
     times = []
     for _ in range(2 if quick else 11):
         begun = time.perf_counter()
@@ -448,15 +448,15 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _peak_memory(command: Sequence[str]) -> float:
-    """The most memory of a command and of all processes that it starts, MB; of Linux alone.
+    """Returns the summed peak memory of a command and its child processes, MB (Linux only).
 
-    What they share counts for each of them.
+    Shared memory is counted for each process.
     """
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         peaks: dict[int, int] = {}
         while process.poll() is None:
             family = {process.pid}
-            # Parents have lower numbers than their children.
+            # Parents have lower process ids than their children.
             for status in sorted(Path("/proc").glob("[0-9]*/status"), key=_number):
                 with suppress(OSError, TypeError):
                     text = status.read_text()
@@ -473,7 +473,7 @@ def _number(status: Path) -> int:
 
 
 def _field(status: str, name: str) -> int:
-    """A number of a process's status file; TypeError where it has ended."""
+    """Reads a number from a process's status file; TypeError if the process has ended."""
     return int(re.search(rf"{name}:\s+(\d+)", status)[1])  # type: ignore[index]
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks run; what they measure is told in docs/performance.md, not here."""
+"""Tests that the benchmarks run; their results are in docs/performance.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about the machine."""
+"""Tests of hardware settings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-# Pages that the system had to hand out for the last of many tensors of 64 MB, each freed again: a
-# few first find their room, where small things had taken a corner of it.
+# Prints the page faults of the last of 16 tensors of 64 MB, each freed before the next. The first
+# ones do not count: small allocations may occupy part of the freed memory.
 NEW_PAGES = """
 import resource
 import torch

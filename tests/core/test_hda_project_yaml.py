@@ -1,4 +1,4 @@
-"""Promises about HDA_Project's YAML settings files."""
+"""Tests of HDA_Project's YAML settings files."""
 
 from __future__ import annotations
 

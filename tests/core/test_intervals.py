@@ -1,4 +1,4 @@
-"""Promises about prediction intervals."""
+"""Tests of prediction intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from boneage_cli.errors import BoneageError
 
 
 def predictions(count: int, seed: int) -> pd.DataFrame:
-    """Errors that grow with age, and are larger in boys: no one width would do."""
+    """Returns predictions whose errors grow with age and are larger in boys."""
     rng = np.random.default_rng(seed)
     true = rng.uniform(10, 220, count)
     male = rng.random(count) < 0.5
@@ -110,7 +110,7 @@ def test_levels_that_are_not_kept_are_refused(level: int) -> None:
 def test_coverage_is_measured_on_parts_that_were_not_calibrated_on() -> None:
     table = predictions(2000, 4)
     parts = np.arange(2000) % 5
-    # The errors of one part are ten times as large, which the others cannot know.
+    # The errors of one fold are ten times as large, unlike those it is calibrated on.
     odd = table.copy()
     odd.loc[parts == 0, "predicted"] = (odd["true"] + 10 * (odd["predicted"] - odd["true"]))[
         parts == 0
@@ -122,7 +122,7 @@ def test_coverage_is_measured_on_parts_that_were_not_calibrated_on() -> None:
 
 
 def test_a_level_that_a_group_is_too_small_for_is_taken_from_a_larger_one() -> None:
-    # Of 99 radiographs the largest error is the 99 % quantile; of fewer nothing is.
+    # For 99 radiographs the largest error is the 99 % quantile; for fewer there is none.
     enough, too_few = calibrate(predictions(120, 3), "drawn"), calibrate(predictions(98, 3), "few")
     last = 99 - LEVELS[0]
     assert enough.widths["M"][last] is None

@@ -1,4 +1,4 @@
-"""Promises about the key-point network that the package carries, and about training another."""
+"""Tests of the shipped key-point network and of training another one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Batches as small as these gain nothing from more, and lose much on a busy machine.
+    # More threads do not speed up such small batches, and slow them down on a busy machine.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -61,7 +61,7 @@ def drawings() -> list[LandmarkExample]:
 
 @pytest.fixture(scope="module")
 def radiographs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Some real radiographs with boxes, none of which the shipped bundle was trained on."""
+    """Real radiographs with boxes that are not in the shipped bundle's training data."""
     boxes = pd.read_csv(shared_data / "ossification-boxes.csv", dtype={"id": str})
     chosen = sorted(boxes["id"].unique())[::20]
     folder = tmp_path_factory.mktemp("radiographs")

@@ -1,4 +1,4 @@
-"""Running most of a network in bf16, where that moves no age by much."""
+"""Tests of mixed precision: most of a network in bf16, with nearly the same ages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises to those who use the package from Python."""
+"""Tests of the Python API."""
 
 from __future__ import annotations
 

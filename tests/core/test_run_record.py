@@ -1,4 +1,4 @@
-"""A run goes on with what it began with, which its run.json says."""
+"""Tests of run.json, with which a run is resumed on the same data and settings."""
 
 from __future__ import annotations
 

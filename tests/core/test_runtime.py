@@ -1,4 +1,4 @@
-"""Promises about what runs trained networks."""
+"""Tests of the backends that run trained networks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from boneage_cli.errors import BoneageError
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place for converted networks in which there are none yet."""
+    """An empty cache folder for converted networks."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -65,7 +65,7 @@ NEEDS_EXTRA = pytest.param(
 
 
 def chance(graph: Graph, batch: int) -> list[np.ndarray]:
-    """Random pixels and sexes."""
+    """Returns random pixels and sexes."""
     random = np.random.default_rng(0)
     return [
         random.integers(0, 256 if shape else 2, (batch, *shape)).astype(kind)
@@ -156,7 +156,7 @@ def test_a_damaged_network_in_the_cache_is_made_anew(
     damaged: str, demo_bundle: Path, cases: list[Case], cache: Path
 ) -> None:
     expected = months(demo_bundle, cases)
-    # What is compiled is kept from the second start on.
+    # The compiled network is cached from the second start on.
     months(demo_bundle, cases)
     files = [file for file in (cache / "openvino").glob(damaged) if file.is_file()]
     assert files
@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_written_is_read(
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError("read-only file system")
 
-    # Folders without leave to write are no hindrance to the administrator, who may run the tests.
+    # Mocked, because read-only folders do not stop root, who may run the tests.
     monkeypatch.setattr(os, "utime", refuse)
     monkeypatch.setattr(Path, "touch", refuse)
     monkeypatch.setattr(runtime, "convert_to_openvino", refuse)

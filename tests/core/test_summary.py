@@ -1,4 +1,4 @@
-"""The table of all runs has one row for each, whatever writes to it and from where."""
+"""Tests that summary.csv has one row per run, from any process and working directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about the published systems as settings files."""
+"""Tests of the published systems' settings files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from boneage_cli.datasets.manifest import read_manifest
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
-# Trainable numbers of the published code, or where ours differs on purpose, of that design
-# (tests/models/test_systems.py says where).
+# Numbers of trainable weights of the published code, or of this package's design if it differs
+# on purpose (see tests/models/test_systems.py).
 WEIGHTS = {
     "s1-global": 295_729,
     "s1-roi": 139_281,
@@ -43,8 +43,8 @@ AGE_SYSTEMS = [name for name in WEIGHTS if name != "s4-m46-sex"]
 
 
 def small(name: str) -> Experiment:
-    """A system's settings, but for one epoch of small images from random weights."""
-    # m46 halves its input six times.
+    """Loads a system's settings, changed to one epoch of small images from random weights."""
+    # m46 halves its input six times, so it needs larger images.
     side = 128 if "m46" in name else 64
     return load_experiment(
         CONFIGS / f"{name}.toml",
@@ -72,7 +72,7 @@ def few_drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Path]:
-    """Where runs go; a checkpoint of 25 million weights takes 300 MB, so none is kept."""
+    """Folder of the runs, deleted afterwards: a checkpoint of 25 million weights has 300 MB."""
     yield tmp_path / "runs"
     shutil.rmtree(tmp_path / "runs", ignore_errors=True)
 
@@ -101,7 +101,7 @@ def test_the_first_lines_say_what_a_file_reproduces_and_where_it_differs(name: s
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_a_settings_file_builds_the_network_with_its_number_of_weights(name: str) -> None:
     experiment = load_experiment(CONFIGS / f"{name}.toml")
-    # Layers of 2048 × 2048 need no memory to be counted.
+    # On the meta device, m46's layers of 2048 × 2048 need no memory.
     with torch.device("meta" if experiment.model.backbone == "m46" else "cpu"):
         network = build_network(experiment, age_mean=127.3, age_std=41.2)
     assert sum(weight.numel() for weight in network.parameters()) == WEIGHTS[name]

@@ -1,4 +1,4 @@
-"""Promises about what networks see of a radiograph."""
+"""Tests of the views of a radiograph that networks get as inputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_registered_hand_of_many_rows_is_seen_as_soft_as_one_of_few(
     )
     grain = np.random.default_rng(0).normal(0, 30, hand.pixels.shape)
     fine = Radiograph(np.clip(hand.pixels + grain, 0, 255).astype(np.uint8))
-    # Smoothed before it loses every other row, as any camera of fewer rows does it.
+    # Smoothed before halving the rows, as in a detector with fewer rows.
     soft = cv2.GaussianBlur(fine.pixels, (0, 0), 0.85)
     coarse = Radiograph(cv2.resize(soft, (240, 299), interpolation=cv2.INTER_AREA))
 

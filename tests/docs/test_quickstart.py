@@ -1,4 +1,4 @@
-"""Promises about the notebook."""
+"""Tests of the quickstart notebook."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LARGEST = 1_500_000
 
 
 def execute(folder: Path) -> NotebookNode:
-    """The notebook as it comes out when it is executed in a folder; an error in a cell is raised.
+    """Executes the notebook in a folder and returns it; raises errors of its cells.
 
-    Nothing in it tells of the machine, so that it can be committed.
+    Details of the machine are removed, so that it can be committed.
     """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    # The user's own kernels and IPython profile play no part.
+    # Keeps out the user's own kernels and IPython profile.
     own = {"JUPYTER_DATA_DIR": "jupyter", "IPYTHONDIR": "ipython"}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OMP_NUM_THREADS", "1")
@@ -39,7 +39,7 @@ def execute(folder: Path) -> NotebookNode:
     notebook.metadata.language_info = {"name": "python"}
     for cell in code_cells(notebook):
         for output in cell.outputs:
-            # A terminal, which "!" makes for its command, ends lines with two characters.
+            # Commands with "!" run in a terminal, which ends lines with \r\n.
             if output.output_type == "stream":
                 output.text = output.text.replace("\r\n", "\n")
     return notebook
@@ -114,7 +114,7 @@ def test_the_committed_copy_tells_nothing_of_the_machine_that_made_it(
     for cell in committed.cells:
         assert cell.metadata == {}, f"{cell.id}; {AGAIN}"
         for output in cell.get("outputs", []):
-            # The letters that stand for a picture's bytes may spell anything.
+            # The base64 text of an image may contain such words by chance.
             text = re.sub(r'"image/png": "[^"]*"', "", json.dumps(output))
             path = re.search(r"/(work|tmp|root|home|Users|usr|opt)\b.{0,60}", text)
             assert path is None, f"{cell.id}: {path and path[0]}"

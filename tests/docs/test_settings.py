@@ -1,4 +1,4 @@
-"""docs/settings.md lists every setting, as it is; run this file to regenerate it."""
+"""Tests that docs/settings.md lists every setting; run this file to regenerate it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ itself.
 
 
 def reference() -> str:
-    """The page."""
+    """Generates the page."""
     return "\n".join([HEAD, *_section("", Experiment), ""])
 
 

@@ -73,21 +73,19 @@ def trained(paths: Sequence[Path]) -> list[TimedNetwork]:
 def experiments(
     configs: Sequence[Path],
     backbones: str | None = None,
-    tell: Callable[[str], None] = lambda note: None,
 ) -> dict[str, Experiment]:
     """Returns the settings to measure, by network name, without pretrained weights.
 
     Args:
         configs: Settings files; none for the defaults.
         backbones: Comma-separated backbones, each combined with each settings file.
-        tell: As in ``load_experiment``.
 
     Raises:
         BoneageError: One of the networks cannot be built.
     """
     vary = [f"model.backbone={backbones}"] if backbones else []
     found = {}
-    for each in combinations(configs, vary, ["model.weights=none"], tell):
+    for each in combinations(configs, vary, ["model.weights=none"]):
         # Built now, so that invalid settings fail before the others are measured for minutes.
         build_network(each.experiment, *RSNA_AGES)
         name = each.experiment.name if configs else str(each.experiment.model.backbone)

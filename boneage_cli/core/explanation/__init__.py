@@ -1,1 +1,1 @@
-"""Where in a radiograph a model takes its answer from."""
+"""Visual explanations: which parts of a radiograph determine a prediction."""

@@ -1,4 +1,4 @@
-"""A radiograph with what was found in it drawn on top: heat, regions, key points."""
+"""Draws a heat map, regions and key points over a radiograph."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import aspect_of, warp
 
-# 0 to 1 over a whole radiograph in its true proportions, float32 (H, W).
+# Values 0 to 1 over a whole radiograph in its true proportions, float32 (H, W).
 HeatMap = NDArray[np.float32]
 
 # Height of the picture, pixels.
 HEIGHT = 512
-# Blue, green, red of the outline of each view of a hand.
+# Colour of each view's outline, (blue, green, red).
 COLOURS = {"hand": (250, 200, 120), "carpal": (80, 220, 80), "metaph": (60, 220, 250)}
-# The bones below the hottest place stay visible.
+# Opacity at the maximum of the heat map, low enough for the bones to stay visible.
 _OPAQUE = 0.45
 
 
 def heat_colours(heat: HeatMap) -> np.ndarray:
-    """The colour of each share of the greatest heat, uint8 (H, W, 3), blue, green, red."""
+    """Returns the colours of a heat map, uint8 (H, W, 3), blue, green, red."""
     return cv2.applyColorMap(np.rint(255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
 
 
@@ -37,11 +37,11 @@ def overlay(
     outlines: Iterable[tuple[str, Points]] = (),
     landmarks: Landmarks | None = None,
 ) -> np.ndarray:
-    """Draws on a radiograph.
+    """Draws a heat map, outlines and key points over a radiograph.
 
     Args:
         radiograph: Any size and depth.
-        heat: From clear at 0 to red at 1.
+        heat: Heat map, transparent at 0 and red at 1.
         outlines: The view's name, which gives the colour, and its corners, (4, 2) fractions of the
             radiograph's width and height; the side from the first to the second is drawn thicker.
         landmarks: The key points of the hand, drawn as crosses.
@@ -52,7 +52,7 @@ def overlay(
     """
     width = max(round(HEIGHT * aspect_of(radiograph)), 1)
     levels = warp(radiograph, np.eye(2, 3), HEIGHT, width, rounded=False)
-    # Films are often faint, and bones are to be seen below the heat.
+    # Stretches the contrast, since films are often faint and bones must be visible below the heat.
     black, white = centre_intensities(Radiograph(levels))
     shown = to_8_bits(levels, black, white) if white - black >= 1 else to_8_bits(levels)
     canvas = cv2.cvtColor(shown, cv2.COLOR_GRAY2BGR)

@@ -1,8 +1,8 @@
-"""Pictures of where in a radiograph the predicted age comes from, or the predicted sex.
+"""Pictures with a heat map of which places determine the predicted age or sex.
 
-The heat is the size of what each place adds to the age or takes from it, by Grad-CAM. The part that
-adds alone, which is what Grad-CAM shows of a class, hides young hands: the features of a hand of 24
-months take 88 months from the mean age of the training and add 1.
+The heat is the absolute Grad-CAM value: how much a place adds to the age or subtracts from it. The
+positive part alone, which Grad-CAM shows for a class, fails for young hands: the features of a hand
+of 24 months subtract 88 months from the mean training age and add 1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Matrix, frame_corners
 from boneage_cli.sexes import sex_letter
 
-# Tells how to read the pictures, and marks the folder as one whose pictures may be replaced.
+# Explains the pictures, and marks the folder as one whose pictures may be replaced.
 ABOUT = "README.txt"
 _ABOUT_TEXT = """\
 Where predicted bone ages come from: pictures made by boneage predict --explain.
@@ -56,23 +56,24 @@ on nothing. A research tool, not a medical device.
 _OPTION = "place with --explain"
 # Height of the line above the picture, pixels.
 _TITLE = 24
-# Length of the scale of the heat, pixels.
+# Width of the heat's colour scale, pixels.
 _SCALE = 90
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where the age or sex of one radiograph comes from.
+    """Explanation of the predicted age or sex of one radiograph.
 
     Attributes:
-        heat: Over the whole radiograph in its true proportions, float32 (H, W) with the shorter
-            side 192 pixels; 1 at the hottest place, 0 where nothing counts or no model looks.
-        outlines: The name and corners of each view that is cut from the registered hand, (4, 2)
-            fractions of the radiograph's width and height, from what becomes its top left corner.
-        landmarks: The key points that those follow from; None where there are none.
-        image_share: How much of the features that are decided on comes from the image, 0 to 1, and
-            not from the sex; None where no model has a gate between the two.
+        heat: Heat map of the whole radiograph in its true proportions, float32 (H, W) with the
+            shorter side 192 pixels; 1 at the maximum, 0 where nothing contributes or lies outside
+            the views.
+        outlines: Name and corners of each view that is cropped from the registered hand, (4, 2)
+            fractions of the radiograph's width and height, starting at the view's top left corner.
+        landmarks: The key points that determine the outlines; None if there are none.
+        image_share: Share of the image, as opposed to the sex, in the gated features, 0 to 1; None
+            if no model has a gate between the two.
     """
 
     heat: HeatMap
@@ -82,16 +83,16 @@ class Explanation:
 
 
 class Explainer:
-    """Explains the ages of one or several models, or the sexes where none predicts age.
+    """Explains the ages of one or several models, or the sexes if none predicts age.
 
     Args:
-        predictor: The models, which are asked as they predict, but for mirrored and turned views.
+        predictor: The models; they are explained as they predict without test-time augmentation.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
         self.target = "age" if predictor.predicts_age else "sex"
-        # Gradients are torch's business, whatever runs the predictions.
+        # Gradients need torch, whatever backend runs the predictions.
         self.models = [
             (bundle, bundle.network().to(predictor.device), settings)
             for bundle, settings in zip(predictor.bundles, predictor.view_settings, strict=True)
@@ -99,17 +100,17 @@ class Explainer:
         ]
 
     def explain(self, radiograph: Radiograph, male: bool | None) -> Explanation:
-        """Where the age or sex of a radiograph comes from.
+        """Explains the predicted age or sex of a radiograph.
 
-        In the radiograph the views of a model are added up as months per area, so that each counts
-        as much as it does in the age; of several models the maps, each from 0 to 1, are averaged.
+        The maps of a model's views are added up as months per area of the radiograph, so that each
+        is weighted as in the age. The maps of several models, each scaled to 0 to 1, are averaged.
 
         Args:
             radiograph: White bone on black, any size and depth.
-            male: The child's sex; None where no model takes it.
+            male: The child's sex; None if no model takes it.
 
         Raises:
-            BoneageError: A model takes the sex, and it is not known.
+            BoneageError: A model takes the sex, and it is unknown.
         """
         if self.predictor.needs_sex and male is None:
             raise BoneageError(f"{radiograph.source}: {SEX_UNKNOWN}")
@@ -153,17 +154,17 @@ class Explainer:
         return Explanation(scaled(np.mean(heats, axis=0)), outlines, landmarks, share)
 
     def draw(self, radiograph: Radiograph, answer: str, male: bool | None = None) -> np.ndarray:
-        """A picture of where the age or sex of a radiograph comes from.
+        """Draws a picture that explains the predicted age or sex of a radiograph.
 
         Args:
             radiograph: White bone on black, any size and depth.
-            answer: What was predicted, in words.
-            male: The child's sex; None where no model takes it.
+            answer: The prediction as text.
+            male: The child's sex; None if no model takes it.
 
         Returns:
-            uint8 (H, W, 3), blue, green, red: a line with the answer, the sex and the scale of the
-            heat, and below it the radiograph in its true proportions, once as it is and once with
-            heat, outlines and key points.
+            uint8 (H, W, 3), blue, green, red: a line with the prediction, the sex and the heat's
+            colour scale, and below it the radiograph in its true proportions, once without and once
+            with heat map, outlines and key points.
         """
         found = self.explain(radiograph, male)
         drawn = overlay(
@@ -177,23 +178,23 @@ class Explainer:
 
 
 class Explanations:
-    """A folder of pictures, one for each radiograph that is predicted.
+    """A folder of pictures, one for each predicted radiograph.
 
-    Pictures are called ``<stem>.png`` after the radiograph; of two with one name the second gets
-    ``-2``. Those of an earlier call go when all of this one's are there.
+    Pictures are named ``<stem>.png`` after the radiograph; the second of the same name gets ``-2``.
+    Pictures of an earlier call are deleted when all new ones are written.
 
     Args:
-        explainer: What draws them.
-        folder: Where they go; made where it is missing.
+        explainer: Draws the pictures.
+        folder: The folder; created if missing.
         inputs: Files and folders with the radiographs.
 
     Attributes:
-        pictures: How many were written.
+        pictures: Number of pictures written.
         errors: One line for each radiograph that was predicted but could not be drawn.
 
     Raises:
-        BoneageError: The folder cannot be written, lies in a folder of radiographs, or holds files
-            of another program.
+        BoneageError: The folder cannot be written, is inside a folder of radiographs, or contains
+            files of another program.
     """
 
     def __init__(self, explainer: Explainer, folder: Path, inputs: Sequence[str] = ()) -> None:
@@ -204,7 +205,7 @@ class Explanations:
         self._names: Counter[str] = Counter()
         check_pictures(folder, inputs, _OPTION)
         with writing(folder, _OPTION):
-            # A radiograph of the same name must never be replaced by its picture.
+            # Otherwise a picture could replace a radiograph of the same name.
             if folder.is_dir() and any(folder.iterdir()) and not self._is_ours():
                 raise BoneageError(
                     f"{folder}: holds files that --explain did not make; choose a new folder"
@@ -213,7 +214,7 @@ class Explanations:
                 temporary.write_text(_ABOUT_TEXT, encoding="utf-8")
 
     def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Passes predictions on, and draws each radiograph that has one.
+        """Passes predictions on, and draws a picture of each successful one.
 
         Raises:
             BoneageError: A picture cannot be written.
@@ -224,7 +225,7 @@ class Explanations:
             if prediction.error is not None:
                 continue
             try:
-                # Read again, as predictions carry no pixels.
+                # Read again, because predictions contain no pixels.
                 radiograph = prediction.case.read()
             except BoneageError as error:
                 self.errors.append(str(error))
@@ -262,12 +263,12 @@ def _answer(prediction: Prediction) -> str:
 
 
 def _cells_per_radiograph(cells: Sequence[int], frame: Matrix) -> float:
-    """How many of a view's cells would cover the whole radiograph."""
+    """Number of a view's feature-map cells that would cover the whole radiograph."""
     return float(np.prod(cells) * abs(np.linalg.det(frame[:, :2])))
 
 
 def _title(text: str, width: int) -> np.ndarray:
-    """A line of white text on black, (24, width, 3), made small where it is long."""
+    """Draws white text and the colour scale on black, (24, width, 3); shrinks the text to fit."""
     (length, _), _ = cv2.getTextSize(text, _FONT, 1.0, 1)
     size = min(0.5, (width - 12) / length)
     line = np.zeros((_TITLE, width, 3), np.uint8)
@@ -277,7 +278,7 @@ def _title(text: str, width: int) -> np.ndarray:
 
 
 def _draw_scale(line: np.ndarray, from_column: int) -> None:
-    """The colours of the heat, from none to most, at the end of a line that has room for them."""
+    """Draws the heat's colour scale at the right end of the title, if there is room."""
     least, most = "heat: none", "most"
     ends = [cv2.getTextSize(text, _FONT, 0.4, 1)[0][0] for text in (least, most)]
     width = line.shape[1]
@@ -286,7 +287,7 @@ def _draw_scale(line: np.ndarray, from_column: int) -> None:
     if left - ends[0] - 8 < from_column:
         return
     shares = np.linspace(0, 1, _SCALE, dtype=np.float32)[None].repeat(_TITLE - 12, 0)
-    # As over black bone.
+    # Blended with black, as the heat is over black pixels.
     line[6:-6, left:right] = np.rint(heat_colours(shares) * shares[:, :, None])
     for text, column in ((least, left - ends[0] - 4), (most, right + 4)):
         cv2.putText(line, text, (column, 16), _FONT, 0.4, (200, 200, 200), 1, cv2.LINE_AA)

@@ -1,6 +1,6 @@
-"""Where a trained model looks for the age, or for the sex.
+"""Saliency maps of the predicted age or sex.
 
-Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the answer at a network's last feature maps.
+Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the output at the network's last feature maps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from boneage_cli.imaging.registration import Matrix, aspect_of
 from boneage_cli.models.average import AverageNetwork
 from boneage_cli.models.network import Network
 
-# Shorter side of the maps of whole radiographs, in which peaks are sought, pixels.
+# Shorter side of the heat maps of whole radiographs, pixels.
 _MAP_SIDE = 192
 
 
@@ -33,22 +33,22 @@ def grad_cam(
     male: Tensor | None,
     target: str = "age",
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Tensor]]:
-    """What each place of each view adds to the predicted age, or takes from it.
+    """Computes how much each place of each view adds to the predicted age or subtracts from it.
 
-    The last feature maps times the gradient of the age at them. Grad-CAM averages the gradient over
-    all places first; with average pooling that is the same but for a factor, while the gradient of
-    each place (HiResCAM: Draelos and Carin 2020, arXiv:2011.08891) is also right for attention, GeM
-    and flattened maps, which weigh places differently.
+    The result is the last feature maps times the gradient of the age with respect to them. Grad-CAM
+    first averages the gradient over all places; with average pooling that differs by a factor only.
+    The gradient of each place (HiResCAM: Draelos and Carin 2020, arXiv:2011.08891) is also correct
+    for attention, GeM and flattened maps, which weight places differently.
 
     Args:
-        network: In evaluation mode.
-        views: As ``Network.forward`` takes them.
-        male: As ``Network.forward`` takes it.
-        target: ``age``, or ``sex`` for what each place adds to the logit of being a boy.
+        network: The network in evaluation mode.
+        views: As in ``Network.forward``.
+        male: As in ``Network.forward``.
+        target: ``age``, or ``sex`` for the contributions to the logit of being a boy.
 
     Returns:
-        For each view the months, or parts of the logit, of each cell of its feature maps, (B, h,
-        w); and what the network gives, as ``Network.forward`` does.
+        For each view the contribution of each cell of its feature maps, (B, h, w), in months or
+        units of the logit; and the network's outputs, as in ``Network.forward``.
     """
     with torch.no_grad():
         encoded = network.encode(dict(views))
@@ -66,24 +66,24 @@ def grad_cam(
 def onto_radiograph(
     cells: NDArray[np.float32], shape: tuple[int, int], frame: Matrix, radiograph: Radiograph
 ) -> HeatMap:
-    """Lays the map of a view over the radiograph that the view was cut from.
+    """Maps a view's heat map to the radiograph that the view was cropped from.
 
     Args:
-        cells: (h, w) over the whole view.
+        cells: Heat map of the whole view, (h, w).
         shape: Height and width of the view, pixels.
-        frame: (2, 3), from fractions of the radiograph to fractions of the view.
+        frame: Affine matrix, (2, 3), from fractions of the radiograph to fractions of the view.
         radiograph: The radiograph.
 
     Returns:
-        (H, W) over the whole radiograph in its true proportions, with the shorter side 192 pixels;
-        0 outside the view.
+        Heat map of the whole radiograph in its true proportions, (H, W), with the shorter side 192
+        pixels; 0 outside the view.
     """
     aspect = aspect_of(radiograph)
     width, height = (round(_MAP_SIDE * max(side, 1)) for side in (aspect, 1 / aspect))
     rows, columns = shape
-    # Cells reach to the view's edges, where their centres do not.
+    # Upsamples to the view first, because cells reach to its edges while their centres do not.
     seen = cv2.resize(cells, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    # From the result's pixels, by their centres, to those of the view.
+    # Maps pixel centres of the result to pixels of the view.
     matrix = frame * ((columns,), (rows,))
     linear, shift = matrix[:, :2] / (width, height), matrix[:, 2]
     heat = cv2.warpAffine(
@@ -97,22 +97,22 @@ def onto_radiograph(
 
 
 def scaled(heat: NDArray[np.float32]) -> HeatMap:
-    """Divides a map of 0 and more by its largest value, so that it ends at 1; zeros stay zeros."""
+    """Divides a non-negative map by its maximum; a map of zeros stays zero."""
     return (heat / max(float(heat.max()), 1e-12)).astype(np.float32)
 
 
 class AgeSaliency:
-    """Grad-CAM of the age that a model predicts: the part of it that adds to the age.
+    """Grad-CAM of a model's predicted age, its positive part only.
 
-    A model that takes the child's sex is asked as for a boy and as for a girl, and the two maps are
-    averaged: the place of a bone then hangs on no table.
+    For a model that takes the child's sex, the maps for a boy and for a girl are averaged, so that
+    regions do not depend on the sex in a table.
 
     Args:
-        bundle: A model of the family ``global`` that sees radiographs as they are.
-        device: Where it runs.
+        bundle: A model of the family ``global`` that takes unregistered radiographs.
+        device: The device.
 
     Raises:
-        BoneageError: The model sees regions, sees registered hands, or predicts no age.
+        BoneageError: The model takes regions or registered hands, or predicts no age.
     """
 
     def __init__(self, bundle: Bundle, *, device: str = "auto") -> None:
@@ -132,15 +132,15 @@ class AgeSaliency:
         self.sexes = (0.0, 1.0) if experiment.model.gender else (None,)
 
     def heat_maps(self, radiographs: Sequence[Radiograph]) -> list[HeatMap]:
-        """Where the age comes from in each radiograph.
+        """Computes the heat map of each radiograph.
 
         Args:
             radiographs: White bone on black, any size and depth.
 
         Returns:
-            For each a map of the whole radiograph in its true proportions, float32 (H, W) with the
-            shorter side 192 pixels; 1 at the hottest place, 0 where nothing adds to the age or the
-            model does not look.
+            For each a heat map of the whole radiograph in its true proportions, float32 (H, W) with
+            the shorter side 192 pixels; 1 at the maximum, 0 where nothing adds to the age or lies
+            outside the view.
         """
         if not radiographs:
             return []
@@ -160,7 +160,7 @@ class AgeSaliency:
         ]
 
     def _added(self, views: Mapping[str, Tensor], sex: float | None) -> NDArray[np.float32]:
-        """The months that each cell adds to each age, (B, h, w)."""
+        """Months that each cell adds to each age, at least 0, (B, h, w)."""
         pixels = views["hand"]
         male = None if sex is None else pixels.new_full((len(pixels),), sex)
         return np.maximum(grad_cam(self.network, views, male)[0]["hand"], 0)

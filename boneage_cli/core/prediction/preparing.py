@@ -146,7 +146,7 @@ class Preparer:
 
     @property
     def only_male(self) -> bool | None:
-        """The only sex that models were trained on; None if both sexes occur."""
+        """The sex of the models trained on one sex only; None if there are none, or of both."""
         return male_of(next(iter(self.trained_on))) if len(self.trained_on) == 1 else None
 
     @property

@@ -1,1 +1,1 @@
-"""Carpal and metacarpal regions of many radiographs."""
+"""Locating and cropping the carpal and metacarpal regions of radiographs."""

@@ -1,4 +1,4 @@
-"""Where the regions of a hand are: as the key points place them, or at the peaks of saliency."""
+"""Locates the regions of a hand, by key points or at the peaks of a saliency map."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class LocatedRegions:
     """The regions of one radiograph.
 
     Attributes:
-        corners: Of each of ``CROPPED``, (4, 2) fractions of the radiograph's width and height: what
-            becomes top left, top right, bottom right and bottom left of the crop. They may lie
+        corners: Corners of each of ``CROPPED``, (4, 2) fractions of the radiograph's width and
+            height: top left, top right, bottom right and bottom left of the crop. They may lie
             outside the radiograph.
-        confidence: 0 to 1: of the least sure key point, or the heat of the cooler peak.
+        confidence: 0 to 1: that of the least certain key point, or the heat of the lower peak.
         fallback: Whether any region is a guess.
-        landmarks: The key points, where the method finds them.
-        heat: The heat map, where the method makes one.
+        landmarks: The key points, if the method finds them.
+        heat: The heat map, if the method computes one.
         inverted: Whether the crops show the radiograph's negative, see ``Located``.
     """
 
@@ -43,25 +43,25 @@ class LocatedRegions:
 
 
 class RegionLocator(Protocol):
-    """What finds the regions of radiographs; from several threads at a time."""
+    """Locates the regions of radiographs; safe to call from several threads."""
 
     def locate(self, radiographs: Sequence[Radiograph]) -> list[LocatedRegions]:
-        """The regions of each radiograph."""
+        """Returns the regions of each radiograph."""
         ...
 
 
 class KeyPointRegions:
-    """Regions as the key points place them.
+    """Locates regions by key points.
 
     Args:
-        locator: What finds the key points.
+        locator: Finds the key points.
     """
 
     def __init__(self, locator: LandmarkLocator) -> None:
         self.locator = locator
 
     def locate(self, radiographs: Sequence[Radiograph]) -> list[LocatedRegions]:
-        """The regions of each radiograph."""
+        """Returns the regions of each radiograph."""
         return [
             LocatedRegions(
                 corners={
@@ -78,11 +78,11 @@ class KeyPointRegions:
 
 
 class SalientPeaks:
-    """Regions at the peaks of an age model's saliency.
+    """Locates regions at the peaks of an age model's saliency map.
 
     Args:
-        saliency: What makes the heat maps.
-        threshold: Least heat of a peak.
+        saliency: Computes the heat maps.
+        threshold: Minimum heat of a peak.
     """
 
     def __init__(self, saliency: AgeSaliency, threshold: float = THRESHOLD) -> None:
@@ -90,7 +90,7 @@ class SalientPeaks:
         self.threshold = threshold
 
     def locate(self, radiographs: Sequence[Radiograph]) -> list[LocatedRegions]:
-        """The regions of each radiograph."""
+        """Returns the regions of each radiograph."""
         results = []
         for heat in self.saliency.heat_maps(radiographs):
             found = place_regions(heat, self.threshold)

@@ -1,17 +1,17 @@
-"""Carpal and metacarpal/phalangeal crops of many radiographs, kept on disk and made only once.
+"""Creates a folder of carpal and metacarpal/phalangeal crops and keeps it up to date.
 
-A folder of crops holds::
+A folder of crops contains::
 
     carpal/<id>.png metaph/<id>.png     the crops, gray, square
-    heatmaps/<id>.png                   pictures to check them by, on request
+    heatmaps/<id>.png                   pictures for checking the crops, on request
     rois.csv                            one row per radiograph: ``COLUMNS``
-    rois.json                           the settings that they were made with
-    digests.csv                         which file had which content when
+    rois.json                           the settings of the crops
+    digests.csv                         digests of the images' contents, with size and mtime
 
-A row's ``key`` is a digest of all that decides its crops: the settings, the network that places the
-regions, the code, and the image. A crop without a row, or whose row has another key, is made anew;
-rows go before their crops change and come after them, so that nothing half-made is ever taken for
-whole.
+A row's ``key`` is a digest of everything that affects its crops: the settings, the network that
+places the regions, the code, and the image. Crops without a row, or whose row has another key, are
+made again. A row is removed before its crops change and written after them, so that incomplete
+crops are never taken for complete ones.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ COLUMNS = (
 _CODE = (
     IMAGING,
     Path(__file__).parent,
-    # Heat is what a network makes of what it is shown.
+    # The heat maps also depend on the network's code and on the views.
     Path(__file__).parents[1] / "explanation",
     *(Path(__file__).parents[1] / name for name in ("bundle.py", "views.py")),
     Path(__file__).parents[2] / "models",
     *LOCATING,
 )
-# The table is written at least so often, so that a killed run loses little, seconds.
+# Interval at which the table is written, so that a killed run loses little, seconds.
 _SAVE_EVERY = 5.0
-# Each look at the files' contents, so that it shows progress.
+# Minimum number of files that are digested between two updates of the progress bar.
 _DIGEST_CHUNK = 500
 
 Row = dict[str, str]
@@ -104,17 +104,17 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class RoiSettings:
-    """How regions are located and cropped.
+    """Settings of locating and cropping regions.
 
     Attributes:
         method: ``keypoints``: three key points place both regions in the registered hand, whatever
-            its turn or mirror (Iglovikov et al. 2018). ``gradcam``: squares at the peaks of an age
-            model's saliency (HDA_Project).
+            its rotation, mirrored or not (Iglovikov et al. 2018). ``gradcam``: squares at the peaks
+            of an age model's saliency map (HDA_Project).
         size: Side of the crops, pixels.
-        background_removed: Whether all but the hand becomes black; with key points alone.
-        heatmap_threshold: Least heat of a peak, of 1 at the hottest place; gradcam alone.
-        model: Grad-CAM's age model, a bundle or run folder; or another key-point bundle than the
-            one that the package carries.
+        background_removed: Whether everything but the hand becomes black; keypoints only.
+        heatmap_threshold: Minimum heat of a peak, relative to the map's maximum; gradcam only.
+        model: The age model for gradcam, a bundle or run folder; or a key-point bundle other than
+            the package's.
     """
 
     method: Method = "keypoints"
@@ -143,10 +143,10 @@ class RoiSettings:
         return self.model / BUNDLE if self.model.is_dir() else self.model
 
     def describe(self) -> dict[str, object]:
-        """All that decides the crops of an image, as JSON values.
+        """Returns everything that affects the crops of an image, as JSON values.
 
         Raises:
-            BoneageError: There is no such model.
+            BoneageError: The model cannot be read.
         """
         try:
             digest = hashlib.sha256(self.model_file.read_bytes()).hexdigest()
@@ -169,14 +169,14 @@ class RoiSettings:
 
 
 def region_locator(settings: RoiSettings, device: str = "auto") -> RegionLocator:
-    """Loads what the settings name.
+    """Loads the locator that the settings choose.
 
     Raises:
         BoneageError: The model cannot be read or does not fit the method.
     """
     if settings.method == "keypoints":
         return KeyPointRegions(LandmarkLocator.load(settings.model_file, device=device))
-    # It takes torch, which takes seconds to import.
+    # Imported here because it needs torch, whose import takes seconds.
     from boneage_cli.core.explanation.saliency import AgeSaliency
 
     saliency = AgeSaliency(load_bundle(settings.model_file), device=device)
@@ -185,14 +185,14 @@ def region_locator(settings: RoiSettings, device: str = "auto") -> RegionLocator
 
 @dataclass(frozen=True)
 class RoiCrops:
-    """What became of one folder of crops.
+    """The result of updating a folder of crops.
 
     Attributes:
-        folder: Where they are.
+        folder: The folder.
         method: How the regions were located.
-        made: Radiographs whose crops were made now.
-        kept: Radiographs whose crops were there already, of the same image and settings.
-        fallbacks: Of both, how many have a region that is a guess.
+        made: Number of radiographs whose crops were made now.
+        kept: Number of radiographs whose crops were already up to date.
+        fallbacks: Number of radiographs, made or kept, with a region that is a guess.
         errors: One line for each radiograph that could not be read; it has no crops.
     """
 
@@ -205,7 +205,7 @@ class RoiCrops:
 
     @property
     def radiographs(self) -> int:
-        """How many there are in all."""
+        """Number of radiographs in all."""
         return self.made + self.kept + len(self.errors)
 
 
@@ -223,28 +223,28 @@ def locate_rois(
 ) -> RoiCrops:
     """Brings a folder of crops up to date with radiographs, settings and networks.
 
-    Crops of other radiographs that an earlier call made in the folder are removed. A killed call
-    can be repeated and goes on; when nothing changed nothing is done.
+    Crops of other radiographs from an earlier call are removed. A killed call can be repeated and
+    resumes; if nothing changed, nothing is done.
 
     Args:
-        cases: The radiographs. Crops are named by their ids, else by their files; of two with one
-            name the second gets ``-2``.
-        folder: Where the crops go.
-        settings: How.
-        save_heatmaps: Whether to make pictures to check the crops by.
+        cases: The radiographs. Crops are named by their ids, else by their files; the second of the
+            same name gets ``-2``.
+        folder: The folder for the crops.
+        settings: How regions are located and cropped.
+        save_heatmaps: Whether to draw pictures for checking the crops.
         relative_to: The folder that ``path`` in the table is relative to; None to write paths as
-            they are given.
-        device: Where the network runs.
+            given.
+        device: Device of the network.
         batch_size: Radiographs per pass of the network.
-        workers: Threads, or processes, each of which takes batches from file to crop; None for
-            one per core.
-        processes: Whether it may be processes, where there are ``ENOUGH`` radiographs to do and
-            OpenVINO finds the key points. See ``worker_processes`` for what that asks of the
-            calling program.
+        workers: Number of threads or worker processes, each of which processes whole batches; None
+            for one per core.
+        processes: Whether worker processes may be used, if there are at least ``ENOUGH``
+            radiographs to do and OpenVINO finds the key points. See ``worker_processes`` for what
+            this requires of the calling program.
 
     Raises:
-        BoneageError: The settings make no sense, the model does not fit, the folder holds crops of
-            another program, or it cannot be written.
+        BoneageError: The model cannot be read or does not fit the method, or the folder contains
+            crops of another program or cannot be written.
     """
     described = settings.describe()
     named = _named(cases)
@@ -267,7 +267,7 @@ def locate_rois(
             else None
         )
         if todo or list(rows.values()) != earlier:
-            # Settings first, as they mark the folder; and no row stands while its crops change.
+            # Settings first, because they mark the folder; rows are removed before crops change.
             write_json(described, folder / SETTINGS)
             _write_table(folder, rows, named)
         if job:
@@ -304,13 +304,13 @@ def locate_dataset_rois(
 
     Args:
         dataset: The data set's folder.
-        output: Where the splits' folders go; None for ``rois-<method>`` in the data set.
-        settings: How.
-        splits: Which; None for all there are.
-        options: As ``locate_rois`` takes them.
+        output: The parent of the splits' folders; None for ``rois-<method>`` in the data set.
+        settings: How regions are located and cropped.
+        splits: Names of the splits; None for all.
+        options: Further arguments of ``locate_rois``.
 
     Raises:
-        BoneageError: There is no such split; and as ``locate_rois``.
+        BoneageError: A split does not exist; and as ``locate_rois``.
     """
     folder = output or dataset / f"rois-{settings.method}"
     names: Sequence[str | None] = splits or [None]
@@ -324,7 +324,7 @@ def locate_dataset_rois(
 
 
 def draw_regions(radiograph: Radiograph, regions: LocatedRegions) -> np.ndarray:
-    """A picture to check regions by: heat where there is any, squares and key points.
+    """Draws a picture for checking regions: heat map if any, squares and key points.
 
     Returns:
         uint8 (512, W, 3), blue, green, red; the carpal square green, the other yellow.
@@ -339,7 +339,7 @@ def draw_regions(radiograph: Radiograph, regions: LocatedRegions) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Job:
-    """What every worker needs to make crops."""
+    """Everything that a worker needs to make crops."""
 
     folder: Path
     settings: RoiSettings
@@ -348,12 +348,12 @@ class _Job:
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether other processes have the same network in a moment."""
+        """Whether worker processes can load the network without converting it."""
         found = self.locator
         return isinstance(found, KeyPointRegions) and is_on_disk(found.locator.run)
 
     def crop(self, batch: Mapping[str, Case]) -> dict[str, Row]:
-        """Makes the crops of a batch; gives their rows but for path and key."""
+        """Makes the crops of a batch; returns their rows without path and key."""
         radiographs: dict[str, Radiograph] = {}
         rows: dict[str, Row] = {}
         for identity, case in batch.items():
@@ -371,7 +371,7 @@ class _Job:
             if self.save_heatmaps:
                 write_png(picture, draw_regions(radiograph, regions))
             else:
-                # One of earlier settings would be wrong now.
+                # A picture of an earlier call may be wrong now.
                 picture.unlink(missing_ok=True)
             rows[identity] = self._row(identity, regions)
         return rows
@@ -421,9 +421,9 @@ def _run(
     workers: int | None,
     processes: bool,
 ) -> Iterator[tuple[str, Row]]:
-    """Yields the rows of the radiographs to do, batch by batch as they are ready."""
+    """Makes crops; yields their rows in order, as batches are finished."""
     count = workers or usable_threads()
-    # Small batches where there are few radiographs, so that every worker has some.
+    # Smaller batches if there are few radiographs, so that every worker gets some.
     share = max(1, min(batch_size, -(-len(todo) // count)))
     able = processes and len(todo) >= ENOUGH and job.is_on_disk
     number = processes_for(count) if able else 0
@@ -452,12 +452,12 @@ def _in_processes(job: _Job, count: int) -> AbstractContextManager[_Submit]:
 def _cropper(
     folder: Path, settings: RoiSettings, save_heatmaps: bool
 ) -> Callable[[Mapping[str, Case]], dict[str, Row]]:
-    """What each of several processes makes crops with."""
+    """Returns the function with which a worker process makes crops."""
     return _Job(folder, settings, region_locator(settings, "cpu"), save_heatmaps).crop
 
 
 def _named(cases: Iterable[Case]) -> dict[str, Case]:
-    """The radiographs by the names of their crops, which are different and name no folder."""
+    """Returns the radiographs by the names of their crops, which are unique and safe file names."""
     named: dict[str, Case] = {}
     for case in cases:
         stem = re.sub(r"[/\\\0]", "_", case.id or image_stem(case.path))
@@ -471,11 +471,11 @@ def _named(cases: Iterable[Case]) -> dict[str, Case]:
 def _keys(
     named: Mapping[str, Case], described: Mapping[str, object], memo: Path, workers: int | None
 ) -> dict[str, str]:
-    """For each radiograph a digest of all that decides its crops; "" where it has no file."""
+    """Returns each radiograph's digest of everything that affects its crops; "" without a file."""
     readable = [name for name, case in named.items() if os.access(case.path, os.R_OK)]
     readable = [name for name in readable if Path(named[name].path).is_file()]
     paths = [str(Path(named[name].path).absolute()) for name in readable]
-    # The memo is read and written once per chunk, so there are only so many.
+    # At most about 20 chunks, since the memo is read and written once per chunk.
     step = max(_DIGEST_CHUNK, len(paths) // 20)
     digests: list[str] = []
     with track(paths, description="look for changes") as bar:
@@ -491,7 +491,7 @@ def _keys(
 
 
 def _claim(folder: Path) -> None:
-    """Takes the folder for crops; one with another program's is refused, as files will go."""
+    """Creates the folder; refuses one with another program's crops, since files are deleted."""
     if not (folder / SETTINGS).is_file() and any(
         (folder / name).is_dir() and any((folder / name).iterdir())
         for name in (*CROPPED, HEAT_MAPS)
@@ -504,7 +504,7 @@ def _claim(folder: Path) -> None:
 
 
 def _read_table(folder: Path) -> list[Row]:
-    """The rows of an earlier call; none where there was none, or its table is not of this kind."""
+    """Returns the rows of an earlier call; empty if there is no table with these columns."""
     try:
         with (folder / TABLE).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -522,7 +522,7 @@ def _path(case: Case, relative_to: Path | None) -> str:
 def _write_table(folder: Path, rows: Mapping[str, Row], order: Iterable[str]) -> None:
     with (
         whole_file(folder / TABLE) as temporary,
-        # File names may hold bytes that are no UTF-8; they stay what they are.
+        # File names may contain bytes that are not UTF-8; they are written unchanged.
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -531,7 +531,7 @@ def _write_table(folder: Path, rows: Mapping[str, Row], order: Iterable[str]) ->
 
 
 def _sweep(folder: Path, rows: Mapping[str, Row]) -> None:
-    """Removes the crops of radiographs that are no longer there, and what a killed call left."""
+    """Removes crops without a row: of other radiographs, or left by a killed call."""
     for name in (*CROPPED, HEAT_MAPS):
         for file in (folder / name).glob("*.png"):
             if file.stem not in rows:

@@ -1,8 +1,8 @@
-"""The two regions of the hand at the peaks of a model's heat map.
+"""Places the two regions of the hand at the peaks of a model's heat map.
 
-The way of HDA_Project's ROI locator: the lower of the two hottest peaks is the carpus; the hottest
-of those above its square is the metacarpals and phalanges. Peaks are true local maxima, and squares
-reach beyond the radiograph where they must, so that both keep their shape.
+The method is that of HDA_Project's ROI locator: the lower of the two highest peaks is the carpus;
+the highest peak above its square is the metacarpals and phalanges. Here peaks are true local
+maxima, and squares may extend beyond the radiograph, so that both keep their shape.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from boneage_cli.core.explanation.overlay import HeatMap
 from boneage_cli.imaging.landmarks import Points
 
-# Side of the squares, as a part of the radiograph's shorter side (HDA_Project's value).
+# Side of the squares, as a fraction of the radiograph's shorter side (HDA_Project's value).
 SIDE = 0.48
-# Heat that a peak must have, of 1 at the hottest place; HDA_Project used 0.25 to 0.4.
+# Minimum heat of a peak, relative to the map's maximum; HDA_Project used 0.25 to 0.4.
 THRESHOLD = 0.3
 
 
 @dataclass(frozen=True)
 class Peak:
-    """A local maximum of a heat map: its place in pixels of the map, and its heat (0 to 1)."""
+    """A local maximum of a heat map: its position in pixels of the map, and its heat (0 to 1)."""
 
     x: int
     y: int
@@ -32,21 +32,21 @@ class Peak:
 
     @property
     def centre(self) -> Points:
-        """The middle of its pixel, (2,), where (0, 0) is the map's corner."""
+        """The centre of its pixel, (2,), where (0, 0) is the map's corner."""
         return np.array((self.x + 0.5, self.y + 0.5))
 
 
 @dataclass(frozen=True)
 class SalientRegions:
-    """The regions that one heat map places.
+    """The regions found in one heat map.
 
     Attributes:
         carpal: Corners of the carpal square, (4, 2) fractions of the radiograph's width and height,
-            from the top left one clockwise. They may lie outside the radiograph.
-        metaph: The same of the metacarpals and phalanges.
-        heat: Of the cooler of the two peaks, 0 to 1; 0 where one is missing.
-        guessed: The regions without a peak. One alone is the other's point mirror through the
-            middle of the radiograph, so that the carpal one is the lower; both are in the middle.
+            clockwise from the top left one. They may lie outside the radiograph.
+        metaph: The same for the metacarpals and phalanges.
+        heat: Heat of the lower of the two peaks, 0 to 1; 0 if one is missing.
+        guessed: The regions without a peak. If one is missing, it is the other's reflection through
+            the radiograph's centre, with the carpal one lower; if both are, they lie at the centre.
     """
 
     carpal: Points
@@ -56,16 +56,16 @@ class SalientRegions:
 
 
 def find_peaks(heat: HeatMap, distance: float) -> list[Peak]:
-    """The local maxima of a heat map, the hottest first (non-maximum suppression).
+    """Returns the local maxima of a heat map, highest first, after non-maximum suppression.
 
     Args:
-        heat: (H, W), 0 and more.
-        distance: A maximum that is no farther from a hotter peak is none of its own, pixels.
+        heat: Heat map, (H, W), non-negative.
+        distance: Maxima within this distance of a higher peak are suppressed, pixels.
     """
     around = np.ones((3, 3), np.uint8)
     top = (heat > 0) & (heat >= cv2.dilate(heat, around))
-    # A level part of a slope has pixels as hot as all round them, but is no top: somewhere at its
-    # edge lies a pixel as hot that has a hotter neighbour.
+    # A plateau on a slope also passes this test but is no maximum: some pixel at its edge, of the
+    # same heat, has a hotter neighbour.
     rim = cv2.dilate(np.where(top, np.float32(-1), heat), around)
     _, labels, _, middles = cv2.connectedComponentsWithStats(top.astype(np.uint8), connectivity=8)
     level, first = np.unique(labels, return_index=True)
@@ -83,22 +83,24 @@ def find_peaks(heat: HeatMap, distance: float) -> list[Peak]:
 
 
 def place_regions(heat: HeatMap, threshold: float = THRESHOLD) -> SalientRegions:
-    """The carpal and the metacarpal/phalangeal square that a heat map shows.
+    """Places the carpal and the metacarpal/phalangeal square by a heat map.
 
     Args:
-        heat: (H, W) of the whole radiograph in its true proportions, fingers upwards; 0 to 1.
-        threshold: Least heat of a peak.
+        heat: Heat map of the whole radiograph in its true proportions, fingers upwards, (H, W), 0
+            to 1.
+        threshold: Minimum heat of a peak.
     """
     height, width = heat.shape
     side = SIDE * min(height, width)
     peaks = [peak for peak in find_peaks(heat, side / 2) if peak.heat >= threshold]
     middle = np.array((width, height)) / 2
     carpal = max(peaks[:2], key=lambda peak: peak.y, default=None)
-    # What lies in the carpal square's band, or below it, is wrist and forearm.
+    # Peaks at the height of the carpal square or below belong to the wrist and forearm.
     above = [peak for peak in peaks if carpal and peak.y < carpal.y - side / 2]
     metaph = above[0] if above else None
     if carpal and not metaph and carpal.y < height / 2:
-        # The wrist is the lower one of a peak and its mirror, too.
+        # A single peak in the upper half is taken as metaph, so that the carpal square is the
+        # lower of the peak and its reflection.
         carpal, metaph = None, carpal
     carpal_centre = carpal.centre if carpal else 2 * middle - (metaph.centre if metaph else middle)
     metaph_centre = metaph.centre if metaph else 2 * middle - carpal_centre

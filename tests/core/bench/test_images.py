@@ -1,4 +1,4 @@
-"""Promises about the radiographs that speed is measured on."""
+"""Tests of the radiographs used in benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about the memory that is told of."""
+"""Tests of the reported peak memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about the networks and batches that are timed."""
+"""Tests of the networks and batch sizes that are benchmarked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about rankings of networks."""
+"""Tests of rankings of networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from boneage_cli.core.bench.report import by, named, ranking
 
 
 def results(*rows: dict) -> pd.DataFrame:
-    """Rows of bench, of which only what matters is told."""
+    """Returns rows of a benchmark; only the relevant values are given."""
     usual = dict.fromkeys((*COLUMNS, "source"), "same") | {
         "batch_size": 1,
         "mean_ms": 10.0,

@@ -1,4 +1,4 @@
-"""Promises about the figures of speed; nothing here depends on a clock."""
+"""Tests of the timing metrics; none depends on a clock."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ def test_each_part_of_a_radiograph_s_time_lies_between_its_own_marks() -> None:
         "read": pytest.approx(2000),
         "preprocess": pytest.approx(4000),
         "network": pytest.approx(11000),
-        # Before it is read, between preprocessing and the network, and after that.
+        # Before reading, between preprocessing and the network, and after the network.
         "rest": pytest.approx(1000 + 5000 + 17000),
     }

@@ -1,4 +1,4 @@
-"""Promises about what is measured of training; nothing here depends on how fast it is."""
+"""Tests of the training benchmark; none depends on the machine's speed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def views(images: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("backbone", ["small_cnn", "mobilenetv3_small_050"])
 def test_a_step_has_two_to_three_times_the_arithmetic_of_a_pass(backbone: str) -> None:
-    # Each convolution has two gradients but the first, whose input is the image. MobileNet's
-    # depthwise convolutions count as little backward as they do forward.
+    # Each convolution has two gradients except the first, whose input is the image. MobileNet's
+    # depthwise convolutions contribute little, backward as forward.
     network = Network(["hand"], backbone=backbone, sex_fusion="embedding")
     male = torch.tensor([0.0, 1.0])
     with FlopCounterMode(display=False) as counter:
@@ -47,7 +47,7 @@ def test_a_step_has_two_to_three_times_the_arithmetic_of_a_pass(backbone: str) -
 def test_the_arithmetic_of_a_convolution_is_what_its_sizes_say() -> None:
     network = Network(["hand"], backbone="small_cnn", channels=(4,), normalisation="unit")
     first, second = (2 * 2 * 64 * 48 * 4 * channels * 3 * 3 for channels in (1, 4))
-    # The image needs no gradient; the second convolution and the head of 4 features have two each.
+    # The image has no gradient; the second convolution and the head of 4 features have two each.
     assert flops_of_step(network, views(2), None) == 2 * first + 3 * second + 3 * 2 * 2 * 4
 
 
@@ -108,7 +108,7 @@ def test_steps_are_dealt_out_to_at_least_three_epochs_of_each_kind(
     each, rounds = share_out(steps, longest)
     assert 1 <= each <= longest
     assert rounds >= 3
-    # No more than there is time for, where there is time for the least.
+    # Not more steps than there is time for, if there is time for the minimum.
     if steps >= 8:
         assert len(KINDS) * each * (rounds + 1) <= steps
 
@@ -119,7 +119,7 @@ def test_real_and_synthetic_epochs_come_in_pairs_and_neither_is_always_first() -
 
 
 def test_epochs_are_compared_with_their_neighbours() -> None:
-    # The machine was half as fast for the second pair; real data were not.
+    # In the second pair the whole machine was half as fast; the ratio is unaffected.
     assert side_by_side([90, 45, 90], [100, 50, 100]) == [0.9, 0.9, 0.9]
 
 
@@ -134,7 +134,7 @@ def test_a_folder_without_measurements_has_none_and_a_damaged_one_is_told_of(
 
 
 def test_the_first_epoch_of_each_kind_does_not_count() -> None:
-    # Real, synthetic, synthetic, real, and so once more; the first two warm up.
+    # Order: real, synthetic, synthetic, real, repeated; the first two epochs are warm-up.
     epochs = _Epochs(torch.device("cpu"))
     epochs.images = [60, 60, 60, 60, 60, 60, 60, 60]
     epochs.seconds = [1000, 2000, 1, 2, 3, 4, 5, 6]

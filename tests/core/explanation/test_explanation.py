@@ -1,4 +1,4 @@
-"""Promises about the pictures of where an age comes from."""
+"""Tests of the heat maps that explain a prediction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 
 SIDE = 64
 CELLS = 16
-# How a picture is turned, and where a point of it then lies, fractions of width and height.
+# Transforms of an image and of its points, which are fractions of width and height.
 POSES: dict[str, tuple[Callable, Callable]] = {
     "upright": (lambda pixels: pixels, lambda x, y: (x, y)),
     "turned": (np.rot90, lambda x, y: (y, 1 - x)),
@@ -47,9 +47,9 @@ def looking_at(
     target: str = "age",
     **regions: object,
 ) -> Bundle:
-    """A model whose age is the mean age and the brightness of some of one view's 16 × 16 cells.
+    """Makes a model that adds the brightness of some of a view's 16 × 16 cells to the mean age.
 
-    Or whose logit of being a boy is that brightness.
+    With the target "sex", the logit of being a boy is that brightness.
     """
     experiment = parse_experiment(
         {
@@ -87,14 +87,14 @@ def explainer(*bundles: Bundle) -> Explainer:
 
 
 def centre(heat: np.ndarray) -> tuple[float, float]:
-    """The centre of gravity of a heat map, fractions of width and height."""
+    """Returns a heat map's centre of mass, as fractions of width and height."""
     rows, columns = np.mgrid[: heat.shape[0], : heat.shape[1]] + 0.5
     x, y = (columns * heat).sum() / heat.sum(), (rows * heat).sum() / heat.sum()
     return x / heat.shape[1], y / heat.shape[0]
 
 
 MIDDLE = slice(7, 9)
-# What holds the tip of the middle finger in the registered hand.
+# Cells that contain the tip of the middle finger in the registered hand.
 TIP = (slice(0, 2), slice(6, 8))
 
 
@@ -126,7 +126,7 @@ def test_heat_lies_on_the_bone_that_the_model_looks_at_however_the_hand_lies(
 def test_heat_of_a_model_that_looks_into_one_corner_lies_in_that_corner(
     fit: str, shape: tuple[int, int]
 ):
-    # Padding takes less than 8 of the 16 cells on either side.
+    # Padding covers fewer than 8 of the 16 cells on each side.
     height, width = shape
     everywhere = looking_at("global", "hand", slice(0, 8), slice(8, 16))
     values = everywhere.experiment.model_dump(mode="json")
@@ -168,7 +168,7 @@ def test_outlines_hold_the_bones_that_they_are_named_after(hand: DrawnHand):
         bones = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
         edges = np.roll(corners, -1, axis=0) - corners
         to_bones = bones[:, None] - corners
-        # Clockwise in an image, so that the inside is at the right of every edge.
+        # The corners are clockwise in the image, so the inside is to the right of every edge.
         assert (edges[:, 0] * to_bones[..., 1] - edges[:, 1] * to_bones[..., 0] > -0.01).all()
 
 
@@ -250,7 +250,7 @@ def test_the_picture_of_a_doubtful_answer_says_so(hand: DrawnHand, tmp_path: Pat
         folder = tmp_path / f"why {answer.reason}"
         list(Explanations(model, folder).watch([answer]))
         shown.append(cv2.imread(str(folder / "here.png")))
-    # Left of the scale of the heat.
+    # The part of the header left of the colour scale.
     above, doubtful = (picture[:24, :-200].any(axis=(0, 2)).sum() for picture in shown)
     assert doubtful > above
     np.testing.assert_array_equal(shown[0][24:], shown[1][24:])

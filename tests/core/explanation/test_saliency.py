@@ -1,4 +1,4 @@
-"""Promises about where a model looks for the age, and the regions that follow from it."""
+"""Tests of saliency maps and of the regions derived from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 def spots(
     *places: tuple[float, float, float], height: int = 256, width: int = 192, spread: float = 14
 ) -> np.ndarray:
-    """A heat map with spots at (x, y, heat), fractions of width and height."""
+    """Returns a heat map with spots (x, y, heat), x and y as fractions of width and height."""
     rows, columns = np.mgrid[:height, :width] + 0.5
     heat = np.zeros((height, width))
     for x, y, top in places:
@@ -37,7 +37,7 @@ def changed(experiment: Experiment, **sections: dict[str, object]) -> Experiment
 
 @pytest.fixture(scope="module")
 def brightness(tiny: Experiment) -> Bundle:
-    """A model for which the age is the brightness, so that its heat is where the light is."""
+    """A model whose age is the brightness, so that its saliency follows the bright pixels."""
     experiment = changed(
         tiny,
         preprocessing={"height": 96, "width": 64},
@@ -179,7 +179,7 @@ def test_the_map_of_a_model_that_takes_sex_is_the_mean_of_a_girl_s_and_a_boy_s(t
     torch.manual_seed(3)
     network = build_network(experiment, 120, 40)
     with torch.no_grad():
-        # What the sex is for a gate that opens other features to a boy than to a girl.
+        # Larger weights, so that the gate selects different features for boys and girls.
         for weight in network.fusion.parameters():
             weight.mul_(20)
     saliency = AgeSaliency(Bundle(experiment, 120, 40, network.state_dict()), device="cpu")

@@ -1,4 +1,4 @@
-"""Promises about plots: what they show, and that they are drawn for any data."""
+"""Tests of plots: their contents, and that they can be drawn for any data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drawn(path: Path) -> np.ndarray:
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
-    """The points of the line of that label, (n, 2)."""
+    """Returns the points of the line whose label begins like this, (n, 2)."""
     (found,) = [each for each in axes.lines if str(each.get_label()).startswith(label)]
     return np.asarray(found.get_xydata(), float)
 
@@ -216,7 +216,7 @@ def test_plots_drawn_at_the_same_time_are_the_same(tmp_path: Path) -> None:
 
 
 def test_the_plots_beside_figures_take_girls_for_girls(tmp_path: Path) -> None:
-    """What is written with an evaluation is the plot of its own table, and not of swapped sexes."""
+    """The plots written by an evaluation equal those of its table, not those of swapped sexes."""
     male = np.arange(60) % 3 == 0
     rows = pd.DataFrame(
         {

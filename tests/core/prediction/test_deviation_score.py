@@ -1,4 +1,4 @@
-"""Promises about the standard deviation score."""
+"""Tests of the standard deviation score."""
 
 from __future__ import annotations
 

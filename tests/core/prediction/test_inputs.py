@@ -295,7 +295,7 @@ def test_dicom_files_of_any_suffix_are_found_and_other_pictures_told_of(folder):
     (folder / "scans" / "x.bmp").write_bytes(b"BM")
     with pytest.warns(BoneageWarning, match=r"scans: left out scans/x.bmp, of a kind that"):
         assert "scans/hand.ct" in paths("scans")
-    # Once is enough.
+    # No second warning.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert may_state_sex(["scans"])
@@ -381,7 +381,7 @@ line_text = st.text(
 def test_every_line_of_a_list_that_is_no_comment_is_one_radiograph(tmp_path_factory, lines):
     file = tmp_path_factory.mktemp("lists") / "list.txt"
     file.write_text("\n".join(lines), encoding="utf-8")
-    # Text begins with a byte order mark only where it is one.
+    # A U+FEFF at the beginning is a byte order mark, not text.
     expected = [line.strip() for line in "\n".join(lines).removeprefix("\ufeff").split("\n")]
     expected = [line for line in expected if line and not line.startswith("#")]
     if expected:

@@ -1,4 +1,4 @@
-"""Promises about several radiographs, and several models, that are answered together."""
+"""Tests of predictions for several radiographs and with several models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def hands(demo_data: Path) -> list[str]:
 
 @pytest.fixture
 def of_widths(demo_bundle: Path):
-    """A predictor of one model for each of some half widths, which hold at every level."""
+    """Makes a predictor with one model per half width, which is the same at every level."""
 
     def make(*halves: float) -> Predictor:
         bundle = load_bundle(demo_bundle)

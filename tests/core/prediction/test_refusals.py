@@ -1,4 +1,4 @@
-"""Promises about what is refused instead of answered, and why."""
+"""Tests of refused radiographs and of the reasons given."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def page_of_text() -> np.ndarray:
 
 
 def photograph() -> np.ndarray:
-    """A house before a bright sky, with trees and a fence."""
+    """Draws a noisy photograph of a house with windows and a fence under a bright sky."""
     scene = np.repeat(np.linspace(250, 120, 400)[:, None], 300, 1)
     cv2.rectangle(scene, (60, 150), (240, 380), 90, -1)
     for x in (90, 190):
@@ -83,7 +83,7 @@ def test_whole_hands_are_accepted(locator: LandmarkLocator, hands: list[Radiogra
 def test_a_hand_that_is_cut_off_is_refused(
     locator: LandmarkLocator, hands: list[Radiograph], side: str, share: float
 ) -> None:
-    """Share of the hand's length from its end (fingertip, capitate) to the end of the image."""
+    """The cut is at ``share`` of the hand's length from its end (fingertip, capitate)."""
     for hand, found in zip(hands, locator.locate(hands), strict=True):
         middle_tip, _, capitate = found.landmarks.array()
         length = capitate[1] - middle_tip[1]
@@ -122,7 +122,7 @@ def test_a_faint_hand_keeps_its_shades(tiny: Experiment, hands: list[Radiograph]
     }
     render = ViewRenderer(view_settings(tiny.model_copy(update=settings)))
     for hand in hands[:3]:
-        # The same 256 levels, within a twentieth of what 16 bits can hold.
+        # The same 256 levels, in a twentieth of the 16-bit range.
         pixels = 2000 + 12 * hand.pixels.astype(np.uint16)
         faint = Radiograph(pixels, maximum=65535, aspect=hand.aspect)
         located = render.locate(hand)
@@ -169,7 +169,7 @@ def test_a_model_refuses_what_is_unlike_its_training_and_force_answers(
     noise = tmp_path / "noise.png"
     cv2.imwrite(str(noise), NO_HANDS["noise"])
     drawing = read_manifest(demo_data, "test")["path"][0]
-    # The tiny network learnt little of what hands are: closer limits stand in for a better one.
+    # The tiny network's features are poor, so the limits are tightened.
     bundle = load_bundle(demo_bundle)
     assert bundle.likeness is not None
     within, beyond = bundle.likeness.limits
@@ -191,7 +191,7 @@ def test_every_reason_is_a_code_with_a_sentence() -> None:
 
 
 def side_by_side(first: Radiograph, second: Radiograph) -> np.ndarray:
-    """Both hands of a child on one plate, thumbs inwards."""
+    """Puts both hands of a child on one image, thumbs inwards."""
     rows = max(first.pixels.shape[0], second.pixels.shape[0])
     left, right = (
         np.pad(pixels, ((0, rows - len(pixels)), (0, 0)))

@@ -1,4 +1,4 @@
-"""Promises about averaged views."""
+"""Tests of test-time augmentation."""
 
 from __future__ import annotations
 

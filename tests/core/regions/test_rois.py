@@ -1,4 +1,4 @@
-"""Promises about the crops of a radiograph's regions and the folder that keeps them."""
+"""Tests of the crops of a radiograph's regions and of their folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEY_POINTS = RoiSettings(size=SIZE)
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Batches as small as these gain nothing from more, and lose much on a busy machine.
+    # More threads do not speed up such small batches, and slow them down on a busy machine.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -57,7 +57,7 @@ def hands() -> list[np.ndarray]:
 
 @pytest.fixture
 def cases(hands: list[np.ndarray], tmp_path: Path) -> list[Case]:
-    """Three drawings on disk."""
+    """Three drawn hands on disk."""
     return [
         Case(str(write(tmp_path / "scans" / f"hand{number}.png", pixels)))
         for number, pixels in enumerate(hands)
@@ -71,7 +71,7 @@ def crops(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def age_model(tiny: Experiment, tmp_path: Path) -> Path:
-    """An age model as it is before training."""
+    """An untrained model of age."""
     return save_untrained(tiny, tmp_path / "age.safetensors", seed=0)
 
 
@@ -201,7 +201,7 @@ def test_crops_are_renewed_when_the_model_changes(
     settings = RoiSettings("gradcam", SIZE, background_removed=False, model=age_model)
     assert locate_rois(cases, crops, settings).made == 3
     assert locate_rois(cases, crops, settings).kept == 3
-    # The same path, as when a run is repeated.
+    # Another model at the same path, as after repeating a run.
     save_untrained(tiny, age_model, seed=1)
     assert locate_rois(cases, crops, settings).made == 3
     assert {row["middle_tip_x"] for row in rows(crops).values()} == {""}
@@ -211,8 +211,8 @@ def test_crops_are_renewed_when_the_model_changes(
 def test_what_a_killed_run_left_undone_is_completed(cases: list[Case], crops: Path):
     locate_rois(cases, crops, KEY_POINTS)
     whole = images(crops)
-    # Killed while it wrote: hand1 has no row yet and half its crops, of hand2 a crop is gone, and
-    # a temporary file lies about.
+    # As after a kill: hand1 has no row and a truncated crop, a crop of hand2 is missing, and a
+    # temporary file is left.
     table = crops / "rois.csv"
     table.write_text("".join(line for line in table.open() if not line.startswith("hand1,")))
     (crops / "carpal" / "hand1.png").write_bytes(b"\x89PNG")
@@ -355,7 +355,7 @@ def test_a_crop_at_a_peak_of_heat_is_what_lies_between_its_corners(
         height, width = hand.shape
         for region in CROPPED:
             corners = points(rows(crops)[f"hand{number}"], region, 4)
-            # From the first corner to the right, and down.
+            # The second corner is to the right of the first one, the fourth is below it.
             assert corners[1, 0] > corners[0, 0]
             assert corners[3, 1] > corners[0, 1]
             (left, top), (right, bottom) = corners[0], corners[2]

@@ -1,4 +1,4 @@
-"""Promises about the model that the package carries, and about its card."""
+"""Tests of the model shipped with the package and of its model card."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CARD = SHIPPED_MODEL.with_suffix(".md")
 
 
 def mae_of_card(card: str) -> str:
-    """The first figure of the card's table of errors, with its interval."""
+    """Returns the overall MAE of the card's table of errors, with its interval."""
     found = re.search(r"^\| all \| [\d,]+ \| ([\d.]+ \([\d.]+ to [\d.]+\)) \|", card, re.MULTILINE)
     assert found, card
     return found[1]
@@ -103,7 +103,7 @@ def test_shipping_measures_what_it_ships(demo_run: Run, tmp_path: Path) -> None:
     assert path.stat().st_size < demo_run.bundle.stat().st_size
     assert bundle.metrics["validation"]["images"] == 16
     value = bundle.metrics["validation"]["mae"]["value"]
-    # 16-bit weights move the ages by next to nothing.
+    # 16-bit weights hardly change the ages.
     assert demo_run.evaluation is not None
     assert value == pytest.approx(demo_run.evaluation.mae.value, abs=0.05)
     assert f"{value:.2f} (" in mae_of_card(path.with_suffix(".md").read_text(encoding="utf-8"))
@@ -165,7 +165,7 @@ def test_a_teacher_is_on_the_card_and_not_blended_with(
 
 @pytest.fixture(scope="module")
 def other_run(demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished run of an unlike network, which sees what the tiny one sees."""
+    """A finished run of another network with the same inputs as the tiny one."""
     model = tiny.model.model_copy(update={"channels": (4, 12)})
     experiment = tiny.model_copy(update={"name": "other", "model": model})
     return train(experiment, demo_data, runs=tmp_path_factory.mktemp("runs"))
@@ -173,7 +173,7 @@ def other_run(demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="module")
 def mean_model(demo_run: Run, other_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One model whose ages are the mean of those of two."""
+    """One model that predicts the mean age of two models."""
     path = tmp_path_factory.mktemp("mean") / "mean.safetensors"
     ship(other_run.folder, path, beside=demo_run.bundle)
     return path
@@ -189,10 +189,10 @@ def test_a_mean_of_two_networks_is_one_model(
         return [found.months for found in predictor.predict_files(cases, force=True)]
 
     both = ages(demo_run.bundle, other_run.bundle)
-    # 16-bit weights move the ages by next to nothing.
+    # 16-bit weights hardly change the ages.
     assert ages(mean_model) == pytest.approx(both, abs=0.1)
     assert ages(demo_run.bundle) != pytest.approx(both, abs=0.5)
-    # Measured as one, though 16 radiographs are too few for intervals.
+    # It was evaluated as one model; 16 radiographs are too few for intervals.
     assert load_bundle(mean_model).metrics["validation"]["images"] == 16
     assert load_bundle(mean_model).calibration is None
 

@@ -1,4 +1,4 @@
-"""Promises about augmentation."""
+"""Tests of augmentation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOTHING = dict.fromkeys(RANGES, 0.0)
 
 
 def arrow(height: int, width: int) -> torch.Tensor:
-    """A hand pointing left, bright on its left half: (8, 1, H, W)."""
+    """Returns images with a bright left half, (8, 1, H, W)."""
     image = torch.zeros(8, 1, height, width, dtype=torch.uint8)
     image[..., : width // 2] = 200
     return image
@@ -85,14 +85,14 @@ def test_the_precision_of_the_training_changes_no_image() -> None:
 
 
 def square(side: int) -> torch.Tensor:
-    """A white square in the middle of black, (32, 1, side, side); it fills a quarter."""
+    """Returns a white square centred on black, (32, 1, side, side); it fills a quarter."""
     image = torch.zeros(32, 1, side, side, dtype=torch.uint8)
     image[..., side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] = 255
     return image
 
 
 def extent(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Height and width of the square in each image, fractions of the side."""
+    """Returns height and width of the square in each image, as fractions of the side."""
     shares = images[:, 0] / 255
     return shares.amax(2).mean(1), shares.amax(1).mean(1)
 
@@ -148,11 +148,11 @@ def test_a_range_from_large_to_small_is_refused() -> None:
 
 
 PLACE = (64 + 30, 64 - 14)
-"""Column and row of the dot, off the centre of 128 pixels both ways."""
+"""Column and row of the dot, away from the centre of 128 × 128 pixels in both directions."""
 
 
 def dots(count: int = 128) -> torch.Tensor:
-    """A dot of seven pixels' width at ``PLACE``, (count, 1, 128, 128)."""
+    """Returns images with a dot 7 pixels wide at ``PLACE``, (count, 1, 128, 128)."""
     image = torch.zeros(count, 1, 128, 128, dtype=torch.uint8)
     column, row = PLACE
     image[..., row - 3 : row + 4, column - 3 : column + 4] = 255
@@ -160,7 +160,7 @@ def dots(count: int = 128) -> torch.Tensor:
 
 
 def places(images: torch.Tensor) -> torch.Tensor:
-    """Column and row of the dot of each image, from its centre of gray, (B, 2)."""
+    """Returns column and row of each image's dot, its centre of mass, (B, 2)."""
     steps = torch.arange(128.0)
     mass = images.sum((1, 2, 3))
     columns = (images.sum((1, 2)) * steps).sum(1) / mass
@@ -174,7 +174,7 @@ def augmented(images: torch.Tensor, **ranges: object) -> torch.Tensor:
 
 
 def test_a_hand_is_turned_about_the_middle_by_up_to_the_largest_angle_both_ways() -> None:
-    # From the middle of the image, which lies between pixels.
+    # Relative to the image's centre, which is between pixels.
     arms = places(augmented(dots(), rotate=30)) - 63.5
     before = torch.tensor(PLACE) - 63.5
     assert torch.allclose(arms.norm(dim=1), before.norm(), atol=0.5)

@@ -1,4 +1,4 @@
-"""Promises about the batches of an epoch."""
+"""Tests of the batches of an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about which radiographs are trained on."""
+"""Tests of the choice of training radiographs."""
 
 from __future__ import annotations
 

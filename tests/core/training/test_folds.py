@@ -1,4 +1,4 @@
-"""Promises about cross-validation."""
+"""Tests of cross-validation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Start = Callable[..., subprocess.Popen[str]]
 def validation(
     demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory
 ) -> CrossValidation:
-    """Three folds of the tiny network."""
+    """A cross-validation of the tiny network with three folds."""
     return cross_validate(tiny, demo_data, 3, runs=tmp_path_factory.mktemp("runs"))
 
 
@@ -144,7 +144,7 @@ def test_every_model_has_intervals_calibrated_out_of_fold(validation: CrossValid
         ).calibration
         assert calibration.images["all"] == 80
         assert calibration.source == "80 radiographs, out of fold, 3 folds"
-        # The 90 % quantile of 80 errors and the one to come: the 73rd.
+        # The 90 % quantile of 80 errors and one future error is the 73rd.
         assert calibration.widths["all"][90 - 50] == pytest.approx(errors.iloc[72], abs=1e-2)
 
 
@@ -238,7 +238,7 @@ def test_a_cross_validation_goes_on_with_its_cache(
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
-    # Nothing can be kept beside the radiographs.
+    # A file in place of the default cache folder makes it unusable.
     (data / ".cache").write_text("")
 
     def stop_at_the_second(fold: Fold) -> None:

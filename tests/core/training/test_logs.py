@@ -1,4 +1,4 @@
-"""Promises about where the figures of a training are logged."""
+"""Tests of the logs of training metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises about the steps of a training, and about what is measured and kept of them."""
+"""Tests of training steps, and of the metrics and weights that are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def changed(experiment: Experiment, **training: object) -> Experiment:
 
 
 def kept_row(run: Run) -> pd.Series:
-    """The figures of the epoch that a run kept."""
+    """Returns the metrics of the epoch whose weights a run kept."""
     return pd.read_csv(run.folder / "history.csv").iloc[run.kept_epoch - 1]
 
 
@@ -58,12 +58,12 @@ def test_a_model_of_sex_alone_keeps_the_epoch_with_the_fewest_errors(
     assert run.kept_epoch == errors.argmin() + 1
     assert run.sexes is not None
     assert 1 - kept_row(run)["val_sex_error"] == pytest.approx(run.sexes.accuracy.value, abs=1e-6)
-    # Half right would be as good the other way round.
+    # At an accuracy of 0.5, swapped sexes would go unnoticed.
     assert run.sexes.accuracy.value != 0.5
 
 
 def learnt_from(experiment: Experiment, batch: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    """What one step of training shows its network, and what its loss holds the answers against."""
+    """Returns the network's inputs and the loss's target in one training step."""
     plain = experiment.model_copy(update={"augmentation": AugmentationSettings(enabled=False)})
     module = BoneAgeModule(build_network(plain, 120, 40), plain)
     seen: dict[str, Tensor] = {}
@@ -82,7 +82,7 @@ def learnt_from(experiment: Experiment, batch: dict[str, Tensor], number: int) -
 
 
 def batch_of(levels: Tensor) -> dict[str, Tensor]:
-    """Plain gray images whose gray level is the age, too, and the darker half of girls."""
+    """Returns uniform images whose gray level equals the age; the darker half are girls'."""
     hands = levels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 64, 56)
     return {
         "hand": hands,
@@ -112,7 +112,7 @@ def test_mixup_mixes_ages_and_sexes_as_it_mixes_the_pixels(tiny: Experiment) -> 
     levels = seen["hand"][:, 0, 0, 0]
     torch.testing.assert_close(seen["target"], levels)
     assert not torch.allclose(levels, batch["age"], atol=1)
-    # The mixture keeps the mean, and none lies outside of what was mixed.
+    # Mixing keeps the mean of the ages and the number of boys.
     assert levels.mean().item() == pytest.approx(batch["age"].mean().item(), abs=1e-3)
     share = seen["male"]
     assert ((share > 0) & (share < 1)).any()

@@ -1,4 +1,4 @@
-"""Promises about learning rates and about what is measured before a network is judged."""
+"""Tests of learning rates, averaged weights and recomputed batch statistics."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_after_the_frozen_epochs_the_new_layers_learn_at_their_own_rate(
     run = train(experiment, demo_data, runs=tmp_path)
     rate = tiny.training.learning_rate
     assert rates(run.folder) == pytest.approx([rate, rate, rate / 10, rate / 10])
-    # A resumed run has nothing left to train, and its rates stay what they were.
+    # A finished run that is resumed trains no further, and its rates stay unchanged.
     resume(run.folder)
     assert rates(run.folder) == pytest.approx([rate, rate, rate / 10, rate / 10])
 
@@ -81,7 +81,7 @@ def test_batch_normalisation_is_measured_over_all_images_at_once() -> None:
     images = torch.randint(0, 256, (60, 1, 16, 16), dtype=torch.uint8)
     batches = [({"hand": part}, None) for part in images.split(20)]
     network.train()
-    # What was measured before is forgotten.
+    # Earlier batch statistics are discarded.
     network({"hand": 255 - images[:5] // 4}, None)
     network.heads.eval()
     modes = [module.training for module in network.modules()]
@@ -135,7 +135,7 @@ def test_measured_norms_end_in_the_bundle(
 def test_averaged_weights_follow_however_few_batches_an_epoch_has(
     tiny: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
-    # Four batches an epoch: the optimiser steps once in each, after the last.
+    # Four batches per epoch: the optimiser makes one step, after the last batch.
     experiment = changed(tiny, accumulate=8, ema=0.5, learning_rate=0.1, warmup_epochs=0)
     still = changed(experiment, learning_rate=1e-12)
     moved, start = (
@@ -161,7 +161,7 @@ def test_an_average_moves_by_what_its_decay_leaves_and_a_young_one_follows_quick
 
 
 def factors(part: str = "encoder", **settings: object) -> list[float]:
-    """The factor on the rate at each of a hundred steps of ten epochs, and at the one after."""
+    """Returns the learning-rate factors of 100 steps in ten epochs, and of the next step."""
     factor = rate_schedule(TrainingSettings(epochs=10, **settings), 100, part)
     return [factor(step) for step in range(101)]
 
@@ -171,7 +171,7 @@ def test_the_cosine_climbs_over_the_warm_up_and_falls_to_the_final_rate() -> Non
     assert rate[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])
     assert rate[20] == 1
     assert all(later < earlier for earlier, later in pairwise(rate[20:]))
-    # Half of its way down after half of the rest.
+    # Halfway down after half of the remaining steps.
     assert rate[60] == pytest.approx(0.55)
     assert rate[40] - rate[60] == pytest.approx(0.9 * 0.5 * 2**-0.5)
     assert rate[100] == pytest.approx(0.1)

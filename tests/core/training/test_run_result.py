@@ -1,4 +1,4 @@
-"""What came of a run is read from its result.json as it was written there."""
+"""Tests of a run's result.json."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_result_is_read_as_it_was_written(result: RunResult, tmp_path: Path) -
     result.write(tmp_path)
     assert RunResult.read(tmp_path) == result
     written = json.loads((tmp_path / "result.json").read_text())
-    # That of a single run says nothing of folds.
+    # The result of a single run has no folds.
     assert ("folds" in written) == (result.folds is not None)
     assert list(written)[:5] == ["name", "date", "backbone", "train_images", "validation_images"]
 

@@ -1,4 +1,4 @@
-"""Promises about training with several devices, seen with two processes on a CPU."""
+"""Tests of training on several devices, with two processes on a CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAUNCHERS = {
 
 
 def experiment(batch_size: int) -> Experiment:
-    """A network without batch normalisation, which would see each process's batch apart."""
+    """Returns settings without batch normalisation, which would differ between processes."""
     return parse_experiment(
         {
             "name": "several",
@@ -39,7 +39,7 @@ def experiment(batch_size: int) -> Experiment:
 
 @pytest.fixture(scope="module")
 def odd_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn hands of which two processes cannot validate as many each."""
+    """Drawn hands with an odd number to validate, so that two processes get unequal shares."""
     folder = tmp_path_factory.mktemp("data") / "odd"
     fetch_demo(folder, train=64, validation=15, test=2, seed=7)
     return folder
@@ -54,7 +54,7 @@ def alone(odd_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_two_processes_end_where_one_ends(
     launcher: str, alone: Run, odd_data: Path, tmp_path: Path
 ) -> None:
-    # Two batches of 8 are one of 16: the same images in the same steps.
+    # Two batches of 8 equal one of 16: the same images in the same steps.
     write_experiment(experiment(8), tmp_path / "settings.toml")
     line = f"train -c settings.toml --data {odd_data} --devices 2 --runs runs"
     done = subprocess.run(

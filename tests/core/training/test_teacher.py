@@ -1,4 +1,4 @@
-"""Promises about stages that teach a later one."""
+"""Tests of stages that are the teacher of a later one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.json_files import read_json
 
-# The teacher has fewer pixels and another backbone, so nothing but its ages can be taken up.
+# The teacher has fewer pixels and another backbone, so only its ages can be used.
 TEACHER_STAGE = {
     "model.backbone": "test_efficientnet",
     "preprocessing": {"height": 48, "width": 40},

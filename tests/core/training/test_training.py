@@ -1,4 +1,4 @@
-"""Promises about a training run."""
+"""Tests of training runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
     assert any("tfevents" in path.name for path in demo_run.folder.iterdir())
     validation = {path.name for path in (demo_run.folder / "validation").iterdir()}
     assert validation == {"metrics.json", "predictions.csv", "scatter.png", "bland_altman.png"}
-    # As evaluate names models.
+    # Models are named as by ``boneage evaluate``.
     figures = json.loads((demo_run.folder / "validation" / "metrics.json").read_text())
     assert figures["model"] == [str(demo_run.bundle)]
     history = pd.read_csv(demo_run.folder / "history.csv")
@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been(
     columns = ["epoch", "batch", "loss", "mae", "rmse", "learning_rate"]
     expected = pd.read_csv(whole.folder / "batches.csv")[columns]
     found = pd.read_csv(resumed.folder / "batches.csv")[columns]
-    # Four batches an epoch, of which every third is told.
+    # Four batches per epoch, of which every third is logged.
     assert expected[["epoch", "batch"]].to_numpy().tolist() == [[e, 3] for e in (1, 2, 3, 4)]
     pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-5)
     kept = ["epoch-002.safetensors", "epoch-004.safetensors"]
@@ -158,7 +158,7 @@ def test_a_finished_run_that_is_resumed_is_measured_again_and_stays_what_it_is(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(demo_run.folder, folder)
-    # As a cross-validation leaves the models of its folds.
+    # As in the models of a cross-validation's folds.
     calibration = Calibration({"all": (9.0,) * len(LEVELS)}, {"all": 80}, "80 out of fold")
     bundle = replace(load_bundle(folder / "best.safetensors"), calibration=calibration)
     save_bundle(bundle, folder / "best.safetensors")
@@ -209,7 +209,7 @@ def test_resume_takes_no_settings_beside_it(option: str, demo_run: Run) -> None:
 
 
 def moved_run(run: Run, data: Path, folder: Path) -> tuple[Path, Path]:
-    """Copies of a data set and of a finished run, which was begun on the copy."""
+    """Copies a data set and a finished run, with run.json pointing to the copied data."""
     copy, place = folder / "data", folder / "run"
     shutil.copytree(data, copy, ignore=shutil.ignore_patterns(".cache"))
     shutil.copytree(run.folder, place)
@@ -442,11 +442,11 @@ def test_rows_of_batches_count_the_images_that_were_shown(
 def taken_up(
     demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Run, Path]:
-    """A run whose first epoch is its best, taken up after the disk was full in its second.
+    """A run resumed after a full disk in its second epoch; its first epoch is the best.
 
-    Beside it the checkpoint that the full disk left.
+    Returned with a copy of the checkpoint as it was before resuming.
     """
-    # From the second epoch on the head learns far too quickly.
+    # From the second epoch on, the head's learning rate is far too high.
     update = {"learning_rate": 1e-6, "schedule": "constant", "frozen_epochs": 1}
     training = tiny.training.model_copy(update={**update, "head_fine_tune_rate": 3e6})
     experiment = tiny.model_copy(update={"training": training})
@@ -510,7 +510,7 @@ def test_the_time_of_a_run_is_that_of_its_epochs_in_seconds(demo_run: Run) -> No
     assert row["total_training_time_s"] == pytest.approx(demo_run.seconds, abs=0.06)
     begun, ended = ((demo_run.folder / n).stat().st_mtime for n in ("settings.toml", "history.csv"))
     assert 0 < history["seconds"].sum() < ended - begun + 0.1
-    # All that is shown in an epoch is shown before its validation.
+    # Training throughput excludes the time of the validation.
     assert (64 / history["images_per_second"] < history["seconds"]).all()
 
 
@@ -527,7 +527,7 @@ def test_a_model_is_held_against_the_mean_age_of_what_it_was_trained_on(
 
 def test_the_scale_of_ages_is_their_mean_and_standard_deviation() -> None:
     assert mean_and_deviation(pd.Series([100, 140])) == (120, 20)
-    # Of ages that are all the same nothing could be told apart.
+    # If all ages are equal, the deviation is set to 1 instead of 0.
     assert mean_and_deviation(pd.Series([84, 84, 84])) == (84, 1)
 
 
@@ -553,7 +553,7 @@ def test_how_often_intervals_hold_is_written_where_there_are_enough_radiographs(
     data = tmp_path / "data"
     shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
     tables = {split: pd.read_csv(data / f"{split}.csv") for split in ("train", "validation")}
-    # The other way round: 64 to validate on.
+    # Train and validation splits are swapped, for 64 radiographs to validate on.
     for split, table in zip(tables, reversed(tables.values()), strict=True):
         table.assign(split=split).to_csv(data / f"{split}.csv", index=False)
     training = tiny.training.model_copy(update={"epochs": 1})
@@ -586,9 +586,9 @@ def test_proportions_that_change_are_seen_anew_in_the_same_cache(
 @pytest.mark.parametrize(
     "update",
     [
-        # Weights, and with them months, beyond all numbers.
+        # Weights and predicted months overflow.
         {"learning_rate": 1e12},
-        # Squares beyond what 32 bits hold, of months that are as they should be.
+        # Predicted months are normal, but squared errors overflow 32-bit floats.
         {"label_noise": 1e25, "loss": "mse"},
     ],
     ids=["months", "loss"],
@@ -604,7 +604,7 @@ def test_a_loss_that_is_no_number_ends_a_training_with_what_to_do(
 def test_a_training_stops_after_as_many_epochs_without_improvement_as_it_is_told(
     demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
-    # A rate as small as this moves nothing, and nothing is measured anew of a frozen encoder.
+    # At this rate no weight changes, and a frozen encoder's batch statistics are not updated.
     still = {"epochs": 9, "patience": 2, "learning_rate": 1e-30, "frozen_epochs": 9}
     training = tiny.training.model_copy(update=still)
     run = train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path)
