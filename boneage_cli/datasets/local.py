@@ -18,7 +18,7 @@ import pandas as pd
 from boneage_cli.datasets.archives import extract_member, open_archive
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.datasets.folders import files_below
-from boneage_cli.datasets.manifest import COLUMNS, write_manifest
+from boneage_cli.datasets.manifest import COLUMNS, warn_of_impossible_ages, write_manifest
 from boneage_cli.datasets.matching import Arrangement, arrange
 from boneage_cli.datasets.source import (
     RSNA_CITATION,
@@ -128,6 +128,7 @@ def build_dataset(
     fetched = finish(folder, source)
     fetched.notes = [*arrangement.notes, *notes]
     fetched.warnings = arrangement.warnings
+    warn_of_impossible_ages(fetched.manifest)
     return fetched
 
 

@@ -322,13 +322,16 @@ def _is_rsna_test(key: str) -> bool:
 
 
 def _has_rsna_test_ids(rows: list[dict[str, Any]]) -> bool:
-    """Whether ids 4360 to 4559 are RSNA's test set, whose order is 100 boys, then 100 girls."""
-    sexes = [
-        (int(row["key"]) < RSNA_TEST_IDS[100], row["label"].male)
+    """Whether ids 4360 to 4559 are RSNA's test set, whose order is 100 boys, then 100 girls.
+
+    One sex in ten may be wrong: otherwise one mistake would move the whole test set into training.
+    """
+    agree = [
+        (int(row["key"]) < RSNA_TEST_IDS[100]) == row["label"].male
         for row in rows
         if _is_rsna_test(row["key"]) and row["label"] and row["label"].male is not None
     ]
-    return bool(sexes) and all(expected == male for expected, male in sexes)
+    return bool(agree) and sum(agree) >= 0.9 * len(agree)
 
 
 def _natural_order(column: pd.Series) -> pd.Series:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.errors import BoneageError
+from boneage_cli.wording import counted
 
 
 class Fold(NamedTuple):
@@ -97,7 +98,8 @@ def assign_folds(manifest: pd.DataFrame, folds: int, seed: int) -> pd.Series:
     rng = np.random.default_rng(seed)
     units = _in_order_of_sex_and_age(manifest, rng)
     if not 2 <= folds <= len(units):
-        raise BoneageError(f"{folds} folds of {len(units)} radiographs: choose 2 to {len(units)}")
+        possible = f"choose 2 to {len(units)}" if len(units) > 1 else "more are needed"
+        raise BoneageError(f"{folds} folds of {counted(len(units), 'radiograph')}: {possible}")
     runs = -(-len(units) // folds)
     dealt = rng.permuted(np.tile(np.arange(folds), (runs, 1)), axis=1).ravel()[: len(units)]
     return _unit_names(manifest).map(dict(zip(units, dealt, strict=True))).astype(int)
@@ -116,7 +118,7 @@ def _in_order_of_sex_and_age(manifest: pd.DataFrame, rng: np.random.Generator) -
     rows = pd.DataFrame(
         {
             "unit": _unit_names(manifest),
-            "sex": manifest["male"].astype("boolean").map({True: 1, False: 0}).fillna(2),
+            "sex": manifest["male"].astype("boolean").astype("Int8").fillna(2),
             "age": manifest["boneage"].astype(float),
         }
     )

@@ -12,7 +12,7 @@ from pydicom.data import get_testdata_file
 from boneage_cli.datasets.local import fetch_local
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.source import read_source
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 
 TRAIN = range(1377, 1397)
 VALIDATION = range(1400, 1404)
@@ -272,6 +272,29 @@ def test_the_label_version_of_the_test_set_is_recorded(decimals, version, layout
     assert fetched.manifest.loc[fetched.manifest["split"] == "test", "boneage"].notna().all()
 
 
+def test_one_wrong_sex_does_not_put_the_test_set_into_training(images, tmp_path):
+    numbers = [*range(4360, 4370), *range(4460, 4470)]
+    lay(tmp_path / "mine", images("{}.png", [*TRAIN, *numbers]))
+    (tmp_path / "mine" / "labels.csv").write_text(
+        labels(
+            "id,boneage,male",
+            [*TRAIN, *numbers],
+            lambda n: f"{n},{months(n)},{4360 < n < 4460}",
+        )
+    )
+    manifest = fetch_local([tmp_path / "mine"], tmp_path / "data").manifest
+    assert ids(manifest, "test") == numbers
+
+
+def test_impossible_ages_are_told_when_a_data_set_is_made(images, tmp_path):
+    lay(tmp_path / "mine", images("{}.png", TRAIN))
+    (tmp_path / "mine" / "labels.csv").write_text(
+        labels("id,boneage,male", TRAIN, lambda n: f"{n},{126500 if n == TRAIN[0] else 120},1")
+    )
+    with pytest.warns(BoneageWarning, match="known bone ages are impossible .* 126500 months"):
+        fetch_local([tmp_path / "mine"], tmp_path / "data")
+
+
 def test_both_label_versions_together_are_refused(layouts, tmp_path):
     files = {
         **layouts["kmader"],
@@ -475,6 +498,7 @@ def test_zips_of_one_name_within_zips_are_kept_apart(images, tmp_path):
     assert not fetched.warnings
 
 
+@pytest.mark.filterwarnings("ignore:3 of 3 known bone ages are impossible")
 def test_impossible_bone_ages_are_left_for_check_data_to_find(images, tmp_path):
     lay(tmp_path / "mine", images("train/{}.png", [1, 2, 3]))
     (tmp_path / "mine" / "train.csv").write_text("id,boneage,male\n1,inf,M\n2,-5,M\n3,1e9,M\n")

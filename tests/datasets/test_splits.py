@@ -85,6 +85,14 @@ def test_unknown_sexes_are_divided_too():
     assert unknown.max() - unknown.min() <= 2
 
 
+def test_radiographs_of_which_no_sex_is_known_are_divided_by_age():
+    manifest = radiographs(60)
+    manifest["male"] = pd.array([pd.NA] * 60, dtype="boolean")
+    assert set_aside(manifest, 0.2, 0).sum() == 12
+    assert assign_folds(manifest, 3, 0).value_counts().tolist() == [20, 20, 20]
+    assert len(choose(manifest, 10, 0)) == 10
+
+
 def test_no_fraction_sets_nothing_aside_and_a_small_one_at_least_one():
     assert not set_aside(radiographs(50), 0, 0).any()
     assert set_aside(radiographs(5), 0.01, 0).sum() == 1

@@ -133,7 +133,8 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 def _whole_years(*ages: Axis) -> None:
     for axis in ages:
         low, high = sorted(axis.get_view_interval())
-        if high - low > 24:
+        # An impossible age among the labels would make millions of ticks.
+        if 24 < high - low <= 480:
             axis.set_major_locator(MultipleLocator(12 if high - low <= 72 else 24))
 
 

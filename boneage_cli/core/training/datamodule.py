@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -18,10 +19,11 @@ from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
 from boneage_cli.datasets.cache import DIGESTS, cached_pixels, content_digests
 from boneage_cli.datasets.manifest import read_manifest, true_aspects, warn_of_impossible_ages
 from boneage_cli.datasets.splits import Fold, assign_folds, choose
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import writing
 from boneage_cli.imaging.degradation import degrade
 from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.wording import counted
 
 # Share of the GPU's free memory that may hold radiographs; the rest is for the network.
 _SHARE_OF_GPU = 0.4
@@ -193,8 +195,11 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
         BoneageError: No row is left.
     """
     fits = np.isfinite(manifest["boneage"].to_numpy(float))
+    missing = {"a bone age": int((~fits).sum())}
     if needs_sex:
-        fits &= manifest["male"].notna().to_numpy()
+        with_sex = manifest["male"].notna().to_numpy()
+        missing["a sex"] = int((fits & ~with_sex).sum())
+        fits &= with_sex
     if data.sex != "both":
         fits &= (manifest["male"] == (data.sex == "M")).fillna(False).to_numpy(bool)
     if not fits.any():
@@ -202,6 +207,16 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
         raise BoneageError(
             f"split {split}: no image has a bone age and the sex that the settings ask for; "
             "'boneage check-data' lists what is missing"
+        )
+    if any(missing.values()):
+        without = " and ".join(
+            f"{count:,} without {what}" for what, count in missing.items() if count
+        )
+        split = ", ".join(manifest["split"].unique())
+        warnings.warn(
+            f"split {split}: left out {without}, of {counted(len(manifest), 'radiograph')}",
+            BoneageWarning,
+            stacklevel=2,
         )
     warn_of_impossible_ages(manifest[fits])
     return manifest[fits].reset_index(drop=True)

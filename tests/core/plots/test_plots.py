@@ -205,6 +205,14 @@ def test_plots_are_drawn_for_any_number_of_radiographs(tmp_path: Path, count: in
         drawn(tmp_path / f"{name}.png")
 
 
+def test_an_impossible_age_does_not_fill_a_plot_with_ticks(tmp_path: Path) -> None:
+    true = np.append(TRUE, 1e9)
+    for plot in (scatter, bland_altman):
+        (axes,) = plot(true, true + 1, tmp_path / "plot.png").axes
+        assert len(axes.get_xticks()) < 30
+        assert len(axes.get_yticks()) < 30
+
+
 def test_plots_drawn_at_the_same_time_are_the_same(tmp_path: Path) -> None:
     def draw(number: int) -> np.ndarray:
         bland_altman(TRUE, PREDICTED, tmp_path / f"{number}.png")

@@ -20,7 +20,7 @@ from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.run import train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.splits import Fold
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.imaging.reading import read_radiograph
 
 
@@ -111,9 +111,9 @@ def test_children_of_unknown_sex_are_left_out_where_sex_matters(
     table = pd.read_csv(folder / "train.csv", dtype=str)
     table.loc[:2, "male"] = ""
     table.to_csv(folder / "train.csv", index=False)
-    data = BoneAgeData(
-        folder, tiny.model_copy(update={"model": tiny.model.model_copy(update=model)})
-    )
+    settings = tiny.model_copy(update={"model": tiny.model.model_copy(update=model)})
+    with pytest.warns(BoneageWarning, match="^split train: left out 3 without a sex, of 64 radio"):
+        data = BoneAgeData(folder, settings)
     assert len(data.train_manifest) == 61
 
 
