@@ -106,7 +106,7 @@ def test_each_combination_can_be_cross_validated(sweep) -> None:
         ("--vary training.loss=mae,no_such", "no_such"),
         ("--vary training.loss", "section.key=value,value"),
         ("--vary training.loss=mae --vary training.loss=mse", "named twice"),
-        ("--vary training.loss=mae,mse --set training.loss=mae", "varied too"),
+        ("--vary training.loss=mae,mse --set training.loss=mae", "also given to --vary"),
         ("-c tiny.toml", "twice in this sweep"),
         ("--vary training.loss=mae,mse --devices 2", "sweep: trains on one device"),
     ],

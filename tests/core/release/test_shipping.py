@@ -256,7 +256,7 @@ def test_only_models_that_see_the_same_are_averaged_as_one(
     path = tmp_path / "model.safetensors"
     with pytest.raises(BoneageError, match="does not see what"):
         ship(run.folder, path, beside=demo_run.bundle)
-    with pytest.raises(BoneageError, match="is a mean"):
+    with pytest.raises(BoneageError, match="is itself an average"):
         ship(demo_run.folder, path, beside=mean_model)
     assert not path.exists()
 
