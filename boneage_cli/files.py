@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic writing of files, checks of output paths, and file locks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ except ImportError:  # Windows
 
 @contextmanager
 def writing(place: str | os.PathLike[str], option: str = "--output") -> Iterator[None]:
-    """Tells of a file or folder that cannot be written in one line.
+    """Turns an OSError of the block into a one-line error that names the file or folder.
 
     Args:
-        place: What is written.
+        place: The file or folder.
         option: The option that chose it.
 
     Raises:
@@ -37,7 +37,7 @@ def writing(place: str | os.PathLike[str], option: str = "--output") -> Iterator
 
 
 def nearest_existing(path: str | os.PathLike[str]) -> Path:
-    """The file or folder itself, or where it is missing the nearest of those that would hold it."""
+    """Returns the absolute path if it exists, else its nearest existing parent folder."""
     existing = Path(path).absolute()
     while not existing.exists():
         existing = existing.parent
@@ -48,11 +48,11 @@ def check_writable(place: str | os.PathLike[str], option: str = "--output") -> N
     """Refuses a file or folder that cannot be written, before work that would be lost.
 
     Args:
-        place: What is to be written; it need not exist yet.
+        place: The file or folder; it need not exist yet.
         option: The option that chose it.
 
     Raises:
-        BoneageError: It may not be written to, or a file lies where a folder would have to be.
+        BoneageError: It is not writable, or one of its parent folders is a file.
     """
     existing = nearest_existing(place)
     if existing != Path(place).absolute() and not existing.is_dir():
@@ -62,27 +62,27 @@ def check_writable(place: str | os.PathLike[str], option: str = "--output") -> N
 
 
 def is_below(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
-    """Whether a file or folder lies in another, or is it, in whatever way both are written."""
+    """Whether a path is the folder or inside it, compared after resolving both."""
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside ``path`` that replaces it when the block ends without error.
+    """Yields a temporary path that replaces ``path`` when the block ends without error.
 
-    A reader sees the old file or the new one, never a part of it, whatever kills the writer.
+    Readers see the old file or the complete new one, even if the writer is killed.
 
     Args:
-        path: The file to write; its folder is made where it is missing.
+        path: The file to write; its folder is created if missing.
     """
     target = Path(path)
     if target.exists() and not target.is_file():
-        # A pipe or /dev/null is written to; renaming a file over it would destroy it.
+        # A pipe or /dev/null is written directly; renaming a file over it would destroy it.
         yield target
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays the same, since image and table writers choose the format by it. The name
-    # is known before the file is made, so that an interrupt in between leaves none.
+    # The suffix is kept, because image and table writers choose the format by it. The name is
+    # chosen before the file is created, so that an interrupt in between leaves no file behind.
     temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
     try:
         temporary.touch(exist_ok=False)
@@ -93,20 +93,20 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Whether no other process has said so of this file, where the system can tell.
+    """Takes an advisory lock; False if another process holds it, True if there are no locks.
 
     Args:
-        file: Open; what is said holds until it is closed.
+        file: An open file; the lock is released when it is closed.
     """
     return _locked(file.fileno(), wait=False)
 
 
 @contextmanager
 def locked_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Has processes that change one file of a folder wait for each other, where the system can.
+    """Lets one process at a time change files in a folder (advisory lock).
 
     Args:
-        folder: It is there already.
+        folder: An existing folder.
     """
     if fcntl is None:
         yield
@@ -120,7 +120,7 @@ def locked_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _locked(handle: int, *, wait: bool) -> bool:
-    """Locks what is open until it is closed; False where another process has, and none waits."""
+    """Locks a handle until it is closed; False if another process has the lock and wait is off."""
     if fcntl is None:
         return True
     try:
@@ -128,6 +128,6 @@ def _locked(handle: int, *, wait: bool) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        # Some network file systems know no locks.
+        # Some network file systems have no locks.
         return True
     return True

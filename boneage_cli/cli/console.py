@@ -1,4 +1,4 @@
-"""What every command prints with, and the one place that turns an error into a message."""
+"""Console output of all commands, and the only place that turns an error into a message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ error_console = Console(stderr=True, highlight=False, soft_wrap=True)
 EXIT_FINDINGS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-# What shells report for a program that ended because nobody read its output any more.
+# The status that shells report for a program whose output pipe was closed by the reader.
 EXIT_BROKEN_PIPE = 141
 
 _MAKE_ROOM = "make room there, or write elsewhere"
@@ -35,7 +35,7 @@ WAYS_OUT = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _MAKE_ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _GET_ACCESS),
 }
-"""What to do about errors of the system, by their numbers."""
+"""Remedies for system errors, by errno."""
 OUT_OF_MEMORY = (
     "the GPU has too little free memory; take smaller batches (--batch-size, in training --set "
     "training.batch_size=16), fewer pixels, or the CPU (--device cpu, in training --devices cpu)"
@@ -45,7 +45,7 @@ OUT_OF_MEMORY = (
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = ""
 ) -> None:
-    """Prints a table to standard output: the first column to the left, the others to the right."""
+    """Prints a table to standard output: first column left-aligned, others right-aligned."""
     table = Table(
         title=_plain(title),
         title_justify="left",
@@ -54,7 +54,7 @@ def print_table(
         show_header=any(columns),
     )
     for position, column in enumerate(columns):
-        # Names run on in the next line: cut off, two could not be told apart.
+        # Long names wrap, because truncated ones could look the same.
         table.add_column(column, justify="right" if position else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_plain(str(cell)) for cell in row))
@@ -62,28 +62,28 @@ def print_table(
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """Prints one line per field: its name, and its value in a column of its own."""
+    """Prints one line per field: its name, and its value in a second column."""
     for name, value in fields.items():
         console.print(f"{name:11}{value}", markup=False)
 
 
 def print_aside(line: str) -> None:
-    """Prints a line beside the results, to standard error."""
+    """Prints a line to standard error, apart from the results."""
     error_console.print(line, markup=False)
 
 
 def print_model(predictor: Predictor) -> None:
-    """Prints which model answers, beside the results."""
+    """Prints the description of the model to standard error."""
     print_aside(f"model: {predictor.description}")
 
 
 def warn(message: str) -> None:
-    """Prints one line of warning to standard error."""
+    """Prints a one-line warning to standard error."""
     _print_beside_bars(f"[yellow]warning:[/yellow] {_plain(message)}")
 
 
 def fail(message: str) -> None:
-    """Prints one line of error to standard error."""
+    """Prints a one-line error to standard error."""
     _print_beside_bars(f"[red]error:[/red] {_plain(message)}")
 
 
@@ -91,7 +91,7 @@ def fail(message: str) -> None:
 def _warnings_in_one_line() -> Iterator[None]:
     with warnings.catch_warnings():
         show = warnings.showwarning
-        # What is looked at twice is warned of once.
+        # Each warning is printed once, even if it is raised again.
         told: set[str] = set()
 
         def show_in_one_line(
@@ -115,7 +115,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 def _print_beside_bars(line: str) -> None:
-    # A line amid a progress bar would tear it; where no command made a bar there is none to spare.
+    # A plain print would break a progress bar; if tqdm was not imported, there is no bar.
     if "tqdm" not in sys.modules:
         error_console.print(line)
         return
@@ -126,7 +126,7 @@ def _print_beside_bars(line: str) -> None:
 
 
 def _leave_standard_output() -> None:
-    """Writes nothing more to standard output, which Python would flush once more at its end."""
+    """Redirects standard output to the null device, because Python flushes it again at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -137,10 +137,10 @@ def _plain(message: str) -> str:
 
 
 class CommandGroup(TyperGroup):
-    """The top-level group: takes ``--debug`` anywhere and ends every known error in one line."""
+    """The top-level group: accepts ``--debug`` anywhere and prints known errors in one line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Takes ``--debug`` wherever it stands in the line, so that it works after a command."""
+        """Moves ``--debug`` to the front, so that it also works after a command."""
         if "--debug" in args:
             args = ["--debug", *(argument for argument in args if argument != "--debug")]
         return super().parse_args(ctx, args)
@@ -162,9 +162,9 @@ class CommandGroup(TyperGroup):
             if error.filename is None:
                 _leave_standard_output()
             if isinstance(error, BrokenPipeError):
-                # Whoever read it, head say, has seen enough.
+                # The reader of the pipe, such as head, has closed it: not an error.
                 raise typer.Exit(EXIT_BROKEN_PIPE) from None
-            # Commands name what they cannot write; this is for disks that fill up on the way.
+            # Commands check that outputs are writable; this is for disks that fill up meanwhile.
             if ctx.params.get("debug"):
                 raise
             place = error.filename or "output"
@@ -178,7 +178,7 @@ class CommandGroup(TyperGroup):
             fail(f"{missing} is not installed; this needs the full installation (README, Install)")
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except RuntimeError as error:
-            # torch's, by its name: commands that need no torch do not import it for this.
+            # torch's error, compared by name so that commands without torch need not import it.
             if type(error).__name__ != "OutOfMemoryError" or ctx.params.get("debug"):
                 raise
             fail(OUT_OF_MEMORY)

@@ -24,8 +24,8 @@ def train(
         typer.Option(
             "--model",
             "-m",
-            help="Views of the hand that the network sees: global (the whole hand), roi (carpal "
-            "and metacarpal regions) or fusion (all three).",
+            help="Views of the hand that the network sees: global (the whole hand), carpal or "
+            "metacarpal (one region), roi (both regions) or fusion (all three).",
         ),
     ] = None,
     gender: Annotated[

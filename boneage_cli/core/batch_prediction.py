@@ -1,4 +1,4 @@
-"""Batch prediction: from what a user names as radiographs to a table of their ages."""
+"""Batch prediction: from files, folders, lists and tables to a table of predictions."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from boneage_cli.core.explanation.pictures import Explanations
 
 LEFT_OUT = "left_out"
-"""Marks the row of a file that gets none in the table."""
+"""Key that marks a row to be left out of the table."""
 
 
 @dataclass
 class BatchOutcome:
-    """What came of a batch.
+    """The counts and errors of a batch.
 
     Attributes:
-        total: How many radiographs were answered, failures included.
-        failures: How many of them failed, by ``Prediction.reason``.
-        left_out: DICOM files without an image that were found in folders, and are in no answer.
-        pictures: How many explanations were drawn; None where none were asked for.
-        undrawn: Why others were not.
+        total: Number of radiographs with an answer, failures included.
+        failures: Number of radiographs that failed, by ``Prediction.reason``.
+        left_out: Number of DICOM files without an image found in folders; they get no answer.
+        pictures: Number of explanations drawn; None if not requested.
+        undrawn: Reasons why others were not drawn.
     """
 
     total: int = 0
@@ -59,11 +59,11 @@ class BatchOutcome:
 
     @property
     def done(self) -> int:
-        """How many files have been looked at."""
+        """Number of files processed."""
         return self.total + self.left_out
 
     def count(self, row: Row) -> None:
-        """Counts the answer to one of them."""
+        """Adds the row of one file to the counts."""
         if LEFT_OUT in row:
             self.left_out += 1
             return
@@ -73,7 +73,7 @@ class BatchOutcome:
 
     @property
     def failed(self) -> int:
-        """How many radiographs failed."""
+        """Number of radiographs that failed."""
         return self.failures.total()
 
 
@@ -99,33 +99,33 @@ def predict_batch(
     go_on: Callable[[int], None] | None = None,
     tell: Callable[[Prediction], None] | None = None,
 ) -> BatchOutcome:
-    """Predicts radiographs and writes each answer as soon as it is there.
+    """Predicts radiographs and saves each answer as soon as it is available.
 
     Args:
         inputs: Image files, folders, lists and tables, as ``prediction.inputs.cases`` takes them.
         bundles: The model's bundles or run folders, averaged.
-        male: The sex of every child whose table row names none.
+        male: The sex of every child whose table row has none.
         age: The chronological age of every such child, months.
         style: As in ``write_predictions``.
         output: As in ``write_predictions``.
         interval: The coverage of prediction intervals in percent; None for none.
-        explain: A folder for pictures of where each answer comes from; None for none.
+        explain: A folder for pictures that explain each prediction; None for none.
         tags: Keywords of DICOM elements that become columns.
-        force: Whether to answer what looks like no hand radiograph.
+        force: Whether to predict images that do not look like a hand radiograph, too.
         tta: Whether to average over several views of each radiograph.
         batch_size: Radiographs per pass of the network.
-        workers: Threads or processes that read; None for one per core.
+        workers: Reader threads or worker processes; None for one per core.
         device: Where the network runs.
-        precision: What it computes in.
-        backend: What runs it.
-        begin: Is called when the model is loaded.
-        go_on: Is called with the number of radiographs that an interrupted call of the same has
-            predicted, where there are any: a table goes on from there.
-        tell: Is called with each prediction, before it is written.
+        precision: The precision it computes in.
+        backend: The backend that runs it.
+        begin: Called when the model is loaded.
+        go_on: Called with the number of files that an interrupted call with the same arguments has
+            processed, if any; the table is continued from there.
+        tell: Called with each prediction, before it is written.
 
     Raises:
-        BoneageError: The inputs, the model or the options make no sense together, or the output
-            cannot be written.
+        BoneageError: The inputs, the model or the options do not fit together, or the output cannot
+            be written.
     """
     if output is not None:
         check_output(output, inputs)
@@ -169,7 +169,7 @@ def predict_batch(
         predictions: Any = stack.enter_context(closing(found))
         if explanations:
             predictions = explanations.watch(predictions)
-        # Lines that run down a terminal are progress enough; a bar between them would tear them.
+        # Result lines on a terminal already show the progress; a bar would break them up.
         running = output is None and sys.stdout is not None and sys.stdout.isatty()
         if sys.stderr.isatty() and not running:
             total, done = count_cases(inputs), outcome.done
@@ -202,7 +202,7 @@ def _counted(
     """Yields each prediction with its row and counts it in the outcome.
 
     Raises:
-        BoneageError: There were DICOM files, but none of them has an image.
+        BoneageError: There were only DICOM files without an image.
     """
     for prediction in predictions:
         row = prediction_row(prediction)
@@ -221,16 +221,16 @@ def _counted(
 
 
 def _can_go_on(inputs: Sequence[str], style: str, output: Path) -> bool:
-    """Whether an interrupted call could be gone on with: its table is a file, its inputs stay."""
+    """Whether an interrupted call could be resumed: output to a table file, inputs re-readable."""
     is_file = output.is_file() or not output.exists()
     return is_file and style != "text" and STANDARD_INPUT not in inputs
 
 
 def _asked(inputs: Sequence[str], predictor: Predictor, options: Sequence[Any]) -> dict[str, Any]:
-    """What decides the rows of a table, see ``PartialTable``."""
+    """Returns what determines the rows of a table, see ``PartialTable``."""
     return {
         "inputs": list(inputs),
-        # Inputs may be named from there.
+        # Inputs may be paths relative to it.
         "folder": str(Path.cwd()),
         "models": [hashlib.sha256(file.read_bytes()).hexdigest() for file in predictor.files],
         "computed": [predictor.backend, predictor.precision, str(predictor.device)],
@@ -258,7 +258,7 @@ def _check_tags(tags: Sequence[str], style: str) -> None:
 
 
 def _explanations(predictor: Predictor, folder: Path, inputs: Sequence[str]) -> Explanations:
-    # They need torch, which takes seconds to import and which an answer does without.
+    # Explanations need torch, which takes seconds to import; predictions do not.
     with interrupts_wait():
         from boneage_cli.core.explanation.pictures import Explainer, Explanations
 

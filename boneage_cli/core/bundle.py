@@ -1,8 +1,8 @@
 """A trained model as one ``.safetensors`` file.
 
 Besides the weights it holds, as JSON in the file's metadata: the settings (network and
-preprocessing, so that pixels are treated alike in training and everywhere else), the scale of the
-ages, calibration, metrics and provenance. Reading one runs no code.
+preprocessing, so that images are preprocessed identically in training and prediction), the scale of
+the ages, calibration, metrics and provenance. Reading a bundle runs no code.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from boneage_cli.models.network import Network
 
 FORMAT = "boneage-bundle-1"
-# Tensors of the file that are no weights of the network.
+# Prefix of the tensors that are not weights of the network.
 _LIKENESS = "likeness."
 
 
 @dataclass(frozen=True)
 class Member:
-    """One of several networks whose ages a bundle averages.
+    """A network of an ensemble, whose predictions a bundle averages.
 
     Attributes:
         experiment: The settings it was trained with.
         age_mean: Mean bone age of its training radiographs, months.
-        age_std: Standard deviation of the same, months.
+        age_std: Standard deviation of their bone ages, months.
         provenance: Its data set, software, hardware, date.
     """
 
@@ -57,21 +57,21 @@ class Member:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained network's weights and all that is needed to use and to judge them.
+    """A trained network: its weights and everything needed to use and to judge it.
 
     Attributes:
         experiment: The settings it was trained with.
         age_mean: Mean bone age of the training radiographs, months.
-        age_std: Standard deviation of the same, months.
-        weights: The network's state.
-        calibration: Half widths of prediction intervals; None where none were measured.
-        correction: By sex (``M`` or ``F``) an offset in months and a slope that turn the network's
-            age into a site's; empty where the network's ages stand as they are.
-        likeness: What its features are like on radiographs; None where it takes any image.
-        metrics: Figures measured when it was made, such as ``validation_mae`` in months.
+        age_std: Standard deviation of their bone ages, months.
+        weights: The state dict of the network.
+        calibration: Half widths of prediction intervals; None if not measured.
+        correction: By sex (``M`` or ``F``) the offset in months and the slope that recalibrate the
+            network's ages for a site; empty if they are not corrected.
+        likeness: The out-of-distribution detector; None if any image is accepted.
+        metrics: Metrics measured when it was made, such as ``validation_mae`` in months.
         provenance: Data set, label version, software, date.
-        members: Where the answer is the mean of several networks', all of them. They see the same
-            views; what else there is to say of the model is of the mean, or of the first of them.
+        members: The networks of an ensemble, which have the same views; empty for one network. The
+            other attributes then describe the ensemble or its first network.
         path: The file it was read from.
     """
 
@@ -89,18 +89,18 @@ class Bundle:
 
     @property
     def needs_sex(self) -> bool:
-        """Whether no age can be told without the child's sex."""
+        """Whether prediction requires the child's sex."""
         return self.experiment.model.gender or bool(self.correction)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What its graph gives of a radiograph, in order: months, male_probability, or both."""
+        """Names of the graph's outputs, in order: months, male_probability, or both."""
         targets = self.experiment.model.targets
         names = {"age": "months", "sex": "male_probability"}
         return tuple(name for target, name in names.items() if target in targets)
 
     def network(self) -> Network | AverageNetwork:
-        """The network with its weights, ready to predict."""
+        """Returns the network with its weights, in evaluation mode."""
         network = self._untrained()
         try:
             network.load_state_dict(dict(self.weights))
@@ -122,10 +122,10 @@ class Bundle:
         )
 
     def graph(self, *, with_features: bool = True) -> Graph:
-        """The network as every runtime takes it, see ``AnswerGraph``.
+        """Returns the network in the form that all backends run, see ``AnswerGraph``.
 
         Args:
-            with_features: Whether the features of ``Likeness`` are an output too.
+            with_features: Whether the features for ``Likeness`` are an output, too.
         """
         experiment = self.experiment
 
@@ -161,30 +161,30 @@ class Bundle:
 
 
 def load_as_one(path: Path) -> Bundle:
-    """Reads what a path names as one model: of a cross-validation the mean of its models.
+    """Reads a path as one model: the models of a cross-validation are averaged.
 
     Args:
-        path: A bundle, a run's folder, or that of a cross-validation.
+        path: A bundle, or the folder of a run or of a cross-validation.
 
     Raises:
-        BoneageError: A bundle cannot be read, or they do not go together.
+        BoneageError: A bundle cannot be read, or the bundles cannot be averaged.
     """
     bundles = [load_bundle(file) for file in bundles_at(path)]
     return bundles[0] if len(bundles) == 1 else averaged(bundles)
 
 
 def averaged(bundles: Sequence[Bundle]) -> Bundle:
-    """A bundle whose answer is the mean of those of several models.
+    """Returns a bundle that averages the predictions of several models.
 
-    Figures are nobody's yet: they are to be measured. Intervals, too, but where all have the same,
-    as those of a cross-validation do.
+    Its metrics are empty until they are measured. The calibration of intervals is kept only if all
+    models have the same, as those of a cross-validation do.
 
     Args:
-        bundles: The models; the first gives the name, the views, and what is refused.
+        bundles: The models; the first gives name, views and out-of-distribution limits.
 
     Raises:
-        BoneageError: They do not see or predict the same, or one of them has a correction or is a
-            mean itself.
+        BoneageError: Their inputs or outputs differ, or one of them was recalibrated or is itself
+            an average.
     """
     from boneage_cli.models.average import weights_of_all
 
@@ -215,7 +215,7 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
         if all(bundle.calibration == first.calibration for bundle in bundles)
         else None,
         metrics={},
-        # When and by what it was made is told when it is written.
+        # save_bundle fills in the date and the software.
         provenance={
             name: value
             for name, value in first.provenance.items()
@@ -231,15 +231,15 @@ def _seen(bundle: Bundle) -> tuple[object, ...]:
 
 
 def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Network:
-    """Makes the untrained network that settings describe.
+    """Builds the untrained network that settings describe.
 
     Args:
         experiment: The settings.
         age_mean: Mean bone age of the training radiographs, months.
-        age_std: Standard deviation of the same, months.
+        age_std: Standard deviation of their bone ages, months.
 
     Raises:
-        BoneageError: The settings name parts that do not exist or do not go together.
+        BoneageError: The settings name parts that do not exist or do not fit together.
     """
     model = experiment.model
     from boneage_cli.models.network import Network
@@ -260,12 +260,12 @@ def build_network(experiment: Experiment, age_mean: float, age_std: float) -> Ne
 
 
 def save_bundle(bundle: Bundle, path: Path, *, half: bool = False) -> None:
-    """Writes a bundle, whole or not at all.
+    """Writes a bundle atomically.
 
     Args:
-        bundle: What to write.
+        bundle: The bundle.
         path: The file.
-        half: Whether weights are kept as 16-bit floats, in half the space.
+        half: Whether weights are stored as 16-bit floats, in half the space.
     """
     header = {
         "format": FORMAT,
@@ -305,7 +305,7 @@ def load_bundle(path: Path) -> Bundle:
     """Reads a bundle.
 
     Raises:
-        BoneageError: There is no such file, or it is no bundle of this format.
+        BoneageError: The file is missing, or not a bundle that this version can read.
     """
     path = Path(path)
     header, weights, beside = read_weights(

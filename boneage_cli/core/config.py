@@ -43,8 +43,8 @@ class ModelSettings(Section):
 
     family: str = Field(
         "global",
-        description="Views that the network sees: global (the whole hand), roi (carpal and "
-        "metacarpal regions) or fusion (all three)",
+        description="Views that the network sees: global (the whole hand), carpal or "
+        "metacarpal (one region), roi (both regions) or fusion (all three)",
     )
     gender: bool = Field(True, description="Whether the child's sex is an input of the network")
     backbone: str | dict[str, str] = Field(

@@ -1,11 +1,11 @@
-"""Prediction intervals that hold the known age as often as they say.
+"""Prediction intervals that contain the known age as often as their level states.
 
 Split conformal prediction (Vovk, Gammerman & Shafer 2005; Lei et al. 2018, arXiv:1604.04173) within
 groups (Mondrian): the half width of an interval is a quantile of the absolute errors on radiographs
-that the model was not trained on, of the same sex and of like predicted age. The known age of
-another such radiograph then lies inside with the wanted probability, whatever the errors look like.
-Where the epoch that is kept was chosen on the same radiographs (training.keep), their errors are
-a little smaller than others', and so are the intervals.
+that the model was not trained on, of the same sex and of similar predicted age. The known age of
+another such radiograph is then inside with the chosen probability, for any distribution of errors.
+If the kept epoch was chosen on the same radiographs (training.keep), their errors, and so the
+intervals, are slightly smaller than on others.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEVELS = tuple(range(50, 100))
-"""Levels in percent for which half widths are kept."""
+"""Levels in percent for which half widths are stored."""
 
 COVERAGE = "coverage.csv"
-"""The table of how often 90 % intervals hold the known age of radiographs not calibrated on."""
+"""File name of the coverage of 90 % intervals on radiographs that they were not calibrated on."""
 
 _PARTS = 10
 
 LEAST = 40
-"""Radiographs that a group must have; with fewer it takes the width of a larger group."""
+"""Minimum number of radiographs in a group; smaller groups use the width of a larger group."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Calibration:
 
     Attributes:
         widths: For each group the half width in months at each of ``LEVELS``, None at levels that
-            take more radiographs than it has. Groups are named ``F 5–10 years``, ``F`` (all
+            need more radiographs than it has. Groups are named ``F 5–10 years``, ``F`` (all
             girls), ``5–10 years`` (both sexes) and ``all``.
-        images: How many radiographs each group was measured on.
-        source: On what, in words.
+        images: Number of radiographs in each group.
+        source: Description of these radiographs.
     """
 
     widths: dict[str, tuple[float | None, ...]]
@@ -55,11 +55,11 @@ class Calibration:
     source: str
 
     def half_width(self, months: float, male: bool | None, level: int) -> float:
-        """The half width of the interval of one prediction, months.
+        """Returns the half width of the interval of one prediction, months.
 
         Args:
             months: The predicted age.
-            male: The child's sex; None where it is not known.
+            male: The child's sex; None if unknown.
             level: Per cent, one of ``LEVELS``.
 
         Raises:
@@ -71,18 +71,18 @@ class Calibration:
             widths = self.widths.get(name, ())[: level - LEVELS[0] + 1]
             if widths and widths[-1] is not None:
                 return max(widths[-1], least)
-            # Where a larger group stands in, an interval is no narrower than at a lower level.
+            # Falling back to a larger group must not make it narrower than at a lower level.
             least = max(least, *(width for width in widths if width is not None), 0.0)
         raise self._too_few(level)
 
     def check(self, level: int) -> None:
-        """Refuses a level that some predictions could have no interval at.
+        """Refuses a level at which some predictions would have no interval.
 
         Raises:
             BoneageError: There is no such level, or too few radiographs for it.
         """
         check_level(level)
-        # Whatever the group of a prediction, it ends with one of these.
+        # The last fallback of every prediction is one of these groups.
         widest = ["all"] if "all" in self.widths else ["F", "M"]
         if any(
             self.widths[name][level - LEVELS[0]] is None for name in widest if name in self.widths
@@ -96,7 +96,7 @@ class Calibration:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON types."""
+        """Returns the calibration as JSON types."""
         widths = {
             group: [None if width is None else round(width, 3) for width in values]
             for group, values in self.widths.items()
@@ -110,10 +110,10 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        """Reads what ``to_dict`` gave.
+        """Reads the result of ``to_dict``.
 
         Raises:
-            ValueError: It is for other levels.
+            ValueError: Its levels are not ``LEVELS``.
         """
         if values["levels"] != [LEVELS[0], LEVELS[-1]]:
             raise ValueError(f"intervals of {values['levels']} per cent, which are not known here")
@@ -122,10 +122,10 @@ class Calibration:
 
 
 def check_level(level: int) -> None:
-    """Refuses a level that no interval is kept for.
+    """Refuses a level for which no half widths are stored.
 
     Raises:
-        BoneageError: It is none of ``LEVELS``.
+        BoneageError: The level is not in ``LEVELS``.
     """
     if level not in LEVELS:
         raise BoneageError(
@@ -134,11 +134,11 @@ def check_level(level: int) -> None:
 
 
 def calibrate(predictions: pd.DataFrame, source: str) -> Calibration:
-    """Measures half widths on radiographs that were not trained on.
+    """Measures half widths on radiographs that the model was not trained on.
 
     Args:
         predictions: Rows with ``true`` and ``predicted`` in months and ``sex`` (M, F or empty).
-        source: What the radiographs are, in words.
+        source: Description of the radiographs.
 
     Raises:
         BoneageError: There are too few radiographs.
@@ -163,18 +163,18 @@ def calibrate(predictions: pd.DataFrame, source: str) -> Calibration:
 def coverage(
     predictions: pd.DataFrame, parts: np.ndarray, level: int
 ) -> dict[str, tuple[int, float, float]]:
-    """How often intervals hold the known age of radiographs that they were not calibrated on.
+    """Measures the coverage of intervals on radiographs that they were not calibrated on.
 
     Args:
         predictions: As in ``calibrate``.
-        parts: To which part (fold) each row belongs, (n,); intervals of a part are calibrated on
-            all others.
+        parts: The part (fold) of each row, (n,); the intervals of a part are calibrated on all
+            others.
         level: Per cent.
 
     Returns:
         For ``all``, each sex, each band of predicted age, and each sex in each band: the number of
-        radiographs, the share (0–1) held, and the mean width in months. Empty where there are too
-        few radiographs to calibrate on.
+        radiographs, the share (0–1) whose known age is inside the interval, and the mean width in
+        months. Empty if there are too few radiographs to calibrate on.
     """
     known = predictions["predicted"].notna().to_numpy()
     predictions, parts = predictions[known], parts[known]
@@ -200,17 +200,17 @@ def coverage(
 
 
 def random_parts(count: int) -> np.ndarray:
-    """To which of ten parts each of so many radiographs belongs, (count,); the same each time."""
+    """Returns a random part (0–9) for each radiograph, (count,); the same at each call."""
     return np.random.default_rng(0).permutation(count) % _PARTS
 
 
 def write_coverage(predictions: pd.DataFrame, path: Path, parts: np.ndarray | None = None) -> None:
-    """Writes how often 90 % intervals hold the known age: group, images, share, mean width as CSV.
+    """Writes the coverage of 90 % intervals as CSV: group, images, share, mean width.
 
     Args:
-        predictions: As in ``calibrate``; nothing is written of too few.
+        predictions: As in ``calibrate``; if there are too few, nothing is written.
         path: The file.
-        parts: As in ``coverage``; None for ten parts by chance.
+        parts: As in ``coverage``; None for ten random parts.
 
     Raises:
         OSError: The file cannot be written.
@@ -230,14 +230,14 @@ def write_coverage(predictions: pd.DataFrame, path: Path, parts: np.ndarray | No
 
 
 def _quantiles(errors: np.ndarray) -> tuple[float | None, ...]:
-    # The (n + 1)-th part accounts for the radiograph that is still to come.
+    # Of n + 1 errors, one is that of the radiograph to be predicted.
     count = len(errors)
     ranks = (math.ceil((count + 1) * level / 100) for level in LEVELS)
     return tuple(float(errors[rank - 1]) if rank <= count else None for rank in ranks)
 
 
 def _groups(months: float, male: bool | None) -> list[str]:
-    """The groups of a prediction, the narrowest first."""
+    """Returns the groups of a prediction, the narrowest first."""
     band = AGE_BANDS[int(band_numbers(months))]
     sex = [] if male is None else [sex_letter(male)]
     return [*(f"{letter} {band}" for letter in sex), band, *sex, "all"]

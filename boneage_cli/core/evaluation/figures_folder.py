@@ -1,4 +1,4 @@
-"""Where a model's figures go, so that no other measurement's are replaced."""
+"""The output folder of a model's metrics, chosen so that no others are overwritten."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from boneage_cli.json_files import read_json
 
 
 def figures_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any]) -> Path:
-    """Where a model's figures go by default: its run's folder, or the current one.
+    """Returns the default folder of a model's metrics, below its run's folder or the current one.
 
-    Figures of another measurement stay: the folder is then called after the data set, too, and
-    numbered where that is taken as well.
+    Unless the data set is the one that the run was trained on, its name is part of the folder's
+    name. If the folder has metrics of another measurement, a number is appended.
 
     Args:
-        bundles: Bundles or run folders; several have no folder in common.
-        name: What the radiographs are called.
-        about: What names the measurement, with ``data``.
+        bundles: Bundles or run folders; for several, the current folder is used.
+        name: Name of the radiographs, for the folder.
+        about: What identifies the measurement, with ``data`` and ``tta``.
     """
     run = run_of(bundles[0]) if len(bundles) == 1 else None
     data = "" if run and is_trained_on(run, about["data"]) else f"{Path(about['data']).name}-"
@@ -33,7 +33,7 @@ def figures_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any])
 
 
 def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether a folder has no figures, or those of the same measurement."""
+    """Whether a folder has no metrics, or those of the same measurement."""
     kept = [folder / name for name in ("metrics.json", "sex_metrics.json", "stress.json")]
     try:
         there = [read_json(path) for path in kept if path.exists()]
@@ -43,7 +43,7 @@ def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
 
 
 def _absolute(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What names a measurement, its files as they are named from wherever."""
+    """Returns what identifies a measurement, with absolute paths."""
     names = ("split", "chosen_of", "label_version", "tta", "precision")
     models = [str(Path(model).resolve()) for model in about.get("model", ())]
     data = str(Path(about.get("data", "")).resolve())

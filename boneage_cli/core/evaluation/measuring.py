@@ -1,4 +1,4 @@
-"""What a model does on radiographs of which the age, the sex or both are known."""
+"""Evaluation of a model on radiographs with known age, known sex or both."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from boneage_cli.progress import track
 
 @dataclass(frozen=True)
 class Measured:
-    """The figures of a model; at least one of both.
+    """The metrics of a model; at least one of ``ages`` and ``sexes`` is present.
 
     Attributes:
-        ages: Of bone ages; None where it predicts none, or none is known.
-        sexes: Of sexes; None where it predicts none, or none is known.
-        failures: The ids of radiographs that could not be predicted, and what went wrong.
+        ages: Metrics of bone ages; None if it predicts none, or none is known.
+        sexes: Metrics of the sex; None if it does not predict it, or none is known.
+        failures: Ids of the radiographs that could not be predicted, with the error.
     """
 
     ages: Evaluation | None
@@ -50,7 +50,7 @@ class Measured:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def to_result(self) -> dict[str, Any]:
-        """The figures as a ``RunResult`` has them, by field; None for what was not measured."""
+        """Returns the metrics by field of ``RunResult``; None for those that were not measured."""
         ages, sexes = self.ages, self.sexes
         return {
             "validation_mae": ages.mae if ages else None,
@@ -61,7 +61,7 @@ class Measured:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Whatever names the model and the data."""
+        """What identifies the model and the data."""
         return next(each.about for each in (self.ages, self.sexes) if each is not None)
 
 
@@ -77,21 +77,21 @@ def measure(
     processes: bool = False,
     about: dict[str, Any] | None = None,
 ) -> Measured:
-    """Predicts the labelled radiographs of a manifest and compares with what is known of them.
+    """Predicts the labelled radiographs of a manifest and compares with their labels.
 
     Args:
         predictor: The model.
         manifest: Rows as ``read_manifest`` gives them.
-        baseline: Mean age of the training radiographs in months; None for that of the rows.
-        boys_in_training: Share of boys among them; None for that of the rows.
+        baseline: Mean age of the training radiographs in months; None for the mean of the rows.
+        boys_in_training: Share of boys among them; None for the share in the rows.
         batch_size: Radiographs per pass of the network.
-        workers: Threads that read, or processes; None for one per core.
+        workers: Reader threads or worker processes; None for one per core.
         tta: Whether to average over several views of each radiograph.
-        processes: Whether several processes may share the work, see ``predict_files``.
-        about: What names the model and the data.
+        processes: Whether worker processes may be used, see ``predict_files``.
+        about: What identifies the model and the data.
 
     Raises:
-        BoneageError: Nothing that the model predicts is known of any row, or no radiograph could be
+        BoneageError: No row has a label of what the model predicts, or no radiograph could be
             predicted.
     """
     aged = np.isfinite(manifest["boneage"].to_numpy(float)) & predictor.predicts_age
@@ -111,7 +111,7 @@ def measure(
         processes=processes,
     )
     results = list(track(found, description="predict", total=len(rows)))
-    # DICOM files may tell what the labels do not.
+    # DICOM files may contain a sex that the labels lack.
     known = pd.array([result.known_male for result in results], dtype="boolean")
     rows["male"] = rows["male"].astype("boolean").fillna(pd.Series(known))
     months = _numbers([result.months for result in results])
@@ -149,15 +149,16 @@ def measure(
 def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Path]:
     """Writes the files of ``write_evaluation``, those of ``write_sex_evaluation``, or both.
 
-    Where one kind was not measured, what an earlier measurement of the same model wrote of it goes.
+    If ages (or sexes) were not evaluated now, files of an earlier evaluation of the same model are
+    deleted.
 
     Args:
-        measured: What to write.
-        folder: Where; it is made where it is missing.
-        title: What plots are headed with.
+        measured: The metrics.
+        folder: The folder; it is created if missing.
+        title: Title of the plots.
 
     Returns:
-        The files.
+        The files that were written.
 
     Raises:
         BoneageError: The folder cannot be written.
@@ -176,16 +177,18 @@ def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Pa
 
 
 def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
-    """Tells a run's row of ``summary.csv`` what its model did on the whole test split, as S1 does.
+    """Fills the test metrics into the run's row of ``summary.csv``, as HDA_Project does.
 
-    The test split is that of the data set which it was trained on, and all of it was predicted.
+    Only metrics of the whole test split of the run's own data set, without failures and without
+    test-time augmentation, are filled in.
 
     Args:
-        measured: With ``model``, ``data``, ``split``, ``chosen_of``, ``label_version`` and ``tta``
-            in ``about``.
+        measured: The metrics; ``about`` contains ``model``, ``data``, ``split``, ``chosen_of``,
+            ``label_version`` and ``tta``.
 
     Returns:
-        The table and its columns; None where there is no such row, or this is another measurement.
+        The table and the columns of the metrics; None if there is no such row, or these are not
+        such metrics.
     """
     about = measured.about
     models = about["model"]
@@ -207,7 +210,7 @@ def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
 
 
 def _is_of_model(metrics: Path, model: Any) -> bool:
-    """Whether there are figures, and of which model."""
+    """Whether a file contains metrics of the model."""
     try:
         return bool(read_json(metrics).get("model") == model)
     except BoneageError:

@@ -16,10 +16,10 @@ from boneage_cli.files import try_lock, writing
 
 
 class PartialTable:
-    """The rows of an unfinished table, in a hidden file beside it: JSON Lines.
+    """The rows of an unfinished table, as JSON Lines in a hidden file of the same folder.
 
     The file's name contains a digest of all that determines the rows, so only the same command
-    finds it. It is locked as long as it is open. A line that a crash cut off is dropped.
+    finds it. It is locked while it is open. An incomplete last line, left by a crash, is dropped.
 
     Args:
         output: The table.
@@ -53,7 +53,7 @@ class PartialTable:
             cases: All cases, in the same order as before.
 
         Raises:
-            BoneageError: They are not the cases of the rows, or a file has changed since.
+            BoneageError: The cases do not match the rows, or a file has changed since.
         """
         for line in self._lines():
             stored = json.loads(line)
@@ -115,7 +115,7 @@ class PartialTable:
 
 
 def _version(path: str) -> list[int] | None:
-    """Size and modification time (ns) of a file; None if there is none, which its row says."""
+    """Returns size and mtime (ns) of a file; None if it cannot be read, as its row then states."""
     try:
         status = Path(path).stat()
     except OSError:

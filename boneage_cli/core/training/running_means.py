@@ -12,8 +12,8 @@ from torchmetrics import Metric
 class RunningMeans(Metric):
     """Means of several metrics over all batches and processes since the last reset.
 
-    torchmetrics' own mean checks for NaN at each update, which waits for the GPU. Here NaN stays
-    in the sums and so shows in the mean.
+    torchmetrics' own mean checks for NaN at each update, which waits for the GPU. Here NaN
+    propagates through the sums to the mean.
 
     Args:
         names: The names of the metrics.
@@ -25,7 +25,7 @@ class RunningMeans(Metric):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
-        # Per metric the weighted sum and the sum of the weights.
+        # Per metric, the weighted sum and the sum of the weights.
         zeros = torch.zeros(len(names), 2, dtype=torch.float64)
         self.add_state("totals", zeros, dist_reduce_fx="sum")
 
@@ -33,7 +33,7 @@ class RunningMeans(Metric):
         """Adds a batch.
 
         Args:
-            figures: By name (some of ``names``), one value per image (B,).
+            figures: Metrics by name (some of ``names``), one value per image (B,).
             weight: The weight of each image (B,).
         """
         for name, values in figures.items():

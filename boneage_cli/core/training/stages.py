@@ -1,4 +1,4 @@
-"""Trainings that come before a training, each with the weights of the one before it."""
+"""Training in stages, each initialised with the weights of the previous one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from boneage_cli.models.pretrained import (
 
 
 def check_stages(experiment: Experiment, teacher: Path | None) -> None:
-    """Finds out, before any is trained, what each stage can take of those before.
+    """Checks before training that each stage can use the weights and teachers of earlier ones.
 
     Raises:
-        BoneageError: An encoder does not fit, or a teacher comes too late or knows no ages.
+        BoneageError: An encoder does not fit, a teacher is not an earlier stage or predicts no
+            ages, or ``training.anew`` is set without a teacher.
     """
     stages = [*earlier_stages(experiment), experiment]
     if teacher is None:
@@ -30,7 +31,7 @@ def check_stages(experiment: Experiment, teacher: Path | None) -> None:
             _check_teacher(stage, number, stages)
     learnt: Network | None = None
     for number, stage in enumerate(stages if experiment.stages else ()):
-        # Ages change no shapes.
+        # The scale of the ages does not affect tensor shapes.
         network = build_network(stage, 0, 1)
         if stage.training.anew:
             load_pretrained(network, stage.model.weights)
@@ -63,6 +64,6 @@ def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment])
 
 
 def warn_of_untrained_parts(experiment: Experiment, loaded: Loaded) -> None:
-    """Warns of parts of a network that its initial weights lack; no metric would show it."""
+    """Warns of parts of a network without initial weights, which no metric would reveal."""
     if loaded.untrained:
         warnings.warn(f"{experiment.name}: {loaded}", BoneageWarning, stacklevel=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from typing import Any
 
@@ -93,6 +94,12 @@ def accelerator_of(devices: str) -> tuple[str, int]:
     if gpu and int(devices) > torch.cuda.device_count():
         there = torch.cuda.device_count()
         raise BoneageError(f"--devices {devices}: there are {there} GPUs here; take up to {there}")
+    # Each process has a copy of the network: a hundred of them stop a machine.
+    if not gpu and int(devices) > max(2, os.cpu_count() or 1):
+        raise BoneageError(
+            f"--devices {devices}: more processes than CPU cores here; take cpu, which uses all "
+            "cores in one process"
+        )
     return "gpu" if gpu else "cpu", int(devices)
 
 

@@ -31,6 +31,7 @@ from boneage_cli.core.training.datamodule import BoneAgeData, mean_and_deviation
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import resume, train, train_into
+from boneage_cli.core.training.trainer import accelerator_of
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError, BoneageWarning
 
@@ -623,3 +624,32 @@ def test_decoded_images_are_kept_where_cache_says(
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "cache").glob("pixels-*.npy"))) == 2
     assert not (data / ".cache").exists()
+
+
+def test_models_of_single_regions_answer_together_with_one_of_the_whole_hand(
+    demo_run: Run, tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    # As ml-recipe-bone-age averages models that were trained on three regions.
+    cases = [Case(path, male=True) for path in read_manifest(demo_data, "test")["path"][:3]]
+    bundles = [demo_run.bundle]
+    for family, view in (("carpal", "carpal"), ("metacarpal", "metaph")):
+        model = tiny.model.model_copy(update={"family": family})
+        training = tiny.training.model_copy(update={"epochs": 1})
+        experiment = tiny.model_copy(update={"name": family, "model": model, "training": training})
+        bundles.append(train(experiment, demo_data, runs=tmp_path).bundle)
+        assert load_bundle(bundles[-1]).network().views == (view,)
+
+    def months(*files: Path) -> np.ndarray:
+        predictor = Predictor.load(files, "cpu", "32", "torch")
+        return np.array([found.months for found in predictor.predict_files(cases, force=True)])
+
+    alone = np.array([months(file) for file in bundles])
+    assert np.ptp(alone, axis=0).min() > 0.01
+    assert months(*bundles) == pytest.approx(alone.mean(axis=0), abs=1e-3)
+
+
+def test_more_processes_than_cores_are_refused_on_a_cpu() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(BoneageError, match="--devices 9999: more processes than CPU cores"):
+        accelerator_of("9999")
