@@ -237,6 +237,8 @@ def bench(
     invalid.
     """
     if context.invoked_subcommand is not None:
+        # Options before a subcommand would otherwise be ignored.
+        refuse_beside(context, "with report", dict.fromkeys(context.params, "leave it out"))
         return
     from datetime import datetime
 

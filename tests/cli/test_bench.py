@@ -167,6 +167,7 @@ def test_an_unknown_backbone_is_one_line_before_anything_is_measured(bench) -> N
 
 def test_what_bench_did_not_write_is_one_line(bench, demo_data: Path) -> None:
     one_line(bench("report absent.csv", status=2), "absent.csv")
+    one_line(bench("--seconds 5 report absent.csv", status=2), "--seconds with report")
     one_line(bench(f"report {demo_data}", status=2), "bench.csv", "boneage bench")
     one_line(bench(f"report {demo_data / 'test.csv'}", status=2), "test.csv", "no column model")
     assert not Path("bench-report").exists()

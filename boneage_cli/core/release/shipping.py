@@ -79,10 +79,12 @@ def ship(
         made = Path(folder, path.name)
         trained = load_bundle(run / BUNDLE)
         if blend < 1:
+            if not experiment.stages:
+                raise BoneageError("--blend: the run has no earlier stage; leave --blend out")
             before = load_bundle(run / f"stage-{len(experiment.stages)}" / BUNDLE)
             trained = blended(before, trained, blend)
             if experiment.training.anew:
-                raise BoneageError("--blend: the last stage began anew; leave --blend out")
+                raise BoneageError("--blend: the last stage continues no other; leave --blend out")
         # Only the file's name: the bundle must not reveal a local path.
         weights = Path(experiment.model.weights).name
         model = experiment.model.model_copy(update={"weights": weights})

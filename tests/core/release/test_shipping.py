@@ -144,6 +144,12 @@ def test_weights_are_blended_with_those_of_the_stage_before(
     assert "after the last stage (25%) and after the one before it (75%)" in card
 
 
+def test_a_run_without_stages_has_nothing_to_be_blended_with(demo_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(BoneageError, match="--blend: the run has no earlier stage"):
+        ship(demo_run.folder, tmp_path / "model.safetensors", blend=0.5)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_teacher_is_on_the_card_and_not_blended_with(
     demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
