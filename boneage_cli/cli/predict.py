@@ -279,8 +279,8 @@ def _tell(prediction: Prediction) -> None:
 
 def _failures(outcome: BatchOutcome) -> str:
     """Returns the number of failures and their reasons, the most frequent first."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.failures.most_common())
-    return f"{outcome.failed} failed" + (f" ({reasons})" if reasons else "")
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in outcome.failures.most_common())
+    return f"{outcome.failed:,} failed" + (f" ({reasons})" if reasons else "")
 
 
 def _print_done(done: int) -> None:

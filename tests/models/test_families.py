@@ -31,5 +31,5 @@ def test_an_unknown_family_is_refused_with_the_nearest_one() -> None:
 
 @pytest.mark.parametrize("name", ["", "cnn", "vgg"])
 def test_a_name_like_no_family_is_refused_with_all_of_them(name: str) -> None:
-    with pytest.raises(ValueError, match="global, roi, fusion"):
+    with pytest.raises(ValueError, match="global, carpal, metacarpal, roi, fusion"):
         resolve_family(name)
