@@ -195,8 +195,8 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
         ],
     )
     print_table(
-        "Predicted − known age, and share of errors up to …",
-        ("", "bias (95 %)", *(f"{months} months" for months in TOLERANCES)),
+        "Predicted − known age, and share of errors of at most so many months",
+        ("", "bias (95 %)", *(f"≤ {months}" for months in TOLERANCES)),
         [
             (name, _of_images(m.bias, m.images), *(f"{share:.1%}" for share in m.within.values()))
             for name, m in evaluation.groups.items()
