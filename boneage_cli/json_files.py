@@ -68,7 +68,7 @@ def read_json_as(kind: type[Model], path: Path, hint: str = "") -> Model:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        wrong = ": ".join((".".join(map(str, first["loc"])) or "all of it", first["msg"]))
+        wrong = ": ".join((".".join(map(str, first["loc"])), first["msg"]))
         raise _unreadable(path, wrong, hint) from None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import error_console, print_fields
+from boneage_cli.cli.console import print_aside, print_fields
 from boneage_cli.wording import counted
 
 
@@ -104,7 +104,7 @@ def export(
     bundle = load_as_one(path)
     target = output or Path(bundle.experiment.name + SUFFIXES[format.value])
     chosen = list(islice(cases([str(image) for image in images]), 32)) if images else []
-    error_console.print(f"exporting {path}: this takes up to a minute", markup=False)
+    print_aside(f"exporting {path}: this takes up to a minute")
     found = export_model(bundle, format.value, target, chosen)
     for name, shape in found.inputs.items():
         print_fields({"input": f"{name}: {shape}"})

@@ -145,12 +145,7 @@ def weight_gradient(
 ) -> Tensor:
     """Returns the gradient with respect to a depthwise convolution's kernels, (C, 1, k, k).
 
-    Args:
-        gradient: Gradient of the output, (B, C, h, w).
-        x: The input, (B, C, H, W).
-        weight: The kernels, (C, 1, k, k).
-        stride: Stride in rows and columns.
-        padding: Rows and columns of zeros on each side.
+    The arguments are those of ``input_gradient``.
     """
     size = weight.shape[-1]
     if size <= _WINDOW:

@@ -43,8 +43,8 @@ class PartialTable:
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows so far, in order."""
-        for line in self._lines():
-            yield json.loads(line)["row"]
+        for stored in self._stored():
+            yield stored["row"]
 
     def skip(self, cases: Iterator[Case]) -> Iterator[Case]:
         """Yields the cases that have no row yet.
@@ -55,8 +55,7 @@ class PartialTable:
         Raises:
             BoneageError: The cases do not match the rows, or a file has changed since.
         """
-        for line in self._lines():
-            stored = json.loads(line)
+        for stored in self._stored():
             case = next(cases, None)
             if (
                 case is None
@@ -105,6 +104,9 @@ class PartialTable:
             )
         self._file = file
         return file
+
+    def _stored(self) -> Iterator[dict[str, Any]]:
+        return map(json.loads, self._lines())
 
     def _lines(self) -> Iterator[bytes]:
         with suppress(FileNotFoundError), self.path.open("rb") as file:

@@ -202,8 +202,8 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
         fits &= with_sex
     if data.sex != "both":
         fits &= (manifest["male"] == (data.sex == "M")).fillna(False).to_numpy(bool)
+    split = ", ".join(manifest["split"].unique())
     if not fits.any():
-        split = ", ".join(manifest["split"].unique())
         raise BoneageError(
             f"split {split}: no image has a bone age and the sex that the settings ask for; "
             "'boneage check-data' lists what is missing"
@@ -212,7 +212,6 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
         without = " and ".join(
             f"{count:,} without {what}" for what, count in missing.items() if count
         )
-        split = ", ".join(manifest["split"].unique())
         warnings.warn(
             f"split {split}: left out {without}, of {counted(len(manifest), 'radiograph')}",
             BoneageWarning,

@@ -96,7 +96,7 @@ class BoneAgeModule(pl.LightningModule):
             batch["target"] = batch["target"] + noise
         if self.settings.mixup:
             batch = self._mix(batch)
-        return self._step(self.network, batch, "train")
+        return self._step(self.network, batch, self.train_means)
 
     def on_validation_epoch_start(self) -> None:
         """Re-estimates batch-normalisation statistics on training images without augmentation."""
@@ -105,7 +105,7 @@ class BoneAgeModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluates one validation batch."""
-        self._step(self.evaluated_network, batch, "val")
+        self._step(self.evaluated_network, batch, self.val_means)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Updates the averaged weights after each optimiser step."""
@@ -177,13 +177,12 @@ class BoneAgeModule(pl.LightningModule):
                 figures[f"{split}_r2"] = 1 - squared / variance if variance > 0 else math.nan
         return figures
 
-    def _step(self, network: Network, batch: Batch, split: str) -> dict[str, Tensor]:
+    def _step(self, network: Network, batch: Batch, means: RunningMeans) -> dict[str, Tensor]:
         views = {name: batch[name] for name in network.views}
         outputs = network(views, batch["male"] if self.experiment.model.gender else None)
         weight = batch["weight"]
         loss = torch.zeros((), device=weight.device)
         figures: dict[str, Tensor] = {}
-        means = self.train_means if split == "train" else self.val_means
         if "age" in outputs:
             months, age = outputs["age"].float(), batch["age"]
             loss = loss + self.loss(months, batch["target"], weight)

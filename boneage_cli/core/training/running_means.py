@@ -36,8 +36,9 @@ class RunningMeans(Metric):
             figures: Metrics by name (some of ``names``), one value per image (B,).
             weight: The weight of each image (B,).
         """
+        whole = weight.sum()
         for name, values in figures.items():
-            both = torch.stack([(values * weight).sum(), weight.sum()])
+            both = torch.stack([(values * weight).sum(), whole])
             self.totals[self.names.index(name)] += both
 
     def compute(self) -> dict[str, float]:
