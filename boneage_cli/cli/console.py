@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from boneage_cli.errors import BoneageError, BoneageWarning
@@ -20,8 +21,9 @@ from boneage_cli.errors import BoneageError, BoneageWarning
 if TYPE_CHECKING:
     from boneage_cli.core.prediction.predictor import Predictor
 
-console = Console(highlight=False, soft_wrap=True)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Without emoji: ":m:" in a file's name is no circled letter.
+console = Console(highlight=False, soft_wrap=True, emoji=False)
+error_console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 EXIT_FINDINGS = 1
 EXIT_BAD_INPUT = 2
@@ -47,7 +49,7 @@ def print_table(
 ) -> None:
     """Prints a table to standard output: first column left-aligned, others right-aligned."""
     table = Table(
-        title=_plain(title),
+        title=Text(title, style="table.title"),
         title_justify="left",
         caption=note or None,
         caption_justify="left",
@@ -57,7 +59,8 @@ def print_table(
         # Long names wrap, because truncated ones could look the same.
         table.add_column(column, justify="right" if position else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_plain(str(cell)) for cell in row))
+        # As Text, since square brackets in a path are not markup.
+        table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
 
 
@@ -79,12 +82,12 @@ def print_model(predictor: Predictor) -> None:
 
 def warn(message: str) -> None:
     """Prints a one-line warning to standard error."""
-    _print_beside_bars(f"[yellow]warning:[/yellow] {_plain(message)}")
+    _print_beside_bars("warning:", "yellow", message)
 
 
 def fail(message: str) -> None:
     """Prints a one-line error to standard error."""
-    _print_beside_bars(f"[red]error:[/red] {_plain(message)}")
+    _print_beside_bars("error:", "red", message)
 
 
 @contextmanager
@@ -114,7 +117,10 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
 
 
-def _print_beside_bars(line: str) -> None:
+def _print_beside_bars(head: str, colour: str, message: str) -> None:
+    # File names may hold line breaks and codes that steer a terminal.
+    shown = "".join(letter if letter.isprintable() else "?" for letter in message)
+    line = Text.assemble((head, colour), " ", shown)
     # A plain print would break a progress bar; if tqdm was not imported, there is no bar.
     if "tqdm" not in sys.modules:
         error_console.print(line)
@@ -131,16 +137,19 @@ def _leave_standard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _plain(message: str) -> str:
-    # Square brackets in a path are not markup.
-    return message.replace("[", r"\[")
 
 
 class CommandGroup(TyperGroup):
     """The top-level group: accepts ``--debug`` anywhere and prints known errors in one line."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Moves ``--debug`` to the front, so that it also works after a command."""
+        """Moves ``--debug`` to the front, so that it also works after a command.
+
+        Refuses empty arguments: as a path, an unset shell variable would be the current folder.
+        """
+        if "" in args:
+            fail("an argument is empty, perhaps by an unset variable; fill it in or leave it out")
+            raise typer.Exit(EXIT_BAD_INPUT)
         if "--debug" in args:
             args = ["--debug", *(argument for argument in args if argument != "--debug")]
         return super().parse_args(ctx, args)

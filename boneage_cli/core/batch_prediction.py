@@ -151,11 +151,11 @@ def predict_batch(
             options = [male, age, interval, list(tags), force, tta]
             asked = _asked(inputs, predictor, options)
             partial = stack.enter_context(closing(PartialTable(output.resolve(), asked)))
+            unrolled = partial.keep(unrolled)
             for row in partial.rows():
                 outcome.count(row)
             if go_on and outcome.done:
                 go_on(outcome.done)
-            unrolled = partial.skip(unrolled)
         found: Any = predictor.predict_files(
             unrolled,
             batch_size=batch_size,

@@ -330,8 +330,15 @@ def _parse_male(where: str, text: str) -> bool | None:
 
 
 def _parse_female(where: str, text: str) -> bool | None:
-    female = _parse_male(where, text)
-    return None if female is None else not female
+    """Parses a cell under "female": 1, yes or true is a girl, but M a boy as in any column."""
+    word = text.lower()
+    if word == "f":
+        raise BoneageError(
+            f"{where}: {text!r} could be female or false; name the column sex, or write 1 and 0"
+        )
+    answer = _parse_male(where, text)
+    names_the_sex = word in ("m", "male", "boy", "female", "girl")
+    return answer if answer is None or names_the_sex else not answer
 
 
 def _parse_split(where: str, text: str) -> str | None:

@@ -208,3 +208,20 @@ def test_no_line_of_a_manual_breaks_in_a_terminal_of_80_columns(command: str) ->
     assert [line.rstrip() for line in wide.split("╭")[0].splitlines()] == [
         line.rstrip() for line in manual
     ]
+
+
+def test_an_empty_argument_is_not_the_current_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["predict", ""], ["locate-rois", "", "-o", "x"], ["clahe", "a", "--output", ""]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [
+            "error: an argument is empty, perhaps by an unset variable; fill it in or leave it out"
+        ]
+
+
+def test_names_of_files_are_shown_as_they_are_but_steer_no_terminal(tmp_path: Path) -> None:
+    name = "a:m:[bold]\\[x]\x1b[31m\n.txt"
+    result = CliRunner().invoke(app, ["predict", str(tmp_path / name)])
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path}/a:m:[bold]\\[x]?[31m?.txt: no such file")

@@ -67,6 +67,20 @@ def test_a_paired_difference_shows_what_the_intervals_of_both_do_not(three, tmp_
         assert (table["group"] == group).any()
 
 
+def test_only_an_earlier_comparison_is_replaced(three, tmp_path):
+    table = tmp_path / "ab.csv"
+    run(three[0], three[1], "--output", table)
+    run(three[0], three[2], "--output", table)
+    assert pd.read_csv(table)["model"].iloc[-1] == str(three[2])
+    image = tmp_path / "4360.png"
+    image.write_bytes(b"\x89PNG\0")
+    for precious in (three[1] / "predictions.csv", image):
+        before = precious.read_bytes()
+        refused = run(three[0], three[1], "--output", precious, status=2)
+        assert f"--output {precious}: is " in " ".join(refused.stderr.split())
+        assert precious.read_bytes() == before
+
+
 def test_several_trainings_of_a_model_are_averaged_and_their_spread_is_told(three):
     result = run(f"{three[0]},{three[1]}", three[0])
     means = [pd.read_csv(path / "predictions.csv")["absolute_error"].mean() for path in three[:2]]
@@ -102,6 +116,8 @@ def test_a_run_stands_for_its_validation_split(demo_run, demo_data, tmp_path):
         (lambda table: table.assign(image_id="x" + table["image_id"]), "no radiograph in common"),
         (lambda table: table.assign(true=table["true"] + 3), "has different known ages"),
         (lambda table: table[["image_id"]], "not a table of predictions"),
+        # Two tables joined, with the headings of the second among the rows.
+        (lambda table: pd.concat([table, table.columns.to_frame().T]), "not a table of predictions"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(three, change, said):

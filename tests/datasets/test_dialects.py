@@ -117,6 +117,13 @@ def test_a_cell_that_cannot_be_read_is_named_by_file_and_line(row, says):
     assert says in str(caught.value)
 
 
+def test_a_letter_under_female_is_the_sex_unless_it_could_mean_false():
+    table = read_table("mine.csv", b"id,boneage,female\n1,10,Female\n2,20,M\n3,30,yes\n4,40,0\n")
+    assert list(table["male"]) == [False, True, False, True]
+    with pytest.raises(BoneageError, match="'F' could be female or false; name the column sex"):
+        read_table("mine.csv", b"id,boneage,female\n1,10,F\n")
+
+
 def test_two_columns_of_one_meaning_must_agree():
     agree = b"id,boneage,male,gender\n1,10,True,M\n2,20,,F\n"
     assert list(read_table("mine.csv", agree)["male"]) == [True, False]

@@ -142,10 +142,14 @@ def look_like_years(known: np.ndarray, predicted: np.ndarray) -> bool:
 
 
 def read_prediction_table(path: Path) -> pd.DataFrame:
-    """Reads a table of predicted ages or sexes that an evaluation wrote."""
-    return pd.read_csv(
-        path, dtype=dict.fromkeys(("image_id", "sex", "predicted_sex", "error"), str)
-    )
+    """Reads a table of predicted ages or sexes that an evaluation wrote.
+
+    Raises:
+        ValueError: It is no CSV table, or a column of numbers has other cells.
+    """
+    words = dict.fromkeys(("image_id", "sex", "predicted_sex", "error"), str)
+    numbers = ("true", "predicted", "absolute_error", "boneage", "male_probability")
+    return pd.read_csv(path, dtype={**words, **dict.fromkeys(numbers, float)})
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.output import Row
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import try_lock, writing
 
 
@@ -43,30 +45,38 @@ class PartialTable:
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows so far, in order."""
-        for stored in self._stored():
-            yield stored["row"]
+        for line in self._lines():
+            yield json.loads(line)["row"]
 
-    def skip(self, cases: Iterator[Case]) -> Iterator[Case]:
-        """Yields the cases that have no row yet.
+    def keep(self, cases: Iterator[Case]) -> Iterator[Case]:
+        """Keeps the rows up to the first whose radiograph is no longer the same; drops the others.
 
         Args:
-            cases: All cases, in the same order as before.
+            cases: All cases; those with a row are consumed.
 
-        Raises:
-            BoneageError: The cases do not match the rows, or a file has changed since.
+        Returns:
+            The cases that have no row.
         """
-        for stored in self._stored():
+        kept = size = 0
+        for line in self._lines():
+            stored = json.loads(line)
             case = next(cases, None)
             if (
                 case is None
                 or case.path != stored["row"]["path"]
                 or _version(case.path) != stored["version"]
             ):
-                raise BoneageError(
-                    f"{self.path}: the inputs have changed since the command that left it was "
-                    "interrupted; delete it to start from the beginning"
+                with writing(self.output):
+                    (self._file or self._open()).truncate(size)
+                warnings.warn(
+                    f"{self.output}: the inputs have changed since it was interrupted; all after "
+                    f"the first {kept:,} are predicted again",
+                    BoneageWarning,
+                    stacklevel=2,
                 )
-        yield from cases
+                return cases if case is None else chain([case], cases)
+            kept, size = kept + 1, size + len(line)
+        return cases
 
     def add(self, rows: Iterable[Row]) -> None:
         """Appends rows, each as soon as it is available.
@@ -104,9 +114,6 @@ class PartialTable:
             )
         self._file = file
         return file
-
-    def _stored(self) -> Iterator[dict[str, Any]]:
-        return map(json.loads, self._lines())
 
     def _lines(self) -> Iterator[bytes]:
         with suppress(FileNotFoundError), self.path.open("rb") as file:

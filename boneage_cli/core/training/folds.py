@@ -41,6 +41,7 @@ from boneage_cli.core.training.logs import check_loggers
 from boneage_cli.core.training.run import (
     Begin,
     Report,
+    check_folder,
     silent,
     train_into,
 )
@@ -105,10 +106,8 @@ def cross_validate(
     check_loggers(resources.wandb)
     folder = new_run_folder(runs, experiment.name) if folder is None else folder
     record = RunRecord.new(data, resources, config_file=config_file, folds=folds)
-    if (folder / RECORD).exists():
-        if not RunRecord.read(folder).is_of_same_work(record):
-            raise BoneageError(f"{folder}: holds other work; choose another folder, or remove it")
-    else:
+    check_folder(folder, experiment, record)
+    if not (folder / RECORD).exists():
         write_experiment(experiment, folder / SETTINGS)
         record.write(folder)
     return _cross_validate(folder, record, experiment, begin, begin_stage, report)

@@ -105,14 +105,9 @@ def train_into(
     if not (folder / RECORD).exists():
         _train(experiment, record, folder, RUNS, begin, report)
     else:
-        begun = RunRecord.read(folder)
-        if load_experiment(folder / SETTINGS) != experiment or not begun.is_of_same_work(record):
-            raise BoneageError(
-                f"{folder}: holds a run of other settings or of another data set; choose another "
-                "folder, or remove this one"
-            )
+        check_folder(folder, experiment, record)
         if (folder / RESULT).exists():
-            _check_data(folder, begun, data_of(record, experiment))
+            _check_data(folder, RunRecord.read(folder), data_of(record, experiment))
         else:
             resume(folder, begin=begin, report=report)
     result = RunResult.read(folder)
@@ -122,6 +117,27 @@ def train_into(
             "folder, or remove this one"
         )
     return result
+
+
+def check_folder(folder: Path, experiment: Experiment, record: RunRecord) -> None:
+    """Refuses a folder with a run, or a cross-validation, that is not of this work.
+
+    Args:
+        folder: The run folder; it need not exist.
+        experiment: The settings of this work.
+        record: The record that it would have.
+
+    Raises:
+        BoneageError: The folder holds a run of other settings or data.
+    """
+    if (folder / RECORD).exists() and not (
+        load_experiment(folder / SETTINGS) == experiment
+        and RunRecord.read(folder).is_of_same_work(record)
+    ):
+        raise BoneageError(
+            f"{folder}: holds a run of other settings or of another data set; choose another "
+            "folder, or remove this one"
+        )
 
 
 def _train(

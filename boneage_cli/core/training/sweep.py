@@ -15,7 +15,7 @@ from boneage_cli.core.combinations import Combination
 from boneage_cli.core.evaluation.comparison import paired_difference
 from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.training.folds import cross_validate
-from boneage_cli.core.training.run import Begin, Report, silent, train_into
+from boneage_cli.core.training.run import Begin, Report, check_folder, silent, train_into
 from boneage_cli.core.training.sweep_table import Outcome, check_table, ranked, write_tables
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import writing
@@ -34,8 +34,7 @@ def sweep(
 ) -> list[Outcome]:
     """Trains each experiment, resuming an earlier sweep, and writes the table.
 
-    An experiment that cannot be trained, or whose folder holds other settings or data, is listed
-    as failed in the table, and the next one follows.
+    An experiment that cannot be trained is listed as failed in the table, and the next one follows.
 
     Args:
         combinations: The experiments.
@@ -51,13 +50,16 @@ def sweep(
         The outcomes, the smallest MAE first and failures last.
 
     Raises:
-        BoneageError: The folder cannot be written or holds the table of another sweep, or several
-            devices were requested.
+        BoneageError: The folder cannot be written or holds another sweep, or several devices were
+            requested.
         Interrupted: The user stopped it.
     """
     resources = (resources or Resources()).on_one_device("sweep")
     outcomes: list[Outcome] = []
     check_table(folder, {each.experiment.name for each in combinations})
+    for each in combinations:
+        record = RunRecord.new(data, folds=folds)
+        check_folder(folder / each.experiment.name, each.experiment, record)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for number, combination in enumerate(combinations, 1):
@@ -84,7 +86,7 @@ def sweep(
                     begin_stage=begin_stage,
                     report=report,
                 ).result
-            # If the first failed, its folder may hold a run of other settings.
+            # If the first failed, its folder may hold a run of the data as they were before.
             trained = bool(outcomes) and outcomes[0].result is not None
             first = folder / combinations[0].experiment.name if trained else place
             outcomes.append(

@@ -12,7 +12,7 @@ import pytest
 from boneage_cli.core.batch_prediction import predict_batch
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.datasets.drawn_hands import draw_hand
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import try_lock
 from boneage_cli.imaging.png import write_png
 
@@ -97,24 +97,35 @@ def test_a_row_that_was_cut_off_is_predicted_again(
     assert len((tmp_path / "ages.csv").read_text().splitlines()) == 7
 
 
-def test_inputs_that_changed_in_between_are_told_of(
-    interrupted: Callable[..., list[int]], scans: Path, tmp_path: Path
-) -> None:
-    (left,) = tmp_path.glob(".ages*")
+def replaced(scans: Path) -> None:
     # Older than what was predicted, as a file that is copied with its time may be.
+    (scans / "1.png").write_bytes((scans / "5.png").read_bytes())
     os.utime(scans / "1.png", (0, 0))
-    with pytest.raises(BoneageError, match=r"\.ages.*the inputs have changed .* delete it"):
-        interrupted()
-    left.unlink()
-    assert interrupted() == []
 
 
-def test_a_file_that_came_in_between_is_not_passed_over(
-    interrupted: Callable[..., list[int]], scans: Path
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (replaced, 1),
+        (lambda scans: (scans / "05.png").write_bytes((scans / "5.png").read_bytes()), 1),
+        (lambda scans: (scans / "0.png").unlink(), 0),
+        (lambda scans: [(scans / f"{number}.png").unlink() for number in (2, 3, 4, 5)], 2),
+    ],
+    ids=["a file is replaced", "a file is added", "the first is removed", "only two are left"],
+)
+def test_inputs_that_changed_in_between_are_predicted_again(
+    change: Callable[[Path], object],
+    kept: int,
+    interrupted: Callable[..., list[int]],
+    scans: Path,
+    tmp_path: Path,
 ) -> None:
-    (scans / "05.png").write_bytes((scans / "0.png").read_bytes())
-    with pytest.raises(BoneageError, match="the inputs have changed"):
-        interrupted()
+    change(scans)
+    with pytest.warns(BoneageWarning, match=f"inputs have changed .* the first {kept} "):
+        assert interrupted() == ([kept] if kept else [])
+    continued = (tmp_path / "ages.csv").read_bytes()
+    assert interrupted() == []
+    assert (tmp_path / "ages.csv").read_bytes() == continued
 
 
 def test_a_table_that_another_run_is_writing_is_left_to_it(

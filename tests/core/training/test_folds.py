@@ -226,7 +226,7 @@ def test_the_command_prints_each_fold_and_the_whole(
 def test_a_folder_with_other_work_is_left_alone(
     validation: CrossValidation, demo_data: Path, tiny: Experiment
 ) -> None:
-    with pytest.raises(BoneageError, match="holds other work"):
+    with pytest.raises(BoneageError, match="of other settings or of another data set"):
         cross_validate(tiny, demo_data, 4, folder=validation.folder)
     other = tiny.model_copy(update={"name": "other"})
     with pytest.raises(BoneageError, match="other settings"):
