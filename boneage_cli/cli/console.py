@@ -137,8 +137,6 @@ def _leave_standard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-
-
 class CommandGroup(TyperGroup):
     """The top-level group: accepts ``--debug`` anywhere and prints known errors in one line."""
 

@@ -58,6 +58,8 @@ class RunRecord(Resources):
         data: The data set's folder.
         data_digest: Digest of its labels and images at the start of the run; None for a
             cross-validation, whose folds have their own.
+        settings_digest: Digest of the settings file at the start of the run; None in records of
+            earlier versions.
         fold: Held-out fold; None for a run that uses the validation split, and for the record of a
             whole cross-validation.
         folds: Number of folds of a cross-validation; None for a single run.
@@ -70,6 +72,7 @@ class RunRecord(Resources):
 
     data: Path
     data_digest: str | None = None
+    settings_digest: str | None = None
     fold: Fold | None = None
     folds: int | None = None
     begin_with: Path | None = None

@@ -61,14 +61,33 @@ def cached_pixels(
         identity = json.dumps([code_digest(IMAGING), cv2.__version__, key, shapes, digests])
         stem = f"pixels-{hashlib.sha256(identity.encode()).hexdigest()[:20]}"
         files = {view: folder / f"{stem}-{view}.npy" for view in shapes}
-        if not all(file.exists() for file in files.values()):
+        pixels = _opened(files, len(paths), shapes)
+        if pixels is None:
             _build(files, len(paths), render, shapes, workers)
+            pixels = _opened(files, len(paths), shapes)
     except OSError as error:
         raise BoneageError(
             f"{folder}: the image cache cannot be written ({error.strerror}); "
             "choose another place with --cache"
         ) from None
-    return {view: np.load(file, mmap_mode="r") for view, file in files.items()}
+    if pixels is None:
+        raise BoneageError(
+            f"{folder}: the image cache is damaged just after it was written; check the disk, or "
+            "choose another place with --cache"
+        )
+    return pixels
+
+
+def _opened(
+    files: dict[str, Path], count: int, shapes: dict[str, tuple[int, int]]
+) -> dict[str, np.ndarray] | None:
+    """Memory-maps the files of a cache; None if one is missing or cut off."""
+    try:
+        pixels = {view: np.load(file, mmap_mode="r") for view, file in files.items()}
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    whole = all(array.shape == (count, *shapes[view]) for view, array in pixels.items())
+    return pixels if whole else None
 
 
 def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None) -> list[str]:

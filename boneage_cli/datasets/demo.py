@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from boneage_cli.datasets.source import Fetched, Source, already_there, begin, earlier_fetch, finish
+from boneage_cli.files import writing
 
 
 def fetch_demo(
@@ -49,5 +50,6 @@ def fetch_demo(
 
     if earlier is None:
         begin(folder, wanted)
-    write_demo(folder, train=train, validation=validation, test=test, seed=seed)
+    with writing(folder, "--to"):
+        write_demo(folder, train=train, validation=validation, test=test, seed=seed)
     return finish(folder, wanted)

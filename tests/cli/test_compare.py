@@ -117,7 +117,10 @@ def test_a_run_stands_for_its_validation_split(demo_run, demo_data, tmp_path):
         (lambda table: table.assign(true=table["true"] + 3), "has different known ages"),
         (lambda table: table[["image_id"]], "not a table of predictions"),
         # Two tables joined, with the headings of the second among the rows.
-        (lambda table: pd.concat([table, table.columns.to_frame().T]), "not a table of predictions"),
+        (
+            lambda table: pd.concat([table, table.columns.to_frame().T]),
+            "not a table of predictions",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(three, change, said):

@@ -23,22 +23,34 @@ from boneage_cli.datasets.manifest import read_manifest
 
 
 @pytest.fixture(scope="module")
-def hands(demo_data: Path, demo_bundle: Path) -> pd.DataFrame:
+def varied(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, its ages, which are all nearly the same, spread over childhood."""
+    bundle = load_bundle(demo_bundle)
+    sex, mean, scale = "fusion.sex.vectors.weight", "heads.age.age_mean", "heads.age.age_std"
+    weights = {**bundle.weights, sex: torch.zeros_like(bundle.weights[sex])}
+    weights |= {scale: 150 * weights[scale], mean: torch.tensor(-45.0)}
+    path = tmp_path_factory.mktemp("varied") / "varied.safetensors"
+    save_bundle(replace(bundle, weights=weights), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hands(demo_data: Path, varied: Path) -> pd.DataFrame:
     """The 80 drawn hands outside of the test split, with the tiny model's predictions."""
     manifest = read_manifest(demo_data)
     manifest = manifest[manifest["split"] != "test"].reset_index(drop=True)
-    found = Predictor.load([demo_bundle]).predict_files(
+    found = Predictor.load([varied]).predict_files(
         [Case(row.path, bool(row.male)) for row in manifest.itertuples()]
     )
     return manifest.assign(predicted=[prediction.months for prediction in found])
 
 
 @pytest.fixture
-def recalibrate(demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def recalibrate(varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
 
-    def run(table: pd.DataFrame, status: int = 0, model: Path = demo_bundle):
+    def run(table: pd.DataFrame, status: int = 0, model: Path = varied):
         table[["path", "male", "boneage"]].to_csv("site.csv", index=False)
         line = ["recalibrate", "site.csv", "--model", str(model), "--output", "site.safetensors"]
         result = CliRunner().invoke(app, line)
@@ -57,12 +69,12 @@ def read_by_a_site(hands: pd.DataFrame, noise: float) -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", ["report.docx", "IM000001"])
 def test_nothing_but_a_model_is_written_over(
-    name: str, demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(b"somebody's")
     Path("site.csv").write_text(f"path,male,boneage\n{name},True,100\n")
-    line = ["recalibrate", "site.csv", "--model", str(demo_bundle), "--output", name]
+    line = ["recalibrate", "site.csv", "--model", str(varied), "--output", name]
     result = CliRunner().invoke(app, line)
     assert result.exit_code == 2
     assert "is there already and is no model" in result.stderr
@@ -119,6 +131,12 @@ def test_ages_in_years_are_not_taken_for_months(recalibrate, hands: pd.DataFrame
     assert not Path("site.safetensors").exists()
 
 
+def test_ages_that_are_all_equal_make_no_model_of_one_age(recalibrate, hands: pd.DataFrame) -> None:
+    result = recalibrate(hands.assign(boneage=120), status=2)
+    assert "known ages of sex F rise by 0.00 months per predicted month" in result.stderr
+    assert not Path("site.safetensors").exists()
+
+
 def test_rows_without_an_age_are_told_and_left_out(recalibrate, hands: pd.DataFrame) -> None:
     site = read_by_a_site(hands, noise=1)
     site.loc[3, "boneage"] = None
@@ -169,11 +187,11 @@ def test_the_gain_of_one_sex_does_not_carry_another_s_line_along(
 
 
 def test_the_intervals_of_an_uncorrected_sex_stay_as_they_were(
-    recalibrate, hands: pd.DataFrame, demo_bundle: Path
+    recalibrate, hands: pd.DataFrame, varied: Path
 ) -> None:
     known = hands.assign(true=hands["boneage"], sex=np.where(hands["male"], "M", "F"))
     many = pd.concat([known] * 4)
-    calibrated = replace(load_bundle(demo_bundle), calibration=calibrate(many, "drawn"))
+    calibrated = replace(load_bundle(varied), calibration=calibrate(many, "drawn"))
     save_bundle(calibrated, Path("calibrated.safetensors"))
     site = read_by_a_site(hands, noise=1)
     boys = pd.concat([site[site["male"]]] * 2).reset_index(drop=True)
@@ -185,10 +203,10 @@ def test_the_intervals_of_an_uncorrected_sex_stay_as_they_were(
 
 
 def test_a_site_too_small_for_intervals_leaves_none_that_would_be_wrong_and_says_so(
-    recalibrate, hands: pd.DataFrame, demo_bundle: Path
+    recalibrate, hands: pd.DataFrame, varied: Path
 ) -> None:
     known = hands.assign(true=hands["boneage"], sex=np.where(hands["male"], "M", "F"))
-    calibrated = replace(load_bundle(demo_bundle), calibration=calibrate(known, "drawn"))
+    calibrated = replace(load_bundle(varied), calibration=calibrate(known, "drawn"))
     save_bundle(calibrated, Path("calibrated.safetensors"))
     site = read_by_a_site(hands, noise=1)
     result = recalibrate(site.groupby("male").head(15 + 5), model=Path("calibrated.safetensors"))
@@ -213,12 +231,12 @@ def test_the_readings_of_one_radiograph_are_averaged(recalibrate, hands: pd.Data
         assert twice[sex] == pytest.approx(line, abs=1e-3)
 
 
-def test_the_model_itself_is_never_overwritten(recalibrate, hands: pd.DataFrame, demo_bundle: Path):
-    Path("site.safetensors").write_bytes(demo_bundle.read_bytes())
+def test_the_model_itself_is_never_overwritten(recalibrate, hands: pd.DataFrame, varied: Path):
+    Path("site.safetensors").write_bytes(varied.read_bytes())
     site = read_by_a_site(hands, noise=1)
     result = recalibrate(site, status=2, model=Path("site.safetensors"))
     assert "is the model itself" in result.stderr
-    assert Path("site.safetensors").read_bytes() == demo_bundle.read_bytes()
+    assert Path("site.safetensors").read_bytes() == varied.read_bytes()
 
 
 def test_the_model_of_a_run_is_never_overwritten(recalibrate, hands: pd.DataFrame, demo_run: Run):
@@ -235,11 +253,11 @@ def cases_of(site: pd.DataFrame) -> list[Case]:
 
 
 def test_what_a_correction_gains_is_measured_on_radiographs_that_its_lines_did_not_see(
-    hands: pd.DataFrame, demo_bundle: Path, tmp_path: Path
+    hands: pd.DataFrame, varied: Path, tmp_path: Path
 ) -> None:
     site = read_by_a_site(hands, noise=3).groupby("male").head(20)
     output = tmp_path / "site.safetensors"
-    result = recalibration.recalibrate(demo_bundle, cases_of(site), output, device="cpu")
+    result = recalibration.recalibrate(varied, cases_of(site), output, device="cpu")
     assert result.written == output
     found = Predictor.load([output], device="cpu").predict_files(cases_of(site))
     months = np.array([prediction.months for prediction in found], float)
@@ -263,14 +281,14 @@ def test_a_gain_that_may_be_chance_is_none(recalibrate, hands: pd.DataFrame) -> 
 
 
 def test_a_sex_that_keeps_its_ages_gains_and_loses_nothing(
-    hands: pd.DataFrame, demo_bundle: Path, tmp_path: Path
+    hands: pd.DataFrame, varied: Path, tmp_path: Path
 ) -> None:
     site = read_by_a_site(hands, noise=1)
     girls = ~site["male"].astype(bool)
     noise = np.random.default_rng(2).normal(0, 15, len(site))
     site.loc[girls, "boneage"] = np.clip(hands["predicted"] + noise, 1, 240)[girls]
     result = recalibration.recalibrate(
-        demo_bundle, cases_of(site), tmp_path / "site.safetensors", device="cpu"
+        varied, cases_of(site), tmp_path / "site.safetensors", device="cpu"
     )
     assert set(result.correction) == {"M"}
     assert result.gain.value == pytest.approx(result.before.value - result.after.value, abs=1e-6)
@@ -285,7 +303,7 @@ def test_a_corrected_model_asks_for_the_sex_that_its_lines_need(
     save_bundle(Bundle(without, 120, 40, build_network(without, 120, 40).state_dict()), model)
     found = Predictor.load([model]).predict_files([Case(path) for path in hands["path"]])
     site = hands.assign(predicted=[prediction.months for prediction in found])
-    lines = np.where(site["male"], 40, 60) + np.arange(len(site)) % 3
+    lines = np.where(site["male"], 40, 60)
     recalibrate(site.assign(boneage=site["predicted"] + lines), model=model)
     line = ["predict", hands["path"][0], "--device", "cpu", "--model"]
     assert CliRunner().invoke(app, [*line, str(model)]).exit_code == 0

@@ -161,7 +161,8 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     check_output(path, [])
     if path.is_file() and not _is_comparison(path):
         raise BoneageError(
-            f"--output {path}: is there already and is no table of a comparison; choose another name"
+            f"--output {path}: is there already and is no table of a comparison; choose another "
+            "name"
         )
     with writing(path), whole_file(path) as temporary:
         comparison.to_table().to_csv(temporary, index=False)

@@ -33,6 +33,9 @@ FEWEST = 20
 PARTS = 10
 """Number of folds of the cross-validation."""
 
+STEEPEST = 2.0
+"""Largest slope of a correction; the least is its inverse. Others come of unsuitable readings."""
+
 Line = tuple[float, float]
 """Offset in months, and slope."""
 
@@ -77,7 +80,8 @@ def recalibrate(
 
     Raises:
         BoneageError: There are too few radiographs of known age and sex, their ages look like
-            years, or the bundle already has a correction or predicts sex.
+            years or hardly vary with the predicted ones, or the bundle already has a correction or
+            predicts sex.
     """
     bundle = load_as_one(model)
     if bundle.correction:
@@ -108,6 +112,13 @@ def recalibrate(
     helped = table["sex"].isin(sexes)
     corrected = table.assign(predicted=held_out.where(helped, table["predicted"]))
     correction = fit_lines(table, sexes)
+    for sex, (_, slope) in correction.items():
+        if not 1 / STEEPEST <= slope <= STEEPEST:
+            raise BoneageError(
+                f"known ages of sex {sex} rise by {slope:.2f} months per predicted month, not by "
+                f"{1 / STEEPEST:g} to {STEEPEST:g}; check that they belong to these radiographs, "
+                "and give more of various ages"
+            )
     calibration = _calibration(bundle, corrected, sexes)
     result = Recalibration(
         correction=correction,

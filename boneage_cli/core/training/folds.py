@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.bundle import load_bundle, save_bundle
-from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.config import Experiment
 from boneage_cli.core.evaluation.ages import (
     Evaluation,
     evaluate_predictions,
@@ -31,7 +31,6 @@ from boneage_cli.core.runs import (
     RECORD,
     RESULT,
     RUNS,
-    SETTINGS,
     SEX_PREDICTIONS,
     VALIDATION,
     bundles_at,
@@ -41,7 +40,9 @@ from boneage_cli.core.training.logs import check_loggers
 from boneage_cli.core.training.run import (
     Begin,
     Report,
+    begin_folder,
     check_folder,
+    read_run,
     silent,
     train_into,
 )
@@ -108,8 +109,7 @@ def cross_validate(
     record = RunRecord.new(data, resources, config_file=config_file, folds=folds)
     check_folder(folder, experiment, record)
     if not (folder / RECORD).exists():
-        write_experiment(experiment, folder / SETTINGS)
-        record.write(folder)
+        begin_folder(folder, experiment, record)
     return _cross_validate(folder, record, experiment, begin, begin_stage, report)
 
 
@@ -134,11 +134,10 @@ def resume_cross_validation(
         report: Called with the metrics of each epoch.
 
     Raises:
-        BoneageError: The data set is not the one that it began with.
+        BoneageError: The data set or the settings are not those that it began with.
         Interrupted: The user stopped it; the message says how to resume.
     """
-    record = RunRecord.read(folder)
-    experiment = load_experiment(folder / SETTINGS)
+    record, experiment = read_run(folder)
     return _cross_validate(folder, record, experiment, begin, begin_stage, report)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -130,14 +132,40 @@ def check_folder(folder: Path, experiment: Experiment, record: RunRecord) -> Non
     Raises:
         BoneageError: The folder holds a run of other settings or data.
     """
-    if (folder / RECORD).exists() and not (
-        load_experiment(folder / SETTINGS) == experiment
-        and RunRecord.read(folder).is_of_same_work(record)
-    ):
+    if not (folder / RECORD).exists():
+        return
+    earlier, settings = read_run(folder)
+    if settings != experiment or not earlier.is_of_same_work(record):
         raise BoneageError(
             f"{folder}: holds a run of other settings or of another data set; choose another "
             "folder, or remove this one"
         )
+
+
+def begin_folder(folder: Path, experiment: Experiment, record: RunRecord) -> None:
+    """Writes the settings and the record of a new run, or cross-validation, into its folder."""
+    write_experiment(experiment, folder / SETTINGS)
+    record.model_copy(update={"settings_digest": _settings_digest(folder)}).write(folder)
+
+
+def read_run(folder: Path) -> tuple[RunRecord, Experiment]:
+    """Reads the record and the settings of a run, or cross-validation.
+
+    Raises:
+        BoneageError: One is missing or damaged, or the settings were edited since the run began.
+    """
+    record = RunRecord.read(folder)
+    experiment = load_experiment(folder / SETTINGS)
+    if record.settings_digest not in (None, _settings_digest(folder)):
+        raise BoneageError(
+            f"{folder / SETTINGS}: was edited after the run began; undo that, or start a new run: "
+            f"boneage train --config {folder / SETTINGS}"
+        )
+    return record, experiment
+
+
+def _settings_digest(folder: Path) -> str:
+    return hashlib.sha256((folder / SETTINGS).read_bytes()).hexdigest()[:16]
 
 
 def _train(
@@ -162,8 +190,7 @@ def _train(
         folder = folder or runs / experiment.name
     else:
         folder = new_run_folder(runs, experiment.name) if folder is None else folder
-        write_experiment(experiment, folder / SETTINGS)
-        record.write(folder)
+        begin_folder(folder, experiment, record)
     with _resumable(folder):
         _take_up(folder, record, network, experiment, begin, report)
         return _fit(folder, record, datamodule, network, experiment, report, resume=False)
@@ -183,11 +210,11 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
         report: Called with the metrics of each epoch.
 
     Raises:
-        BoneageError: It is not a run folder, or the data set is not the one it began with.
+        BoneageError: It is not a run folder, or the data set or the settings are not those that it
+            began with.
         Interrupted: The user stopped it; the message says how to resume.
     """
-    record = RunRecord.read(folder)
-    experiment = load_experiment(folder / SETTINGS)
+    record, experiment = read_run(folder)
     datamodule = data_of(record, experiment)
     _check_data(folder, record, datamodule)
     # The checkpoint has all weights; the files of pretrained ones may be gone by now.
@@ -201,11 +228,18 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Turns any interrupt of a run into one whose message says how to resume."""
+    """Adds to an interrupt of a run, and to an error of its disk, how to resume."""
     try:
         yield
     except Interrupted:
         raise
+    except OSError as error:
+        if error.filename:
+            raise
+        raise BoneageError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room there, then go on "
+            f"with: boneage train --resume {folder}"
+        ) from None
     except (SystemExit, KeyboardInterrupt):
         # Lightning turns an interrupt into an exit.
         raise Interrupted(f"interrupted; go on with: boneage train --resume {folder}") from None
@@ -299,6 +333,8 @@ def _fit(
     )
     try:
         bundle = record.teacher or _bundle_of_teacher(folder, experiment)
+        if resume:
+            _check_checkpoint(folder)
         if bundle is not None:
             share, device = experiment.training.teacher_share, device_of(record.devices)
             teach(datamodule, bundle, share, folder / TEACHER, device)
@@ -312,6 +348,20 @@ def _fit(
     finally:
         datamodule.release()
         close_loggers(record.wandb)
+
+
+def _check_checkpoint(folder: Path) -> None:
+    try:
+        # Checkpoints are zip files; this compares the checksums of all parts.
+        with zipfile.ZipFile(folder / CHECKPOINT) as parts:
+            damaged = parts.testzip() is not None
+    except (OSError, zipfile.BadZipFile):
+        damaged = True
+    if damaged:
+        raise BoneageError(
+            f"{folder / CHECKPOINT}: damaged; remove it to train this run from its beginning with: "
+            f"boneage train --resume {folder}"
+        )
 
 
 def _provenance(datamodule: BoneAgeData, record: RunRecord) -> dict[str, Any]:

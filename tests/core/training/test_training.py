@@ -219,6 +219,29 @@ def moved_run(run: Run, data: Path, folder: Path) -> tuple[Path, Path]:
     return copy, place
 
 
+def test_a_run_is_not_resumed_with_settings_that_were_edited_meanwhile(
+    demo_run: Run, demo_data: Path, tmp_path: Path
+) -> None:
+    _, folder = moved_run(demo_run, demo_data, tmp_path)
+    settings = folder / "settings.toml"
+    settings.write_text(settings.read_text().replace("epochs = 2", "epochs = 3"))
+    with pytest.raises(BoneageError, match=f"{settings}: was edited after the run began"):
+        resume(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_damaged_checkpoint_is_named_with_the_way_out(
+    share: float, demo_run: Run, demo_data: Path, tmp_path: Path
+) -> None:
+    _, folder = moved_run(demo_run, demo_data, tmp_path)
+    checkpoint = folder / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[: int(share * checkpoint.stat().st_size)])
+    with pytest.raises(BoneageError, match=f"{checkpoint}: damaged; remove it to train this run"):
+        resume(folder)
+    checkpoint.unlink()
+    assert resume(folder).epochs == demo_run.epochs
+
+
 def change_a_label(data: Path, split: str, column: str) -> None:
     table = pd.read_csv(data / f"{split}.csv")
     value = table.loc[3, column]
@@ -362,6 +385,18 @@ def test_a_second_training_reads_no_image_again(
     assert {path: path.stat().st_mtime_ns for path in cache.glob("pixels-*.npy")} == built
 
 
+def test_a_cache_that_was_cut_off_is_made_anew(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    resources = Resources(cache=tmp_path / "cache")
+    train(tiny, demo_data, runs=tmp_path / "runs", resources=resources)
+    whole = {path: path.read_bytes() for path in (tmp_path / "cache").glob("pixels-*.npy")}
+    for path, size in zip(whole, (0, 5000), strict=True):
+        path.write_bytes(whole[path][:size])
+    train(tiny, demo_data, runs=tmp_path / "runs", resources=resources)
+    assert {path: path.read_bytes() for path in whole} == whole
+
+
 def test_a_disk_without_room_for_the_cache_is_told_beforehand(
     demo_data: Path, tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,7 +499,7 @@ def taken_up(
     folder = tmp_path_factory.mktemp("taken-up") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pl.Trainer, "save_checkpoint", of_a_full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(BoneageError, match=f"{folder}: .*No space.*--resume {folder}$"):
             train(experiment, demo_data, folder=folder)
     left = shutil.copyfile(folder / "last.ckpt", folder.parent / "left.ckpt")
     return resume(folder), left
