@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 
 def main() -> None:
     """Runs the command line."""
+    # A stream that the caller has closed is None, and the next file opened would take its number.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
     from boneage_cli.cli.app import app
 
     signal.signal(signal.SIGTERM, _end)

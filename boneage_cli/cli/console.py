@@ -185,8 +185,14 @@ class CommandGroup(TyperGroup):
             fail(f"{missing} is not installed; this needs the full installation (README, Install)")
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except RuntimeError as error:
-            # torch's error, compared by name so that commands without torch need not import it.
-            if type(error).__name__ != "OutOfMemoryError" or ctx.params.get("debug"):
+            if ctx.params.get("debug"):
                 raise
-            fail(OUT_OF_MEMORY)
+            # torch's error, compared by name so that commands without torch need not import it.
+            if type(error).__name__ == "OutOfMemoryError":
+                fail(OUT_OF_MEMORY)
+            # Path.resolve's error before Python 3.13, which raises an OSError.
+            elif str(error).startswith("Symlink loop"):
+                fail(f"{error}; remove this link, or name another file")
+            else:
+                raise
             raise typer.Exit(EXIT_BAD_INPUT) from None

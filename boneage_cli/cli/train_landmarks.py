@@ -68,7 +68,10 @@ def train_landmarks(
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", min=0, help="Maximum learning rate of AdamW.")
     ] = 2e-3,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of data order and augmentation.")] = 42,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of data order and augmentation."),
+    ] = 42,
     weights: Annotated[
         Path | None,
         typer.Option(

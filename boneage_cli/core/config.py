@@ -419,6 +419,7 @@ class TrainingSettings(Section):
     seed: int = Field(
         42,
         ge=0,
+        le=2**32 - 1,
         description="Seed of the random initial weights, the order of radiographs, "
         "augmentation and folds",
     )
@@ -511,10 +512,13 @@ def load_experiment(
             _warn(note)
     elif path is not None:
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            # Editors of Windows begin a file with a mark that TOML does not know.
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise BoneageError(f"{path}: cannot be read ({error.strerror}); see configs/") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError:
+            raise BoneageError(f"{path}: not in UTF-8, as TOML is; save it as UTF-8") from None
+        except tomllib.TOMLDecodeError as error:
             raise BoneageError(f"{path}: not a TOML file: {error}") from None
     loss = _loss_of(values)
     chosen = {key: value for key, value in (flags or {}).items() if value is not None}

@@ -140,10 +140,12 @@ def check_tags(names: Sequence[str]) -> None:
 
 
 def _written(value: Any) -> str | None:
-    """Returns a value as text, multiple values separated by backslashes; None if empty."""
-    if value is None or value == "":
-        return None
-    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+    """Returns a value as text, multiple values separated by backslashes; None if empty.
+
+    Null characters, with which some archives pad, are removed: a table with one is no text.
+    """
+    values = value if isinstance(value, MultiValue) else [] if value is None else [value]
+    return "\\".join(str(each).replace("\0", "") for each in values) or None
 
 
 def _dataset(data: bytes) -> Dataset:

@@ -61,6 +61,9 @@ def has_note(path: Path, note: str, *, whole: bool = True) -> bool:
     # A prefix is compared without the chunk's length and checksum.
     start, end = (0, len(chunk)) if whole else (4, len(chunk) - 4)
     try:
+        # Opening a pipe would wait for its writer.
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return file.read(_HEADER + end)[_HEADER + start :] == chunk[start:end]
     except OSError:

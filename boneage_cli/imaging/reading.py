@@ -60,7 +60,8 @@ def read_radiograph(
     path = Path(path)
     try:
         if not path.is_file():
-            what = "is a folder, not an image" if path.is_dir() else "no such file"
+            kind = "folder" if path.is_dir() else "pipe or a device"
+            what = f"is a {kind}, not an image" if path.exists() else "no such file"
             raise ReadError(f"{path}: {what}")
         if path.stat().st_size > max_pixels * _BYTES_PER_PIXEL + _OTHER_BYTES:
             raise ReadError(

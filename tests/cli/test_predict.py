@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -165,6 +166,36 @@ def test_a_dicom_file_gives_the_age_of_the_same_pixels_in_a_png(predict):
 def test_standard_input_is_a_list(predict):
     lines = predict("- -s M", stdin="hands/c.png\n\nhands/a.png\n").stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["hands/c.png", "hands/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "said"),
+    [
+        ("hands 2>&-", 0, ["hands/a.png", "hands/b.png", "hands/c.png"]),
+        ("hands >&-", 0, []),
+        ("- <&-", 2, ["error"]),
+    ],
+)
+def test_streams_that_the_caller_closed_end_no_command(hands, demo_bundle, closed, status, said):
+    command = f"{sys.executable} -m boneage_cli predict --sex M --model {demo_bundle} {closed}"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert result.returncode == status
+    assert [line.split(":")[0] for line in (result.stdout + result.stderr).splitlines()] == said
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_among_radiographs_keeps_nobody_waiting(predict, hands):
+    os.mkfifo("hands/b2.png")
+    result = predict("hands --sex M", status=1)
+    assert len(result.stdout.splitlines()) == 3
+    assert "hands/b2.png: is a pipe or a device, not an image" in result.stderr
+
+
+def test_a_link_to_itself_is_one_line(predict, hands):
+    Path("loop.csv").symlink_to("loop.csv")
+    result = predict("hands --sex M -o loop.csv", status=2)
+    assert "loop.csv" in result.stderr.splitlines()[-1]
+    assert result.stderr.splitlines()[-1].startswith("error: ")
 
 
 def test_names_on_standard_input_are_answered_as_they_come(hands, demo_bundle):
@@ -590,6 +621,15 @@ def test_elements_of_dicom_files_become_columns(predict, archive):
     assert [png[name] for name in names.split(",")] == [""] * 4
     found = json.loads(predict("archive/IM1 -f json --dicom-tags AccessionNumber").stdout)
     assert found[0]["AccessionNumber"] == "A-17"
+
+
+def test_a_table_is_text_whatever_an_archive_pads_its_elements_with(predict, archive):
+    dataset = dcmread(archive / "IM1")
+    dataset.PatientComments = "left\0\0"
+    dataset.save_as(archive / "IM1", enforce_file_format=True)
+    for _ in range(2):
+        predict("archive/IM1 -o ages.csv --dicom-tags PatientComments")
+        assert rows(Path("ages.csv").read_text())[0]["PatientComments"] == "left"
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,20 @@ def test_a_file_that_is_not_there_or_not_toml_is_named(tmp_path: Path) -> None:
         load_experiment(bad)
 
 
+def test_the_mark_that_windows_puts_before_text_is_no_setting(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("training.epochs = 3\n", encoding="utf-8-sig")
+    assert load_experiment(path).training.epochs == 3
+    path.write_text("training.epochs = 3\n", encoding="utf-16")
+    with pytest.raises(BoneageError, match="not in UTF-8, as TOML is; save it as UTF-8"):
+        load_experiment(path)
+
+
+def test_a_seed_that_no_generator_takes_is_refused() -> None:
+    with pytest.raises(BoneageError, match=r"training\.seed"):
+        load_experiment(overrides=["training.seed=18446744073709551616"])
+
+
 def test_an_override_without_a_value_is_refused() -> None:
     with pytest.raises(BoneageError, match=r"section\.key=value"):
         load_experiment(overrides=["training.epochs"])

@@ -7,6 +7,7 @@ sex and age; the test split is not used. The models of all folds together form a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from boneage_cli.core.runs import (
     RECORD,
     RESULT,
     RUNS,
+    SETTINGS,
     SEX_PREDICTIONS,
     VALIDATION,
     bundles_at,
@@ -110,7 +112,16 @@ def cross_validate(
     check_folder(folder, experiment, record)
     if not (folder / RECORD).exists():
         begin_folder(folder, experiment, record)
-    return _cross_validate(folder, record, experiment, begin, begin_stage, report)
+    try:
+        return _cross_validate(folder, record, experiment, begin, begin_stage, report)
+    except BoneageError:
+        # Settings or data that allow no training leave no folder that could be resumed.
+        if not (folder / f"{FOLD}1").exists():
+            for name in (SETTINGS, RECORD):
+                (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def is_cross_validation(folder: Path) -> bool:

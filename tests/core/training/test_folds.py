@@ -223,6 +223,15 @@ def test_the_command_prints_each_fold_and_the_whole(
     assert "epoch" not in again.stdout.split("Cross-validation")[0].replace("epoch kept", "")
 
 
+def test_folds_that_cannot_be_trained_leave_no_folder(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    fewer = tiny.model_copy(update={"data": tiny.data.model_copy(update={"train_images": 10**6})})
+    with pytest.raises(BoneageError, match="train_images"):
+        cross_validate(fewer, demo_data, 2, runs=tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
+
+
 def test_a_folder_with_other_work_is_left_alone(
     validation: CrossValidation, demo_data: Path, tiny: Experiment
 ) -> None:
