@@ -27,11 +27,13 @@ class Sex(str, Enum):
     F = "F"
     male = "male"
     female = "female"
+    boy = "boy"
+    girl = "girl"
 
     @property
     def is_male(self) -> bool:
         """Whether the sex is male."""
-        return self in (Sex.M, Sex.male)
+        return self in (Sex.M, Sex.male, Sex.boy)
 
 
 class Device(str, Enum):

@@ -287,9 +287,12 @@ def _print_done(done: int) -> None:
     print_aside(f"going on after {counted(done, 'file')} of an interrupted run")
 
 
+_NOT_WRITTEN = {"tsv", "xls", "xlsx", "xml", "yaml", "parquet", "html", "pdf", "gz", "bz2", "zip"}
+
+
 def _style_by_ending(output: Path | None) -> str:
     ending = output.suffix.lower().lstrip(".") if output else ""
-    if ending in ("tsv", "xls", "xlsx", "xml", "yaml", "parquet", "html", "pdf"):
+    if ending in _NOT_WRITTEN:
         raise BoneageError(
             f"--output {output}: ages are written as text, csv, json or jsonl; name it .txt, .csv, "
             ".json or .jsonl"

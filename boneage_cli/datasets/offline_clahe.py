@@ -120,6 +120,8 @@ def clahe_files(
     files: list[Path] = []
     closed: list[str] = []
     for item in inputs:
+        if item.exists() and is_below(item, folder):
+            raise BoneageError(f"{item}: lies in {folder}, where its copy goes; choose another")
         if item.is_dir():
             for name, error in radiographs_below(item, tell=True):
                 path = Path(name)
@@ -128,8 +130,6 @@ def clahe_files(
                 elif not is_below(path, folder):
                     targets.append(_beside(path).relative_to(item).as_posix())
                     files.append(path)
-        elif item.exists() and is_below(item, folder):
-            raise BoneageError(f"{item}: lies in {folder}, where its copy goes; choose another")
         elif item.exists():
             targets.append(_beside(item).name)
             files.append(item)

@@ -284,7 +284,8 @@ def _lines(text: str) -> Generator[str, None, None]:
         for raw in _standard_input():
             if b"\0" in raw:
                 raise BoneageError(
-                    "standard input is no list of paths but an image or the like; name the file"
+                    "standard input is no list with a path per line, but an image (name its file) "
+                    "or separated by nulls (leave out -print0)"
                 )
             yield raw.decode("utf-8-sig", errors="surrogateescape")
         return

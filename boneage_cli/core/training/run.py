@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from boneage_cli.core.training.teacher import teach
 from boneage_cli.core.training.trainer import accelerator_of, device_of, make_module, make_trainer
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.files import try_lock
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained
 
@@ -228,9 +229,14 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Adds to an interrupt of a run, and to an error of its disk, how to resume."""
+    """Keeps a run to one process, and adds to an interrupt or a disk's error how to resume."""
     try:
-        yield
+        with ExitStack() as stack:
+            if is_main_process():
+                record = stack.enter_context((folder / RECORD).open("rb"))
+                if not try_lock(record):
+                    raise BoneageError(f"{folder}: another process is training it; wait for that")
+            yield
     except Interrupted:
         raise
     except OSError as error:

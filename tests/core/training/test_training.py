@@ -186,15 +186,17 @@ def test_a_training_that_ended_early_is_not_resumed(
     assert (run.folder / "history.csv").read_text() == history
 
 
-def test_an_interrupt_says_how_to_go_on(
+def test_a_run_is_trained_by_one_process_whose_interrupt_says_how_to_go_on(
     demo_data: Path, tiny: Experiment, tmp_path: Path, start_training: Start
 ) -> None:
     settings = tiny.training.model_copy(update={"epochs": 500})
     experiment = tiny.model_copy(update={"training": settings})
     process = start_training(experiment, demo_data, tmp_path / "runs")
+    (folder,) = (tmp_path / "runs").iterdir()
+    with pytest.raises(BoneageError, match=f"{folder}: another process is training it"):
+        resume(folder)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    (folder,) = (tmp_path / "runs").iterdir()
     assert process.returncode == 130
     assert f"boneage train --resume {folder}" in errors
     assert "Traceback" not in errors
