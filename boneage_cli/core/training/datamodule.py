@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from boneage_cli.ages import OLDEST_BONE_AGE, is_bone_age
 from boneage_cli.core.config import DataSettings, Experiment
 from boneage_cli.core.training.batches import Batch, EpochBatches, RadiographBatches
 from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
 from boneage_cli.datasets.cache import DIGESTS, cached_pixels, content_digests
-from boneage_cli.datasets.manifest import read_manifest, true_aspects, warn_of_impossible_ages
+from boneage_cli.datasets.manifest import read_manifest, true_aspects
 from boneage_cli.datasets.splits import Fold, assign_folds, choose
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import writing
@@ -194,8 +195,10 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
     Raises:
         BoneageError: No row is left.
     """
-    fits = np.isfinite(manifest["boneage"].to_numpy(float))
-    missing = {"a bone age": int((~fits).sum())}
+    # One impossible age among thousands would spoil the scale of the others.
+    possible = [is_bone_age(months) for months in manifest["boneage"].astype(float)]
+    fits = np.array(possible, dtype=bool)
+    missing = {f"a bone age of 0 to {OLDEST_BONE_AGE:g} months": int((~fits).sum())}
     if needs_sex:
         with_sex = manifest["male"].notna().to_numpy()
         missing["a sex"] = int((fits & ~with_sex).sum())
@@ -205,8 +208,8 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
     split = ", ".join(manifest["split"].unique())
     if not fits.any():
         raise BoneageError(
-            f"split {split}: no image has a bone age and the sex that the settings ask for; "
-            "'boneage check-data' lists what is missing"
+            f"split {split}: no image has a possible bone age and the sex that the settings ask "
+            "for; 'boneage check-data' lists what is missing"
         )
     if any(missing.values()):
         without = " and ".join(
@@ -217,7 +220,6 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
             BoneageWarning,
             stacklevel=2,
         )
-    warn_of_impossible_ages(manifest[fits])
     return manifest[fits].reset_index(drop=True)
 
 

@@ -17,6 +17,7 @@ from boneage_cli.datasets.audit.labels import (
     check_label_version,
     distributions,
     divided_patients,
+    patients_of_both_sexes,
     read_labels,
     repeated_ids,
 )
@@ -109,7 +110,8 @@ def audit(folder: Path, split: str | None = None, workers: int | None = None) ->
     everything.sort(key=lambda row: row.split in examined)
     findings += [
         finding
-        for finding in (*repeated_ids(everything), *divided_patients(everything))
+        for check in (repeated_ids, divided_patients, patients_of_both_sexes)
+        for finding in check(everything)
         if finding.split in examined
     ]
     findings += check_label_version(rows, source)

@@ -31,6 +31,7 @@ KINDS = {
     "id-conflict": Kind(ERROR, "keep only the row with the correct label"),
     "id-in-two-splits": Kind(ERROR, "keep it in one split only, or the evaluation will be biased"),
     "patient-in-two-splits": Kind(ERROR, "keep all radiographs of a child in one split"),
+    "patient-of-both-sexes": Kind(ERROR, "correct the sex, or the id of the patient"),
     "boneage-missing": Kind(ERROR, "enter the bone age in months, or delete the row"),
     "boneage-nan": Kind(ERROR, "enter the bone age in months, or delete the row"),
     "boneage-infinite": Kind(ERROR, "enter the bone age in months, or delete the row"),

@@ -236,6 +236,20 @@ def divided_patients(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
         places.setdefault(row.split, row)
 
 
+def patients_of_both_sexes(rows: Iterable[LabelledImage]) -> Iterator[Finding]:
+    """Yields findings on rows whose sex is not that of the patient's first radiograph."""
+    first: dict[str, LabelledImage] = {}
+    for row in rows:
+        if row.patient and row.male is not None:
+            other = first.setdefault(row.patient, row)
+            if other.male != row.male:
+                yield row.finding(
+                    "patient-of-both-sexes",
+                    f"patient {row.patient}: {_sex(row.male)} here, {_sex(other.male)} in "
+                    f"{other.split}.csv line {other.line}",
+                )
+
+
 def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding]:
     """Yields findings on the distributions of bone age and sex in a split."""
     rows = [row for row in rows if row.split == split]

@@ -117,6 +117,18 @@ def test_children_of_unknown_sex_are_left_out_where_sex_matters(
     assert len(data.train_manifest) == 61
 
 
+def test_impossible_ages_are_left_out(tiny: Experiment, demo_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(demo_data, folder, ignore=shutil.ignore_patterns(".cache"))
+    table = pd.read_csv(folder / "train.csv")
+    table.loc[:3, "boneage"] = [126500, -5, 0, 240]
+    table.to_csv(folder / "train.csv", index=False)
+    with pytest.warns(BoneageWarning, match="left out 3 without a bone age of 0 to 240 months"):
+        data = BoneAgeData(folder, tiny)
+    assert data.train_manifest["boneage"].max() == 240
+    assert len(data.train_manifest) == 61
+
+
 def test_a_model_of_girls_is_measured_on_girls(
     tiny: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:

@@ -236,6 +236,17 @@ def test_a_patient_in_two_splits_is_an_error(data: DataSet) -> None:
     assert (finding.id, finding.row) == ("204", 6)
 
 
+def test_a_patient_of_both_sexes_is_an_error(data: DataSet) -> None:
+    data.table["patient"] = [f"p{name}-{male}" for name, male in data.table["male"].items()]
+    first = data.table.index[data.table["male"] != data.table["male"].iloc[0]][0]
+    data.table.loc[[data.table.index[0], first], "patient"] = "p7"
+    finding = data.only("patient-of-both-sexes")
+    assert finding.id == first
+    assert "patient p7: " in finding.message
+    data.table.loc[first, "male"] = ""
+    assert "patient-of-both-sexes" not in data.check().by_kind()
+
+
 def test_missing_truncated_foreign_empty_and_constant_images_are_errors(data: DataSet) -> None:
     data.image("101").unlink()
     content = data.image("102").read_bytes()
