@@ -176,7 +176,8 @@ def locate_rois(
     (each is named, the others are cropped), 2 if the command line or the data
     are invalid.
     """
-    from boneage_cli.core.prediction.inputs import cases, check_pictures
+    from boneage_cli.core.overwriting import check_pictures
+    from boneage_cli.core.prediction.inputs import cases
     from boneage_cli.core.regions.rois import RoiSettings, locate_dataset_rois, locate_rois
     from boneage_cli.datasets.find_dataset import find_dataset
 

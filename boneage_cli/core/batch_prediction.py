@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli import __version__
+from boneage_cli.core.overwriting import check_text_output
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import (
     STANDARD_INPUT,
     cases,
-    check_output,
     count_cases,
     may_state_sex,
 )
@@ -128,7 +128,7 @@ def predict_batch(
             be written.
     """
     if output is not None:
-        check_output(output, inputs)
+        check_text_output(output, inputs)
     _check_tags(tags, style)
     unrolled = cases(inputs, male, age, tags)
     predictor = Predictor.load(bundles, device, precision, backend)

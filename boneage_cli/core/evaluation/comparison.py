@@ -18,7 +18,7 @@ import pandas as pd
 from boneage_cli.core.evaluation.ages import read_prediction_table
 from boneage_cli.core.evaluation.grouped_figures import age_groups
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
-from boneage_cli.core.prediction.inputs import check_output
+from boneage_cli.core.overwriting import check_text_output
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file, writing
@@ -158,7 +158,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
         BoneageError: The file cannot be written, or is there and holds something else, such as one
             of the tables that were compared.
     """
-    check_output(path, [])
+    check_text_output(path)
     if path.is_file() and not _is_comparison(path):
         raise BoneageError(
             f"--output {path}: is there already and is no table of a comparison; choose another "

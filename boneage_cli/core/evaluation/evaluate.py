@@ -18,7 +18,7 @@ from boneage_cli.core.evaluation.measuring import (
 )
 from boneage_cli.core.evaluation.stress import Stress, stress, write_stress
 from boneage_cli.core.evaluation.training_overlap import trained_on
-from boneage_cli.core.prediction.inputs import check_pictures
+from boneage_cli.core.overwriting import check_pictures
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import OUT_OF_FOLD, VALIDATION
 from boneage_cli.datasets.labelled_split import LabelledSplit, labelled_split

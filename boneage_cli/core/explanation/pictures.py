@@ -18,8 +18,8 @@ import torch
 
 from boneage_cli.core.explanation.overlay import HeatMap, heat_colours, overlay
 from boneage_cli.core.explanation.saliency import grad_cam, onto_radiograph, scaled
+from boneage_cli.core.overwriting import check_pictures
 from boneage_cli.core.prediction.cases import Prediction
-from boneage_cli.core.prediction.inputs import check_pictures
 from boneage_cli.core.prediction.output import age_text, doubt_text, sex_text
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.prediction.preparing import SEX_UNKNOWN

@@ -14,7 +14,7 @@ from boneage_cli.core.landmark_training.examples import LandmarkExample, read_ex
 from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
 from boneage_cli.core.landmark_training.training import measure_bundle, train_landmarks
 from boneage_cli.core.landmarks import load_landmark_bundle
-from boneage_cli.core.prediction.inputs import check_output
+from boneage_cli.core.overwriting import check_model_output
 from boneage_cli.core.regions.locators import SalientPeaks
 from boneage_cli.datasets.find_dataset import find_dataset
 from boneage_cli.errors import BoneageError
@@ -95,7 +95,7 @@ def train_or_measure(
         raise BoneageError("--gradcam: regions are measured on boxes; name a table with --boxes")
     if evaluate is None:
         read = [files.keypoints, files.boxes, files.native_size, weights]
-        check_output(output, [str(path) for path in read if path], text=False)
+        check_model_output(output, [str(path) for path in read if path])
         check_writable(output)
     where = choose_device(device)
     peaks = None

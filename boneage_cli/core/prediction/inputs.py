@@ -34,7 +34,6 @@ from boneage_cli.datasets.dialects import (
 )
 from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import is_below
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 STANDARD_INPUT = "-"
@@ -150,56 +149,6 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
             if any(_may_be_dicom(Path(case.path)) for case in found):
                 return True
     return False
-
-
-def check_output(output: Path, inputs: Sequence[str], *, text: bool = True) -> None:
-    """Refuses to overwrite an input, an image, or an existing file of another kind.
-
-    Args:
-        output: The file to write.
-        inputs: The inputs that are read.
-        text: Whether text is written, which may replace text files only; else a model is.
-
-    Raises:
-        BoneageError: The output is one of these files.
-    """
-    if output.suffix.lower() in IMAGE_SUFFIXES:
-        what = "the ages" if text else "the model"
-        raise BoneageError(f"--output {output}: is named like an image; name a file for {what}")
-    if output.exists() and any(
-        Path(name).exists() and output.samefile(name) for name in inputs if name != STANDARD_INPUT
-    ):
-        raise BoneageError(f"--output {output}: is an input as well; choose another name")
-    if not text and output.is_file() and not output.name.lower().endswith(".safetensors"):
-        raise BoneageError(
-            f"--output {output}: is there already and is no model; name a file *.safetensors"
-        )
-    if text and output.is_file():
-        with suppress(OSError), output.open("rb") as file:
-            if b"\0" in file.read(4096):
-                raise BoneageError(
-                    f"--output {output}: is there already and holds no text, but an image or a "
-                    "model maybe; choose another name"
-                )
-
-
-def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
-    """Refuses to write pictures into a folder of radiographs, where they would become inputs.
-
-    Args:
-        folder: The folder for the pictures.
-        inputs: The inputs with the radiographs.
-        option: The option that chose the folder.
-
-    Raises:
-        BoneageError: The folder is one of the inputs, or inside one.
-    """
-    for name in inputs:
-        if Path(name).is_dir() and is_below(folder, name):
-            raise BoneageError(
-                f"{folder}: lies in {name}, so that its pictures would be taken for radiographs; "
-                f"choose another {option}"
-            )
 
 
 def _kind(text: str) -> Kind:

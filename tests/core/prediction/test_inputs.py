@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.core.prediction.inputs import cases, check_output, count_cases, may_state_sex
+from boneage_cli.core.prediction.inputs import cases, count_cases, may_state_sex
 from boneage_cli.errors import BoneageError, BoneageWarning
 
 
@@ -300,15 +300,6 @@ def test_dicom_files_of_any_suffix_are_found_and_other_pictures_told_of(folder):
         warnings.simplefilter("error")
         assert may_state_sex(["scans"])
         assert count_cases(["scans"]) == 4
-
-
-@pytest.mark.parametrize("content", [bytes(128) + b"DICM", b"\x10\0\0\0\0\0\0\0{}"])
-def test_nothing_but_text_is_written_over(folder, content):
-    Path("there").write_bytes(content)
-    with pytest.raises(BoneageError, match=r"--output there: is there already and holds no text"):
-        check_output(Path("there"), ["scans"])
-    Path("there").write_text("scans/a.png: 10 years 6 months (126.5 months)\n")
-    check_output(Path("there"), ["scans"])
 
 
 @pytest.mark.parametrize("name", ["gone", "gone.csv", "gone.txt"])
