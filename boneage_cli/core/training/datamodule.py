@@ -14,16 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from boneage_cli.ages import OLDEST_BONE_AGE, is_bone_age
+from boneage_cli.core.cached_views import view_pixels
 from boneage_cli.core.config import DataSettings, Experiment
 from boneage_cli.core.training.batches import Batch, EpochBatches, RadiographBatches
 from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
-from boneage_cli.datasets.cache import DIGESTS, cached_pixels, content_digests
-from boneage_cli.datasets.manifest import read_manifest, true_aspects
+from boneage_cli.datasets.cache import DIGESTS, content_digests
+from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.splits import Fold, assign_folds, choose
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import writing
-from boneage_cli.imaging.degradation import degrade
-from boneage_cli.imaging.reading import read_radiograph
 from boneage_cli.wording import counted
 
 # Share of the GPU's free memory that may hold radiographs; the rest is for the network.
@@ -221,42 +220,6 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
             stacklevel=2,
         )
     return manifest[fits].reset_index(drop=True)
-
-
-def view_pixels(
-    manifest: pd.DataFrame, renderer: ViewRenderer, cache: Path, degraded: int | None = None
-) -> Rendered:
-    """Returns the views of each row, from the cache or rendered now.
-
-    Args:
-        manifest: The n rows.
-        renderer: Renders the views.
-        cache: Folder of the cache.
-        degraded: Seed for degraded copies, see ``degrade``; None for the radiographs themselves.
-
-    Returns:
-        Per view uint8 (n, H, W).
-
-    Raises:
-        BoneageError: An image cannot be read.
-    """
-    paths = manifest["path"].tolist()
-    aspects = true_aspects(manifest)
-
-    def render(row: int) -> Rendered:
-        radiograph = read_radiograph(paths[row], aspect=aspects[row])
-        if degraded is None:
-            return renderer(radiograph)
-        copy = degrade(radiograph, np.random.default_rng([degraded, row]))
-        located = renderer.locate(copy)
-        # If no hand is found in the copy, the original is used: the copy would not help training.
-        lost = located is not None and located.fallback
-        return renderer(radiograph) if lost else renderer.render(copy, located)
-
-    key = f"{renderer.key} {aspects}"
-    if degraded is not None:
-        key += f" degraded {degraded}"
-    return cached_pixels(paths, render, shapes=renderer.shapes, key=key, folder=cache)
 
 
 def mean_and_deviation(ages: pd.Series) -> tuple[float, float]:
