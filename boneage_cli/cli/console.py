@@ -31,6 +31,11 @@ EXIT_INTERRUPTED = 130
 # The status that shells report for a program whose output pipe was closed by the reader.
 EXIT_BROKEN_PIPE = 141
 
+# Of typer's own copy of click, or of click, by typer's version.
+_UsageError: Any = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError"
+)
+
 _MAKE_ROOM = "make room there, or write elsewhere"
 _GET_ACCESS = "check its permissions, or choose another place"
 WAYS_OUT = {
@@ -137,6 +142,37 @@ def _leave_standard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@contextmanager
+def _usage_errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except _UsageError as error:
+        # Raised for a command without arguments, to show its help.
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        text = error.format_message().replace("Value error, ", "").rstrip(".")
+        end = " See" if text.endswith("?") else "; see"
+        path = error.ctx.command_path if error.ctx else "boneage"
+        option = getattr(error, "option_name", "")
+        if setting := _setting_named(option, path):
+            fail(f"no such option: {option}; did you mean --set {setting}=…?")
+        else:
+            fail(f"{text[:1].lower()}{text[1:]}{end} '{path} --help'")
+        raise typer.Exit(EXIT_BAD_INPUT) from None
+
+
+def _setting_named(option: str, command: str) -> str | None:
+    """Returns the setting that an unknown option of a command that trains is named after."""
+    if not option or command.split()[-1] not in ("train", "sweep"):
+        return None
+    from boneage_cli.core.config import Experiment
+    from boneage_cli.core.settings_errors import flatten
+
+    name = option.lstrip("-").replace("-", "_")
+    keys = (key for key, _ in flatten(Experiment().model_dump()))
+    return next((key for key in keys if key.endswith(f".{name}")), None)
+
+
 class CommandGroup(TyperGroup):
     """The top-level group: accepts ``--debug`` anywhere and prints known errors in one line."""
 
@@ -150,12 +186,13 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(EXIT_BAD_INPUT)
         if "--debug" in args:
             args = ["--debug", *(argument for argument in args if argument != "--debug")]
-        return super().parse_args(ctx, args)
+        with _usage_errors_in_one_line():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; a BoneageError becomes one line and exit status 2."""
         try:
-            with _warnings_in_one_line():
+            with _warnings_in_one_line(), _usage_errors_in_one_line():
                 return super().invoke(ctx)
         except BoneageError as error:
             if ctx.params.get("debug"):

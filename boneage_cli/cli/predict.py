@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from boneage_cli.core.prediction.cases import Prediction
 
 
+# Suffixes of formats that users may expect, but that are not written.
+_NOT_WRITTEN = {"tsv", "xls", "xlsx", "xml", "yaml", "parquet", "html", "pdf", "gz", "bz2", "zip"}
+
+
 class Format(str, Enum):
     """Output formats of predictions."""
 
@@ -285,9 +289,6 @@ def _failures(outcome: BatchOutcome) -> str:
 
 def _print_done(done: int) -> None:
     print_aside(f"going on after {counted(done, 'file')} of an interrupted run")
-
-
-_NOT_WRITTEN = {"tsv", "xls", "xlsx", "xml", "yaml", "parquet", "html", "pdf", "gz", "bz2", "zip"}
 
 
 def _style_by_ending(output: Path | None) -> str:

@@ -152,6 +152,26 @@ def test_a_misspelt_command_is_told_the_nearest() -> None:
     assert "train" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("predict", "missing argument 'INPUT'; see 'boneage predict --help'"),
+        ("predict a.png --sex X", "invalid value for '--sex' / '-s': 'X' is not one of 'm', 'f', "),
+        ("--nothing", "no such option: --nothing; see 'boneage --help'"),
+        ("fetch demoo", "no such command 'demoo'. Did you mean 'demo'? See 'boneage fetch --help'"),
+        ("train --epochs 3", "no such option: --epochs; did you mean --set training.epochs=…?"),
+        ("sweep --batch-size 3", "--batch-size; did you mean --set training.batch_size=…?"),
+        ("train --nothing", "no such option: --nothing; see 'boneage train --help'"),
+    ],
+)
+def test_a_mistyped_command_line_is_one_line(line: str, said: str) -> None:
+    result = runner.invoke(app, line.split())
+    assert result.exit_code == 2
+    (told,) = result.stderr.splitlines()
+    assert told.startswith("error: ")
+    assert said in told
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes_commands(shell: str) -> None:
     result = runner.invoke(app, ["--show-completion"], env={"_TYPER_COMPLETE_TEST_SHELL": shell})
