@@ -28,6 +28,7 @@ error_console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=Fals
 EXIT_FINDINGS = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 # The status that shells report for a program whose output pipe was closed by the reader.
 EXIT_BROKEN_PIPE = 141
 
@@ -161,6 +162,16 @@ def _usage_errors_in_one_line() -> Iterator[None]:
         raise typer.Exit(EXIT_BAD_INPUT) from None
 
 
+def _interrupted_status(interrupt: BaseException) -> int:
+    """Returns the exit status for SIGTERM if that began the interrupt, else that for Ctrl-C."""
+    cause: BaseException | None = interrupt
+    while cause is not None:
+        if isinstance(cause, SystemExit) and cause.code == EXIT_TERMINATED:
+            return EXIT_TERMINATED
+        cause = cause.__context__
+    return EXIT_INTERRUPTED
+
+
 def _setting_named(option: str, command: str) -> str | None:
     """Returns the setting that an unknown option of a command that trains is named after."""
     if not option or command.split()[-1] not in ("train", "sweep"):
@@ -199,9 +210,12 @@ class CommandGroup(TyperGroup):
                 raise
             fail(str(error))
             raise typer.Exit(EXIT_BAD_INPUT) from None
-        except KeyboardInterrupt as interrupt:
-            fail(str(interrupt) or "interrupted; run the same command again")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            if not isinstance(interrupt, KeyboardInterrupt) and interrupt.code != EXIT_TERMINATED:
+                raise
+            what = str(interrupt) if isinstance(interrupt, KeyboardInterrupt) else ""
+            fail(what or "interrupted; run the same command again")
+            raise typer.Exit(_interrupted_status(interrupt)) from None
         except OSError as error:
             if error.filename is None:
                 _leave_standard_output()

@@ -312,11 +312,14 @@ def test_a_command_that_is_ended_leaves_no_table_and_goes_on_when_it_is_typed_ag
     Path("list.txt").write_text("hands/a.png\nhands/b.png\ngone.png\n" * 1000)
     command = [sys.executable, "-m", "boneage_cli", "predict", "list.txt", "--sex", "M"]
     command += ["--model", str(demo_bundle), "--device", "cpu", "-o", "out/ages.csv"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    with Path("errors.txt").open("w") as errors:
+        process = subprocess.Popen(command, stderr=errors)
     while not any(path.stat().st_size for path in Path("out").glob(".ages*")):
         assert process.poll() is None
     process.send_signal(number)
     assert process.wait() == (143 if number == signal.SIGTERM else -number)
+    said = Path("errors.txt").read_text().endswith("interrupted; run the same command again\n")
+    assert said == (number == signal.SIGTERM)
     (left,) = Path("out").iterdir()
     assert left.name.startswith(".ages.csv-")
     again = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)

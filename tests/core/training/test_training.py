@@ -186,8 +186,14 @@ def test_a_training_that_ended_early_is_not_resumed(
     assert (run.folder / "history.csv").read_text() == history
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_is_trained_by_one_process_whose_interrupt_says_how_to_go_on(
-    demo_data: Path, tiny: Experiment, tmp_path: Path, start_training: Start
+    number: int,
+    status: int,
+    demo_data: Path,
+    tiny: Experiment,
+    tmp_path: Path,
+    start_training: Start,
 ) -> None:
     settings = tiny.training.model_copy(update={"epochs": 500})
     experiment = tiny.model_copy(update={"training": settings})
@@ -195,9 +201,9 @@ def test_a_run_is_trained_by_one_process_whose_interrupt_says_how_to_go_on(
     (folder,) = (tmp_path / "runs").iterdir()
     with pytest.raises(BoneageError, match=f"{folder}: another process is training it"):
         resume(folder)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert f"boneage train --resume {folder}" in errors
     assert "Traceback" not in errors
     assert (folder / "best.safetensors").exists()
