@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from boneage_cli import __version__
-from boneage_cli.cli.console import CommandGroup, console
+from boneage_cli.cli.console import Command, CommandGroup, console
 
 # Summaries for the list of commands, in the order of work: the first line of each command's help.
 COMMANDS = {
@@ -55,7 +55,7 @@ def load_command(name: str) -> Any:
     module = import_module(f"boneage_cli.cli.{attribute}")
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
     if not hasattr(module, "app"):
-        single.command(name)(getattr(module, attribute))
+        single.command(name, cls=Command)(getattr(module, attribute))
     command = typer.main.get_command(getattr(module, "app", single))
     command.name = name
     return command

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from boneage_cli.cli.bench_tables import print_benchmark, print_rankings, print_training
-from boneage_cli.cli.console import print_fields, warn
+from boneage_cli.cli.console import Command, print_fields, warn
 from boneage_cli.cli.options import (
     Backend,
     BackendOption,
@@ -316,7 +316,7 @@ def bench(
     _print_written(folder, write_benchmark(measured, folder))
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     results: Annotated[
         list[Path],

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from boneage_cli.errors import BoneageError, BoneageWarning
 
@@ -182,6 +182,19 @@ def _setting_named(option: str, command: str) -> str | None:
     name = option.lstrip("-").replace("-", "_")
     keys = (key for key, _ in flatten(Experiment().model_dump()))
     return next((key for key in keys if key.endswith(f".{name}")), None)
+
+
+class Command(TyperCommand):
+    """A command that refuses to be given an option twice, unless that adds to the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the arguments of the command."""
+        order: list[Any] = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for parameter in order:
+            once = isinstance(parameter, TyperOption) and not parameter.multiple
+            if once and not parameter.is_flag and order.count(parameter) > 1:
+                raise typer.BadParameter("given twice; give it once", ctx=ctx, param=parameter)
+        return super().parse_args(ctx, args)
 
 
 class CommandGroup(TyperGroup):

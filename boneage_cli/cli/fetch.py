@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import console, print_table, warn
+from boneage_cli.cli.console import Command, console, print_table, warn
 from boneage_cli.cli.options import Split
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _to_option(default: str) -> typer.models.OptionInfo:
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     to: Annotated[Path | None, _to_option("data/demo")] = None,
     train: Annotated[int, typer.Option(min=0, help="Number of training drawings.")] = 240,
@@ -105,7 +105,7 @@ def demo(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def rsna(
     to: Annotated[Path | None, _to_option("data/rsna")] = None,
     split: Annotated[
@@ -174,7 +174,7 @@ def rsna(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def kaggle(
     uploader: Annotated[
         Uploader,
@@ -215,7 +215,7 @@ def kaggle(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def local(
     paths: Annotated[
         list[Path],

@@ -247,7 +247,9 @@ def predict(
         output=output,
         interval=interval,
         explain=explain,
-        tags=[name.strip() for name in (dicom_tags or "").split(",") if name.strip()],
+        tags=list(
+            dict.fromkeys(name.strip() for name in (dicom_tags or "").split(",") if name.strip())
+        ),
         force=force,
         tta=tta,
         batch_size=batch_size,

@@ -177,7 +177,7 @@ def predict_batch(
         answers = _counted(predictions, inputs, outcome, tell)
         if partial is not None:
             try:
-                partial.add(row for _, row in answers)
+                partial.add(answers)
             finally:
                 if not outcome.total:
                     partial.remove()

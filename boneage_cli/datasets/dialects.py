@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -16,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli.datasets.manifest import SPLITS
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
         # Read-only mode trusts the stated dimensions, which some programs write wrongly.
         sheet = book.worksheets[0]
         sheet.reset_dimensions()
+        others = [other.title for other in book.worksheets[1:]]
         rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
     except BoneageError:
         raise
@@ -240,6 +242,12 @@ def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
         raise BoneageError(
             f"{name}: not a readable xlsx ({reason}); save it again, or save it as CSV"
         ) from None
+    if others:
+        warnings.warn(
+            f"{name}: only its first sheet, {sheet.title}, is read, not {', '.join(others)}",
+            BoneageWarning,
+            stacklevel=2,
+        )
     yield from enumerate(rows, start=1)
 
 

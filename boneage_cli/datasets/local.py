@@ -18,7 +18,12 @@ import pandas as pd
 from boneage_cli.datasets.archives import extract_member, open_archive
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.datasets.folders import files_below
-from boneage_cli.datasets.manifest import COLUMNS, warn_of_impossible_ages, write_manifest
+from boneage_cli.datasets.manifest import (
+    COLUMNS,
+    warn_of_impossible_ages,
+    warn_of_years,
+    write_manifest,
+)
 from boneage_cli.datasets.matching import Arrangement, arrange
 from boneage_cli.datasets.source import (
     RSNA_CITATION,
@@ -129,6 +134,7 @@ def build_dataset(
     fetched.notes = [*arrangement.notes, *notes]
     fetched.warnings = arrangement.warnings
     warn_of_impossible_ages(fetched.manifest)
+    warn_of_years(fetched.manifest)
     return fetched
 
 

@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.ages import is_bone_age
+from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 from boneage_cli.sexes import sex_letter
@@ -36,6 +36,14 @@ COLUMN_TYPES: dict[str, Any] = {
     "male": "boolean",
     "split": str,
     "patient": str,
+}
+# Fewer ages than this may all be of infants.
+_ENOUGH_AGES = 10
+# Text of empty cells. An id or a patient may be called NA, by its initials for example.
+_NONE = ["", "nan", "NaN", "NA", "N/A", "n/a", "null", "NULL", "None", "<NA>"]
+_EMPTY = {
+    **{name: [""] for name in ("id", "path", "split", "patient")},
+    **dict.fromkeys(("boneage", "male", "width", "height"), _NONE),
 }
 
 
@@ -83,7 +91,7 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
     tables = []
     for file in files:
         try:
-            table = pd.read_csv(file, dtype=COLUMN_TYPES)
+            table = pd.read_csv(file, dtype=COLUMN_TYPES, keep_default_na=False, na_values=_EMPTY)
         except (OSError, ValueError) as error:
             raise _unreadable(file, str(error)) from None
         missing = [column for column in COLUMNS if column not in table.columns]
@@ -121,6 +129,17 @@ def sex_letters(manifest: pd.DataFrame) -> list[str | None]:
     import pandas as pd
 
     return [None if pd.isna(male) else sex_letter(male) for male in manifest["male"]]
+
+
+def warn_of_years(manifest: pd.DataFrame) -> None:
+    """Warns of known bone ages that look like years; all ages are taken for months."""
+    ages = manifest["boneage"].astype(float).dropna()
+    if len(ages) >= _ENOUGH_AGES and 0 < ages.max() <= YEARS_AT_MOST:
+        warnings.warn(
+            f"known ages from {ages.min():g} to {ages.max():g} look like years; give months",
+            BoneageWarning,
+            stacklevel=3,
+        )
 
 
 def warn_of_impossible_ages(manifest: pd.DataFrame) -> None:

@@ -132,8 +132,9 @@ def check_tags(names: Sequence[str]) -> None:
     for name in names:
         tag = tag_for_keyword(name)
         if tag is None:
-            near = get_close_matches(name, [entry[4] for entry in DicomDictionary.values()], 1)
-            hint = f"; did you mean {near[0]}?" if near else "; see DICOM PS3.6"
+            known = {entry[4].lower(): entry[4] for entry in DicomDictionary.values()}
+            near = get_close_matches(name.lower(), known, 1)
+            hint = f"; did you mean {known[near[0]]}?" if near else "; see DICOM PS3.6"
             raise DicomError(f"{name} is no keyword of a DICOM element{hint}")
         if dictionary_VR(tag) in _NO_TEXT:
             raise DicomError(f"{name} is no text, date or number; leave it out")

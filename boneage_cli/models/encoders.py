@@ -26,6 +26,8 @@ KERAS_NAMES = {
 }
 
 M46_CHANNELS = (32, 64, 128, 128, 256, 384)
+# Its six poolings leave one feature of this many pixels, and none of fewer.
+M46_LEAST_PIXELS = 127
 
 
 class SmallCNN(nn.Sequential):
@@ -168,6 +170,8 @@ def build_encoder(
     if backbone == "small_cnn":
         return SmallCNN(in_channels, channels)
     if backbone == "m46":
+        if input_size is not None and min(input_size) < M46_LEAST_PIXELS:
+            raise _too_small(input_size)
         return M46(in_channels)
     return TimmEncoder(KERAS_NAMES.get(backbone, backbone), in_channels, input_size)
 
@@ -254,9 +258,13 @@ def feature_size(encoder: Encoder, in_channels: int, input_size: tuple[int, int]
     try:
         return encoder.eval()(torch.zeros(1, in_channels, *input_size)).numel()
     except RuntimeError:
-        height, width = input_size
-        raise ValueError(
-            f"{height} × {width} pixels are too few for this backbone; raise height and width"
-        ) from None
+        raise _too_small(input_size) from None
     finally:
         encoder.train(training)
+
+
+def _too_small(input_size: tuple[int, int]) -> ValueError:
+    height, width = input_size
+    return ValueError(
+        f"{height} × {width} pixels are too few for this backbone; raise height and width"
+    )

@@ -161,6 +161,8 @@ def test_a_misspelt_command_is_told_the_nearest() -> None:
         ("fetch demoo", "no such command 'demoo'. Did you mean 'demo'? See 'boneage fetch --help'"),
         ("train --epochs 3", "no such option: --epochs; did you mean --set training.epochs=…?"),
         ("sweep --batch-size 3", "--batch-size; did you mean --set training.batch_size=…?"),
+        ("check-data --split train --split test", "'--split': given twice; give it once"),
+        ("fetch demo --to a --to b", "'--to': given twice; give it once"),
         ("train --nothing", "no such option: --nothing; see 'boneage train --help'"),
     ],
 )

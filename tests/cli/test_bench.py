@@ -152,6 +152,14 @@ def test_a_report_ranks_two_results_and_draws_four_plots(bench, tiny: Experiment
     assert result.stdout.count("tiny, twice as fast") == 3
     for name in PLOTS:
         assert min(cv2.imread(f"report/{name}").shape[:2]) > 400
+    whole = pd.read_csv("first/bench.csv")
+    for column, cell, said in (
+        ("model", None, "a row names no model"),
+        ("parameters", "inf", "parameters must be a number above 0"),
+        ("images_per_s", "inf", "images_per_s must be a number above 0"),
+    ):
+        whole.astype(object).assign(**{column: cell}).to_csv("damaged.csv", index=False)
+        one_line(bench("report damaged.csv", status=2), "damaged.csv", said)
 
 
 def one_line(result: Result, *words: str) -> None:

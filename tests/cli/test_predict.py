@@ -639,6 +639,7 @@ def test_a_table_is_text_whatever_an_archive_pads_its_elements_with(predict, arc
     ("options", "said"),
     [
         ("-f csv --dicom-tags AcessionNumber", "did you mean AccessionNumber?"),
+        ("-f csv --dicom-tags patientid", "did you mean PatientID?"),
         ("-f csv --dicom-tags PixelData", "PixelData is no text, date or number"),
         ("--dicom-tags PatientID", "add --format csv"),
     ],

@@ -233,6 +233,13 @@ def test_a_key_point_without_a_coordinate_is_told_of(cell: str, demo_data: Path,
     assert len(read_examples(tmp_path / "points.csv", data=demo_data)) == 95
 
 
+def test_key_points_in_pixels_are_refused(demo_data: Path, tmp_path: Path):
+    table = pd.read_csv(demo_data / "landmarks.csv").set_index("id")
+    (table * 256).to_csv(tmp_path / "points.csv")
+    with pytest.raises(BoneageError, match="give fractions of width and height, not pixels"):
+        read_examples(tmp_path / "points.csv", data=demo_data)
+
+
 def test_training_on_no_numbers_ends_without_a_bundle(tmp_path: Path):
     recipe = LandmarkRecipe(drawings=0, epochs=3, batch_size=4, size=64, learning_rate=1e9)
     hands = drawn_examples(16, seed=5)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.datasets.dialects import image_stem, named_split, read_table
-from boneage_cli.errors import BoneageError
+from boneage_cli.errors import BoneageError, BoneageWarning
 
 DIALECTS = {
     "RSNA and Kaggle": "id,boneage,male\n1377,180,False\n1386,30,True\n",
@@ -45,6 +45,20 @@ def workbook(*rows) -> bytes:
     stream = io.BytesIO()
     book.save(stream)
     return stream.getvalue()
+
+
+def test_sheets_of_a_workbook_that_are_not_read_are_named():
+    book = openpyxl.Workbook()
+    for row in (("id", "boneage", "sex"), (1, 10, "F")):
+        book.active.append(row)
+    book.active.title = "2023"
+    book.create_sheet("2024").append(("id", "boneage", "sex"))
+    stream = io.BytesIO()
+    book.save(stream)
+    with pytest.warns(
+        BoneageWarning, match=r"^mine\.xlsx: only its first sheet, 2023, .* not 2024"
+    ):
+        assert len(read_table("mine.xlsx", stream.getvalue())) == 1
 
 
 def test_an_xlsx_reads_like_a_csv():

@@ -27,6 +27,19 @@ def test_what_is_written_is_read_back(tmp_path):
     assert list(read_manifest(tmp_path, "test")["id"]) == ["8"]
 
 
+def test_a_radiograph_may_be_called_na(tmp_path):
+    names = ["NA", "None", "null"]
+    (tmp_path / "train.csv").write_text(
+        "id,path,boneage,male,split,patient,width\n"
+        + "".join(f"{name},{name}.png,NA,nan,train,{name},\n" for name in names)
+    )
+    read = read_manifest(tmp_path)
+    assert list(read["id"]) == list(read["patient"]) == names
+    assert read["boneage"].isna().all()
+    assert read["male"].isna().all()
+    assert read["width"].isna().all()
+
+
 def test_a_folder_without_a_table_tells_how_to_get_one(tmp_path):
     with pytest.raises(BoneageError, match=r"no validation\.csv here; .*boneage fetch"):
         read_manifest(tmp_path, "validation")

@@ -48,6 +48,9 @@ def test_m46_leaves_six_by_four_positions_of_its_published_input() -> None:
 def test_an_image_too_small_for_the_backbone_is_refused() -> None:
     with pytest.raises(ValueError, match="64 × 48 pixels are too few"):
         feature_size(build_encoder("m46"), 1, (64, 48))
+    with pytest.raises(ValueError, match="200 × 126 pixels are too few"):
+        build_encoder("m46", input_size=(200, 126))
+    assert feature_size(build_encoder("m46", input_size=(127, 127)), 1, (127, 127)) == 384
 
 
 @pytest.mark.parametrize(

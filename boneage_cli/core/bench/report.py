@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from boneage_cli.core.bench.benchmark import COLUMNS, TABLE
@@ -160,8 +161,10 @@ def _read(file: Path) -> pd.DataFrame:
     if missing or table.empty:
         reason = f"no column {missing[0]}" if missing else "no rows"
         raise BoneageError(f"{file}: no table of bench ({reason}); {way_out}")
+    if table["model"].isna().any():
+        raise BoneageError(f"{file}: a row names no model; {way_out}")
     for column in _NUMBERS:
         table[column] = pd.to_numeric(table[column], errors="coerce")
-        if not (table[column] > 0).all():
+        if not ((table[column] > 0) & np.isfinite(table[column])).all():
             raise BoneageError(f"{file}: {column} must be a number above 0 in every row; {way_out}")
     return table

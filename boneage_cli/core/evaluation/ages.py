@@ -149,7 +149,9 @@ def read_prediction_table(path: Path) -> pd.DataFrame:
     """
     words = dict.fromkeys(("image_id", "sex", "predicted_sex", "error"), str)
     numbers = ("true", "predicted", "absolute_error", "boneage", "male_probability")
-    return pd.read_csv(path, dtype={**words, **dict.fromkeys(numbers, float)})
+    types = {**words, **dict.fromkeys(numbers, float)}
+    # A radiograph may be called NA.
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:

@@ -28,6 +28,10 @@ KEPT_SIDE = 384
 BOX_COLUMNS = ("label", "xmin", "ymin", "xmax", "ymax")
 
 
+# Largest coordinate, in widths or heights of the image.
+_FARTHEST = 3.0
+
+
 @dataclass(frozen=True)
 class LandmarkExample:
     """One radiograph and its manual annotations.
@@ -150,6 +154,12 @@ def _placed(path: Path, columns: list[str]) -> pd.DataFrame:
         raise BoneageError(
             f"{path}: radiograph {wrong[0]} has no number in each of {', '.join(columns)}, or has "
             "two rows; correct or delete them"
+        )
+    # Beyond the image there are points of hands that are cut off, but none are far from it.
+    if (points.abs() > _FARTHEST).any(axis=None):
+        raise BoneageError(
+            f"{path}: coordinates above {_FARTHEST:g}; give fractions of width and height, not "
+            "pixels"
         )
     return points
 

@@ -43,8 +43,8 @@ Kind = Literal["image", "folder", "list", "table", "stdin"]
 
 _OWN_HEADINGS = {
     "folder": ("dir", "folder", "directory"),
-    "age_months": ("agemonths",),
-    "age_years": ("ageyears",),
+    "age_months": ("agemonths", "ageinmonths"),
+    "age_years": ("ageyears", "ageinyears"),
     "age": ("age",),
 }
 # Columns of the child's age, and their unit in months.
@@ -317,7 +317,7 @@ def _table_cases(text: str, male: bool | None) -> Iterator[Case]:
                 male=_sex(where, row, male),
                 aspect=_aspect(where, row),
                 age=_age(where, row),
-                known=PARSERS["boneage"](where, _first(row, "boneage")),
+                known=_reading(_first(row, "boneage")),
             )
         except BoneageError as error:
             # The other rows are still predicted.
@@ -355,6 +355,13 @@ def _age(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
     if stated and max(stated) - min(stated) >= MONTHS_PER_YEAR:
         raise BoneageError(f"{where}: two columns contradict each other on the age; correct one")
     return stated[0] if stated else None
+
+
+def _reading(text: str) -> float | None:
+    # Prediction does not need it, and a list of hands still to be read may say "pending".
+    with suppress(BoneageError):
+        return PARSERS["boneage"]("", text)
+    return None
 
 
 def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:

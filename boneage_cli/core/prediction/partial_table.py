@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.output import Row
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import try_lock, writing
@@ -49,7 +49,9 @@ class PartialTable:
             yield json.loads(line)["row"]
 
     def keep(self, cases: Iterator[Case]) -> Iterator[Case]:
-        """Keeps the rows up to the first whose radiograph is no longer the same; drops the others.
+        """Keeps the rows up to the first whose radiograph has changed; drops the others.
+
+        That is its file, or what the table of the inputs states of the child.
 
         Args:
             cases: All cases; those with a row are consumed.
@@ -59,13 +61,8 @@ class PartialTable:
         """
         kept = size = 0
         for line in self._lines():
-            stored = json.loads(line)
             case = next(cases, None)
-            if (
-                case is None
-                or case.path != stored["row"]["path"]
-                or _version(case.path) != stored["version"]
-            ):
+            if case is None or _version(case) != json.loads(line)["version"]:
                 with writing(self.output):
                     (self._file or self._open()).truncate(size)
                 warnings.warn(
@@ -78,14 +75,14 @@ class PartialTable:
             kept, size = kept + 1, size + len(line)
         return cases
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Appends rows, each as soon as it is available.
+    def add(self, answers: Iterable[tuple[Prediction, Row]]) -> None:
+        """Appends the rows of predictions, each as soon as it is available.
 
         Raises:
             BoneageError: The file cannot be written, or another process is writing it.
         """
-        for row in rows:
-            stored = {"row": row, "version": _version(row["path"])}
+        for prediction, row in answers:
+            stored = {"row": row, "version": _version(prediction.case)}
             with writing(self.output):
                 # Without a first row there is no file: a command that fails at once leaves none.
                 file = self._file or self._open()
@@ -123,10 +120,11 @@ class PartialTable:
                 yield line
 
 
-def _version(path: str) -> list[int] | None:
-    """Returns size and mtime (ns) of a file; None if it cannot be read, as its row then states."""
+def _version(case: Case) -> list[Any]:
+    """Returns what a case states, and size and mtime (ns) of its file if that can be read."""
+    stated = [case.path, case.male, case.id, case.aspect, case.age, case.error]
     try:
-        status = Path(path).stat()
+        status = Path(case.path).stat()
     except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
+        return stated
+    return [*stated, status.st_size, status.st_mtime_ns]

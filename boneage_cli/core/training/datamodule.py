@@ -19,7 +19,7 @@ from boneage_cli.core.config import DataSettings, Experiment
 from boneage_cli.core.training.batches import Batch, EpochBatches, RadiographBatches
 from boneage_cli.core.views import Rendered, ViewRenderer, view_settings
 from boneage_cli.datasets.cache import DIGESTS, content_digests
-from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.datasets.manifest import read_manifest, warn_of_years
 from boneage_cli.datasets.splits import Fold, assign_folds, choose
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import writing
@@ -219,6 +219,7 @@ def usable(manifest: pd.DataFrame, data: DataSettings, needs_sex: bool) -> pd.Da
             BoneageWarning,
             stacklevel=2,
         )
+    warn_of_years(manifest[fits])
     return manifest[fits].reset_index(drop=True)
 
 

@@ -159,6 +159,9 @@ def test_ages_of_a_table_come_before_the_one_for_all(folder):
 def test_the_bone_age_of_a_table_is_known(folder):
     Path("known.csv").write_text("path,boneage\na.png,126.5\nb.png,\n")
     assert [case.known for case in cases(["known.csv"])] == [126.5, None]
+    # A list of hands still to be read; prediction needs no reading.
+    Path("known.csv").write_text("path,boneage\na.png,pending\n")
+    assert [(case.known, case.error) for case in cases(["known.csv"])] == [(None, None)]
 
 
 def test_a_manifest_of_a_data_set_is_a_table(folder):

@@ -128,6 +128,24 @@ def test_inputs_that_changed_in_between_are_predicted_again(
     assert (tmp_path / "ages.csv").read_bytes() == continued
 
 
+def test_a_child_that_is_corrected_in_between_is_predicted_again(
+    scans: Path, demo_bundle: Path, tmp_path: Path
+) -> None:
+    table, output = tmp_path / "children.csv", tmp_path / "ages.csv"
+    options = {"style": "csv", "device": "cpu", "output": output}
+    lines = [f"scans/{number}.png,F" for number in range(6)]
+    table.write_text("\n".join(["path,sex", *lines]))
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch([str(table)], [demo_bundle], tell=interrupt_after(3), **options)
+    lines[1] = "scans/1.png,M"
+    table.write_text("\n".join(["path,sex", *lines]))
+    with pytest.warns(BoneageWarning, match="the inputs have changed .* the first 1 "):
+        predict_batch([str(table)], [demo_bundle], **options)
+    continued = output.read_bytes()
+    predict_batch([str(table)], [demo_bundle], **options)
+    assert output.read_bytes() == continued
+
+
 def test_a_table_that_another_run_is_writing_is_left_to_it(
     interrupted: Callable[..., list[int]], tmp_path: Path
 ) -> None:

@@ -129,6 +129,18 @@ def test_impossible_ages_are_left_out(tiny: Experiment, demo_data: Path, tmp_pat
     assert len(data.train_manifest) == 61
 
 
+def test_ages_in_years_are_told_before_a_training(
+    tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(demo_data, folder, ignore=shutil.ignore_patterns(".cache"))
+    for split in ("train", "validation"):
+        table = pd.read_csv(folder / f"{split}.csv")
+        table.assign(boneage=table["boneage"] / 12).to_csv(folder / f"{split}.csv", index=False)
+    with pytest.warns(BoneageWarning, match="look like years; give months"):
+        BoneAgeData(folder, tiny)
+
+
 def test_a_model_of_girls_is_measured_on_girls(
     tiny: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
