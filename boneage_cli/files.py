@@ -102,18 +102,23 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 @contextmanager
-def locked_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked_folder(folder: str | os.PathLike[str], busy: str = "") -> Iterator[None]:
     """Lets one process at a time change files in a folder (advisory lock).
 
     Args:
         folder: An existing folder.
+        busy: The message if another process has it; empty to wait for that.
+
+    Raises:
+        BoneageError: Another process has it.
     """
     if fcntl is None:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _locked(handle, wait=True)
+        if not _locked(handle, wait=not busy):
+            raise BoneageError(busy)
         yield
     finally:
         os.close(handle)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import is_below
+from boneage_cli.files import is_below, writing
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 
@@ -29,6 +29,27 @@ def check_text_output(output: Path, inputs: Sequence[str] = ()) -> None:
                     f"--output {output}: is there already and holds no text, but an image or a "
                     "model maybe; choose another name"
                 )
+
+
+def check_table_output(output: Path, first_columns: str) -> None:
+    """Refuses to write a table over a file that is not an earlier table of the same command.
+
+    Args:
+        output: The file to write.
+        first_columns: The beginning of such a table's first line.
+
+    Raises:
+        BoneageError: The output is another file, or cannot be read.
+    """
+    check_text_output(output)
+    if not output.is_file():
+        return
+    with writing(output), output.open("rb") as file:
+        if not file.readline().startswith(first_columns.encode()):
+            raise BoneageError(
+                f"--output {output}: is there already and was not written by this command; choose "
+                "another name"
+            )
 
 
 def check_model_output(output: Path, inputs: Sequence[str] = ()) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from boneage_cli.datasets.source import Fetched, Source, already_there, begin, earlier_fetch, finish
+from boneage_cli.datasets.source import (
+    Fetched,
+    Source,
+    already_there,
+    begin,
+    earlier_fetch,
+    fetching,
+    finish,
+)
 from boneage_cli.files import writing
 
 
@@ -41,15 +49,16 @@ def fetch_demo(
         citation="None needed",
         validation="from the source",
     )
-    earlier = earlier_fetch(folder, wanted, force=force)
-    there = already_there(folder, earlier)
-    if there:
-        return there
-    # Imported here because drawing needs OpenCV and checking an earlier data set does not.
-    from boneage_cli.datasets.drawn_hands import write_demo
+    with fetching(folder):
+        earlier = earlier_fetch(folder, wanted, force=force)
+        there = already_there(folder, earlier)
+        if there:
+            return there
+        # Imported here because drawing needs OpenCV and checking an earlier data set does not.
+        from boneage_cli.datasets.drawn_hands import write_demo
 
-    if earlier is None:
-        begin(folder, wanted)
-    with writing(folder, "--to"):
-        write_demo(folder, train=train, validation=validation, test=test, seed=seed)
-    return finish(folder, wanted)
+        if earlier is None:
+            begin(folder, wanted)
+        with writing(folder, "--to"):
+            write_demo(folder, train=train, validation=validation, test=test, seed=seed)
+        return finish(folder, wanted)

@@ -33,6 +33,7 @@ from boneage_cli.datasets.source import (
     already_there,
     begin,
     earlier_fetch,
+    fetching,
     finish,
     sha256,
 )
@@ -110,32 +111,31 @@ def build_dataset(
     Raises:
         BoneageError: As for ``fetch_local``.
     """
-    earlier = earlier_fetch(folder, wanted, force=force)
-    there = already_there(folder, earlier)
-    if there:
-        return there
-    options = wanted.options
-    staging = folder / STAGING
-    try:
-        arrangement = arrange(find_files(paths, staging, exclude=folder))
-        arrangement.table, validation, notes = _make_validation(
-            arrangement.table, options["validation_fraction"], options["seed"]
-        )
-        files = _fingerprints(paths, arrangement)
-        source = replace(wanted, files=files, validation=validation)
-        if earlier is None:
-            begin(folder, source)
-        place(arrangement, folder, copy=options["copy"])
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-    fetched = finish(folder, source)
-    fetched.notes = [*arrangement.notes, *notes]
-    fetched.warnings = arrangement.warnings
-    warn_of_impossible_ages(fetched.manifest)
-    warn_of_years(fetched.manifest)
-    return fetched
+    with fetching(folder):
+        earlier = earlier_fetch(folder, wanted, force=force)
+        there = already_there(folder, earlier)
+        if there:
+            return there
+        options = wanted.options
+        staging = folder / STAGING
+        try:
+            arrangement = arrange(find_files(paths, staging, exclude=folder))
+            arrangement.table, validation, notes = _make_validation(
+                arrangement.table, options["validation_fraction"], options["seed"]
+            )
+            files = _fingerprints(paths, arrangement)
+            source = replace(wanted, files=files, validation=validation)
+            if earlier is None:
+                begin(folder, source)
+            place(arrangement, folder, copy=options["copy"])
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        fetched = finish(folder, source)
+        fetched.notes = [*arrangement.notes, *notes]
+        fetched.warnings = arrangement.warnings
+        warn_of_impossible_ages(fetched.manifest)
+        warn_of_years(fetched.manifest)
+        return fetched
 
 
 def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:

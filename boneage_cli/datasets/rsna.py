@@ -22,6 +22,7 @@ from boneage_cli.datasets.source import (
     already_there,
     begin,
     earlier_fetch,
+    fetching,
     finish,
 )
 from boneage_cli.datasets.source_files import find_files
@@ -114,38 +115,39 @@ def fetch_rsna(
         terms=RSNA_TERMS,
         citation=RSNA_CITATION,
     )
-    earlier = earlier_fetch(folder, source, force=force)
-    missing = [
-        split for split in SPLITS if split in splits and not _is_there(folder, split, earlier)
-    ]
-    there = already_there(folder, earlier)
-    if there and not missing:
-        return there
-    wanted = [archive for archive in archives if archive.split in missing]
-    require_free(
-        folder,
-        _bytes_needed(folder, wanted, keep_archives),
-        "choose another disk with --to, fewer splits with --split, or --no-keep-archives",
-    )
-    if earlier is None:
-        begin(folder, source)
-    source = earlier or source
-    warnings: list[str] = []
-    for split in missing:
-        parts = [archive for archive in wanted if archive.split == split]
-        for archive in parts:
-            entry = _get(archive, folder, base_url, wait)
-            others = [known for known in source.files if known["url"] != entry["url"]]
-            source = replace(source, files=[*others, entry])
-        files = [_archive_path(folder, archive) for archive in parts]
-        warnings += _unpack(files, folder, split)
-        if split == "validation":
-            source = replace(source, validation="from the source")
-        source = finish(folder, source, complete=split == missing[-1]).source
-        if not keep_archives:
-            for file in files:
-                file.unlink()
-    return Fetched(folder, read_manifest(folder), source, warnings=warnings)
+    with fetching(folder):
+        earlier = earlier_fetch(folder, source, force=force)
+        missing = [
+            split for split in SPLITS if split in splits and not _is_there(folder, split, earlier)
+        ]
+        there = already_there(folder, earlier)
+        if there and not missing:
+            return there
+        wanted = [archive for archive in archives if archive.split in missing]
+        require_free(
+            folder,
+            _bytes_needed(folder, wanted, keep_archives),
+            "choose another disk with --to, fewer splits with --split, or --no-keep-archives",
+        )
+        if earlier is None:
+            begin(folder, source)
+        source = earlier or source
+        warnings: list[str] = []
+        for split in missing:
+            parts = [archive for archive in wanted if archive.split == split]
+            for archive in parts:
+                entry = _get(archive, folder, base_url, wait)
+                others = [known for known in source.files if known["url"] != entry["url"]]
+                source = replace(source, files=[*others, entry])
+            files = [_archive_path(folder, archive) for archive in parts]
+            warnings += _unpack(files, folder, split)
+            if split == "validation":
+                source = replace(source, validation="from the source")
+            source = finish(folder, source, complete=split == missing[-1]).source
+            if not keep_archives:
+                for file in files:
+                    file.unlink()
+        return Fetched(folder, read_manifest(folder), source, warnings=warnings)
 
 
 def _is_there(folder: Path, split: str, earlier: Source | None) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +23,7 @@ from boneage_cli import __version__
 from boneage_cli.datasets.label_version import label_version
 from boneage_cli.datasets.manifest import SPLITS, read_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import check_writable, whole_file
+from boneage_cli.files import check_writable, locked_folder, whole_file, writing
 from boneage_cli.progress import track
 
 SOURCE_FILE = "SOURCE.json"
@@ -175,6 +177,28 @@ def _difference(existing: Source, wanted: Source) -> str:
             if value != wanted.options.get(name)
         )
     return ""
+
+
+@contextmanager
+def fetching(folder: Path) -> Iterator[None]:
+    """Keeps a data set's folder to one fetch at a time; an empty folder is removed at the end.
+
+    Args:
+        folder: The data set's folder; it is made if it is missing.
+
+    Raises:
+        BoneageError: Another process is fetching into it, or it cannot be made.
+    """
+    check_writable(folder, "--to")
+    with writing(folder, "--to"):
+        folder.mkdir(parents=True, exist_ok=True)
+    busy = f"{folder}: another fetch is writing it; wait for that, or choose another --to"
+    try:
+        with locked_folder(folder, busy):
+            yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def begin(folder: Path, source: Source) -> None:

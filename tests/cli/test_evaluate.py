@@ -149,6 +149,15 @@ def test_a_folder_that_cannot_be_written_is_told_of_before_anything_is_measured(
     assert "MAE" not in result.stdout
 
 
+def test_a_table_that_evaluate_did_not_write_stays(evaluate, demo_data, tmp_path):
+    (tmp_path / "own").mkdir()
+    table = tmp_path / "own" / "predictions.csv"
+    table.write_text("path,months\na.png,126.5\n")
+    result = evaluate(f"--data {demo_data} --split test -o {tmp_path}/own", status=2)
+    assert f"{table}: is there already and was not written by this" in result.stderr
+    assert table.read_text().startswith("path,months")
+
+
 def test_the_baseline_is_the_mean_of_the_training_ages(evaluate, demo_data):
     evaluate(f"--data {demo_data} --split validation")
     metrics = json.loads(Path("run/evaluation-validation/metrics.json").read_text())

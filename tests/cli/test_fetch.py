@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 from boneage_cli.cli import fetch
 from boneage_cli.cli.console import CommandGroup
 from boneage_cli.datasets.source import read_source
+from boneage_cli.files import locked_folder
 
 app = typer.Typer(cls=CommandGroup, rich_markup_mode="rich")
 app.add_typer(fetch.app, name="fetch")
@@ -57,6 +58,13 @@ def test_the_summary_counts_what_was_found_and_says_what_comes_next(run, radiogr
     assert "Ready in data/local" in text
     assert "Next: boneage check-data --data data/local" in text
     assert "Already complete in data/local" in run("local mine")
+
+
+def test_two_fetches_do_not_write_into_one_folder(run, tmp_path):
+    (tmp_path / "drawn").mkdir()
+    with locked_folder(tmp_path / "drawn"):
+        assert "drawn: another fetch is writing it" in run("demo --to drawn", status=2)
+    assert not (tmp_path / "drawn" / "SOURCE.json").exists()
 
 
 def test_a_table_of_tabs_is_a_table_too(run, radiographs, tmp_path):

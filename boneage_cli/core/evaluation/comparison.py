@@ -18,7 +18,7 @@ import pandas as pd
 from boneage_cli.core.evaluation.ages import read_prediction_table
 from boneage_cli.core.evaluation.grouped_figures import age_groups
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
-from boneage_cli.core.overwriting import check_text_output
+from boneage_cli.core.overwriting import check_table_output
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file, writing
@@ -26,7 +26,7 @@ from boneage_cli.files import whole_file, writing
 # Months by which the known age of one radiograph may differ between two tables, by rounding.
 _SAME_AGE = 0.01
 # Headings by which a table of an earlier comparison is recognised.
-_FIRST_COLUMNS = b"model,trainings,group,"
+_FIRST_COLUMNS = "model,trainings,group,"
 
 
 @dataclass(frozen=True)
@@ -158,19 +158,9 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
         BoneageError: The file cannot be written, or is there and holds something else, such as one
             of the tables that were compared.
     """
-    check_text_output(path)
-    if path.is_file() and not _is_comparison(path):
-        raise BoneageError(
-            f"--output {path}: is there already and is no table of a comparison; choose another "
-            "name"
-        )
+    check_table_output(path, _FIRST_COLUMNS)
     with writing(path), whole_file(path) as temporary:
         comparison.to_table().to_csv(temporary, index=False)
-
-
-def _is_comparison(path: Path) -> bool:
-    with writing(path), path.open("rb") as file:
-        return file.readline().startswith(_FIRST_COLUMNS)
 
 
 def _errors_at(path: Path) -> tuple[str, pd.DataFrame]:

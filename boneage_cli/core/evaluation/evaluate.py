@@ -18,9 +18,9 @@ from boneage_cli.core.evaluation.measuring import (
 )
 from boneage_cli.core.evaluation.stress import Stress, stress, write_stress
 from boneage_cli.core.evaluation.training_overlap import trained_on
-from boneage_cli.core.overwriting import check_pictures
+from boneage_cli.core.overwriting import check_pictures, check_table_output
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runs import OUT_OF_FOLD, VALIDATION
+from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
 from boneage_cli.datasets.labelled_split import LabelledSplit, labelled_split
 from boneage_cli.errors import BoneageWarning
 from boneage_cli.files import check_writable
@@ -99,6 +99,8 @@ def evaluate_model(
     if output is not None:
         radiographs = {str(Path(path).parent) for path in chosen.manifest["path"]}
         check_pictures(output, sorted(radiographs), "place with --output")
+        for name in (PREDICTIONS, SEX_PREDICTIONS):
+            check_table_output(output / name, "image_id,")
     if stressed:
         predictor.check_age("--stress")
     _warn_of_choice(bundles, predictor, chosen)
