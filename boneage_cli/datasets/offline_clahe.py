@@ -20,7 +20,9 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import is_below, whole_file
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.png import has_note, write_png
+from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import ReadError, read_radiograph
+from boneage_cli.imaging.resize import resize
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
@@ -213,6 +215,21 @@ def _version_of(source: Path) -> str:
     return f"{_MARK}{hashlib.sha256(os.fsencode(identity)).hexdigest()}"
 
 
+def _square(radiograph: Radiograph) -> np.ndarray:
+    """Returns the pixels with the shape that DICOM files state; a PNG cannot state it.
+
+    The side along which the image was squashed is enlarged, so that no detail is lost.
+    """
+    pixels = radiograph.pixels
+    height, width = pixels.shape
+    if radiograph.aspect is None:
+        return pixels
+    new_width, new_height = round(height * radiograph.aspect), round(width / radiograph.aspect)
+    width, height = (new_width, height) if new_width >= width else (width, new_height)
+    square = resize(pixels.astype(np.float32), width, height)
+    return np.rint(square).astype(pixels.dtype)
+
+
 def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> str | None:
     """Makes one copy; returns the error if the radiograph cannot be read."""
     version = _version_of(source)
@@ -222,7 +239,7 @@ def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> s
         # An existing copy is of an earlier version of the file.
         target.unlink(missing_ok=True)
         return str(error)
-    pixels = apply_clahe(radiograph.pixels, clip_limit, tiles, radiograph.maximum)
+    pixels = apply_clahe(_square(radiograph), clip_limit, tiles, radiograph.maximum)
     if pixels.dtype == np.uint16:
         pixels = np.rint(pixels * np.float32(65535 / radiograph.maximum)).astype(np.uint16)
     try:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from typer.testing import CliRunner, Result
 
@@ -218,6 +219,15 @@ def test_copies_below_the_radiographs_are_not_copied_again(folder):
     for line in (folder / "test", (folder / "test").absolute()):
         result = run("--input", line, "--output", folder / "test" / "clahe", "--tiles", "4")
     assert "0 made, 2 already there" in result.stdout
+
+
+def test_copies_have_the_shape_that_a_dicom_file_states(folder):
+    dataset = dcmread(get_testdata_file("CT_small.dcm"))
+    dataset.PixelSpacing = [0.4, 0.2]
+    Path("archive").mkdir()
+    dataset.save_as("archive/a.dcm")
+    run("--input", "archive", "--output", "copies", "--tiles", "4")
+    assert cv2.imread("copies/a.png", cv2.IMREAD_UNCHANGED).shape == (256, 128)
 
 
 def test_dicom_files_without_a_suffix_are_copied(folder):
