@@ -73,7 +73,8 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
         One row per radiograph: ``id`` (str, without an image suffix) and ``image`` (str, the stem
         of its file), and those of the following that the table has: ``boneage`` (float, months, NaN
         where empty), ``male`` (nullable boolean), ``patient`` (str or None), ``split`` (one of
-        ``SPLITS`` or None), ``width`` and ``height`` (float, pixels).
+        ``SPLITS`` or None), ``width`` and ``height`` (float, pixels), ``folder`` (str or None, that
+        of the file as the table names it).
 
     Raises:
         UnknownHeadings: The headings name no id, or neither bone age nor sex nor size.
@@ -103,7 +104,10 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
         records.append(_record(f"{name}, line {line}", header, columns, cells))
     if not header:
         raise UnknownHeadings(f"{name}: empty; {_wanted()}")
-    table = pd.DataFrame.from_records(records, columns=_present(columns))
+    present = _present(columns)
+    if any(record["folder"] for record in records):
+        present.append("folder")
+    table = pd.DataFrame.from_records(records, columns=present)
     if "male" in table:
         table["male"] = table["male"].astype("boolean")
     for column in {"boneage", "width", "height"} & set(table.columns):
@@ -200,9 +204,13 @@ def named_split(name: str) -> str | None:
 
 def image_stem(text: str) -> str:
     """Strips folders and a known image suffix: ``scans/4360.png`` is radiograph ``4360``."""
-    name = PurePosixPath(text.strip().replace("\\", "/")).name
+    name = _posix(text).name
     suffix = PurePosixPath(name).suffix
     return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _posix(text: str) -> PurePosixPath:
+    return PurePosixPath(text.strip().replace("\\", "/"))
 
 
 def whole_id(text: str) -> str:
@@ -300,6 +308,9 @@ def _record(
                     "meaning; keep the right one"
                 )
             record[column] = value if earlier is None else earlier
+    names = [cells[position] for position in columns.get("image", ())]
+    folders = [str(_posix(name).parent) for name in names if name]
+    record["folder"] = next((folder for folder in folders if folder != "."), None)
     record["id"] = record.get("id") or record.get("image")
     record["image"] = record.get("image") or record["id"]
     if not record["id"]:

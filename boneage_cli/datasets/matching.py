@@ -8,8 +8,10 @@ for RSNA's test set from its ids.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -58,6 +60,7 @@ class _Label:
     chosen_split: str | None
     named_split: str | None
     source: str
+    folders: tuple[str, ...] = ()
     used: bool = False
 
 
@@ -83,7 +86,7 @@ def arrange(found: FoundFiles) -> Arrangement:
         folders = ", ".join(f"{name} ({count:,})" for name, count in found.prepared.items())
         notes.append(f"Left alone: copies prepared by other tools in {folders}.")
     labels, sizes, used_tables = _read_tables(found.tables, notes)
-    rows = _one_file_per_split(found.images, warnings)
+    rows = _one_file_per_split(_named_first(found.images, labels), warnings)
     _match(rows, labels)
     _decide_splits(rows, notes)
 
@@ -191,6 +194,7 @@ def _add_label(known: list[_Label], row: dict[str, Any], file: SourceFile) -> No
         chosen_split=row.get("split"),
         named_split=file.table_split,
         source=str(file),
+        folders=PurePosixPath(row.get("folder") or "").parts,
     )
     for other in known:
         theirs = other.chosen_split or other.named_split
@@ -230,6 +234,22 @@ def _shown(name: str, value: Any) -> str:
     if name == "male":
         return "male" if value else "female"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _named_first(
+    images: Iterable[SourceFile], labels: Mapping[str, Sequence[_Label]]
+) -> list[SourceFile]:
+    """Sorts files whose folder a table names before others, which may share their names."""
+
+    def agreeing(image: SourceFile) -> int:
+        """Returns the number of folders, from the innermost, that agree with the table's."""
+        most = 0
+        for label in labels.get(image_stem(image.parts[-1]), ()):
+            pairs = zip(reversed(image.parts[:-1]), reversed(label.folders), strict=False)
+            most = max(most, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        return most
+
+    return sorted(images, key=agreeing, reverse=True)
 
 
 def _one_file_per_split(images: list[SourceFile], warnings: list[str]) -> list[dict[str, Any]]:

@@ -374,6 +374,23 @@ def test_of_two_images_with_one_id_the_first_named_is_kept_and_told(images, png,
         assert "Found twice: 1 radiographs" in fetched.warnings[0]
 
 
+@pytest.mark.parametrize("written", ["site-b/{}.png", "site-b\\{}.png", "/elsewhere/site-b/{}.png"])
+def test_of_two_images_with_one_name_the_one_in_the_folder_that_the_table_names_is_kept(
+    written, png, tmp_path
+):
+    files = {f"site-a/{number}.png": png(number) for number in (1, 2, 3)}
+    files |= {f"site-b/{number}.png": png(10 * number) for number in (1, 2)}
+    rows = [
+        *(f"{written.format(number)},{100 + number},M" for number in (1, 2)),
+        "site-a/3.png,90,F",
+    ]
+    lay(tmp_path / "mine", {**files, "labels.csv": "\n".join(["path,boneage,sex", *rows])})
+    fetched = fetch_local([tmp_path / "mine"], tmp_path / "data", validation_fraction=0)
+    kept = {row.id: Path(row.path).read_bytes() for row in fetched.manifest.itertuples()}
+    assert kept == {"1": png(10), "2": png(20), "3": png(3)}
+    assert "not mine/site-a/1.png" in fetched.warnings[0]
+
+
 def test_an_id_in_the_folders_of_two_splits_is_kept_twice_and_told(images, tmp_path):
     lay(tmp_path / "mine", images("train/{}.png", TRAIN) | images("val/{}.png", [1377]))
     (tmp_path / "mine" / "labels.csv").write_text(kaggle_labels(TRAIN))
