@@ -324,7 +324,7 @@ def test_a_command_that_is_ended_leaves_no_table_and_goes_on_when_it_is_typed_ag
     assert left.name.startswith(".ages.csv-")
     again = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     assert again.returncode == 1
-    assert re.search(r"going on after [\d,]+ files of an interrupted run", again.stderr)
+    assert re.search(r"going on after [\d,]+ files? of an interrupted run", again.stderr)
     assert "3,000 radiographs, 1,000 failed (1,000 unreadable): out/ages.csv" in again.stderr
     assert [path.name for path in Path("out").iterdir()] == ["ages.csv"]
     found = [(row["path"], row["months"]) for row in rows(Path("out/ages.csv").read_text())]

@@ -24,7 +24,8 @@ def sweep(tmp_path: Path, tiny: Experiment, demo_data: Path, monkeypatch: pytest
     write_experiment(tiny.model_copy(update={"training": settings}), Path("tiny.toml"))
 
     def run(line: str, status: int = 0) -> Result:
-        words = ["sweep", "-c", "tiny.toml", "--data", str(demo_data), *line.split()]
+        data = [] if "--data" in line else ["--data", str(demo_data)]
+        words = ["sweep", "-c", "tiny.toml", *data, *line.split()]
         result = CliRunner().invoke(app, words)
         assert result.exit_code == status, result.output
         return result
