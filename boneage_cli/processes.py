@@ -30,6 +30,8 @@ _MOST = 16
 
 _make: Callable[[], Callable[[Any], Any]] | None = None
 _work: Callable[[Any], Any] | None = None
+# Exit status once SIGTERM has come to a worker process.
+_ended = 0
 
 
 def processes_for(workers: int) -> int:
@@ -103,7 +105,9 @@ def _begin(make: Callable[[], Callable[[Any], Any]]) -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    global _ended
+    _ended = 128 + number
+    raise SystemExit(_ended)
 
 
 def _end_with_parent() -> None:
@@ -116,6 +120,9 @@ def _end_with_parent() -> None:
 
 def _do(item: Any) -> Any:
     global _work
+    # The exception is lost if the signal comes while a library frees an object.
+    if _ended:
+        os._exit(_ended)
     try:
         if _work is None:
             import cv2
