@@ -9,7 +9,8 @@ import typer
 from typer.core import TyperCommand
 
 from boneage_cli import __version__
-from boneage_cli.cli.console import Command, CommandGroup, console
+from boneage_cli.cli.commands import Command, CommandGroup
+from boneage_cli.cli.console import console
 
 # Summaries for the list of commands, in the order of work: the first line of each command's help.
 COMMANDS = {

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from boneage_cli.cli.bench_tables import print_benchmark, print_rankings, print_training
-from boneage_cli.cli.console import Command, print_fields, warn
+from boneage_cli.cli.commands import Command, Group
+from boneage_cli.cli.console import print_fields, warn
 from boneage_cli.cli.options import (
     Backend,
     BackendOption,
@@ -25,7 +26,7 @@ from boneage_cli.cli.options import (
     refuse_beside,
 )
 
-app = typer.Typer(name="bench", add_completion=False, rich_markup_mode="rich")
+app = typer.Typer(cls=Group, name="bench", add_completion=False, rich_markup_mode="rich")
 
 # Load average per core of other programs at which a warning is printed: timings are then useless.
 BUSY = 0.5

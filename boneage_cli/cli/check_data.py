@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, print_table
+from boneage_cli.cli.commands import EXIT_FINDINGS
+from boneage_cli.cli.console import console, print_table
 from boneage_cli.cli.options import DataOption, Split, ThreadsOption
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, warn
+from boneage_cli.cli.commands import EXIT_FINDINGS
+from boneage_cli.cli.console import console, fail, warn
 from boneage_cli.cli.options import DataOption, Split, ThreadsOption
 from boneage_cli.errors import BoneageError
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, fail, print_fields, print_model, print_table
+from boneage_cli.cli.commands import EXIT_FINDINGS
+from boneage_cli.cli.console import fail, print_fields, print_model, print_table
 from boneage_cli.cli.options import (
     BatchSizeOption,
     DataOption,

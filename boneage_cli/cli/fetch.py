@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import Command, console, print_table, warn
+from boneage_cli.cli.commands import Command
+from boneage_cli.cli.console import console, print_table, warn
 from boneage_cli.cli.options import Split
 
 if TYPE_CHECKING:

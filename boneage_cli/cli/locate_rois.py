@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_table
+from boneage_cli.cli.commands import EXIT_FINDINGS
+from boneage_cli.cli.console import console, fail, print_table
 from boneage_cli.cli.options import (
     BatchSizeOption,
     DataOption,

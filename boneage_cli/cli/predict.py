@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, fail, print_aside, print_model, warn
+from boneage_cli.cli.commands import EXIT_FINDINGS
+from boneage_cli.cli.console import fail, print_aside, print_model, warn
 from boneage_cli.cli.options import (
     Backend,
     BackendOption,

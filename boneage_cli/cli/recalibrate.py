@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, print_fields, print_table, warn
+from boneage_cli.cli.commands import EXIT_FINDINGS
+from boneage_cli.cli.console import console, print_fields, print_table, warn
 from boneage_cli.cli.options import Device, DeviceOption
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from boneage_cli.cli.console import EXIT_FINDINGS, console, fail, print_fields, print_table
+from boneage_cli.cli.commands import EXIT_FINDINGS
+from boneage_cli.cli.console import console, fail, print_fields, print_table
 from boneage_cli.cli.options import CacheOption, DataOption
 from boneage_cli.cli.training_lines import print_epoch, print_stage
 

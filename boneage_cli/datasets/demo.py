@@ -9,7 +9,6 @@ from boneage_cli.datasets.source import (
     Source,
     already_there,
     begin,
-    earlier_fetch,
     fetching,
     finish,
 )
@@ -49,8 +48,7 @@ def fetch_demo(
         citation="None needed",
         validation="from the source",
     )
-    with fetching(folder):
-        earlier = earlier_fetch(folder, wanted, force=force)
+    with fetching(folder, wanted, force=force) as earlier:
         there = already_there(folder, earlier)
         if there:
             return there

@@ -11,7 +11,7 @@ from boneage_cli.datasets.source import (
     Fetched,
     Source,
     already_there,
-    earlier_fetch,
+    fetching,
 )
 from boneage_cli.errors import BoneageError
 
@@ -58,8 +58,9 @@ def fetch_kaggle(
         terms=RSNA_TERMS,
         citation=RSNA_CITATION,
     )
-    there = already_there(folder, earlier_fetch(folder, wanted, force=force))
-    return there or build_dataset([_download(handle)], folder, wanted, force=force)
+    with fetching(folder, wanted, force=force) as earlier:
+        there = already_there(folder, earlier)
+        return there or build_dataset([_download(handle)], folder, wanted, earlier)
 
 
 def _download(handle: str) -> Path:

@@ -32,7 +32,6 @@ from boneage_cli.datasets.source import (
     Source,
     already_there,
     begin,
-    earlier_fetch,
     fetching,
     finish,
     sha256,
@@ -91,19 +90,20 @@ def fetch_local(
         terms=LOCAL_TERMS,
         citation=f"That of the files' origin. For RSNA's radiographs: {RSNA_CITATION}",
     )
-    return build_dataset(paths, folder, wanted, force=force)
+    with fetching(folder, wanted, force=force) as earlier:
+        return already_there(folder, earlier) or build_dataset(paths, folder, wanted, earlier)
 
 
 def build_dataset(
-    paths: Sequence[Path], folder: Path, wanted: Source, *, force: bool = False
+    paths: Sequence[Path], folder: Path, wanted: Source, earlier: Source | None
 ) -> Fetched:
-    """Makes a data set from the radiographs and tables below some paths.
+    """Makes a data set from the radiographs and tables below some paths, within ``fetching``.
 
     Args:
         paths: As for ``fetch_local``.
         folder: The data set's folder.
         wanted: The SOURCE.json record, with options ``copy``, ``validation_fraction``, ``seed``.
-        force: Replaces an earlier data set in the folder.
+        earlier: The record of an interrupted run for the same data set, which is completed.
 
     Returns:
         The data set.
@@ -111,31 +111,26 @@ def build_dataset(
     Raises:
         BoneageError: As for ``fetch_local``.
     """
-    with fetching(folder):
-        earlier = earlier_fetch(folder, wanted, force=force)
-        there = already_there(folder, earlier)
-        if there:
-            return there
-        options = wanted.options
-        staging = folder / STAGING
-        try:
-            arrangement = arrange(find_files(paths, staging, exclude=folder))
-            arrangement.table, validation, notes = _make_validation(
-                arrangement.table, options["validation_fraction"], options["seed"]
-            )
-            files = _fingerprints(paths, arrangement)
-            source = replace(wanted, files=files, validation=validation)
-            if earlier is None:
-                begin(folder, source)
-            place(arrangement, folder, copy=options["copy"])
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        fetched = finish(folder, source)
-        fetched.notes = [*arrangement.notes, *notes]
-        fetched.warnings = arrangement.warnings
-        warn_of_impossible_ages(fetched.manifest)
-        warn_of_years(fetched.manifest)
-        return fetched
+    options = wanted.options
+    staging = folder / STAGING
+    try:
+        arrangement = arrange(find_files(paths, staging, exclude=folder))
+        arrangement.table, validation, notes = _make_validation(
+            arrangement.table, options["validation_fraction"], options["seed"]
+        )
+        files = _fingerprints(paths, arrangement)
+        source = replace(wanted, files=files, validation=validation)
+        if earlier is None:
+            begin(folder, source)
+        place(arrangement, folder, copy=options["copy"])
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    fetched = finish(folder, source)
+    fetched.notes = [*arrangement.notes, *notes]
+    fetched.warnings = arrangement.warnings
+    warn_of_impossible_ages(fetched.manifest)
+    warn_of_years(fetched.manifest)
+    return fetched
 
 
 def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:

@@ -21,7 +21,6 @@ from boneage_cli.datasets.source import (
     Source,
     already_there,
     begin,
-    earlier_fetch,
     fetching,
     finish,
 )
@@ -115,8 +114,7 @@ def fetch_rsna(
         terms=RSNA_TERMS,
         citation=RSNA_CITATION,
     )
-    with fetching(folder):
-        earlier = earlier_fetch(folder, source, force=force)
+    with fetching(folder, source, force=force) as earlier:
         missing = [
             split for split in SPLITS if split in splits and not _is_there(folder, split, earlier)
         ]

@@ -125,33 +125,45 @@ def write_source(folder: Path, source: Source) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def earlier_fetch(folder: Path, wanted: Source, *, force: bool = False) -> Source | None:
-    """Checks the contents of a folder before a data set is written to it.
+@contextmanager
+def fetching(folder: Path, wanted: Source, *, force: bool = False) -> Iterator[Source | None]:
+    """Keeps a data set's folder to one fetch at a time; an empty folder is removed at the end.
 
     Args:
-        folder: The data set's folder, new or of an earlier run.
+        folder: The data set's folder, new or of an earlier run; it is made if it is missing.
         wanted: The record of the data set to be written.
         force: An earlier data set will be removed, whatever its source.
 
-    Returns:
+    Yields:
         The record of an earlier run for the same data set; None if it is made from scratch.
 
     Raises:
-        BoneageError: The folder holds another data set and ``force`` is not given, or it holds
-            files that belong to no data set.
+        BoneageError: The folder cannot be made or written, another process is fetching into it, it
+            holds another data set and ``force`` is not given, or it holds files that belong to no
+            data set.
     """
+    if folder.exists() and not folder.is_dir():
+        raise BoneageError(f"{folder}: is a file; choose another folder with --to")
     check_writable(folder, "folder with --to")
+    with writing(folder, "folder with --to"):
+        folder.mkdir(parents=True, exist_ok=True)
+    busy = f"{folder}: another fetch is writing it; wait for that, or choose another --to"
+    try:
+        with locked_folder(folder, busy):
+            yield _earlier(folder, wanted, force)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _earlier(folder: Path, wanted: Source, force: bool) -> Source | None:
     existing = read_source(folder)
-    if existing is None:
-        if folder.exists() and not folder.is_dir():
-            raise BoneageError(f"{folder}: is a file; choose another folder with --to")
-        if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-            raise BoneageError(
-                f"{folder}: holds files but no {SOURCE_FILE}, so no data set made by boneage; "
-                "choose another folder with --to"
-            )
-        return None
-    if force:
+    if existing is None and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise BoneageError(
+            f"{folder}: holds files but no {SOURCE_FILE}, so no data set made by boneage; "
+            "choose another folder with --to"
+        )
+    if existing is None or force:
         return None
     difference = _difference(existing, wanted)
     # The remains of an interrupted command may be replaced by another data set.
@@ -177,28 +189,6 @@ def _difference(existing: Source, wanted: Source) -> str:
             if value != wanted.options.get(name)
         )
     return ""
-
-
-@contextmanager
-def fetching(folder: Path) -> Iterator[None]:
-    """Keeps a data set's folder to one fetch at a time; an empty folder is removed at the end.
-
-    Args:
-        folder: The data set's folder; it is made if it is missing.
-
-    Raises:
-        BoneageError: Another process is fetching into it, or it cannot be made.
-    """
-    check_writable(folder, "--to")
-    with writing(folder, "--to"):
-        folder.mkdir(parents=True, exist_ok=True)
-    busy = f"{folder}: another fetch is writing it; wait for that, or choose another --to"
-    try:
-        with locked_folder(folder, busy):
-            yield
-    finally:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def begin(folder: Path, source: Source) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from boneage_cli import __version__
 from boneage_cli.cli.app import COMMANDS as SUMMARIES
 from boneage_cli.cli.app import app
-from boneage_cli.cli.console import CommandGroup
+from boneage_cli.cli.commands import CommandGroup
 
 COMMANDS = (
     "fetch",
@@ -163,6 +163,7 @@ def test_a_misspelt_command_is_told_the_nearest() -> None:
         ("sweep --batch-size 3", "--batch-size; did you mean --set training.batch_size=…?"),
         ("check-data --split train --split test", "'--split': given twice; give it once"),
         ("fetch demo --to a --to b", "'--to': given twice; give it once"),
+        ("bench --seconds 1 --seconds 2", "'--seconds': given twice; give it once"),
         ("train --nothing", "no such option: --nothing; see 'boneage train --help'"),
     ],
 )

@@ -3,7 +3,7 @@ import typer
 from typer.testing import CliRunner
 
 from boneage_cli.cli import fetch
-from boneage_cli.cli.console import CommandGroup
+from boneage_cli.cli.commands import CommandGroup
 from boneage_cli.datasets.source import read_source
 from boneage_cli.files import locked_folder
 

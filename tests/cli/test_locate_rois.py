@@ -13,7 +13,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from boneage_cli.cli.console import CommandGroup
+from boneage_cli.cli.commands import CommandGroup
 from boneage_cli.cli.locate_rois import locate_rois
 from boneage_cli.core.bundle import Bundle, build_network, save_bundle
 from boneage_cli.core.config import Experiment, parse_experiment

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from boneage_cli.cli.console import CommandGroup
+from boneage_cli.cli.commands import CommandGroup
 from boneage_cli.cli.train_landmarks import train_landmarks
 
 runner = CliRunner()
