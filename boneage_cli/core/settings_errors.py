@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-_TYPE = re.compile(r"constrained-|function-|.*\[.*\]")
+_WANTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("model_type", "model_attributes_type"), "a section of settings"),
+    "dict_type": "a table",
+    "string_type": "text",
+    "finite_number": "a finite number",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "of the pattern {pattern}",
+    "too_short": "of {min_length} or more values",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+}
+"""What a setting must be, by pydantic's type of error."""
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
@@ -19,27 +36,59 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
         error: The result of validating the settings against the schema.
         schema: The schema; each of its fields has a default.
     """
+    wanted: dict[str, list[str]] = {}
+    given: dict[str, object] = {}
     for item in error.errors():
-        # For a union of types, pydantic adds the names of its types to the location.
-        location = [str(part) for part in item["loc"] if not _TYPE.match(str(part))]
-        key = ".".join(location)
+        location = [str(part) for part in item["loc"]]
+        key = _key(schema, location) or "settings"
         if item["type"] == "extra_forbidden":
-            known = _known_keys(schema, location[:-1])
-            near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-            # A key in the wrong section is as common as a misspelt one.
-            everywhere = [name for name, _ in flatten(schema().model_dump())]
-            elsewhere = [name for name in everywhere if name.split(".")[-1] == location[-1]]
-            near = [".".join([*location[:-1], name]) for name in near]
-            hint = elsewhere[0] if elsewhere else near[0] if near else None
-            suggestion = f"did you mean {hint}?" if hint else f"known are {', '.join(known)}"
-            yield f"unknown setting {key}; {suggestion}"
-        elif item["type"] in ("model_type", "model_attributes_type"):
-            yield f"{key or 'settings'}: must be a section of settings, not {item['input']!r}"
-        else:
-            reason = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-            given = item["input"]
-            shown = "" if isinstance(given, Mapping | BaseModel) else f" (given {given!r})"
-            yield f"{key or 'settings'}: {reason}{shown}"
+            yield _unknown(schema, location)
+        elif item["type"] == "too_short" and key in wanted:
+            # Invalid values were left out before the rest was counted.
+            continue
+        elif item["type"] in _WANTED:
+            # A setting that may be of several types has an error for each.
+            wanted.setdefault(key, []).append(_WANTED[item["type"]].format(**item.get("ctx", {})))
+            given.setdefault(key, item["input"])
+        elif key not in wanted:
+            shown = "" if isinstance(item["input"], Mapping) else f" (given {item['input']!r})"
+            yield f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}"
+    for key, kinds in wanted.items():
+        yield f"{key}: must be {' or '.join(dict.fromkeys(kinds))}, not {given[key]!r}"
+
+
+def _key(schema: type[BaseModel], location: Sequence[str]) -> str:
+    """Returns the setting at a location, to which pydantic adds positions and names of types."""
+    fields: Mapping[str, FieldInfo] = schema.model_fields
+    path = []
+    for part in location:
+        if part not in fields:
+            break
+        path.append(part)
+        section = _section(fields[part])
+        fields = section.model_fields if section else {}
+    return ".".join(path)
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    candidates = [field.annotation, *get_args(field.annotation)]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _unknown(schema: type[BaseModel], location: Sequence[str]) -> str:
+    *sections, name = location
+    parent: type[BaseModel] = schema
+    for part in sections:
+        parent = _section(parent.model_fields[part]) or parent
+    # A key in the wrong section is as common as a misspelt one.
+    everywhere = [key for key, _ in flatten(schema().model_dump())]
+    elsewhere = [key for key in everywhere if key.split(".")[-1] == name]
+    near = difflib.get_close_matches(name, parent.model_fields, n=1, cutoff=0.5)
+    hints = elsewhere or [".".join([*sections, known]) for known in near]
+    suggestion = (
+        f"did you mean {hints[0]}?" if hints else f"known are {', '.join(parent.model_fields)}"
+    )
+    return f"unknown setting {'.'.join(location)}; {suggestion}"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -49,11 +98,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _known_keys(schema: type[BaseModel], section: Sequence[str]) -> list[str]:
-    for part in section:
-        annotation = schema.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        schema = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(schema.model_fields)

@@ -45,7 +45,9 @@ def test_a_setting_in_the_wrong_section_is_shown_its_place() -> None:
 
 
 def test_a_wrong_value_is_named_with_its_key_and_the_file() -> None:
-    with pytest.raises(BoneageError, match=r"x\.toml: training\.batch_size: .* \(given 0\)"):
+    with pytest.raises(
+        BoneageError, match=r"x\.toml: training\.batch_size: must be at least 1, not 0"
+    ):
         parse_experiment({"training": {"batch_size": 0}}, "x.toml")
 
 
@@ -61,11 +63,20 @@ def test_a_wrong_value_is_named_with_its_key_and_the_file() -> None:
         ({"training": {"epochs": 3, "warmup_epochs": 4}}, "must be less than epochs"),
         ({"model": {"gender": True, "targets": ["sex"]}}, "input and target at once"),
         ({"model": {"family": "globl"}}, "global"),
-        ({"training": {"betas": [0.9, 1.5]}}, "betas.*less than 1"),
+        ({"training": {"betas": [0.9, 1.5]}}, r"training\.betas: must be less than 1, not 1\.5"),
         ({"training": {"epochs": True}}, r"training\.epochs: true is not allowed here"),
-        ({"training": {"learning_rate": float("inf")}}, r"learning_rate: .* finite number"),
-        ({"augmentation": {"scale": 2}}, r"augmentation\.scale: Input should be less than 1"),
-        ({"model": {"hidden": 128}}, r"model\.hidden: Input should be a list"),
+        (
+            {"training": {"learning_rate": float("inf")}},
+            "learning_rate: must be a finite number, not inf",
+        ),
+        (
+            {"augmentation": {"scale": 2}},
+            r"augmentation\.scale: must be less than 1 or a list, not 2",
+        ),
+        ({"model": {"hidden": 128}}, r"model\.hidden: must be a list, not 128"),
+        ({"model": {"targets": ["x"]}}, r"model\.targets: must be 'age' or 'sex', not 'x'$"),
+        ({"model": {"gender": "maybe"}}, r"model\.gender: must be true or false, not 'maybe'"),
+        ({"model": 3}, r"model: must be a section of settings, not 3"),
     ],
 )
 def test_contradictory_settings_are_refused_with_the_reason(
