@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 import warnings
 from collections.abc import Sequence
-from datetime import date, datetime
 from difflib import get_close_matches
 from typing import Any
 
-import cv2
-import numpy as np
 import pydicom
 from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.multival import MultiValue
-from pydicom.pixels import (
-    apply_modality_lut,
-    apply_voi,
-    apply_windowing,
-    get_decoder,
-    pixel_array,
-)
+from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -33,35 +23,26 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from boneage_cli.ages import is_childs_age
-from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.dicom_display import displayed
+from boneage_cli.imaging.dicom_elements import (
+    DicomError,
+    NoImageError,
+    numbers_of,
+    text_of,
+    value_of,
+)
+from boneage_cli.imaging.dicom_patient import age_of, laterality_of
 from boneage_cli.imaging.file_headers import jpeg_frame
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.sexes import male_of
 
-DAYS_PER_MONTH = 365.25 / 12
-_MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / DAYS_PER_MONTH, "D": 1 / DAYS_PER_MONTH}
-# Dates of the examination; archives differ in which of them they keep.
-_DATES = ("StudyDate", "AcquisitionDate", "ContentDate")
-# Largest accepted difference between stated and computed age, months: anonymised files more often
-# have a false birth date than a false age.
-_LARGEST_CONTRADICTION = 24.0
-
-# Modalities without images: reports, presentation states, key object notes, documents, etc.
-_NO_IMAGES = ("SR", "PR", "KO", "DOC", "AU", "REG", "SEG", "FID", "RWV", "PLAN", "ECG")
+# Pixels that are longer than this, relative to their width, or the reverse, are a mistake.
+_LARGEST_PIXEL_RATIO = 4.0
 # Value representations that cannot be written to a table.
 _NO_TEXT = ("SQ", "OB", "OW", "OB or OW", "OD", "OF", "OL", "OV", "UN")
 
 # Scanners write many values that violate the standard; the relevant ones are checked below.
 warnings.filterwarnings("ignore", module=r"pydicom\b")
-
-
-class DicomError(ValueError):
-    """A DICOM file cannot be read as a radiograph; the message does not name the file."""
-
-
-class NoImageError(DicomError):
-    """A DICOM file without an image, such as a report."""
 
 
 def read_dicom(
@@ -101,7 +82,7 @@ def read_dicom(
             f"the DICOM file is damaged or truncated ({_one_line(error)}); export it again"
         ) from None
     try:
-        pixels, white = _displayed(dataset, stored)
+        pixels, white = displayed(dataset, stored)
     except DicomError:
         raise
     except Exception as error:
@@ -113,10 +94,10 @@ def read_dicom(
         white,
         source,
         aspect=_aspect(dataset),
-        male=male_of(_text(dataset, "PatientSex")),
-        age=_age(dataset),
-        laterality=_laterality(dataset),
-        tags={name: _written(_value(dataset, name)) for name in tags},
+        male=male_of(text_of(dataset, "PatientSex")),
+        age=age_of(dataset),
+        laterality=laterality_of(dataset),
+        tags={name: _written(value_of(dataset, name)) for name in tags},
     )
 
 
@@ -166,10 +147,10 @@ def _check(dataset: Dataset, max_pixels: int) -> None:
     rows, columns = dataset.get("Rows"), dataset.get("Columns")
     if not rows or not columns:
         # A file that was truncated early may have no elements at all.
-        kind = _text(dataset, "Modality")
-        if kind in _NO_IMAGES:
+        kind = UID(str(value_of(dataset, "SOPClassUID") or "")).name
+        if kind and "Image Storage" not in kind:
             raise NoImageError(f"the DICOM file holds no image ({kind})")
-        raise DicomError(f"the DICOM file holds no image ({kind or 'or it is truncated'})")
+        raise DicomError("the DICOM file holds no image, or it is truncated; export it again")
     if "PixelData" not in dataset:
         raise DicomError("the DICOM file is truncated: it states an image but holds no pixels")
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -180,13 +161,13 @@ def _check(dataset: Dataset, max_pixels: int) -> None:
             f"{columns} × {rows} pixels are more than the {max_pixels:,} that are read; make the "
             "image smaller"
         )
-    photometric = _text(dataset, "PhotometricInterpretation")
+    photometric = text_of(dataset, "PhotometricInterpretation")
     if photometric == "PALETTE COLOR" or dataset.BitsAllocated not in (8, 16):
         raise DicomError(
             f"{dataset.BitsAllocated}-bit {photometric} pixels are not supported; export the image "
             "as MONOCHROME2 with 8 to 16 bits"
         )
-    stored, highest = _value(dataset, "BitsStored"), _value(dataset, "HighBit")
+    stored, highest = value_of(dataset, "BitsStored"), value_of(dataset, "HighBit")
     if stored and highest is not None and highest != stored - 1:
         raise DicomError(
             f"{stored}-bit pixels that end at bit {highest} are not supported; export the image "
@@ -228,163 +209,17 @@ def _stream_size(stream: bytes) -> tuple[int, int]:
     return right - left, bottom - top
 
 
-def _displayed(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
-    """Returns the pixels as they are meant to be displayed, and the intensity of full white."""
-    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if stored.ndim == 3:
-        pixels = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
-        return pixels, full_white(pixels)
-    bits = int(dataset.BitsStored)
-    if bits <= 8 and stored.dtype == np.uint16:
-        stored = stored.astype(np.uint8)
-    padding = _padding(dataset, stored)
-    # Padding must not influence the range of intensities.
-    used = stored if padding is None or padding.all() else stored[~padding]
-    inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
-    if _shown_as_stored(dataset):
-        white = 255 if bits <= 8 else full_white(used) if bits == 16 else 2**bits - 1
-        pixels = np.minimum(stored, stored.dtype.type(white))
-        if inverted:
-            pixels = stored.dtype.type(white) - pixels
-    else:
-        white = 255 if bits <= 8 else 65535
-        kind = np.iinfo(stored.dtype)
-        values = np.arange(kind.min, kind.max + 1)
-        shares = _shown(dataset, values, used)
-        table = np.rint((1 - shares if inverted else shares) * white)
-        table = table.astype(np.uint8 if bits <= 8 else np.uint16)
-        pixels = table[stored if kind.min == 0 else stored.astype(np.int32) - kind.min]
-    if padding is not None:
-        pixels[padding] = 0
-    return pixels, white
-
-
-def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
-    """Returns the mask of padding pixels; None if the file states no padding value."""
-    padding = _value(dataset, "PixelPaddingValue")
-    if padding is None:
-        return None
-    limit = _value(dataset, "PixelPaddingRangeLimit")
-    low, high = sorted((int(padding), int(padding if limit is None else limit)))
-    fills: np.ndarray = (stored >= low) & (stored <= high)
-    return fills
-
-
-def _shown_as_stored(dataset: Dataset) -> bool:
-    # Without a window, a rescaling with a positive slope does not change the displayed image.
-    slope = _slope(dataset)
-    return (
-        dataset.PixelRepresentation == 0
-        and not _has_window(dataset)
-        and not dataset.get("VOILUTSequence")
-        and not dataset.get("ModalityLUTSequence")
-        and (slope is None or slope > 0)
-    )
-
-
-def _has_window(dataset: Dataset) -> bool:
-    # PS3.3, C.11.2.1.2.1 and C.11.2.1.3: narrower windows are invalid. Exports write 0 if unset.
-    width = _first(_value(dataset, "WindowWidth"))
-    least = 1.0 if _text(dataset, "VOILUTFunction") in ("", "LINEAR") else 1e-9
-    return _first(_value(dataset, "WindowCenter")) is not None and (width or 0) >= least
-
-
-def _slope(dataset: Dataset) -> float | None:
-    """Returns the rescale slope; None if it is missing, or 0, which would erase the image."""
-    return _first(_value(dataset, "RescaleSlope")) or None
-
-
-def _first(value: Any) -> float | None:
-    """Returns a number, or the first of several; None if there is none."""
-    if isinstance(value, MultiValue):
-        value = value[0] if value else None
-    return None if value is None else float(value)
-
-
-def _shown(dataset: Dataset, values: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Returns the display brightness, 0 to 1, for each stored value."""
-    rescaled = _slope(dataset) is not None or dataset.get("ModalityLUTSequence")
-    modality = apply_modality_lut(values, dataset) if rescaled else values
-    if dataset.get("VOILUTSequence"):
-        shown = apply_voi(np.rint(modality).astype(np.int32), dataset, index=0)
-        black, white = 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
-    elif _has_window(dataset):
-        with np.errstate(over="ignore"):
-            shown = apply_windowing(modality, dataset, index=0)
-            black, white = apply_windowing(np.array([-1e9, 1e9]), dataset, index=0)
-    else:
-        shown = modality
-        ends = modality[np.array([used.min(), used.max()], np.int32) - values[0]]
-        black, white = ends.min(), ends.max()
-        if white == black:
-            raise DicomError("all pixels of the DICOM file have one value; export it again")
-    if white == black:
-        raise ValueError("all values look the same")
-    return np.clip((shown - black) / (white - black), 0, 1)
-
-
 def _aspect(dataset: Dataset) -> float | None:
     # PixelAspectRatio and spacings give the vertical before the horizontal side of a pixel.
     for name in ("PixelAspectRatio", "ImagerPixelSpacing", "PixelSpacing"):
-        sides = _value(dataset, name)
-        if sides is None or len(sides) != 2:
+        sides = numbers_of(dataset, name)
+        if len(sides) != 2 or min(sides) <= 0:
             continue
-        tall, wide = float(sides[0]), float(sides[1])
-        if tall > 0 and wide > 0:
+        tall, wide = sides
+        if max(sides) <= _LARGEST_PIXEL_RATIO * min(sides):
             square = abs(wide / tall - 1) < 1e-3
             return None if square else dataset.Columns * wide / (dataset.Rows * tall)
     return None
-
-
-def _age(dataset: Dataset) -> float | None:
-    """Returns the age in months, from the dates or, without them, as stated; None if unknown.
-
-    The dates are preferred, because ages stated in whole years are rounded down. None if dates and
-    stated age contradict each other. A stated age of 0 years means unknown.
-    """
-    match = re.fullmatch(r"(\d{1,3})([DWMY])", _text(dataset, "PatientAge"))
-    stated = int(match[1]) * _MONTHS[match[2]] if match else None
-    if match and match[2] == "Y" and not stated:
-        stated = None
-    birth = _date(dataset, "PatientBirthDate")
-    taken = next(filter(None, (_date(dataset, name) for name in _DATES)), None)
-    if birth is None or taken is None:
-        return stated
-    counted = (taken - birth).days / DAYS_PER_MONTH
-    if not is_childs_age(counted):
-        return stated
-    if stated is not None and abs(counted - stated) > _LARGEST_CONTRADICTION:
-        return None
-    return counted
-
-
-def _date(dataset: Dataset, name: str) -> date | None:
-    # Files from before 1993 (ACR-NEMA) have dates like 1992.11.05.
-    digits = _text(dataset, name).replace(".", "")
-    try:
-        return datetime.strptime(digits, "%Y%m%d").date()
-    except ValueError:
-        return None
-
-
-def _laterality(dataset: Dataset) -> str | None:
-    for name in ("ImageLaterality", "Laterality"):
-        side = _text(dataset, name)
-        if side in ("L", "R"):
-            return side
-    return None
-
-
-def _text(dataset: Dataset, name: str) -> str:
-    return str(_value(dataset, name) or "").strip().upper()
-
-
-def _value(dataset: Dataset, name: str) -> Any:
-    """Returns an element's value; None if it is missing, empty, or violates the standard."""
-    try:
-        return dataset.get(name)
-    except Exception:  # values are parsed on access and may raise any exception
-        return None
 
 
 def _one_line(error: Exception) -> str:

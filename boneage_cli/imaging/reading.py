@@ -14,8 +14,12 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.depth import full_white
 from boneage_cli.imaging.file_headers import ContainerError, begins_as_dicom, open_container
 from boneage_cli.imaging.radiograph import Radiograph, negative
+from boneage_cli.imaging.registration import aspect_of
 
 MAX_PIXELS = 100_000_000
+
+# Hands and forearms are at most a few times as long as wide.
+_LARGEST_ASPECT = 20
 
 # A pixel takes at most 8 bytes (16 bits in four channels); the rest is for metadata.
 _BYTES_PER_PIXEL = 8
@@ -72,7 +76,16 @@ def read_radiograph(
         reason = getattr(error, "strerror", None) or error
         raise ReadError(f"{path}: cannot be opened ({reason}); check its permissions") from None
     radiograph = read_radiograph_bytes(data, str(path), max_pixels=max_pixels, tags=tags)
-    return radiograph if aspect is None else replace(radiograph, aspect=aspect)
+    if aspect is not None:
+        radiograph = replace(radiograph, aspect=aspect)
+    shape = aspect_of(radiograph)
+    # Filters that even out the sides of pixels would take minutes.
+    if not 1 / _LARGEST_ASPECT <= shape <= _LARGEST_ASPECT:
+        raise ReadError(
+            f"{path}: {shape:.3g} times as wide as high; correct its width and height, or name the "
+            "part with the hand"
+        )
+    return radiograph
 
 
 def read_radiograph_bytes(

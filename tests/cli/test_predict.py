@@ -18,7 +18,12 @@ import pytest
 import torch
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    BasicTextSRStorage,
+    ComputedRadiographyImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
@@ -606,7 +611,7 @@ def archive(hands) -> Path:
     dataset.save_as(hands / "archive" / "IM1", enforce_file_format=True)
     for name in ("Rows", "Columns", "PixelData"):
         delattr(dataset, name)
-    dataset.Modality = "SR"
+    dataset.SOPClassUID = BasicTextSRStorage
     dataset.save_as(hands / "archive" / "SR1", enforce_file_format=True)
     return hands / "archive"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -52,7 +53,10 @@ def as_dicom() -> Callable[..., bytes]:
         dataset.BitsStored = elements.get("BitsStored", bits)
         dataset.HighBit = dataset.BitsStored - 1
         for name, value in elements.items():
-            setattr(dataset, name, value)
+            if isinstance(value, DataElement):
+                dataset.add(value)
+            else:
+                setattr(dataset, name, value)
         if stream is not None:
             dataset.PixelData = encapsulate([stream])
             dataset["PixelData"].VR = "OB"

@@ -12,10 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
+from pydicom.pixels import apply_windowing
 from pydicom.uid import (
     MPEG2MPML,
+    BasicTextSRStorage,
+    ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -26,7 +32,12 @@ from pydicom.uid import (
 
 from boneage_cli.imaging.file_headers import is_dicom
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.reading import ReadError, read_radiograph, read_radiograph_bytes
+from boneage_cli.imaging.reading import (
+    NothingToSee,
+    ReadError,
+    read_radiograph,
+    read_radiograph_bytes,
+)
 
 
 def read(data: bytes) -> Radiograph:
@@ -156,6 +167,37 @@ def test_lookup_tables_are_applied(name):
     assert set(range(0, 101, 10)) <= set(shares)
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("form", ["words", "bytes"])
+def test_a_table_of_any_depth_shows_deep_pixels(as_dicom, bits, form):
+    ramp = np.tile(np.arange(4096, dtype=np.uint16), (2, 1))
+    # A curve as scanners write them, for rescaled values from -1000 to 3095.
+    curve = (np.arange(4096) / 4095) ** 2
+    item = Dataset()
+    item.LUTDescriptor = [4096, -1000, bits]
+    item["LUTDescriptor"].VR = "SS"
+    entries = np.rint(curve * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16)
+    if form == "words":
+        item.LUTData = entries.tolist()
+        item["LUTData"].VR = "US"
+    else:
+        item.LUTData = entries.tobytes()
+        item["LUTData"].VR = "OW"
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": -1000}
+    radiograph = read(as_dicom(ramp, BitsStored=12, VOILUTSequence=[item], **rescale))
+    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.maximum, curve, atol=0.51 / 255)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_windows_show_what_pydicom_shows(as_dicom, function):
+    ramp = np.tile(np.arange(4096, dtype=np.uint16), (2, 1))
+    window = {"WindowCenter": 2000.5, "WindowWidth": 900, "VOILUTFunction": function}
+    data = as_dicom(ramp, BitsStored=12, **window)
+    expected = apply_windowing(ramp[0], pydicom.dcmread(io.BytesIO(data))) / 4095
+    radiograph = read(data)
+    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.maximum, expected, atol=2e-5)
+
+
 def test_padding_is_black(hand_pixels, as_dicom):
     pixels = hand_pixels.copy()
     pixels[:40] = 255
@@ -171,6 +213,8 @@ def test_padding_is_black(hand_pixels, as_dicom):
         (65535, {"RescaleSlope": -1, "RescaleIntercept": 4095}),
         (-32768, {}),
         (-32768, {"PixelPaddingRangeLimit": -30000}),
+        # Stated as an unsigned number, as some scanners do.
+        (-2000, {"PixelPaddingValue": DataElement("PixelPaddingValue", "US", 63536)}),
     ],
 )
 def test_padding_does_not_change_how_bright_the_hand_is(hand_pixels, as_dicom, padding, elements):
@@ -179,11 +223,19 @@ def test_padding_does_not_change_how_bright_the_hand_is(hand_pixels, as_dicom, p
     plain = read(as_dicom(pixels[40:], **elements))
     framed = pixels.copy()
     framed[:40] = padding
-    padded = read(as_dicom(framed, PixelPaddingValue=padding, **elements))
+    padded = read(as_dicom(framed, **{"PixelPaddingValue": padding} | elements))
     assert padded.maximum == plain.maximum
     np.testing.assert_array_equal(padded.pixels[40:], plain.pixels)
 
 
+def test_a_rescale_of_nothing_does_not_change_a_window(hand_pixels, as_dicom):
+    deep = hand_pixels.astype(np.uint16) * 16
+    window = {"BitsStored": 12, "WindowCenter": 1800, "WindowWidth": 3000}
+    odd = read(as_dicom(deep, RescaleSlope=0, RescaleIntercept=0, **window))
+    np.testing.assert_array_equal(odd.pixels, read(as_dicom(deep, **window)).pixels)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 def test_a_window_of_no_width_and_a_rescale_of_nothing_are_none(hand_pixels, as_dicom):
     deep = hand_pixels.astype(np.uint16) * 16
     plain = read(as_dicom(deep, BitsStored=12))
@@ -191,6 +243,8 @@ def test_a_window_of_no_width_and_a_rescale_of_nothing_are_none(hand_pixels, as_
         {"WindowCenter": 0, "WindowWidth": 0},
         {"WindowCenter": [0, 5], "WindowWidth": [0, 3]},
         {"RescaleSlope": 0, "RescaleIntercept": 0},
+        {"WindowCenter": "nan", "WindowWidth": 100},
+        {"WindowCenter": "\\200", "WindowWidth": "100\\100"},
     ):
         odd = read(as_dicom(deep, BitsStored=12, **elements))
         np.testing.assert_array_equal(odd.pixels, plain.pixels)
@@ -263,12 +317,18 @@ def test_several_frames_are_refused():
 
 
 def test_a_file_without_an_image_is_refused(hand_pixels, as_dicom):
-    dataset = pydicom.dcmread(io.BytesIO(as_dicom(hand_pixels, Modality="SR")))
-    del dataset.PixelData, dataset.Rows, dataset.Columns
-    file = io.BytesIO()
-    dataset.save_as(file)
-    with pytest.raises(ReadError, match=r"hand\.dcm: .*no image \(SR\)"):
-        read(file.getvalue())
+    for kind, reason in (
+        (BasicTextSRStorage, r"\(Basic Text SR Storage\)"),
+        (EncapsulatedPDFStorage, r"\(Encapsulated PDF Storage\)"),
+        (ComputedRadiographyImageStorage, "or it is truncated"),
+    ):
+        dataset = pydicom.dcmread(io.BytesIO(as_dicom(hand_pixels, SOPClassUID=kind)))
+        del dataset.PixelData, dataset.Rows, dataset.Columns
+        file = io.BytesIO()
+        dataset.save_as(file)
+        with pytest.raises(ReadError, match=r"hand\.dcm: .*no image.* " + reason) as error:
+            read(file.getvalue())
+        assert isinstance(error.value, NothingToSee) == (kind != ComputedRadiographyImageStorage)
 
 
 @pytest.mark.filterwarnings("ignore:End of file")
@@ -385,6 +445,18 @@ def test_the_laterality_is_read(hand_pixels, as_dicom, elements, side):
     assert read(as_dicom(hand_pixels, **elements)).laterality == side
 
 
+def test_numbers_with_a_decimal_comma_count_as_missing(hand_pixels, as_dicom):
+    window = {"WindowCenter": "99.9", "WindowWidth": "50"}
+    data = as_dicom(hand_pixels, ImagerPixelSpacing=["0.27", "0.17"], **window)
+    for number in (b"0.27", b"0.17", b"99.9"):
+        assert number in data
+        data = data.replace(number, number.replace(b".", b","))
+    radiograph = read(data)
+    assert radiograph.aspect is None
+    np.testing.assert_array_equal(radiograph.pixels, hand_pixels)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 @pytest.mark.parametrize(
     ("elements", "aspect"),
     [
@@ -397,6 +469,11 @@ def test_the_laterality_is_read(hand_pixels, as_dicom, elements, side):
         # Precedence: stated aspect ratio, spacing on the detector, spacing measured in the image.
         ({"ImagerPixelSpacing": [0.2, 0.1], "PixelSpacing": [0.1, 0.3]}, 256 * 0.1 / (320 * 0.2)),
         ({"PixelAspectRatio": ["1", "2"], "ImagerPixelSpacing": [0.1, 0.3]}, 256 * 2 / 320),
+        # What is no pair of plausible numbers counts as missing.
+        ({"ImagerPixelSpacing": "0.15"}, None),
+        ({"ImagerPixelSpacing": "0.15\\"}, None),
+        ({"ImagerPixelSpacing": "inf\\0.1"}, None),
+        ({"ImagerPixelSpacing": "0.1\\20", "PixelSpacing": [0.2, 0.1]}, 256 * 0.1 / (320 * 0.2)),
     ],
 )
 def test_pixels_that_are_not_square_give_the_aspect(hand_pixels, as_dicom, elements, aspect):
