@@ -506,7 +506,7 @@ def load_experiment(
         family = (flags or {}).get("model.family")
         for override in overrides:
             key, _, value = override.partition("=")
-            family = value.strip() if key.strip() == "model.family" else family
+            family = toml_or_text(value) if key.strip() == "model.family" else family
         values, notes = experiment_values_from_hda_project_yaml(Path(path), family)
         for note in notes:
             _warn(note)

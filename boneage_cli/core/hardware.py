@@ -70,7 +70,8 @@ def choose_precision(name: str, device: str | torch.device, *, training: bool = 
         raise BoneageError(f"--precision {name}: unknown; take auto, 32, mixed, bf16 or fp16")
     kind = device_type(device)
     if name == "fp16" and kind == "cpu":
-        raise BoneageError("--precision fp16: not available on CPUs; use 32 or bf16")
+        asked = "training.precision = fp16" if training else "--precision fp16"
+        raise BoneageError(f"{asked}: not available on CPUs; use 32 or bf16")
     if name == "mixed" and training:
         raise BoneageError("--precision mixed: is for predicting; networks train in 32 or bf16")
     if name == "mixed" and not (kind == "cpu" and cpu_has_bf16()):

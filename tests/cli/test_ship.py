@@ -24,5 +24,5 @@ def test_what_is_no_run_is_told_in_one_line_and_the_model_stays(tmp_path: Path) 
     result = runner.invoke(app, ["ship", str(tmp_path)])
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
-    assert "settings.toml: cannot be read" in result.stderr
+    assert "run.json: cannot be read" in result.stderr
     assert SHIPPED_MODEL.stat() == before

@@ -212,3 +212,11 @@ def test_any_yaml_is_either_an_experiment_or_refused_in_one_line(
         message = str(error)
     assert "any.yaml: " in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("family", ["fusion", '"fusion"'])
+def test_the_family_may_be_set_beside_the_file(family: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("training: {epochs: 3}\n", encoding="utf-8")
+    experiment = load_experiment(path, overrides=[f"model.family={family}"])
+    assert (experiment.model.family, experiment.training.epochs) == ("fusion", 3)

@@ -35,7 +35,7 @@ def model_card(bundle: Bundle, notes: Sequence[str] = ()) -> str:
         [
             *_what(bundle),
             *_training(bundle),
-            *_figures(figures),
+            *_figures(figures, bundle.experiment.training.keep),
             *_coverage(bundle),
             *_refusals(bundle, figures),
             *_weaknesses(figures, notes),
@@ -124,14 +124,19 @@ def _stage(stage: Experiment, last: Experiment) -> str:
     return ", ".join(parts)
 
 
-def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
+def _figures(figures: Mapping[str, Any], keep: str) -> Iterator[str]:
     yield f"## Errors on {figures['images']:,} held-out radiographs, by sex and known bone age"
     yield ""
     yield (
         "In months, with 95 % bootstrap intervals. Age bands are of the known bone age. As a "
         "baseline, predicting the mean age of the training radiographs for everyone has an MAE of "
-        f"{figures['baseline_mae']:.2f}. The epoch to keep was chosen on the same radiographs, "
-        "which makes the figures slightly optimistic."
+        f"{figures['baseline_mae']:.2f}."
+        + (
+            " The epoch to keep was chosen on the same radiographs, which makes the figures "
+            "slightly optimistic."
+            if keep == "best"
+            else ""
+        )
     )
     yield ""
     yield from _table(

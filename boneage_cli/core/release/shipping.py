@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli.core.bundle import Bundle, averaged, load_bundle, save_bundle
-from boneage_cli.core.config import load_experiment
 from boneage_cli.core.evaluation.ages import Evaluation
 from boneage_cli.core.evaluation.measuring import measure
 from boneage_cli.core.hardware import cpu_has_bf16
@@ -18,11 +17,10 @@ from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.release.card import model_card
-from boneage_cli.core.run_record import RunRecord
-from boneage_cli.core.runs import BUNDLE, SETTINGS, SHIPPED_MODEL
+from boneage_cli.core.runs import BUNDLE, SHIPPED_MODEL
 from boneage_cli.core.runtime import ship_graphs
 from boneage_cli.core.training.outcome import calibration_of, learn_likeness
-from boneage_cli.core.training.run import data_of
+from boneage_cli.core.training.run import check_data, data_of, read_run
 from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.source import read_source
@@ -70,8 +68,9 @@ def ship(
     Raises:
         BoneageError: The models to be blended or averaged do not match.
     """
-    experiment = load_experiment(run / SETTINGS)
-    data = data_of(RunRecord.read(run), experiment)
+    record, experiment = read_run(run)
+    data = data_of(record, experiment)
+    check_data(run, record, data)
     data.setup()
     source = read_source(data.folder)
     with TemporaryDirectory() as folder:
@@ -81,10 +80,10 @@ def ship(
         if blend < 1:
             if not experiment.stages:
                 raise BoneageError("--blend: the run has no earlier stage; leave --blend out")
-            before = load_bundle(run / f"stage-{len(experiment.stages)}" / BUNDLE)
-            trained = blended(before, trained, blend)
             if experiment.training.anew:
                 raise BoneageError("--blend: the last stage continues no other; leave --blend out")
+            before = load_bundle(run / f"stage-{len(experiment.stages)}" / BUNDLE)
+            trained = blended(before, trained, blend)
         # Only the file's name: the bundle must not reveal a local path.
         weights = Path(experiment.model.weights).name
         model = experiment.model.model_copy(update={"weights": weights})

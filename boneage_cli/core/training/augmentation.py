@@ -61,8 +61,10 @@ class Augmentation(nn.Module):
             least = min(0.1, s.blur)
             steps.append(RandomGaussianBlur((side, side), (least, s.blur), p=0.5))
         self.noise = s.noise if s.enabled else 0.0
-        self.steps: AugmentationSequential | None = (
-            AugmentationSequential(*steps, data_keys=["input"]) if s.enabled and steps else None
+        # In a tuple, so that it is no submodule: kornia would draw on the module's device, and
+        # copying what was drawn on a GPU waits for all of its work.
+        self._steps = (
+            (AugmentationSequential(*steps, data_keys=["input"]),) if s.enabled and steps else ()
         )
 
     @torch.no_grad()
@@ -80,16 +82,17 @@ class Augmentation(nn.Module):
         if self.noise:
             # Squared, so that most images get little noise.
             strength = torch.rand(len(first), 1, 1, 1, device=first.device).square() * self.noise
-        if self.steps is None:
+        if not self._steps:
             return {name: self._noisy(pixels, strength) for name, pixels in views.items()}
+        (steps,) = self._steps
         shape = first.shape
-        draw = self._draw(self.steps, shape)
+        draw = self._draw(steps, shape)
         changed: dict[str, Tensor] = {}
         # Rounding the affine matrices to bf16 or fp16 would shift hands by up to a pixel.
         with torch.autocast(first.device.type, enabled=False):
             for name, pixels in views.items():
                 params = [_for_size(item, shape, pixels.shape) for item in draw]
-                seen = self.steps(pixels.float().div_(255), params=params).mul_(255)
+                seen = steps(pixels.float().div_(255), params=params).mul_(255)
                 changed[name] = self._noisy(seen, strength)
         return changed
 

@@ -122,9 +122,9 @@ class RadiographBatches(Dataset[Batch]):
 class EpochBatches(Sampler[list[int]]):
     """Yields the row numbers of each batch; shuffling depends only on the seed and the epoch.
 
-    Batches are as equal in size as possible, so that none has a single image, on which batch
-    normalisation cannot train. Each of n processes takes every n-th row; ranks with fewer rows are
-    padded, with repeated rows in training and with −1 in validation.
+    Batches are as equal in size as possible: one of a single image, on which batch normalisation
+    cannot train, occurs only if the largest has at most two. Each of n processes takes every n-th
+    row; ranks with fewer rows are padded, with repeated rows in training and with −1 in validation.
 
     Args:
         size: The number of rows.

@@ -85,7 +85,7 @@ class BoneAgeModule(pl.LightningModule):
                     group["lr"] *= self.settings.head_fine_tune_rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns the loss of an augmented batch and, for ages, its MAE and RMSE in months."""
+        """Returns the loss of an augmented batch, and its figures to display: loss, MAE, RMSE."""
         # The random state depends only on seed, epoch, batch and process, so a resumed run draws
         # the same numbers.
         place = (self.settings.seed, self.current_epoch, batch_idx, self.global_rank)
@@ -99,7 +99,10 @@ class BoneAgeModule(pl.LightningModule):
         return self._step(self.network, batch, self.train_means)
 
     def on_validation_epoch_start(self) -> None:
-        """Re-estimates batch-normalisation statistics on training images without augmentation."""
+        """Re-estimates batch-normalisation statistics on training images without augmentation.
+
+        Lightning calls this outside of autocast, so they are those of the network in fp32.
+        """
         if self.settings.norm_images:
             measure_norms(self.evaluated_network, self._clean_batches(self.settings.norm_images))
 
@@ -205,7 +208,8 @@ class BoneAgeModule(pl.LightningModule):
             wrong = ((logit.detach() > 0) != (male > 0.5)).float()
             means.update({"sex_error": wrong}, weight)
         means.update({"loss": loss.detach()[None]}, weight.sum()[None])
-        return {"loss": loss, **figures}
+        # Lightning divides "loss" by the number of batches whose gradients are accumulated.
+        return {"loss": loss, "Loss": loss.detach(), **figures}
 
     def _clean_batches(self, images: int) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
         batches = self.trainer.train_dataloader.dataset  # type: ignore[union-attr]

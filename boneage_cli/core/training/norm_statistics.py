@@ -48,8 +48,10 @@ def measure_norms(
         layer.momentum = None
         nn.Module.train(layer, True)
     try:
-        for views, male in batches:
-            network(views, male)
+        # A momentum of None would split a compiled network at each of these layers.
+        with torch.compiler.set_stance("force_eager"):
+            for views, male in batches:
+                network(views, male)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from boneage_cli.core.bundle import Bundle, save_bundle
@@ -105,7 +106,7 @@ class RunRecorder(pl.Callback):
         self._images += len(batch["age"]) * trainer.world_size
         if not every or (batch_idx + 1) % every or not trainer.is_global_zero:
             return
-        figures = {name.lower(): float(value) for name, value in outputs.items()}
+        figures = {name.lower(): float(outputs[name]) for name in outputs if name != "loss"}
         seconds = time.perf_counter() - self._started
         self._batches.append(
             {
@@ -120,6 +121,8 @@ class RunRecorder(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Notes the end of the epoch's training."""
+        if module.device.type == "cuda":
+            torch.cuda.synchronize()
         self._trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -231,7 +234,7 @@ class TrainingProgress(pl.Callback):
         assert isinstance(module, BoneAgeModule)
         # Reading the metrics waits for the GPU, so it is not done at every batch.
         if batch_idx % 10 == 0:
-            figures = {name: f"{value.item():.2f}" for name, value in outputs.items()}
+            figures = {name: f"{float(outputs[name]):.2f}" for name in outputs if name != "loss"}
             self._bar.set_postfix(figures, refresh=False)
         self._bar.update(len(batch["age"]) * trainer.world_size)
 

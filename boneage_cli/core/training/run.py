@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import zipfile
 from collections.abc import Callable, Iterator
@@ -35,7 +36,13 @@ from boneage_cli.core.training.recorder import EpochRow, RunRecorder, TrainingPr
 from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.core.training.stages import check_stages, warn_of_untrained_parts
 from boneage_cli.core.training.teacher import teach
-from boneage_cli.core.training.trainer import accelerator_of, device_of, make_module, make_trainer
+from boneage_cli.core.training.trainer import (
+    accelerator_of,
+    device_of,
+    make_module,
+    make_trainer,
+    training_precision,
+)
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import try_lock
@@ -110,9 +117,9 @@ def train_into(
     else:
         check_folder(folder, experiment, record)
         if (folder / RESULT).exists():
-            _check_data(folder, RunRecord.read(folder), data_of(record, experiment))
+            check_data(folder, RunRecord.read(folder), data_of(record, experiment))
         else:
-            resume(folder, begin=begin, report=report)
+            _resume(folder, record, begin, report)
     result = RunResult.read(folder)
     if "sex" in experiment.model.targets and result.validation_sex_accuracy is None:
         raise BoneageError(
@@ -179,9 +186,11 @@ def _train(
 ) -> Run:
     if experiment.stages:
         record = record.on_one_device("stages")
-    check_loggers(record.wandb)
+    _take_rank(record)
     # Checked before the run folder is made.
-    accelerator_of(record.devices)
+    check_loggers(record.wandb)
+    for stage in (*earlier_stages(experiment), experiment):
+        training_precision(stage.training.precision, record.devices)
     datamodule = data_of(record, experiment)
     network = _new_network(experiment, datamodule)
     check_stages(experiment, record.teacher)
@@ -195,6 +204,15 @@ def _train(
     with _resumable(folder):
         _take_up(folder, record, network, experiment, begin, report)
         return _fit(folder, record, datamodule, network, experiment, report, resume=False)
+
+
+def _take_rank(record: RunRecord) -> None:
+    """Makes this the main process if it trains alone, also as one of several tasks of a job.
+
+    Such tasks, of Slurm's srun for example, have different ranks in their environment.
+    """
+    if record.nodes * accelerator_of(record.devices)[1] == 1:
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
 
 
 def is_main_process() -> bool:
@@ -215,9 +233,16 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
             began with.
         Interrupted: The user stopped it; the message says how to resume.
     """
+    return _resume(folder, RunRecord.read(folder), begin, report)
+
+
+def _resume(folder: Path, given: RunRecord, begin: Begin, report: Report) -> Run:
     record, experiment = read_run(folder)
+    # The folder of the run that this is a stage of may have been moved.
+    record = record.of_stage(given.begin_with, given.teacher)
+    _take_rank(record)
     datamodule = data_of(record, experiment)
-    _check_data(folder, record, datamodule)
+    check_data(folder, record, datamodule)
     # The checkpoint has all weights; the files of pretrained ones may be gone by now.
     started = (folder / CHECKPOINT).exists()
     network = _new_network(experiment, datamodule, pretrained=not started)
@@ -240,7 +265,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     except Interrupted:
         raise
     except OSError as error:
-        if error.filename:
+        if error.filename or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         raise BoneageError(
             f"{folder}: cannot be written ({error.strerror or error}); make room there, then go on "
@@ -256,7 +281,12 @@ def data_of(record: RunRecord, experiment: Experiment) -> BoneAgeData:
     return BoneAgeData(record.data, experiment, record.cache, record.fold)
 
 
-def _check_data(folder: Path, record: RunRecord, datamodule: BoneAgeData) -> None:
+def check_data(folder: Path, record: RunRecord, datamodule: BoneAgeData) -> None:
+    """Checks that a run's data set is what it was when the run began.
+
+    Raises:
+        BoneageError: Labels or images have changed.
+    """
     if datamodule.digest() != record.data_digest:
         raise BoneageError(
             f"{record.data}: the labels or images changed since {folder.name} began; "

@@ -9,9 +9,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+)
 
 from boneage_cli.core.config import Experiment, TrainingSettings
-from boneage_cli.core.hardware import choose_precision, keep_freed_memory
+from boneage_cli.core.hardware import Precision, choose_precision, keep_freed_memory
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.depthwise_gradients import use_fast_depthwise_gradients
@@ -52,7 +57,6 @@ def make_trainer(
     """
     _quiet_lightning()
     accelerator, count = accelerator_of(devices)
-    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     if accelerator == "cpu":
         keep_freed_memory()
     # A frozen encoder gets no gradients; DDP must then search for unused parameters.
@@ -62,11 +66,12 @@ def make_trainer(
         devices=count,
         num_nodes=nodes,
         strategy=parallel if nodes * count > 1 else "auto",
-        precision=LIGHTNING_PRECISION[choose_precision(settings.precision, device, training=True)],
+        precision=LIGHTNING_PRECISION[training_precision(settings.precision, devices)],
+        plugins=_environment(nodes * count),
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
         accumulate_grad_batches=settings.accumulate,
-        deterministic=settings.deterministic or None,
+        deterministic=settings.deterministic,
         # Batches have only one or two shapes, so benchmarking cuDNN's algorithms pays off.
         benchmark=accelerator == "gpu" and not settings.deterministic,
         enable_checkpointing=False,
@@ -76,6 +81,27 @@ def make_trainer(
         use_distributed_sampler=False,
         **options,
     )
+
+
+def training_precision(name: str, devices: str) -> Precision:
+    """Returns the precision in which a setting makes these devices train.
+
+    Raises:
+        BoneageError: ``devices`` is invalid, or does not support the precision.
+    """
+    return choose_precision(name, device_of(devices), training=True)
+
+
+def _environment(processes: int) -> ClusterEnvironment | None:
+    """Returns how the processes find each other; None if Lightning can tell."""
+    if processes == 1:
+        # Else a task of a Slurm job would look for the others, which train models of their own.
+        return LightningEnvironment()
+    if SLURMEnvironment.detect():
+        # Else Slurm would start an interrupted training again by itself, from a file in the
+        # working directory.
+        return SLURMEnvironment(auto_requeue=False)
+    return None
 
 
 def accelerator_of(devices: str) -> tuple[str, int]:

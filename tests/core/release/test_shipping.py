@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,16 @@ def test_shipping_measures_what_it_ships(demo_run: Run, tmp_path: Path) -> None:
     assert f"{value:.2f} (" in mae_of_card(path.with_suffix(".md").read_text(encoding="utf-8"))
 
 
+def test_a_run_whose_settings_were_edited_is_not_shipped(demo_run: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(demo_run.folder, run)
+    settings = (run / "settings.toml").read_text()
+    (run / "settings.toml").write_text(settings.replace("height = 64", "height = 72"))
+    with pytest.raises(BoneageError, match=r"settings\.toml: was edited after the run began"):
+        ship(run, tmp_path / "model.safetensors")
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_the_card_names_the_stages_that_came_before(
     demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
@@ -158,7 +169,7 @@ def test_a_teacher_is_on_the_card_and_not_blended_with(
     experiment = tiny.model_copy(update={"training": training, "stages": (stage,)})
     run = train(experiment, demo_data, runs=tmp_path / "runs")
     path = tmp_path / "model.safetensors"
-    with pytest.raises(BoneageError, match="the stage before has another network"):
+    with pytest.raises(BoneageError, match="the last stage continues no other"):
         ship(run.folder, path, blend=0.5)
     assert not path.exists()
     ship(run.folder, path)

@@ -47,6 +47,15 @@ def test_every_range_of_zero_leaves_the_pixels_as_they_are() -> None:
     assert torch.equal(changed["hand"], image)
 
 
+def test_what_is_random_is_drawn_on_the_cpu_wherever_the_network_is() -> None:
+    # Numbers drawn on a GPU are copied back, and each copy waits for all of its work.
+    ranges = {"rotate": 10.0, "contrast": 0.2, "gamma": 0.2, "blur": 1.0, "aspect": 0.1}
+    augmentation = Augmentation(AugmentationSettings(**{**NOTHING, **ranges})).to("meta")
+    changed = augmentation({"hand": arrow(32, 32)})["hand"]
+    assert not torch.equal(changed, arrow(32, 32).float())
+    assert not augmentation.state_dict()
+
+
 def test_switched_off_means_off() -> None:
     image = arrow(32, 32)
     changed = Augmentation(AugmentationSettings(enabled=False))({"hand": image})

@@ -257,3 +257,9 @@ def test_gradients_are_clipped_and_gathered_as_the_settings_say(tiny: Experiment
     assert trainer.accumulate_grad_batches == 3
     without = make_trainer(changed(tiny, gradient_clip=0).training, devices="cpu", logger=False)
     assert not without.gradient_clip_val
+
+
+def test_a_run_is_deterministic_only_if_it_is_asked_to_be(tiny: Experiment) -> None:
+    for asked in (True, False):
+        make_trainer(changed(tiny, deterministic=asked).training, devices="cpu", logger=False)
+        assert torch.are_deterministic_algorithms_enabled() == asked

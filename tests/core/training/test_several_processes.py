@@ -81,3 +81,22 @@ def test_two_processes_end_where_one_ends(
         pd.read_csv(alone.folder / "validation" / "predictions.csv")[columns],
         atol=0.05,
     )
+
+
+def test_tasks_of_a_job_that_train_alone_have_a_run_each(odd_data: Path, tmp_path: Path) -> None:
+    # As with srun, which starts the same command several times.
+    write_experiment(experiment(16), tmp_path / "settings.toml")
+    line = f"-m boneage_cli train -c settings.toml --data {odd_data} --devices cpu --runs runs"
+    job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "seeds", "SLURM_NTASKS": "2"}
+    for task in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, *line.split(), "--set", f"training.seed={task}"],
+            cwd=tmp_path,
+            env={**os.environ, **job, "SLURM_PROCID": task, "SLURM_LOCALID": task, "RANK": task},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "epoch kept" in done.stdout
+    runs = sorted((tmp_path / "runs").glob("*-several*"))
+    assert [(run / "run.json").is_file() for run in runs] == [True, True]

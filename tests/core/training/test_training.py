@@ -482,6 +482,27 @@ def test_rows_of_batches_count_the_images_that_were_shown(
     assert round(table["images_per_second"].iloc[-1] * table["seconds"].iloc[-1]) == 64
 
 
+def test_rows_of_batches_have_the_loss_of_the_epoch_also_if_gradients_are_accumulated(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    training = tiny.training.model_copy(update={"accumulate": 3, "log_every": 1, "epochs": 1})
+    run = train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path)
+    batches = pd.read_csv(run.folder / "batches.csv")
+    (epoch,) = pd.read_csv(run.folder / "history.csv")["train_loss"]
+    assert batches["loss"].mean() == pytest.approx(epoch, rel=1e-4)
+
+
+@pytest.mark.parametrize("stages", [(), ({"training.epochs": 1},)])
+def test_a_precision_that_the_device_lacks_is_refused_before_anything_is_made(
+    demo_data: Path, tiny: Experiment, tmp_path: Path, stages: tuple[dict[str, Any], ...]
+) -> None:
+    training = tiny.training.model_copy(update={"precision": "fp16"})
+    experiment = tiny.model_copy(update={"training": training, "stages": stages})
+    with pytest.raises(BoneageError, match=r"training\.precision = fp16: not available on CPUs"):
+        train(experiment, demo_data, runs=tmp_path, resources=Resources(devices="cpu"))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def taken_up(
     demo_data: Path, tiny: Experiment, tmp_path_factory: pytest.TempPathFactory
