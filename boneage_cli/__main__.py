@@ -20,9 +20,11 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, _end)
     for stream in (sys.stdout, sys.stderr):
-        # Characters that the terminal's encoding lacks are printed as question marks, not errors.
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
-            stream.reconfigure(errors="replace")
+        # Characters that the terminal's encoding lacks are printed as question marks, and names of
+        # files that are not UTF-8 as they are, instead of errors.
+        if isinstance(stream, io.TextIOWrapper):
+            is_utf8 = stream.encoding.lower() == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
     app()
 
 

@@ -398,11 +398,11 @@ def test_figures_of_another_measurement_do_not_stay_beside_new_ones(
     assert "sexes      not evaluated" in result.stdout
     names = {file.name for file in (tmp_path / "again").iterdir()}
     assert names == {"metrics.json", "predictions.csv", "scatter.png", "bland_altman.png"}
-    # Files of another model's evaluation are not deleted.
+    # Neither do those of another model.
     other = f"evaluate -m {both_run.bundle} -d {marked} --split test -o {tmp_path}/out"
     boneage(other)
     boneage(f"evaluate -m {run} -d {data} --split test -o {tmp_path}/out")
-    assert (tmp_path / "out" / "sex_metrics.json").is_file()
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names
 
 
 def test_samples_are_of_what_is_known(sex_run: Run, marked: Path, tmp_path: Path) -> None:
@@ -414,6 +414,8 @@ def test_samples_are_of_what_is_known(sex_run: Run, marked: Path, tmp_path: Path
     boneage(f"evaluate -m {sex_run.bundle} -d {data} --sample 6 -o {tmp_path}/out")
     figures = json.loads((tmp_path / "out" / "sex_metrics.json").read_text())
     assert (figures["split"], figures["images"], figures["chosen_of"]) == ("test", 6, 8)
+    # Unknown ages are in no band.
+    assert figures["by_age"] == {}
     error = boneage(f"evaluate -m {sex_run.bundle} -d {data} --sample 9", 2).stderr
     assert "the split has 8 with a known sex" in " ".join(error.split())
 

@@ -80,17 +80,20 @@ def check_data(
     from boneage_cli.datasets.audit.audit import audit
     from boneage_cli.datasets.audit.tables import audit_tables
     from boneage_cli.datasets.find_dataset import find_dataset
+    from boneage_cli.files import check_writable
 
+    if report is not None:
+        check_writable(report, "--report")
     result = audit(find_dataset(data), split.value if split else None, workers)
     for table in audit_tables(result):
         print_table(*table)
     for kind, findings in result.by_kind().items():
         _print_findings(kind, findings, result)
+    console.print(f"{result.folder}: {result.summary()}", markup=False)
     if report is not None:
         from boneage_cli.datasets.audit.report import write_report
 
         console.print(f"Report: {write_report(result, report)}", markup=False)
-    console.print(f"{result.folder}: {result.summary()}", markup=False)
     if not result.passed:
         raise typer.Exit(EXIT_FINDINGS)
 

@@ -172,8 +172,8 @@ def _print_measured(predictor: Predictor, chosen: LabelledSplit, measured: Measu
         _print_sexes(measured.sexes, chosen)
     elif predictor.predicts_sex:
         print_fields({"sexes": "not evaluated: no radiograph here has a known sex"})
-    for name, error in measured.failures:
-        fail(error if name in error else f"{name}: {error}")
+    for error in measured.failures:
+        fail(error)
 
 
 def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:

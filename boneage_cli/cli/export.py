@@ -94,7 +94,7 @@ def export(
 
     from boneage_cli.core.bundle import load_as_one
     from boneage_cli.core.exporting import SUFFIXES, export_model
-    from boneage_cli.core.prediction.inputs import cases
+    from boneage_cli.core.prediction.inputs import cases, with_images
     from boneage_cli.core.runs import SHIPPED_MODEL
 
     if format is None:
@@ -103,22 +103,24 @@ def export(
     path = model or SHIPPED_MODEL
     bundle = load_as_one(path)
     target = output or Path(bundle.experiment.name + SUFFIXES[format.value])
-    chosen = list(islice(cases([str(image) for image in images]), 32)) if images else []
+    chosen = (
+        list(islice(with_images(cases([str(image) for image in images])), 32)) if images else []
+    )
     print_aside(f"exporting {path}: this takes up to a minute")
-    found = export_model(bundle, format.value, target, chosen)
-    for name, shape in found.inputs.items():
+    made = export_model(bundle, format.value, target, chosen)
+    for name, shape in made.inputs.items():
         print_fields({"input": f"{name}: {shape}"})
-    for name in found.differences:
+    for name in made.differences:
         print_fields({"output": f"{name}: float32 (batch)"})
-    what = counted(found.images, "radiograph" if images else "drawn hand")
+    what = counted(made.images, "radiograph" if images else "drawn hand")
     apart = ", ".join(
         f"{value:.5f} months" if name == "months" else f"{value:.1e} of {name}"
-        for name, value in found.differences.items()
+        for name, value in made.differences.items()
     )
-    sexes = ", as girls and as boys" if found.sexes else ""
+    sexes = ", as girls and as boys" if made.sexes else ""
     fields = {
         "checked": f"{what}{sexes}: at most {apart} from torch",
-        "written": ", ".join(str(file) for file in found.files),
+        "written": ", ".join(str(file) for file in made.files),
     }
     if format is Format.openvino:
         fields["run it"] = "with INFERENCE_PRECISION_HINT set to f32, as it was checked"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli import __version__
-from boneage_cli.core.overwriting import check_text_output
+from boneage_cli.core.overwriting import check_table_output, check_text_output
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import (
     STANDARD_INPUT,
@@ -21,6 +21,7 @@ from boneage_cli.core.prediction.inputs import (
     may_state_sex,
 )
 from boneage_cli.core.prediction.output import (
+    COLUMNS,
     Row,
     prediction_row,
     write_predictions,
@@ -127,7 +128,9 @@ def predict_batch(
         BoneageError: The inputs, the model or the options do not fit together, or the output cannot
             be written.
     """
-    if output is not None:
+    if output is not None and style == "csv":
+        check_table_output(output, ",".join(COLUMNS[:4]), inputs)
+    elif output is not None:
         check_text_output(output, inputs)
     _check_tags(tags, style)
     unrolled = cases(inputs, male, age, tags)

@@ -77,6 +77,11 @@ def export_model(
         raise BoneageError(
             f"{output}: --format {format} writes a file that ends {SUFFIXES[format]}; name it so"
         )
+    weights = output.with_suffix(".bin")
+    if format == "openvino" and weights.exists() and not output.exists():
+        raise BoneageError(
+            f"{weights}: is there already without {output.name}; choose another name"
+        )
     predictor = Predictor([bundle], device="cpu", precision="32", backend="torch")
     graph = bundle.graph(with_features=False)
     arrays = _inputs(predictor, graph, cases)

@@ -31,21 +31,22 @@ def check_text_output(output: Path, inputs: Sequence[str] = ()) -> None:
                 )
 
 
-def check_table_output(output: Path, first_columns: str) -> None:
+def check_table_output(output: Path, first_columns: str, inputs: Sequence[str] = ()) -> None:
     """Refuses to write a table over a file that is not an earlier table of the same command.
 
     Args:
         output: The file to write.
-        first_columns: The beginning of such a table's first line.
+        first_columns: The beginning of such a table's first line; an empty file has none.
+        inputs: The inputs that are read.
 
     Raises:
         BoneageError: The output is another file, or cannot be read.
     """
-    check_text_output(output)
+    check_text_output(output, inputs)
     if not output.is_file():
         return
     with writing(output), output.open("rb") as file:
-        if not file.readline().startswith(first_columns.encode()):
+        if output.stat().st_size and not file.readline().startswith(first_columns.encode()):
             raise BoneageError(
                 f"--output {output}: is there already and was not written by this command; choose "
                 "another name"

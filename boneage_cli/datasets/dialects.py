@@ -39,13 +39,17 @@ HEADINGS = {
         "groundtruthboneage",
         "groundtruthboneagemonths",
     ),
-    "male": ("male", "ismale", "sex", "gender"),
+    "male": ("male", "ismale"),
     "female": ("female", "isfemale"),
+    "sex": ("sex", "gender"),
     "patient": ("patientid", "patient"),
     "split": ("split", "subset"),
     "width": ("width",),
     "height": ("height",),
 }
+
+SEX_HEADINGS = ("male", "female", "sex")
+"""Meanings of headings whose cells state the sex."""
 
 MALE = {"true", "1", "1.0", "m", "male", "boy", "yes", "t", "y"}
 FEMALE = {"false", "0", "0.0", "f", "female", "girl", "no", "n"}
@@ -271,7 +275,7 @@ def _recognise(name: str, header: list[str]) -> dict[str, list[int]]:
     """Returns the positions of the columns of each meaning."""
     columns = columns_of(header, HEADINGS)
     is_named = columns.keys() & {"id", "image"}
-    is_labelled = columns.keys() & {"boneage", "male", "female"}
+    is_labelled = columns.keys() & {"boneage", *SEX_HEADINGS}
     is_measured = {"width", "height"} <= columns.keys()
     if not is_named or not (is_labelled or is_measured):
         found = ", ".join(repr(heading) for heading in header[:8])
@@ -288,7 +292,7 @@ def _wanted() -> str:
 
 
 def _present(columns: Iterable[str]) -> list[str]:
-    present = {"male" if column == "female" else column for column in columns}
+    present = {"male" if column in SEX_HEADINGS else column for column in columns}
     ordered = [column for column in HEADINGS if column in present]
     return ["id", "image", *(column for column in ordered if column not in ("id", "image"))]
 
@@ -298,7 +302,7 @@ def _record(
 ) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for meaning, positions in columns.items():
-        column = "male" if meaning == "female" else meaning
+        column = "male" if meaning in SEX_HEADINGS else meaning
         for position in positions:
             value = PARSERS[meaning](f"{where}, {header[position]!r}", cells[position])
             earlier = record.get(column)
@@ -328,6 +332,8 @@ def _parse_id(where: str, text: str) -> str | None:
 def _parse_number(where: str, text: str) -> float | None:
     if text.lower() in UNKNOWN:
         return None
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", text) or "_" in text:
+        raise BoneageError(f"{where}: {text!r} is not clear; write it without separators")
     decimal_comma = re.fullmatch(r"([+-]?\d*),(\d+)", text)
     try:
         return float(f"{decimal_comma[1]}.{decimal_comma[2]}" if decimal_comma else text)
@@ -360,6 +366,18 @@ def _parse_female(where: str, text: str) -> bool | None:
     return answer if answer is None or names_the_sex else not answer
 
 
+def _parse_sex(where: str, text: str) -> bool | None:
+    """Parses a cell under "sex" or "gender", where 1 means a girl in some tables, a boy in others.
+
+    ISO 5218 has 1 for male and 2 for female; questionnaires often have 0 and 1.
+    """
+    if re.fullmatch(r"\d+(\.0)?", text):
+        raise BoneageError(
+            f"{where}: {text!r} could be either sex; write M and F, or name the column male"
+        )
+    return _parse_male(where, text)
+
+
 def _parse_split(where: str, text: str) -> str | None:
     split = named_split(text)
     if split is None and text.lower() not in UNKNOWN:
@@ -377,6 +395,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "boneage": _parse_number,
     "male": _parse_male,
     "female": _parse_female,
+    "sex": _parse_sex,
     "patient": _parse_text,
     "split": _parse_split,
     "width": _parse_number,

@@ -164,10 +164,12 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
     if len(arrangement.unmatched):
         # Splits may be placed one at a time; the list covers all of them.
         file = folder / UNMATCHED_FILE
-        listed = [pd.read_csv(file, dtype=str)] if file.exists() else []
-        unmatched = pd.concat([*listed, arrangement.unmatched.astype(str)]).drop_duplicates()
+        unmatched = arrangement.unmatched.astype(str)
+        if file.exists():
+            listed = pd.read_csv(file, dtype=str, encoding_errors="surrogateescape")
+            unmatched = pd.concat([listed, unmatched]).drop_duplicates()
         with whole_file(file) as temporary:
-            unmatched.to_csv(temporary, index=False)
+            unmatched.to_csv(temporary, index=False, errors="surrogateescape")
     extra = [name for name in ("patient", "width", "height") if name in table]
     # Whole numbers are written as integers: 120, not 120.0.
     write_manifest(table[[*COLUMNS, *extra]].convert_dtypes(), folder)

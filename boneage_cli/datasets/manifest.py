@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
 from boneage_cli.errors import BoneageError, BoneageWarning
@@ -29,22 +29,13 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("id", "path", "boneage", "male", "split")
-COLUMN_TYPES: dict[str, Any] = {
-    "id": str,
-    "path": str,
-    "boneage": float,
-    "male": "boolean",
-    "split": str,
-    "patient": str,
-}
 # Fewer ages than this may all be of infants.
 _ENOUGH_AGES = 10
-# Text of empty cells. An id or a patient may be called NA, by its initials for example.
-_NONE = ["", "nan", "NaN", "NA", "N/A", "n/a", "null", "NULL", "None", "<NA>"]
-_EMPTY = {
-    **{name: [""] for name in ("id", "path", "split", "patient")},
-    **dict.fromkeys(("boneage", "male", "width", "height"), _NONE),
-}
+SEX_WORDS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+"""Cells of the column ``male``, in lower case."""
+EMPTY_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>"})
+"""Cells of a number or of ``male`` that state nothing, in lower case. An id or a patient may be
+called NA, by its initials for example."""
 
 
 def write_manifest(manifest: pd.DataFrame, folder: Path) -> None:
@@ -57,7 +48,8 @@ def write_manifest(manifest: pd.DataFrame, folder: Path) -> None:
     extra = [column for column in manifest.columns if column not in COLUMNS]
     for split, rows in manifest.groupby("split", sort=False):
         with whole_file(folder / f"{split}.csv") as temporary:
-            rows[[*COLUMNS, *extra]].to_csv(temporary, index=False)
+            # Names of files need not be UTF-8.
+            rows[[*COLUMNS, *extra]].to_csv(temporary, index=False, errors="surrogateescape")
 
 
 def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
@@ -91,7 +83,7 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
     tables = []
     for file in files:
         try:
-            table = pd.read_csv(file, dtype=COLUMN_TYPES, keep_default_na=False, na_values=_EMPTY)
+            table = _read_cells(file)
         except (OSError, ValueError) as error:
             raise _unreadable(file, str(error)) from None
         missing = [column for column in COLUMNS if column not in table.columns]
@@ -102,11 +94,59 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
             )
         if table["path"].isna().any():
             raise _unreadable(file, "a row has no path")
+        try:
+            table = _parsed(table)
+        except ValueError as error:
+            raise _unreadable(file, str(error)) from None
         # The split column is ignored: it must not move a test radiograph into the training data.
         tables.append(table.assign(split=file.stem))
     manifest = pd.concat(tables, ignore_index=True)
     manifest["path"] = [str((folder / path).absolute()) for path in manifest["path"]]
     return manifest
+
+
+def _read_cells(file: Path) -> pd.DataFrame:
+    """Returns the cells of a table as text without blanks around it; NaN where there is none."""
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        # Rows that end with a comma have a cell more than there are headings.
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)
+        table = pd.read_csv(
+            file,
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            encoding_errors="surrogateescape",
+        )
+    table = table.rename(columns=str.strip).apply(lambda cells: cells.str.strip())
+    return table.mask(table == "")
+
+
+def _parsed(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table with numbers and booleans instead of their text.
+
+    Raises:
+        ValueError: A cell is neither; the message names it.
+    """
+    import pandas as pd
+
+    parsed = table.copy()
+    for column in {"boneage", "male", "width", "height"} & set(table.columns):
+        words = table[column].fillna("").str.lower()
+        words = words.mask(words.isin(EMPTY_WORDS))
+        if column == "male":
+            parsed[column] = words.map(SEX_WORDS).astype("boolean")
+        else:
+            parsed[column] = pd.to_numeric(words, errors="coerce")
+        if column == "boneage":
+            parsed[column] = parsed[column].astype(float)
+        wrong = words.notna() & parsed[column].isna()
+        if wrong.any():
+            what = "neither True nor False" if column == "male" else "no number"
+            (first, *_) = table.loc[wrong, column]
+            raise ValueError(f"{column} '{first}' is {what}")
+    return parsed
 
 
 def _unreadable(file: Path, reason: str) -> BoneageError:

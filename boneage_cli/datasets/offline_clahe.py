@@ -83,7 +83,7 @@ def clahe_split(
     """
     manifest = read_manifest(dataset, split)
     folder = dataset / f"{split}{SUFFIX}"
-    targets = [f"{Path(path).stem}.png" for path in manifest["path"]]
+    targets = [_beside(Path(path)).name for path in manifest["path"]]
     sources = _pair(targets, map(Path, manifest["path"]))
     copies = _copy(sources, folder, clip_limit, tiles, workers)
     made = np.array([(folder / target).is_file() for target in targets])

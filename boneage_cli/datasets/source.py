@@ -7,7 +7,6 @@ interrupted command from a finished one, and from a folder of the user's own, wh
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,8 @@ from boneage_cli import __version__
 from boneage_cli.datasets.label_version import label_version
 from boneage_cli.datasets.manifest import SPLITS, read_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import check_writable, locked_folder, whole_file, writing
+from boneage_cli.files import check_writable, locked_folder, writing
+from boneage_cli.json_files import read_json, write_json
 from boneage_cli.progress import track
 
 SOURCE_FILE = "SOURCE.json"
@@ -108,21 +108,18 @@ def read_source(folder: Path) -> Source | None:
     file = folder / SOURCE_FILE
     if not file.is_file():
         return None
+    way_out = f"move {folder} out of the way and fetch again"
+    record = read_json(file, way_out)
+    known = {entry.name for entry in fields(Source)}
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        known = {entry.name for entry in fields(Source)}
         return Source(**{key: value for key, value in record.items() if key in known})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise BoneageError(
-            f"{file}: not readable ({error}); move {folder} out of the way and fetch again"
-        ) from None
+    except TypeError as error:
+        raise BoneageError(f"{file}: cannot be read ({error}); {way_out}") from None
 
 
 def write_source(folder: Path, source: Source) -> None:
     """Writes a data set's SOURCE.json."""
-    with whole_file(folder / SOURCE_FILE) as temporary:
-        text = json.dumps(asdict(source), indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(asdict(source), folder / SOURCE_FILE)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from boneage_cli.imaging.registration import aspect_of
 
 MAX_PIXELS = 100_000_000
 
-# Hands and forearms are at most a few times as long as wide.
-_LARGEST_ASPECT = 20
+# Images that were squashed to a square are at most a few times as long as wide.
+_LARGEST_PIXEL_RATIO = 20
 
 # A pixel takes at most 8 bytes (16 bits in four channels); the rest is for metadata.
 _BYTES_PER_PIXEL = 8
@@ -78,12 +78,13 @@ def read_radiograph(
     radiograph = read_radiograph_bytes(data, str(path), max_pixels=max_pixels, tags=tags)
     if aspect is not None:
         radiograph = replace(radiograph, aspect=aspect)
-    shape = aspect_of(radiograph)
+    height, width = radiograph.pixels.shape
+    ratio = aspect_of(radiograph) * height / width
     # Filters that even out the sides of pixels would take minutes.
-    if not 1 / _LARGEST_ASPECT <= shape <= _LARGEST_ASPECT:
+    if not 1 / _LARGEST_PIXEL_RATIO <= ratio <= _LARGEST_PIXEL_RATIO:
         raise ReadError(
-            f"{path}: {shape:.3g} times as wide as high; correct its width and height, or name the "
-            "part with the hand"
+            f"{path}: its pixels would be {ratio:.3g} times as wide as high; correct the width and "
+            "the height of the original"
         )
     return radiograph
 

@@ -250,7 +250,7 @@ def test_stress_shows_what_is_lost_when_the_same_radiographs_come_in_other_ways(
     assert printed.keys() == {"unperturbed", *shown.index}
     for name, figure in printed.items():
         assert figure == pytest.approx(table["mae"][name], abs=0.006)
-    for promise in ("increase (95 %)", str(folder), "stress.csv, stress.json, stress.png"):
+    for promise in ("increase (95 %)", str(folder), "stress.json, stress.csv, stress.png"):
         assert promise in result.stdout
 
 
@@ -260,6 +260,10 @@ def test_stress_leaves_the_other_figures_as_they_are(evaluate, demo_data):
     for name in ("metrics.json", "predictions.csv"):
         assert Path("plain", name).read_text() == Path("stressed", name).read_text()
     assert not list(Path("plain").glob("stress*"))
+    # They stay beside the same figures, and not beside others.
+    for line, left in (("--sample 2", 3), ("--sample 2 --tta", 0)):
+        evaluate(f"--data {demo_data} {line} --output stressed")
+        assert len(list(Path("stressed").glob("stress.*"))) == left
 
 
 def test_stress_goes_on_without_a_radiograph_that_failed(evaluate, data):

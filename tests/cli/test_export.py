@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.uid import BasicTextSRStorage
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
@@ -15,6 +17,7 @@ from boneage_cli.core import exporting
 from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.imaging.perturbations import dicom_bytes
 from boneage_cli.imaging.reading import read_radiograph
 
 RUNTIMES = {"onnx": ("onnxruntime", ".onnx"), "openvino": ("openvino", ".xml")}
@@ -117,3 +120,20 @@ def test_a_model_that_differs_from_torch_is_not_written(
     told = " ".join(result.stderr.split())
     assert f"model{ending}: not written: months of the exported model is" in told
     assert list(Path().iterdir()) == []
+
+
+def test_weights_of_something_else_are_not_replaced(export) -> None:
+    Path("model.bin").write_bytes(b"mine")
+    assert "model.bin: is there already" in export("--output model.xml", status=2).stderr
+    assert Path("model.bin").read_bytes() == b"mine"
+
+
+def test_reports_of_an_archive_are_left_out_of_the_comparison(export, demo_data: Path) -> None:
+    image = read_radiograph(next((demo_data / "test").glob("*.png")))
+    Path("archive").mkdir()
+    Path("archive/IM2").write_bytes(dicom_bytes(image))
+    report = dcmread("archive/IM2")
+    del report.Rows, report.Columns, report.PixelData
+    report.SOPClassUID = BasicTextSRStorage
+    report.save_as("archive/IM1")
+    assert "checked    1 radiograph," in export("--images archive").stdout

@@ -747,3 +747,12 @@ def test_a_picture_that_cannot_be_drawn_is_told_of_and_the_status_is_1(hands, de
     assert "last.png: no such file" in told
     assert "30 pictures: why" in told
     assert process.returncode == 1
+
+
+def test_a_table_of_the_user_s_own_is_not_replaced(predict):
+    Path("labels.csv").write_text("id,boneage,male\na,126,True\n")
+    result = predict("hands --sex M --format csv --output labels.csv", status=2)
+    assert "labels.csv: is there already and was not written by this command" in result.stderr
+    assert Path("labels.csv").read_text() == "id,boneage,male\na,126,True\n"
+    for _ in range(2):
+        predict("hands --sex M --format csv --output ages.csv")

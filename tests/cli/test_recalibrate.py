@@ -235,7 +235,7 @@ def test_the_model_itself_is_never_overwritten(recalibrate, hands: pd.DataFrame,
     Path("site.safetensors").write_bytes(varied.read_bytes())
     site = read_by_a_site(hands, noise=1)
     result = recalibrate(site, status=2, model=Path("site.safetensors"))
-    assert "is the model itself" in result.stderr
+    assert "is an input as well" in result.stderr
     assert Path("site.safetensors").read_bytes() == varied.read_bytes()
 
 
@@ -244,7 +244,7 @@ def test_the_model_of_a_run_is_never_overwritten(recalibrate, hands: pd.DataFram
     before = demo_run.bundle.read_bytes()
     Path("site.safetensors").symlink_to(demo_run.bundle)
     result = recalibrate(read_by_a_site(hands, noise=1), status=2, model=demo_run.folder)
-    assert "is the model itself" in result.stderr
+    assert "is an input as well" in result.stderr
     assert demo_run.bundle.read_bytes() == before
 
 

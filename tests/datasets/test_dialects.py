@@ -120,6 +120,10 @@ def test_unknown_headings_are_told_beside_the_wanted_ones(header):
     [
         ("7,ten,M", "line 3, 'boneage': 'ten' is not a number"),
         ("7,10,X", "line 3, 'sex': sex 'X' is not understood"),
+        # 1 is a boy by ISO 5218 and a girl in many questionnaires.
+        ("7,10,1", "line 3, 'sex': '1' could be either sex; write M and F"),
+        ('7,"1,200",M', "line 3, 'boneage': '1,200' is not clear; write it without separators"),
+        ("7,1_2,M", "line 3, 'boneage': '1_2' is not clear"),
         (",10,M", "line 3: no id"),
         ("../..,10,M", "cannot name a radiograph"),
         ("7,10,M,extra", "line 3: 4 cells under 3 headings"),
@@ -171,7 +175,8 @@ SEXES = {
 COLUMNS = {
     "id": ["id", "ID", "Image ID", "Case ID", "image_ID", "image-id"],
     "boneage": ["boneage", "Bone Age (months)", "bone_age", "Ground truth bone age (months)"],
-    "male": ["male", "Male", "Sex", "sex", "gender", "Gender"],
+    "male": ["male", "Male"],
+    "sex": ["Sex", "sex", "gender", "Gender"],
 }
 
 
@@ -190,7 +195,7 @@ def written_tables(draw):
         )
     )
     delimiter = draw(st.sampled_from([",", ";", "\t"]))
-    order = draw(st.permutations(["id", "boneage", "male"]))
+    order = draw(st.permutations(["id", "boneage", draw(st.sampled_from(["male", "sex"]))]))
     extension = draw(st.sampled_from(["", ".png", ".dcm", ".JPG"]))
     header = [draw(st.sampled_from(COLUMNS[column])) for column in order]
     lines = [delimiter.join(header)]
@@ -202,6 +207,7 @@ def written_tables(draw):
             "id": name + extension,
             "boneage": number,
             "male": draw(st.sampled_from(SEXES[male])),
+            "sex": draw(st.sampled_from([word for word in SEXES[male] if word not in ("0", "1")])),
         }
         lines.append(delimiter.join(cells[column] for column in order))
     end = draw(st.sampled_from(["\n", "\r\n"]))

@@ -1,14 +1,19 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
+import cv2
+import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
 from pydicom.data import get_testdata_file
 
+from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.datasets.local import fetch_local
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.source import read_source
@@ -665,3 +670,30 @@ def test_radiographs_are_listed_by_the_numbers_that_their_ids_are(images, tmp_pa
         [tmp_path / "mine", tmp_path / "train.csv"], tmp_path / "data", validation_fraction=0
     )
     assert found.manifest["id"].tolist() == ["1", "2", "4", "10", "33"]
+
+
+def test_names_that_are_not_utf_8_are_kept(tmp_path):
+    source = tmp_path / os.fsdecode(b"m\xe4rz")
+    source.mkdir()
+    hand = cv2.imencode(".png", draw_hand(120, True, np.random.default_rng(0)).pixels)[1]
+    for name in (b"1.png", b"h\xe4nd.png", b"ohne \xfc.png"):
+        (source / os.fsdecode(name)).write_bytes(hand.tobytes())
+    # As Windows writes names.
+    (source / "train.csv").write_bytes(b"id,boneage,male\n1,120,True\n")
+    command = [sys.executable, "-m", "boneage_cli"]
+    fetched = subprocess.run(
+        [*command, "fetch", "local", source, "--to", tmp_path / "made"], capture_output=True
+    )
+    assert fetched.returncode == 0, fetched.stderr
+    assert len((tmp_path / "made" / "unmatched.csv").read_bytes().splitlines()) == 3
+    assert b"h\xe4nd.png" in (tmp_path / "made" / "unmatched.csv").read_bytes()
+    (tmp_path / "made" / "train" / "1.png").rename(
+        tmp_path / "made" / "train" / os.fsdecode(b"\xe4.png")
+    )
+    table = tmp_path / "made" / "train.csv"
+    table.write_bytes(table.read_bytes().replace(b"train/1.png", b"train/\xe4.png"))
+    report = ["check-data", "--data", tmp_path / "made", "--report", tmp_path / "report"]
+    checked = subprocess.run([*command, *report], capture_output=True)
+    assert b"Traceback" not in checked.stderr
+    assert b"image-missing" not in checked.stdout
+    assert (tmp_path / "report" / "index.html").read_bytes().decode()

@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from boneage_cli.datasets.audit.labels import read_labels
 from boneage_cli.datasets.manifest import read_manifest, true_aspects, write_manifest
 from boneage_cli.errors import BoneageError
 
@@ -40,6 +41,20 @@ def test_a_radiograph_may_be_called_na(tmp_path):
     assert read["width"].isna().all()
 
 
+def test_cells_may_be_written_by_hand(tmp_path):
+    # Blanks after commas, other capitals, a comma at the end of every row.
+    (tmp_path / "test.csv").write_text(
+        "id, path, boneage, male, split\n1, test/1.png, 24, TrUe, test,\n2, 2.png, na, 0, test,\n"
+    )
+    read = read_manifest(tmp_path)
+    assert list(read["id"]) == ["1", "2"]
+    assert list(read["path"]) == [str(tmp_path / "test/1.png"), str(tmp_path / "2.png")]
+    assert read["boneage"].tolist()[0] == 24
+    assert read["boneage"].isna().tolist() == [False, True]
+    assert read["male"].tolist() == [True, False]
+    assert {finding.kind for finding in read_labels(tmp_path, "test")[1]} == {"row-length"}
+
+
 def test_a_folder_without_a_table_tells_how_to_get_one(tmp_path):
     with pytest.raises(BoneageError, match=r"no validation\.csv here; .*boneage fetch"):
         read_manifest(tmp_path, "validation")
@@ -57,10 +72,10 @@ def test_a_table_in_another_dialect_tells_the_way_to_convert_it(tmp_path):
     ("content", "reason"),
     [
         (b"", "No columns"),
-        (b"id,path,boneage,male,split\n1,1.png,24,F,train\n", "F cannot be cast"),
+        (b"id,path,boneage,male,split\n1,1.png,24,F,train\n", "male 'F' is neither True nor False"),
         (b"id,path,boneage,male,split\n1,1.png,two years,True,train\n", "two years"),
         (b"id,path,boneage,male,split\n1,,24,True,train\n", "a row has no path"),
-        ("id,path,boneage,male,split\nJos\u00e9,1.png,24,True,train\n".encode("cp1252"), "utf-8"),
+        (b"id,path,boneage,male,split,width\n1,1.png,24,True,train,abc\n", "width 'abc' is no num"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_told_in_one_line(tmp_path, content, reason):

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from boneage_cli.core.prediction.cases import Case
-from boneage_cli.core.prediction.inputs import cases
+from boneage_cli.core.prediction.inputs import cases, with_images
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.imaging.png import write_png
 
@@ -34,7 +34,7 @@ def radiographs(
         most: The largest number of radiographs; None for all.
     """
     if names:
-        chosen = list(islice(cases(names, male), most))
+        chosen = list(islice(with_images(cases(names, male)), most))
         yield chosen, _described(chosen, "radiograph")
         return
     with TemporaryDirectory(prefix="boneage-bench-") as folder:

@@ -151,7 +151,13 @@ def read_prediction_table(path: Path) -> pd.DataFrame:
     numbers = ("true", "predicted", "absolute_error", "boneage", "male_probability")
     types = {**words, **dict.fromkeys(numbers, float)}
     # A radiograph may be called NA.
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+    return pd.read_csv(
+        path,
+        dtype=types,
+        keep_default_na=False,
+        na_values=[""],
+        encoding_errors="surrogateescape",
+    )
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> list[Path]:
@@ -178,7 +184,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     with writing(folder):
         write_json(evaluation.to_dict(), files[0])
         with whole_file(files[1]) as temporary:
-            evaluation.predictions.round(DECIMALS).to_csv(temporary, index=False)
+            table = evaluation.predictions.round(DECIMALS)
+            table.to_csv(temporary, index=False, errors="surrogateescape")
         scatter(true, predicted, files[2], title, male=male)
         bland_altman(true, predicted, files[3], title)
     return files

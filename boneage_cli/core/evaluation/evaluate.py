@@ -14,9 +14,10 @@ from boneage_cli.core.evaluation.measuring import (
     Measured,
     measure,
     note_test_figures,
+    remove_evaluation,
     write_measured,
 )
-from boneage_cli.core.evaluation.stress import Stress, stress, write_stress
+from boneage_cli.core.evaluation.stress import STRESS_FILES, Stress, stress, write_stress
 from boneage_cli.core.evaluation.training_overlap import trained_on
 from boneage_cli.core.overwriting import check_pictures, check_table_output
 from boneage_cli.core.prediction.predictor import Predictor
@@ -129,6 +130,8 @@ def evaluate_model(
             predictor, chosen.manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
         )
         files += write_stress(changed, folder, chosen.title)
+    else:
+        remove_evaluation([folder / name for name in STRESS_FILES], unless=about)
     return ModelEvaluation(chosen, measured, changed, folder, files, summary)
 
 

@@ -84,8 +84,12 @@ def grouped(
 
 
 def age_groups(ages: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields each of ``AGE_BANDS`` and which known ages (months, (n,)) are in it, bool (n,)."""
-    numbers = band_numbers(ages)
+    """Yields each of ``AGE_BANDS`` and which ages are in it, bool (n,).
+
+    Args:
+        ages: Months, (n,); NaN for unknown ones, which are in no band.
+    """
+    numbers = np.where(np.isfinite(ages), band_numbers(ages), -1)
     for number, name in enumerate(AGE_BANDS):
         yield name, numbers == number
 

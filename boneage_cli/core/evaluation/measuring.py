@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,12 @@ class Measured:
     Attributes:
         ages: Metrics of bone ages; None if it predicts none, or none is known.
         sexes: Metrics of the sex; None if it does not predict it, or none is known.
-        failures: Ids of the radiographs that could not be predicted, with the error.
+        failures: The errors of the radiographs that could not be predicted.
     """
 
     ages: Evaluation | None
     sexes: SexEvaluation | None
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def to_result(self) -> dict[str, Any]:
         """Returns the metrics by field of ``RunResult``; None for those that were not measured."""
@@ -138,19 +139,15 @@ def measure(
             unlabelled=len(manifest) - int(with_sex.sum()),
             about=about,
         )
-    failures = [
-        (str(identity), error)
-        for identity, error in zip(rows["id"], errors, strict=True)
-        if error is not None
-    ]
+    failures = [result.complaint for result in results if result.complaint is not None]
     return Measured(ages, sexes, failures)
 
 
 def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Path]:
     """Writes the files of ``write_evaluation``, those of ``write_sex_evaluation``, or both.
 
-    If ages (or sexes) were not evaluated now, files of an earlier evaluation of the same model are
-    deleted.
+    If ages (or sexes) were not evaluated now, the files of an earlier evaluation are deleted: they
+    may be of another model or other radiographs.
 
     Args:
         measured: The metrics.
@@ -169,11 +166,27 @@ def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Pa
     if measured.sexes is not None:
         files += write_sex_evaluation(measured.sexes, folder, title)
     for evaluation, names in ((measured.ages, FILES), (measured.sexes, SEX_FILES)):
-        if evaluation is None and _is_of_model(folder / names[0], measured.about["model"]):
-            with writing(folder):
-                for name in names:
-                    (folder / name).unlink(missing_ok=True)
+        if evaluation is None:
+            remove_evaluation([folder / name for name in names])
     return files
+
+
+def remove_evaluation(files: Sequence[Path], unless: Mapping[str, Any] | None = None) -> None:
+    """Deletes the files of an earlier evaluation, if they are those of one.
+
+    Args:
+        files: The files; the first is the JSON document with the metrics.
+        unless: What identifies a model and data whose evaluation stays.
+    """
+    try:
+        earlier = read_json(files[0])
+    except BoneageError:
+        return
+    if "model" not in earlier or (unless and unless.items() <= earlier.items()):
+        return
+    with writing(files[0].parent):
+        for file in files:
+            file.unlink(missing_ok=True)
 
 
 def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
@@ -207,14 +220,6 @@ def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
     version = {"test_images": images[0], "test_label_version": about["label_version"]}
     table = add_test_figures(run, figures | version)
     return None if table is None else (table, known)
-
-
-def _is_of_model(metrics: Path, model: Any) -> bool:
-    """Whether a file contains metrics of the model."""
-    try:
-        return bool(read_json(metrics).get("model") == model)
-    except BoneageError:
-        return False
 
 
 def _numbers(values: list[float | None]) -> np.ndarray:

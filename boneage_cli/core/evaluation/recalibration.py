@@ -19,6 +19,7 @@ from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
 from boneage_cli.core.evaluation.ages import look_like_years
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
+from boneage_cli.core.overwriting import check_model_output
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import bundles_at
@@ -86,8 +87,7 @@ def recalibrate(
     bundle = load_as_one(model)
     if bundle.correction:
         raise BoneageError(f"{model}: has a correction already; start from the bundle without it")
-    if output.exists() and any(map(output.samefile, bundles_at(model))):
-        raise BoneageError(f"--output {output}: is the model itself; choose another name")
+    check_model_output(output, [str(path) for path in bundles_at(model)])
     predictor = Predictor([bundle], device)
     predictor.check_age("recalibrate")
     if predictor.predicts_sex:

@@ -167,7 +167,7 @@ def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "
         with whole_file(files[1]) as temporary:
             # With as few decimals as ages, many probabilities near 0 and 1 would become equal.
             table = evaluation.predictions.round({"boneage": DECIMALS, "male_probability": 9})
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, errors="surrogateescape")
         sexes(
             (done["sex"] == "M").to_numpy(bool),
             done["male_probability"].to_numpy(float),

@@ -26,6 +26,7 @@ from boneage_cli.json_files import write_json
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
+STRESS_FILES = ("stress.json", "stress.csv", "stress.png")
 UNPERTURBED = Perturbation("unperturbed", "", "The radiographs as they are.", lambda image: image)
 
 # Perturbed copies of one radiograph held in memory at a time. Larger batches are no faster on a
@@ -198,7 +199,7 @@ def stress(
 
 
 def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
-    """Writes stress.csv, stress.json and stress.png.
+    """Writes stress.json, stress.csv and stress.png.
 
     Args:
         stress: The stress test.
@@ -214,13 +215,13 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
     # Imported here because matplotlib, which plots need, is not needed for metrics.
     from boneage_cli.core.plots.stress import mae_increases
 
-    files = [folder / name for name in ("stress.csv", "stress.json", "stress.png")]
+    files = [folder / name for name in STRESS_FILES]
     with writing(folder):
-        with whole_file(files[0]) as temporary:
+        with whole_file(files[1]) as temporary:
             # Some values round to -0.0.
             table = stress.to_table().round(DECIMALS).replace(-0.0, 0.0)
             table.to_csv(temporary, index=False)
-        write_json(stress.to_dict(), files[1])
+        write_json(stress.to_dict(), files[0])
         rows = stress.perturbed
         mae_increases(
             [row.name for row in rows],

@@ -27,6 +27,7 @@ from boneage_cli.datasets.dialects import (
     HEADINGS,
     MALE,
     PARSERS,
+    SEX_HEADINGS,
     check_width,
     columns_of,
     csv_rows,
@@ -34,6 +35,8 @@ from boneage_cli.datasets.dialects import (
 )
 from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.imaging.file_headers import is_dicom
+from boneage_cli.imaging.reading import NothingToSee
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 STANDARD_INPUT = "-"
@@ -101,6 +104,17 @@ def cases(
     return found
 
 
+def with_images(found: Iterable[Case]) -> Iterator[Case]:
+    """Leaves out DICOM files without an image, such as reports, that were found in folders."""
+    for case in found:
+        if case.searched_for and case.error is None and is_dicom(Path(case.path)):
+            try:
+                case.read()
+            except NothingToSee:
+                continue
+        yield case
+
+
 def _warn_of_squashed(folder: Path) -> None:
     """Warns if a folder belongs to a data set whose table has its images' true proportions."""
     table = folder / ".." / f"{folder.resolve().name}.csv"
@@ -142,7 +156,7 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
     for text in inputs:
         kind = _kind(text)
         if kind == "stdin" or (
-            kind == "table" and {"male", "female"} & _read_header(text).columns.keys()
+            kind == "table" and {*SEX_HEADINGS} & _read_header(text).columns.keys()
         ):
             return True
         with closing(_read(text, kind, None)) as found:
@@ -329,9 +343,9 @@ def _first(row: Mapping[str, Sequence[str]], meaning: str) -> str:
 
 
 def _sex(where: str, row: Mapping[str, Sequence[str]], default: bool | None) -> bool | None:
-    stated = {
-        PARSERS[name](where, text) for name in ("male", "female") for text in row.get(name, ())
-    } - {None}
+    stated = {PARSERS[name](where, text) for name in SEX_HEADINGS for text in row.get(name, ())} - {
+        None
+    }
     if len(stated) > 1:
         raise BoneageError(f"{where}: two columns contradict each other on the sex; correct one")
     return next(iter(stated), default)

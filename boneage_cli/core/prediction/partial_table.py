@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import warnings
@@ -90,9 +91,13 @@ class PartialTable:
                 file.flush()
 
     def remove(self) -> None:
-        """Removes the file when the table is complete."""
+        """Removes the file when the table is complete, and those of other commands for it."""
         self.path.unlink(missing_ok=True)
         self.close()
+        for file in self.path.parent.glob(f".{glob.escape(self.output.name)}-*.partial"):
+            with suppress(OSError), file.open("ab") as other:
+                if try_lock(other):
+                    file.unlink()
 
     def close(self) -> None:
         """Closes the file and so releases its lock."""
@@ -102,7 +107,7 @@ class PartialTable:
 
     def _open(self) -> IO[bytes]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("ab")
+        file = self.path.open("a+b")
         if not try_lock(file):
             file.close()
             raise BoneageError(
@@ -113,11 +118,14 @@ class PartialTable:
         return file
 
     def _lines(self) -> Iterator[bytes]:
-        with suppress(FileNotFoundError), self.path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                yield line
+        # The open file is read, and not its name: something may have removed that meanwhile.
+        if self._file is None:
+            return
+        self._file.seek(0)
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                return
+            yield line
 
 
 def _version(case: Case) -> list[Any]:
@@ -125,6 +133,6 @@ def _version(case: Case) -> list[Any]:
     stated = [case.path, case.male, case.id, case.aspect, case.age, case.error]
     try:
         status = Path(case.path).stat()
-    except OSError:
+    except (OSError, ValueError):
         return stated
     return [*stated, status.st_size, status.st_mtime_ns]

@@ -104,7 +104,9 @@ class BoneAgeData(pl.LightningDataModule):
         paths = [path for table in tables for path in table["path"]]
         with writing(self.cache, "place with --cache"):
             contents = content_digests(paths, self.cache / DIGESTS)
-        return hashlib.sha256("".join(labels + contents).encode()).hexdigest()
+        return hashlib.sha256(
+            "".join(labels + contents).encode(errors="surrogateescape")
+        ).hexdigest()
 
     def prepare_data(self) -> None:
         """Fills the caches; called in one process per machine, which keeps its memory maps."""

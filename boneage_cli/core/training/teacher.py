@@ -47,6 +47,7 @@ def teach(datamodule: BoneAgeData, bundle: Path, share: float, kept: Path, devic
         months = np.concatenate(list(found))
         with whole_file(kept) as temporary:
             table = pd.DataFrame({"id": manifest["id"], "months": months})
-            table.to_csv(temporary, index=False)
-    months = np.array(pd.read_csv(kept)["months"], dtype=float)
+            table.to_csv(temporary, index=False, errors="surrogateescape")
+    table = pd.read_csv(kept, encoding_errors="surrogateescape")
+    months = np.array(table["months"], dtype=float)
     datamodule.batches["train"].teach(months, share)

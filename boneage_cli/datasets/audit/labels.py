@@ -21,7 +21,7 @@ from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
 from boneage_cli.datasets.audit.findings import Finding
 from boneage_cli.datasets.audit.image_statistics import ImageStatistics
 from boneage_cli.datasets.label_version import RSNA_TEST_IDS, label_version
-from boneage_cli.datasets.manifest import COLUMNS
+from boneage_cli.datasets.manifest import COLUMNS, EMPTY_WORDS, SEX_WORDS
 from boneage_cli.datasets.source import SOURCE_FILE, Source
 from boneage_cli.errors import BoneageError
 from boneage_cli.wording import counted
@@ -31,10 +31,6 @@ ENOUGH_ROWS = 20
 RARE_SEX = 0.3
 RARE_YOUNG = 0.1
 YOUNG = 60.0
-
-# The spellings that pandas, and so every reader of the manifest, takes for True, False and NA.
-_SEXES = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-_NOTHING = {"", "na", "n/a", "null", "none", "<na>"}
 
 
 @dataclass
@@ -96,8 +92,9 @@ def read_labels(folder: Path, split: str) -> tuple[list[LabelledImage], list[Fin
     rows: list[LabelledImage] = []
     findings: list[Finding] = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as handle:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
             reader = csv.DictReader(handle)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise BoneageError(
@@ -108,8 +105,8 @@ def read_labels(folder: Path, split: str) -> tuple[list[LabelledImage], list[Fin
                 row, wrong = _read_row(cells, reader.line_num, folder, split)
                 rows.append(row)
                 findings += wrong
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BoneageError(f"{file}: not a CSV file in UTF-8 ({error}); save it as one") from None
+    except csv.Error as error:
+        raise BoneageError(f"{file}: not a CSV file ({error}); save it as one") from None
     if not rows:
         findings.append(Finding("no-rows", f"{file.name} holds no rows", split, path=str(file)))
     return rows, findings
@@ -131,7 +128,7 @@ def _read_row(
     findings = []
     for side in ("width", "height"):
         cell = text.get(side, "")
-        if getattr(row, side) is None and cell.lower() not in {*_NOTHING, "nan"}:
+        if getattr(row, side) is None and cell.lower() not in EMPTY_WORDS:
             findings.append(row.finding("size-unreadable", f"{side} '{cell}'"))
     # DictReader stores surplus values under the key None and fills missing ones with None.
     if None in cells or None in cells.values():
@@ -145,7 +142,7 @@ def _read_row(
 
     cell = text["boneage"]
     boneage = _number(cell)
-    if cell.lower() in _NOTHING:
+    if cell.lower() in EMPTY_WORDS - {"nan"}:
         # A test split without labels is common; it is reported once for the whole split.
         if split != "test":
             findings.append(row.finding("boneage-missing", "no bone age"))
@@ -161,8 +158,8 @@ def _read_row(
         row.boneage = boneage
 
     cell = text["male"]
-    row.male = _SEXES.get(cell.lower())
-    if cell.lower() in {*_NOTHING, "nan"}:
+    row.male = SEX_WORDS.get(cell.lower())
+    if cell.lower() in EMPTY_WORDS:
         findings.append(row.finding("sex-missing", "no sex"))
     elif row.male is None:
         findings.append(row.finding("sex-unreadable", f"sex '{cell}' is neither True nor False"))

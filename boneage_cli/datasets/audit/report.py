@@ -49,7 +49,8 @@ def write_report(audit: Audit, folder: Path) -> Path:
     page = _page(audit)
     with writing(folder, "--report"):
         with whole_file(folder / PAGE_FILE) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+            # Names of files need not be UTF-8, but a page must be.
+            temporary.write_text(page, encoding="utf-8", errors="replace")
         _write_findings(audit, folder / FINDINGS_FILE)
     return folder / PAGE_FILE
 
@@ -84,7 +85,7 @@ def _page(audit: Audit) -> str:
 def _write_findings(audit: Audit, path: Path) -> None:
     with (
         whole_file(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as handle,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle,
     ):
         writer = csv.writer(handle)
         writer.writerow(FINDING_COLUMNS)

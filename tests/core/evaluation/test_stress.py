@@ -165,12 +165,11 @@ def test_workers_and_batches_change_no_figure(predictor, manifest):
 
 def test_the_figures_are_written_as_a_table_a_document_and_a_plot(found, tmp_path):
     files = write_stress(found, tmp_path / "new", "demo")
-    names = ["stress.csv", "stress.json", "stress.png"]
-    assert [file.name for file in files] == names
+    assert [file.name for file in files] == ["stress.json", "stress.csv", "stress.png"]
     # Nothing half written lies beside them.
-    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == names
-    table = pd.read_csv(files[0]).set_index("name")
-    document = json.loads(files[1].read_text())
+    assert sorted((tmp_path / "new").iterdir()) == sorted(files)
+    table = pd.read_csv(files[1]).set_index("name")
+    document = json.loads(files[0].read_text())
     assert document["split"] == "test"
     assert document["errors"] == found.errors
     assert list(table.index) == [row["name"] for row in document["perturbations"]]

@@ -83,9 +83,42 @@ def interrupted(scans: Path, demo_bundle: Path, tmp_path: Path) -> Callable[...,
     return again
 
 
-def test_other_options_begin_anew(interrupted: Callable[..., list[int]]) -> None:
+def test_other_options_begin_anew_and_leave_nothing_of_the_interrupted_call(
+    interrupted: Callable[..., list[int]], tmp_path: Path
+) -> None:
     assert interrupted(male=False) == []
+    assert not list(tmp_path.glob(".ages*"))
+    assert interrupted() == []
+
+
+def test_other_options_for_another_table_leave_the_interrupted_one(
+    interrupted: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    assert interrupted(male=False, output=tmp_path / "boys.csv") == []
     assert interrupted() == [3]
+
+
+def test_a_table_is_whole_even_if_its_hidden_file_is_removed_meanwhile(
+    scans: Path, demo_bundle: Path, tmp_path: Path
+) -> None:
+    def remove(prediction: Prediction) -> None:
+        for left in tmp_path.glob(".ages*"):
+            left.unlink()
+
+    options = {"male": True, "style": "csv", "device": "cpu", "output": tmp_path / "ages.csv"}
+    predict_batch([str(scans)], [demo_bundle], tell=remove, **options)
+    assert len((tmp_path / "ages.csv").read_text().splitlines()) == 7
+
+
+def test_a_name_that_no_file_can_have_is_an_error_row_of_the_table(
+    scans: Path, demo_bundle: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "children.csv"
+    table.write_text("path,sex\nscans/0.png,F\nscans/\0.png,F\n")
+    outcome = predict_batch(
+        [str(table)], [demo_bundle], style="csv", device="cpu", output=tmp_path / "ages.csv"
+    )
+    assert (outcome.total, outcome.failed) == (2, 1)
 
 
 def test_a_row_that_was_cut_off_is_predicted_again(
