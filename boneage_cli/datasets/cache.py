@@ -11,8 +11,9 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -22,12 +23,14 @@ import pandas as pd
 from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
+from boneage_cli.files import locked_folder, whole_file
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
 # Table of the image files' SHA-256 by path, size and mtime.
 DIGESTS = "digests.csv"
+# Seconds.
+_LONGEST_BUILD = 24 * 60 * 60
 
 
 def cached_pixels(
@@ -63,8 +66,13 @@ def cached_pixels(
         files = {view: folder / f"{stem}-{view}.npy" for view in shapes}
         pixels = _opened(files, len(paths), shapes)
         if pixels is None:
-            _build(files, len(paths), render, shapes, workers)
-            pixels = _opened(files, len(paths), shapes)
+            # Another process may be building the same.
+            with locked_folder(folder):
+                pixels = _opened(files, len(paths), shapes)
+                if pixels is None:
+                    _remove_leftovers(folder)
+                    _build(files, len(paths), render, shapes, workers)
+                    pixels = _opened(files, len(paths), shapes)
     except OSError as error:
         raise BoneageError(
             f"{folder}: the image cache cannot be written ({error.strerror}); "
@@ -88,6 +96,14 @@ def _opened(
         return None
     whole = all(array.shape == (count, *shapes[view]) for view, array in pixels.items())
     return pixels if whole else None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what killed builds left; by age, since some network file systems have no locks."""
+    for file in folder.glob(".pixels-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > _LONGEST_BUILD:
+                file.unlink()
 
 
 def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None) -> list[str]:

@@ -17,7 +17,7 @@ from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import is_below, whole_file
+from boneage_cli.files import is_below, locked_folder, whole_file
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
@@ -165,24 +165,38 @@ def _copy(
     tiles: int,
     workers: int | None,
 ) -> ClaheCopies:
-    _prepare(folder, {"clip_limit": clip_limit, "tiles": tiles})
-    todo = {
-        folder / target: source
-        for target, source in sources.items()
-        if not has_note(folder / target, _version_of(source))
-    }
-    # Threads suffice: decoding, CLAHE and encoding release the global interpreter lock.
-    with worker_threads(workers) as executor:
-        outcomes = executor.map(
-            partial(_copy_one, clip_limit=clip_limit, tiles=tiles), todo.values(), todo
+    if not _is_of_clahe(folder):
+        raise BoneageError(
+            f"{folder}: holds files that 'boneage clahe' did not make; move them or choose another "
+            "folder"
         )
-        bar = track(outcomes, description=f"CLAHE {folder.name}", total=len(todo))
-        errors = tuple(error for error in bar if error is not None)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder, f"{folder}: another 'boneage clahe' is writing it; wait for that"):
+        _prepare(folder, {"clip_limit": clip_limit, "tiles": tiles})
+        todo = {
+            folder / target: source
+            for target, source in sources.items()
+            if not has_note(folder / target, _version_of(source))
+        }
+        # Threads suffice: decoding, CLAHE and encoding release the global interpreter lock.
+        with worker_threads(workers) as executor:
+            outcomes = executor.map(
+                partial(_copy_one, clip_limit=clip_limit, tiles=tiles), todo.values(), todo
+            )
+            bar = track(outcomes, description=f"CLAHE {folder.name}", total=len(todo))
+            errors = tuple(error for error in bar if error is not None)
     return ClaheCopies(folder, len(todo) - len(errors), len(sources) - len(todo), errors)
 
 
+def _is_of_clahe(folder: Path) -> bool:
+    """Whether a folder is new, empty, or one of copies."""
+    if (folder / SETTINGS_FILE).is_file() or not folder.exists():
+        return True
+    return folder.is_dir() and not any(folder.iterdir())
+
+
 def _prepare(folder: Path, settings: dict[str, float]) -> None:
-    """Creates the folder of copies; deletes copies that were made with other settings."""
+    """Notes the settings in the folder of copies; deletes copies made with other settings."""
     note = folder / SETTINGS_FILE
     if note.is_file():
         try:
@@ -196,11 +210,6 @@ def _prepare(folder: Path, settings: dict[str, float]) -> None:
         for path in folder.rglob("*.png"):
             if has_note(path, _MARK, whole=False):
                 path.unlink()
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BoneageError(
-            f"{folder}: holds files that 'boneage clahe' did not make; move them or choose another "
-            "folder"
-        )
     with whole_file(note) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -169,7 +169,10 @@ def _bytes_needed(folder: Path, archives: Sequence[Archive], keep_archives: bool
         part = file.with_name(f"{file.name}.part")
         here = next((path.stat().st_size for path in (file, part) if path.exists()), 0)
         downloads.append(max(archive.bytes - here, 0))
-    unpacked = sum(archive.bytes for archive in archives)
+    # Of what an interrupted command has unpacked, the rest is still to come.
+    splits = {archive.split for archive in archives}
+    placed = sum(file.stat().st_size for split in splits for file in (folder / split).glob("*"))
+    unpacked = max(sum(archive.bytes for archive in archives) - placed, 0)
     return unpacked + (sum(downloads) if keep_archives else max(downloads, default=0))
 
 

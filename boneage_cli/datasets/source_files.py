@@ -17,6 +17,7 @@ from boneage_cli.datasets.archives import (
     safe_parts,
 )
 from boneage_cli.datasets.dialects import TABLE_SUFFIXES, named_split
+from boneage_cli.datasets.disk import require_free
 from boneage_cli.datasets.folders import files_below, is_hidden
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.file_headers import DICOM_INDEX, begins_as_dicom, is_dicom
@@ -145,6 +146,7 @@ def _search_zip(
                 if depth == DEEPEST_ZIP_IN_ZIP:
                     raise BoneageError(f"{path}: zips within zips within zips; unpack it yourself")
                 staging.mkdir(parents=True, exist_ok=True)
+                require_free(staging, member.file_size)
                 unpacked = Path(tempfile.mkdtemp(dir=staging)) / inner[-1]
                 extract_member(archive, member, unpacked)
                 _search_zip(unpacked, (*parts, *inner), staging, found, depth + 1)

@@ -46,7 +46,7 @@ def similarity(source: Points, target: Points, *, mirrored: bool = False) -> Mat
     Args:
         source: Points to transform, (N, 2), not all equal.
         target: Their targets, (N, 2).
-        mirrored: Whether the transform includes a reflection (left hands become right hands).
+        mirrored: Whether the transform includes a reflection (right hands are shown as left hands).
 
     Returns:
         Affine matrix, (2, 3): ``target ≈ matrix[:, :2] @ source + matrix[:, 2]``.

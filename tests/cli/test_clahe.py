@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from boneage_cli.cli.app import app
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
+from boneage_cli.files import locked_folder
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.perturbations import dicom_bytes
 from boneage_cli.imaging.radiograph import Radiograph
@@ -266,3 +267,23 @@ def test_tiles_and_clip_limit_change_the_copies_of_any_folder(folder):
         np.testing.assert_array_equal(copies[-1], apply_clahe(pixels, clip, tiles))
     for one, other in ((0, 1), (0, 2)):
         assert (copies[one] != copies[other]).any()
+
+
+def test_copies_that_another_command_is_making_are_left_to_it(folder):
+    run()
+    with locked_folder(folder / "test_CLAHE"):
+        result = run("--split", "test", "--tiles", "4", status=2)
+    assert "test_CLAHE: another 'boneage clahe' is writing it" in result.stderr
+    assert "0 made, 2 already there" in run("--split", "test").stdout
+
+
+def test_what_follows_a_dot_in_a_uid_is_part_of_a_name(folder):
+    image = read_radiograph(folder / "test" / "g.webp")
+    for number in (1, 2):
+        (folder / "test" / f"1.2.840.{number}").write_bytes(dicom_bytes(image))
+    table = pd.read_csv(folder / "test.csv", dtype=str)
+    paths = ["test/1.2.840.1", "test/1.2.840.2"]
+    table.assign(path=paths).to_csv(folder / "test.csv", index=False)
+    assert "2 made" in run("--split", "test").stdout
+    copies = sorted(path.name for path in (folder / "test_CLAHE").glob("*.png"))
+    assert copies == ["1.2.840.1.png", "1.2.840.2.png"]

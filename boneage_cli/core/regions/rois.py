@@ -24,7 +24,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file, writing
+from boneage_cli.files import locked_folder, whole_file, writing
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES
 from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
@@ -248,8 +248,10 @@ def locate_rois(
     """
     described = settings.describe()
     named = _named(cases)
-    with writing(folder, "place with --output"):
+    busy = f"{folder}: another 'boneage locate-rois' is writing it; wait for that"
+    with writing(folder, "place with --output"), ExitStack() as stack:
         _claim(folder)
+        stack.enter_context(locked_folder(folder, busy))
         keys = _keys(named, described, folder / DIGESTS, workers)
         earlier = _read_table(folder)
         paths = {identity: _path(case, relative_to) for identity, case in named.items()}

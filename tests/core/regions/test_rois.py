@@ -22,6 +22,7 @@ from boneage_cli.core.regions.locators import CROPPED
 from boneage_cli.core.regions.rois import RoiSettings, locate_rois
 from boneage_cli.datasets.drawn_hands import NO_NUISANCES, draw_hand
 from boneage_cli.errors import BoneageError
+from boneage_cli.files import locked_folder
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import region_corners, render_region
@@ -306,6 +307,14 @@ def test_crops_of_another_program_are_left_alone(cases: list[Case], crops: Path)
     with pytest.raises(BoneageError, match="--output"):
         locate_rois(cases, crops, KEY_POINTS)
     assert foreign.is_file()
+
+
+def test_crops_that_another_call_is_making_are_left_to_it(cases: list[Case], crops: Path):
+    locate_rois(cases, crops, KEY_POINTS)
+    before = stamps(crops)
+    with locked_folder(crops), pytest.raises(BoneageError, match="is writing it"):
+        locate_rois(cases[:1], crops, KEY_POINTS)
+    assert stamps(crops) == before
 
 
 def test_a_folder_that_cannot_be_written_is_named_and_the_work_goes_on_later(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -401,8 +402,14 @@ def test_a_cache_that_was_cut_off_is_made_anew(
     whole = {path: path.read_bytes() for path in (tmp_path / "cache").glob("pixels-*.npy")}
     for path, size in zip(whole, (0, 5000), strict=True):
         path.write_bytes(whole[path][:size])
+    # What a killed build left; the other may still be growing, on a file system without locks.
+    left, growing = (tmp_path / "cache" / f".pixels-{name}-hand-01.npy" for name in "ab")
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    growing.write_bytes(b"half")
     train(tiny, demo_data, runs=tmp_path / "runs", resources=resources)
     assert {path: path.read_bytes() for path in whole} == whole
+    assert (left.exists(), growing.exists()) == (False, True)
 
 
 def test_a_disk_without_room_for_the_cache_is_told_beforehand(
