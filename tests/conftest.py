@@ -52,7 +52,7 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny() -> Experiment:
     """Settings of a network that trains in a second."""
-    from boneage_cli.core.config import parse_experiment
+    from boneage_cli.core.experiment_file import parse_experiment
 
     return parse_experiment(
         {
@@ -93,7 +93,7 @@ def start_training() -> Callable[..., subprocess.Popen[str]]:
     def start(
         experiment: Experiment, data: Path, runs: Path, *options: str, until: str = "epoch   2"
     ) -> subprocess.Popen[str]:
-        from boneage_cli.core.config import write_experiment
+        from boneage_cli.core.experiment_file import write_experiment
 
         config = runs.parent / f"{runs.name}.toml"
         write_experiment(experiment, config)

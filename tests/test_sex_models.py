@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import averaged, load_bundle
-from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.config import Experiment
 from boneage_cli.core.evaluation.measuring import measure
 from boneage_cli.core.evaluation.metrics import share_interval
 from boneage_cli.core.evaluation.sexes import compute_sex_metrics, evaluate_sexes
+from boneage_cli.core.experiment_file import write_experiment
 from boneage_cli.core.explanation.pictures import Explainer
 from boneage_cli.core.exporting import TOLERANCES, export_model
 from boneage_cli.core.prediction.cases import Case, Prediction

@@ -140,7 +140,7 @@ def train(
     auto uses all GPUs; CUDA_VISIBLE_DEVICES selects among them. With --folds, or
     with settings that have stages, training runs on one device.
     """
-    from boneage_cli.core.config import load_experiment
+    from boneage_cli.core.experiment_file import load_experiment
     from boneage_cli.core.run_record import Resources
     from boneage_cli.core.training.folds import (
         cross_validate,
@@ -225,7 +225,7 @@ def _print_run(run: Run) -> None:
 
 def _print_next(folder: Path, model: Path) -> None:
     """Prints the command that predicts with the trained model."""
-    from boneage_cli.core.config import load_experiment
+    from boneage_cli.core.experiment_file import load_experiment
     from boneage_cli.core.runs import SETTINGS
 
     experiment = load_experiment(folder / SETTINGS)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boneage_cli import __version__
-from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.intervals import Calibration
 from boneage_cli.core.likeness import Likeness
 from boneage_cli.core.runs import bundles_at

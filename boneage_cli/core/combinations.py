@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from boneage_cli.core.config import Experiment, load_experiment, toml_or_text
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import load_experiment, toml_or_text
 from boneage_cli.errors import BoneageError
 
 

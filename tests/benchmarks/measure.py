@@ -347,7 +347,7 @@ def _time(name: str, given: Given) -> float:
 
 def of_cache(given: Given) -> list[Figure]:
     """Measures how long training waits for its first batch, without and with a cache."""
-    from boneage_cli.core.config import load_experiment
+    from boneage_cli.core.experiment_file import load_experiment
     from boneage_cli.core.training.datamodule import BoneAgeData
 
     experiment = load_experiment(overrides=["preprocessing.height=160", "preprocessing.width=136"])

@@ -18,7 +18,8 @@ from boneage_cli.core.bench.step_timing import PARTS as TRAINING_PARTS
 from boneage_cli.core.bench.timing import PARTS
 from boneage_cli.core.bench.training import COLUMNS as TRAINING_COLUMNS
 from boneage_cli.core.bundle import load_bundle
-from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import write_experiment
 from boneage_cli.imaging.perturbations import dicom_bytes
 from boneage_cli.imaging.radiograph import Radiograph
 

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from boneage_cli.cli.commands import CommandGroup
 from boneage_cli.cli.locate_rois import locate_rois
 from boneage_cli.core.bundle import Bundle, build_network, save_bundle
-from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES
 
 runner = CliRunner()

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle, save_bundle
-from boneage_cli.core.config import parse_experiment
+from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.intervals import calibrate
 from boneage_cli.core.prediction.cases import FAILURES, REASONS
 from boneage_cli.core.prediction.deviation_score import deviation_score

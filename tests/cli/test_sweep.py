@@ -12,7 +12,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import load_experiment, write_experiment
 
 
 @pytest.fixture

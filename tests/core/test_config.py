@@ -8,13 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.core.config import (
-    Experiment,
-    ModelSettings,
-    experiment_to_toml,
-    load_experiment,
-    parse_experiment,
-)
+from boneage_cli.core.config import Experiment, ModelSettings
+from boneage_cli.core.experiment_file import experiment_to_toml, load_experiment, parse_experiment
 from boneage_cli.core.settings_errors import flatten
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.models.dense import ACTIVATIONS

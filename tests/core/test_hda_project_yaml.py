@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.core.bundle import build_network
-from boneage_cli.core.config import Experiment, load_experiment, parse_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import load_experiment, parse_experiment
 from boneage_cli.core.hda_project_yaml import (
     WITHOUT_MEANING,
     experiment_values_from_hda_project_yaml,

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from boneage_cli.cli.app import app
 from boneage_cli.core import runtime
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
-from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor

@@ -14,7 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from boneage_cli.core.bundle import build_network, load_bundle
 from boneage_cli.core.cached_views import view_pixels
-from boneage_cli.core.config import Experiment, load_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import load_experiment
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.training.outcome import Run

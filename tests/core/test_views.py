@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.landmarks import Located
 from boneage_cli.core.views import ViewRenderer, view_settings
 from boneage_cli.datasets.drawn_hands import NO_NUISANCES, draw_hand

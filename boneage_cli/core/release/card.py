@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from boneage_cli.core.bundle import Bundle
-from boneage_cli.core.config import Experiment, earlier_stages
+from boneage_cli.core.config import Experiment
 from boneage_cli.core.evaluation.metrics import TOLERANCES, Estimate
+from boneage_cli.core.experiment_file import earlier_stages
 from boneage_cli.core.prediction.cases import REASONS
 from boneage_cli.core.views import describe_shapes, shapes_of
 from boneage_cli.errors import BoneageError

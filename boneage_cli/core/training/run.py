@@ -15,7 +15,8 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from boneage_cli.core.bundle import Bundle, build_network
-from boneage_cli.core.config import Experiment, earlier_stages, load_experiment, write_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import earlier_stages, load_experiment, write_experiment
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boneage_cli.core.bundle import build_network
-from boneage_cli.core.config import Experiment, earlier_stages
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import earlier_stages
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import (

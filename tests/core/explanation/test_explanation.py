@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from boneage_cli.core.bundle import Bundle, build_network
-from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.explanation.overlay import HEIGHT, overlay
 from boneage_cli.core.explanation.pictures import Explainer, Explanations
 from boneage_cli.core.prediction.cases import Case, Prediction

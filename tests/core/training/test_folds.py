@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_as_one, load_bundle, save_bundle
-from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import write_experiment
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import Resources

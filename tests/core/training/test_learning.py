@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage_cli.core.config import Experiment, parse_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import train
 from boneage_cli.datasets.demo import fetch_demo

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from boneage_cli.core.config import Experiment, write_experiment
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import write_experiment
 from boneage_cli.core.training.logs import run_name
 from boneage_cli.core.training.outcome import Run
 

@@ -14,12 +14,8 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
-from boneage_cli.core.config import (
-    Experiment,
-    earlier_stages,
-    load_experiment,
-    write_experiment,
-)
+from boneage_cli.core.config import Experiment
+from boneage_cli.core.experiment_file import earlier_stages, load_experiment, write_experiment
 from boneage_cli.core.run_record import Resources
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import resume, train

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from boneage_cli.core.bundle import build_network, load_bundle
-from boneage_cli.core.config import Experiment, TrainingSettings, parse_experiment
+from boneage_cli.core.config import Experiment, TrainingSettings
+from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import BUNDLE, CHECKPOINT, TEACHER
 from boneage_cli.core.training.datamodule import BoneAgeData

@@ -22,8 +22,9 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle, save_bundle
-from boneage_cli.core.config import Experiment, load_experiment, write_experiment
+from boneage_cli.core.config import Experiment
 from boneage_cli.core.evaluation.measuring import measure
+from boneage_cli.core.experiment_file import load_experiment, write_experiment
 from boneage_cli.core.intervals import LEVELS, Calibration
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
