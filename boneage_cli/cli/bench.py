@@ -11,14 +11,11 @@ from boneage_cli.cli.bench_tables import print_benchmark, print_rankings, print_
 from boneage_cli.cli.commands import Command, Group
 from boneage_cli.cli.console import print_fields, warn
 from boneage_cli.cli.options import (
-    Backend,
     BackendOption,
     BatchSizeOption,
     CacheOption,
-    Device,
     DeviceOption,
     ModelOption,
-    Precision,
     PrecisionOption,
     Sex,
     WorkersOption,
@@ -154,9 +151,9 @@ def bench(
     ] = None,
     batch_size: BatchSizeOption = 32,
     workers: WorkersOption = None,
-    device: DeviceOption = Device.auto,
-    precision: PrecisionOption = Precision.auto,
-    backend: BackendOption = Backend.auto,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    backend: BackendOption = "auto",
 ) -> None:
     """Measure how fast a model is on this machine, or several networks side by side.
 
@@ -253,8 +250,8 @@ def bench(
             folder,
             cache=cache,
             seconds=seconds,
-            device=device.value,
-            precision=precision.value,
+            device=device,
+            precision=precision,
         )
         return
     refuse_beside(context, "without --train", _NOT_WITHOUT_TRAINING)
@@ -282,8 +279,8 @@ def bench(
             male=sex.is_male,
             batch_sizes=sizes,
             seconds=seconds,
-            device=device.value,
-            precision=precision.value,
+            device=device,
+            precision=precision,
         )
     elif backbones or config:
         networks = "--backbones" if backbones else "--config"
@@ -295,9 +292,9 @@ def bench(
             ],
             batch_sizes=sizes,
             seconds=seconds,
-            device=device.value,
-            precision=precision.value,
-            backend=backend.value,
+            device=device,
+            precision=precision,
+            backend=backend,
         )
     else:
         measured = benchmark_model(
@@ -309,9 +306,9 @@ def bench(
             reference=reference,
             batch_size=batch_size,
             workers=workers,
-            device=device.value,
-            precision=precision.value,
-            backend=backend.value,
+            device=device,
+            precision=precision,
+            backend=backend,
         )
     print_benchmark(measured)
     _print_written(folder, write_benchmark(measured, folder))

@@ -12,10 +12,8 @@ from boneage_cli.cli.console import fail, print_fields, print_model, print_table
 from boneage_cli.cli.options import (
     BatchSizeOption,
     DataOption,
-    Device,
     DeviceOption,
     ModelOption,
-    Precision,
     PrecisionOption,
     TtaOption,
     WorkersOption,
@@ -78,8 +76,8 @@ def evaluate(
     tta: TtaOption = False,
     batch_size: BatchSizeOption = 32,
     workers: WorkersOption = None,
-    device: DeviceOption = Device.auto,
-    precision: PrecisionOption = Precision.auto,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Measure how far a model's bone ages are from the known ones.
 
@@ -147,8 +145,8 @@ def evaluate(
         tta=tta,
         batch_size=batch_size,
         workers=workers,
-        device=device.value,
-        precision=precision.value,
+        device=device,
+        precision=precision,
         begin=print_model,
         report=_print_measured,
     )

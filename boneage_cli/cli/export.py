@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from boneage_cli.choices import ExportFormat
 from boneage_cli.cli.console import print_aside, print_fields
 from boneage_cli.wording import counted
-
-
-class Format(str, Enum):
-    """The runtimes that models are exported to."""
-
-    onnx = "onnx"
-    openvino = "openvino"
 
 
 def export(
@@ -32,7 +25,7 @@ def export(
         ),
     ] = None,
     format: Annotated[
-        Format | None,
+        ExportFormat | None,
         typer.Option(
             "--format",
             "-f",
@@ -98,16 +91,16 @@ def export(
     from boneage_cli.core.runs import SHIPPED_MODEL
 
     if format is None:
-        named_xml = output is not None and output.suffix.lower() == SUFFIXES[Format.openvino.value]
-        format = Format.openvino if named_xml else Format.onnx
+        named_xml = output is not None and output.suffix.lower() == SUFFIXES["openvino"]
+        format = "openvino" if named_xml else "onnx"
     path = model or SHIPPED_MODEL
     bundle = load_as_one(path)
-    target = output or Path(bundle.experiment.name + SUFFIXES[format.value])
+    target = output or Path(bundle.experiment.name + SUFFIXES[format])
     chosen = (
         list(islice(with_images(cases([str(image) for image in images])), 32)) if images else []
     )
     print_aside(f"exporting {path}: this takes up to a minute")
-    made = export_model(bundle, format.value, target, chosen)
+    made = export_model(bundle, format, target, chosen)
     for name, shape in made.inputs.items():
         print_fields({"input": f"{name}: {shape}"})
     for name in made.differences:
@@ -122,6 +115,6 @@ def export(
         "checked": f"{what}{sexes}: at most {apart} from torch",
         "written": ", ".join(str(file) for file in made.files),
     }
-    if format is Format.openvino:
+    if format == "openvino":
         fields["run it"] = "with INFERENCE_PRECISION_HINT set to f32, as it was checked"
     print_fields(fields)

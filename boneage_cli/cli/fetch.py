@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from boneage_cli.choices import Uploader
 from boneage_cli.cli.commands import Command
 from boneage_cli.cli.console import console, print_table, warn
 from boneage_cli.cli.options import Split
@@ -35,13 +35,6 @@ app = typer.Typer(
     "  boneage fetch kaggle                     the same from Kaggle\n"
     "  boneage fetch local ~/xrays labels.csv   your own files",
 )
-
-
-class Uploader(str, Enum):
-    """The RSNA data sets on Kaggle, by uploader."""
-
-    kmader = "kmader"
-    ipythonx = "ipythonx"
 
 
 ForceOption = Annotated[
@@ -183,7 +176,7 @@ def kaggle(
             help="kmader: training radiographs, and test ones without labels (9 GB). ipythonx: "
             "training, validation and test."
         ),
-    ] = Uploader.kmader,
+    ] = "kmader",
     to: Annotated[Path | None, _to_option("data/kaggle-UPLOADER")] = None,
     copy: CopyOption = False,
     validation_fraction: ValidationOption = 0.1,
@@ -206,8 +199,8 @@ def kaggle(
 
     _report(
         fetch_kaggle(
-            to or Path(f"data/kaggle-{uploader.value}"),
-            uploader=uploader.value,
+            to or Path(f"data/kaggle-{uploader}"),
+            uploader=uploader,
             copy=copy,
             validation_fraction=validation_fraction,
             seed=seed,

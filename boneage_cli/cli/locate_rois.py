@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from boneage_cli.choices import Background, RoiMethod
 from boneage_cli.cli.commands import EXIT_FINDINGS
 from boneage_cli.cli.console import console, fail, print_table
 from boneage_cli.cli.options import (
     BatchSizeOption,
     DataOption,
-    Device,
     DeviceOption,
     Split,
     WorkersOption,
 )
 from boneage_cli.errors import BoneageError
-
-
-class Method(str, Enum):
-    """Methods of locating regions."""
-
-    keypoints = "keypoints"
-    gradcam = "gradcam"
-
-
-class Background(str, Enum):
-    """Treatments of the background around the hand."""
-
-    remove = "remove"
-    keep = "keep"
 
 
 def locate_rois(
@@ -66,8 +51,8 @@ def locate_rois(
         ),
     ] = None,
     method: Annotated[
-        Method, typer.Option("--method", help="How the regions are located (see above).")
-    ] = Method.keypoints,
+        RoiMethod, typer.Option("--method", help="How the regions are located (see above).")
+    ] = "keypoints",
     size: Annotated[
         int,
         typer.Option(
@@ -113,7 +98,7 @@ def locate_rois(
     ] = False,
     batch_size: BatchSizeOption = 16,
     workers: WorkersOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Crop the wrist and the metacarpals with phalanges from radiographs.
 
@@ -188,11 +173,11 @@ def locate_rois(
         )
     if inputs and output is None:
         raise BoneageError("--output: name the folder where the crops of INPUT go")
-    by_default = Background.keep if method is Method.gradcam else Background.remove
+    by_default = "keep" if method == "gradcam" else "remove"
     settings = RoiSettings(
-        method=method.value,
+        method=method,
         size=size,
-        background_removed=(background or by_default) is Background.remove,
+        background_removed=(background or by_default) == "remove",
         heatmap_threshold=heatmap_threshold,
         model=model,
     )
@@ -206,7 +191,7 @@ def locate_rois(
                 output,
                 settings,
                 save_heatmaps=save_heatmaps,
-                device=device.value,
+                device=device,
                 batch_size=batch_size,
                 workers=workers,
                 processes=True,
@@ -219,7 +204,7 @@ def locate_rois(
             settings,
             splits=[item.value for item in split] if split else None,
             save_heatmaps=save_heatmaps,
-            device=device.value,
+            device=device,
             batch_size=batch_size,
             workers=workers,
             processes=True,
@@ -228,7 +213,7 @@ def locate_rois(
         for error in result.errors:
             fail(error)
     print_table(
-        f"Regions by {method.value}",
+        f"Regions by {method}",
         ("folder", "radiographs", "made", "already there", "fallbacks", "failed"),
         [
             (

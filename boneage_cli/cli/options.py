@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from boneage_cli.choices import Backend, Device, Precision
 from boneage_cli.errors import BoneageError
 
 
@@ -34,34 +35,6 @@ class Sex(str, Enum):
     def is_male(self) -> bool:
         """Whether the sex is male."""
         return self in (Sex.M, Sex.male, Sex.boy)
-
-
-class Device(str, Enum):
-    """The device that the network runs on."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Precision(str, Enum):
-    """The network's numeric precision."""
-
-    auto = "auto"
-    full = "32"
-    mixed = "mixed"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class Backend(str, Enum):
-    """The runtime that runs the network."""
-
-    auto = "auto"
-    torch = "torch"
-    compiled = "compiled"
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
 
 
 ModelOption = Annotated[

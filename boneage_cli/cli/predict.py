@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from boneage_cli.choices import PredictionFormat
 from boneage_cli.cli.commands import EXIT_FINDINGS
 from boneage_cli.cli.console import fail, print_aside, print_model, warn
 from boneage_cli.cli.options import (
-    Backend,
     BackendOption,
     BatchSizeOption,
-    Device,
     DeviceOption,
     ModelOption,
-    Precision,
     PrecisionOption,
     Sex,
     TtaOption,
@@ -34,15 +31,6 @@ if TYPE_CHECKING:
 
 # Suffixes of formats that users may expect, but that are not written.
 _NOT_WRITTEN = {"tsv", "xls", "xlsx", "xml", "yaml", "parquet", "html", "pdf", "gz", "bz2", "zip"}
-
-
-class Format(str, Enum):
-    """Output formats of predictions."""
-
-    text = "text"
-    csv = "csv"
-    json = "json"
-    jsonl = "jsonl"
 
 
 def predict(
@@ -70,7 +58,7 @@ def predict(
     ] = None,
     model: ModelOption = None,
     format: Annotated[
-        Format | None,
+        PredictionFormat | None,
         typer.Option(
             "--format",
             "-f",
@@ -137,9 +125,9 @@ def predict(
     tta: TtaOption = False,
     batch_size: BatchSizeOption = 32,
     workers: WorkersOption = None,
-    device: DeviceOption = Device.auto,
-    precision: PrecisionOption = Precision.auto,
-    backend: BackendOption = Backend.auto,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    backend: BackendOption = "auto",
 ) -> None:
     """Predict bone age from radiographs of the left hand.
 
@@ -244,7 +232,7 @@ def predict(
         model_paths(model),
         male=None if sex is None else sex.is_male,
         age=None if age is None else parse_childs_age(age),
-        style=format.value if format else _style_by_ending(output),
+        style=format or _style_by_ending(output),
         output=output,
         interval=interval,
         explain=explain,
@@ -255,9 +243,9 @@ def predict(
         tta=tta,
         batch_size=batch_size,
         workers=workers,
-        device=device.value,
-        precision=precision.value,
-        backend=backend.value,
+        device=device,
+        precision=precision,
+        backend=backend,
         begin=None if model else print_model,
         go_on=_print_done,
         tell=_tell,

@@ -9,7 +9,7 @@ import typer
 
 from boneage_cli.cli.commands import EXIT_FINDINGS
 from boneage_cli.cli.console import console, print_fields, print_table, warn
-from boneage_cli.cli.options import Device, DeviceOption
+from boneage_cli.cli.options import DeviceOption
 
 
 def recalibrate(
@@ -35,7 +35,7 @@ def recalibrate(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The new bundle.")
     ] = Path("recalibrated.safetensors"),
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Fit a model's ages to a site, from a small table of known bone ages.
 
@@ -66,7 +66,7 @@ def recalibrate(
     from boneage_cli.core.runs import SHIPPED_MODEL
 
     check_model_output(output, [str(table)])
-    result = fit(model or SHIPPED_MODEL, list(cases([str(table)])), output, device=device.value)
+    result = fit(model or SHIPPED_MODEL, list(cases([str(table)])), output, device=device)
     for reason in result.skipped:
         warn(f"left out: {reason}")
     rows = [

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.console import console, print_fields, print_table
-from boneage_cli.cli.options import Device, DeviceOption, refuse_beside
+from boneage_cli.cli.options import DeviceOption, refuse_beside
 
 _OF_TRAINING = dict.fromkeys(
     ("epochs", "drawings", "learning_rate", "seed", "weights", "output"),
@@ -101,7 +101,7 @@ def train_landmarks(
             "model. It must not have been trained on their radiographs.",
         ),
     ] = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Train the network that finds the key points of the hand, and measure it.
 
@@ -135,7 +135,7 @@ def train_landmarks(
         weights=weights,
         evaluate=SHIPPED if str(evaluate) == "shipped" else evaluate,
         gradcam=gradcam,
-        device=device.value,
+        device=device,
         begin=lambda training, held_out: console.print(
             f"radiographs  {training} for training, {held_out} held out"
         ),

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from boneage_cli import __version__
+from boneage_cli.choices import ExportFormat
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
@@ -27,8 +28,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.radiograph import Radiograph
 
-Format = Literal["onnx", "openvino"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml"}
+SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 TOLERANCES = {"months": 0.01, "male_probability": 0.001}
 """Largest allowed difference of each output between an exported model and torch."""
@@ -58,7 +58,7 @@ class Export:
 
 
 def export_model(
-    bundle: Bundle, format: Format, output: Path, cases: Sequence[Case] = ()
+    bundle: Bundle, format: ExportFormat, output: Path, cases: Sequence[Case] = ()
 ) -> Export:
     """Writes a model for ONNX Runtime or OpenVINO, and compares its outputs with torch.
 

@@ -22,11 +22,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 import platformdirs
 
+from boneage_cli.choices import Backend
 from boneage_cli.code_digest import code_digest
 from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_type
 from boneage_cli.core.mixed_precision import COARSE, PartsRequest, parts
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from openvino import InferRequest
     from torch import nn
 
-Backend = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 _PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 CACHE_VARIABLE = "BONEAGE_CACHE"
 # The code that turns settings and weights into a graph. It is part of the cache key, so that edits

@@ -28,11 +28,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from boneage_cli.choices import RoiMethod
 from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.explanation.overlay import overlay
@@ -68,8 +69,6 @@ from boneage_cli.json_files import write_json
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.progress import track
 from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
-
-Method = Literal["keypoints", "gradcam"]
 
 HEAT_MAPS = "heatmaps"
 TABLE = "rois.csv"
@@ -117,7 +116,7 @@ class RoiSettings:
             the package's.
     """
 
-    method: Method = "keypoints"
+    method: RoiMethod = "keypoints"
     size: int = 192
     background_removed: bool = True
     heatmap_threshold: float = THRESHOLD
@@ -197,7 +196,7 @@ class RoiCrops:
     """
 
     folder: Path
-    method: Method
+    method: RoiMethod
     made: int
     kept: int
     fallbacks: int
