@@ -48,4 +48,4 @@ def view_pixels(
     key = f"{renderer.key} {aspects} {code_digest(Path(__file__))}"
     if degraded is not None:
         key += f" degraded {degraded}"
-    return cached_pixels(paths, render, shapes=renderer.shapes, key=key, folder=cache)
+    return cached_pixels(paths, render, shapes=renderer.settings.shapes, key=key, folder=cache)

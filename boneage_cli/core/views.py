@@ -40,7 +40,15 @@ class ViewSettings(Section):
 
     names: tuple[str, ...]
     preprocessing: Preprocessing
+    # None if no view is cropped by key points.
     regions: RegionSettings | None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of each view, pixels."""
+        hand = (self.preprocessing.height, self.preprocessing.width)
+        part = (self.regions.height, self.regions.width) if self.regions else hand
+        return {name: hand if name == "hand" else part for name in self.names}
 
 
 class ViewRenderer:
@@ -50,19 +58,16 @@ class ViewRenderer:
 
     Args:
         settings: The model's settings of views.
-        device: Device of the key-point network, see ``LandmarkLocator.load``.
-        backend: Its backend.
+        locator: The key-point network; None to load it if the views need it.
     """
 
-    def __init__(self, settings: ViewSettings, device: str = "auto", backend: str = "auto") -> None:
+    def __init__(self, settings: ViewSettings, locator: LandmarkLocator | None = None) -> None:
         self.settings = settings
-        located = settings.regions is not None
-        self.locator = LandmarkLocator.load(device=device, backend=backend) if located else None
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """Height and width of each view, pixels."""
-        return view_shapes(self.settings.names, self.settings.preprocessing, self.settings.regions)
+        self.locator = locator
+        if settings.regions is None:
+            self.locator = None
+        elif locator is None:
+            self.locator = LandmarkLocator.load()
 
     @property
     def key(self) -> str:
@@ -99,7 +104,7 @@ class ViewRenderer:
             registered_mask(radiograph, located.landmarks) if regions.background_removed else None
         )
         views = {}
-        for name, (height, width) in self.shapes.items():
+        for name, (height, width) in self.settings.shapes.items():
             if not self.is_registered(name):
                 views[name] = preprocess(radiograph, self.settings.preprocessing)
                 continue
@@ -131,7 +136,7 @@ class ViewRenderer:
         """
         frames = {}
         radiograph = _white_on_black(radiograph, located)
-        for name, (height, width) in self.shapes.items():
+        for name, (height, width) in self.settings.shapes.items():
             if located is not None and self.is_registered(name):
                 box = region_box(cast(Region, name), width / height)
                 frames[name] = frame_from_image(radiograph, located.landmarks, box)
@@ -163,22 +168,9 @@ def _white_on_black(radiograph: Radiograph, located: Located | None) -> Radiogra
 
 def shapes_of(experiment: Experiment) -> dict[str, tuple[int, int]]:
     """Height and width of each view that an experiment's model sees, pixels."""
-    names = FAMILIES[experiment.model.family]
-    return view_shapes(names, experiment.preprocessing, experiment.regions)
+    return view_settings(experiment).shapes
 
 
 def describe_shapes(shapes: Mapping[str, tuple[int, int]]) -> str:
     """Formats the views' sizes as ``256 × 224``, joined by `` + ``."""
     return " + ".join(f"{height} × {width}" for height, width in shapes.values())
-
-
-def view_shapes(
-    names: tuple[str, ...], preprocessing: Preprocessing, regions: RegionSettings | None
-) -> dict[str, tuple[int, int]]:
-    """Height and width of each view, pixels."""
-    return {
-        name: (preprocessing.height, preprocessing.width)
-        if name == "hand" or regions is None
-        else (regions.height, regions.width)
-        for name in names
-    }

@@ -36,7 +36,7 @@ def test_a_registered_hand_of_many_rows_is_seen_as_soft_as_one_of_few(
         values["model"]["family"] = family
         values["preprocessing"] |= {"height": 512, "width": 448, "rows": rows}
         values["regions"] |= {"registered_hand": True, "height": 256, "width": 256}
-        render = ViewRenderer(view_settings(parse_experiment(values, "test")), "cpu")
+        render = ViewRenderer(view_settings(parse_experiment(values, "test")))
         views = render.render(radiograph, located)
         return {name: pixels.astype(float) for name, pixels in views.items()}
 

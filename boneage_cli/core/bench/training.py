@@ -360,7 +360,7 @@ class _Bench:
             "train_images": images,
             "batch_size": -(-images // self._longest),
             "parameters": self.parameters,
-            "pixels": describe_shapes(self.data.renderer.shapes),
+            "pixels": describe_shapes(self.data.renderer.settings.shapes),
         }
 
 

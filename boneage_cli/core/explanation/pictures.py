@@ -136,7 +136,7 @@ class Explainer:
             parts = [
                 onto_radiograph(
                     np.abs(cam[0]) * _cells_per_radiograph(cam.shape[1:], frames[name]),
-                    renderers[settings].shapes[name],
+                    settings.shapes[name],
                     frames[name],
                     radiograph,
                 )

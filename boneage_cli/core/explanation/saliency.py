@@ -151,7 +151,7 @@ class AgeSaliency:
             scaled(
                 onto_radiograph(
                     np.mean([scaled(cells) for cells in of_one], axis=0),
-                    self.renderer.shapes["hand"],
+                    self.renderer.settings.shapes["hand"],
                     self.renderer.frames(radiograph, None)["hand"],
                     radiograph,
                 )

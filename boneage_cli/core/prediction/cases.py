@@ -76,6 +76,21 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What is asked of predictions.
+
+    Attributes:
+        tta: Whether to average over mirrored and slightly rotated views.
+        interval: Level of the prediction intervals, per cent; None for no intervals.
+        force: Whether to predict refused images, too.
+    """
+
+    tta: bool = False
+    interval: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The prediction for one radiograph.
 

@@ -16,7 +16,7 @@ from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.hardware import choose_device, choose_precision, cpu_has_bf16
 from boneage_cli.core.intervals import LEAST, check_level
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
-from boneage_cli.core.prediction.cases import NO_NUMBER, REASONS, Case, Prediction
+from boneage_cli.core.prediction.cases import NO_NUMBER, REASONS, Asked, Case, Prediction
 from boneage_cli.core.prediction.preparing import SEX_UNKNOWN, Pixels, Prepared, Preparer
 from boneage_cli.core.prediction.tta import AS_IT_IS, tta_views, turned
 from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
@@ -285,28 +285,29 @@ class Predictor(Preparer):
         """
         if interval is not None:
             self.check_interval(interval)
+        asked = Asked(tta, interval, force)
         workers = workers or usable_threads()
         source = iter(cases)
         if processes and (count := self.processes(workers)):
             enough, source = _at_least(ENOUGH, source)
             if enough:
-                yield from self._in_processes(source, count, batch_size, tta, interval, force)
+                yield from self._in_processes(source, count, batch_size, asked)
                 return
         with worker_threads(workers) as pool:
             if slow_source:
                 for chosen in as_they_come(source, batch_size):
                     found = list(pool.map(self.prepare, chosen))
-                    yield from self._predict_batch(found, tta, interval, force)
+                    yield from self._predict_batch(found, asked)
                 return
             # Preparing two batches ahead keeps the readers busy while the network runs.
             ahead = 2 * batch_size + workers
             prepared = in_turn(lambda case: pool.submit(self.prepare, case), source, ahead)
             for batch in batched(prepared, batch_size):
-                yield from self._predict_batch(batch, tta, interval, force)
+                yield from self._predict_batch(batch, asked)
 
     def processes(self, workers: int) -> int:
         """Number of worker processes for a number of workers; 0 if only threads can be used."""
-        able = self.files and (self._networks_travel or self._locators_travel)
+        able = self.files and (self._networks_travel or self._locator_travels)
         return processes_for(workers) if able else 0
 
     @property
@@ -315,18 +316,12 @@ class Predictor(Preparer):
         return all(map(is_on_disk, self.runners))
 
     def _in_processes(
-        self,
-        cases: Iterator[Case],
-        count: int,
-        batch_size: int,
-        tta: bool,
-        interval: int | None,
-        force: bool,
+        self, cases: Iterator[Case], count: int, batch_size: int, asked: Asked
     ) -> Iterator[Prediction]:
         """Implements ``predict_files`` with ``count`` worker processes."""
         chunks = batched(cases, _SENT)
         if self._networks_travel:
-            answer = partial(_answerer, self.files, self.precision, tta, interval, force)
+            answer = partial(_answerer, self.files, self.precision, asked)
             with worker_processes(count, answer) as submit:
                 yield from chain.from_iterable(in_turn(submit, chunks, 4 * count))
             return
@@ -335,14 +330,11 @@ class Predictor(Preparer):
         with worker_processes(count, partial(_preparer, self.files)) as submit:
             prepared = chain.from_iterable(in_turn(submit, chunks, ahead))
             for batch in batched(prepared, batch_size):
-                yield from self._predict_batch(batch, tta, interval, force)
+                yield from self._predict_batch(batch, asked)
 
-    def answer_files(
-        self, cases: Sequence[Case], *, tta: bool, interval: int | None, force: bool
-    ) -> list[Prediction]:
+    def answer_files(self, cases: Sequence[Case], asked: Asked) -> list[Prediction]:
         """Does the same as ``predict_files`` for a few cases, in the calling thread."""
-        prepared = [self.prepare(case) for case in cases]
-        return list(self._predict_batch(prepared, tta, interval, force))
+        return list(self._predict_batch(list(map(self.prepare, cases)), asked))
 
     def check_interval(self, level: int) -> None:
         """Checks, before any radiograph is read, that prediction intervals are available.
@@ -430,34 +422,23 @@ class Predictor(Preparer):
             found.append(self._run(0, pixels, girls)["features"])
         return np.concatenate(found)
 
-    def _predict_batch(
-        self, batch: Sequence[Prepared], tta: bool, interval: int | None, force: bool
-    ) -> Iterator[Prediction]:
-        pixels = [item.pixels for item in batch if item.pixels is not None]
-        male = [item.male for item in batch if item.pixels is not None]
-        answers = iter(zip(*self._answer(pixels, male, tta), strict=True) if pixels else ())
-        for item in batch:
-            known = Prediction(
-                item.case,
-                None,
-                item.male if self.needs_sex else None,
-                stated=item.stated,
-                age=item.age,
-                laterality=item.laterality,
-                tags=item.tags,
-            )
-            if item.pixels is None:
-                yield replace(known, error=item.error, reason=item.reason)
+    def _predict_batch(self, batch: Sequence[Prepared], asked: Asked) -> Iterator[Prediction]:
+        pixels = [seen for _, seen in batch if seen is not None]
+        male = [known.known_male for known, seen in batch if seen is not None]
+        answers = iter(zip(*self._answer(pixels, male, asked.tta), strict=True) if pixels else ())
+        for known, seen in batch:
+            if seen is None:
+                yield known
                 continue
             age, probability, score = map(float, next(answers))
-            reason = _reason(item.reason, score)
+            reason = _reason(known.reason, score)
             if not all(
                 math.isfinite(number)
                 for number, wanted in ((age, self.predicts_age), (probability, self.predicts_sex))
                 if wanted
             ):
                 yield replace(known, error=NO_NUMBER, reason="no-number")
-            elif reason and not force:
+            elif reason and not asked.force:
                 refused = f"refused: {REASONS[reason]} ({reason})"
                 yield replace(known, error=refused, reason=reason)
             else:
@@ -465,8 +446,8 @@ class Predictor(Preparer):
                     known,
                     months=age if self.predicts_age else None,
                     # No interval for forced predictions, whose error was not measured.
-                    interval=self.interval(age, item.male, interval)
-                    if interval and not reason
+                    interval=self.interval(age, known.known_male, asked.interval)
+                    if asked.interval and not reason
                     else None,
                     reason=reason,
                     male_probability=probability if self.predicts_sex else None,
@@ -541,11 +522,11 @@ def _raising(error: BoneageError) -> Iterator[Case]:
 
 
 def _answerer(
-    files: Sequence[Path], precision: str, tta: bool, interval: int | None, force: bool
+    files: Sequence[Path], precision: str, asked: Asked
 ) -> Callable[[Sequence[Case]], list[Prediction]]:
     """Returns the function with which a worker process predicts cases."""
     predictor = Predictor.load(files, "cpu", precision, "openvino")
-    return partial(predictor.answer_files, tta=tta, interval=interval, force=force)
+    return partial(predictor.answer_files, asked=asked)
 
 
 def _preparer(files: Sequence[Path]) -> Callable[[Sequence[Case]], list[Prepared]]:

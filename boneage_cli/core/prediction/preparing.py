@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from boneage_cli.core.bundle import Bundle
-from boneage_cli.core.landmarks import Located
-from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.landmarks import LandmarkLocator, Located
+from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.refusals import (
     has_another_hand,
     is_blank,
@@ -26,32 +27,17 @@ Pixels = dict[ViewSettings, Rendered]
 """Views of one radiograph, or stacked views of several, by the models' settings of views."""
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A radiograph ready for the networks, or the reason why there is no prediction.
 
     Attributes:
-        case: The input.
+        known: What is known before the networks run, perhaps with an error, or with the reason why
+            the image should be refused.
         pixels: The models' views; None if there is an error.
-        male: The child's sex, if known.
-        error: Why there is no prediction.
-        stated: The sex stated in the file.
-        age: The child's chronological age in months, if known.
-        reason: Code of the error, one of ``FAILURES``; or why the image should be refused, one of
-            ``REASONS``.
-        laterality: ``L`` or ``R`` as stated in the file.
-        tags: Values of the DICOM elements that the case requested, by keyword.
     """
 
-    case: Case
+    known: Prediction
     pixels: Pixels | None
-    male: bool | None
-    error: str | None = None
-    stated: bool | None = None
-    age: float | None = None
-    reason: str | None = None
-    laterality: str | None = None
-    tags: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class Preparer:
@@ -76,22 +62,22 @@ class Preparer:
         # A model trained on girls only cannot predict boys.
         self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
         self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
+        needs_locator = any(settings.regions is not None for settings in self.view_settings)
+        # The other backends serve only to compare age networks.
+        backend = backend if backend in ("torch", "openvino") else "auto"
+        self.locator = (
+            LandmarkLocator.load(device=device, backend=backend) if needs_locator else None
+        )
         # Models with equal settings of views share the pixels; all share the key points.
         self.renderers = {
-            # The other backends serve only to compare age networks.
-            settings: ViewRenderer(
-                settings, device, backend if backend in ("torch", "openvino") else "auto"
-            )
+            settings: ViewRenderer(settings, self.locator)
             for settings in dict.fromkeys(self.view_settings)
         }
-        locators = (renderer.locator for renderer in self.renderers.values())
-        self._locator = next((locator for locator in locators if locator is not None), None)
 
     @property
-    def _locators_travel(self) -> bool:
+    def _locator_travels(self) -> bool:
         """Whether worker processes can load the key-point network without converting it."""
-        locators = [renderer.locator for renderer in self.renderers.values()]
-        return all(locator is None or is_on_disk(locator.run) for locator in locators)
+        return self.locator is None or is_on_disk(self.locator.run)
 
     def prepare(self, case: Case) -> Prepared:
         """Reads a radiograph and renders its views; errors are returned, not raised."""
@@ -99,31 +85,31 @@ class Preparer:
         try:
             radiograph = case.read()
             male = radiograph.male if case.male is None else case.male
-            told = Prepared(
+            known = Prediction(
                 case,
                 None,
-                male,
+                male if self.needs_sex else None,
                 stated=radiograph.male,
                 age=radiograph.age if case.age is None else case.age,
                 laterality=radiograph.laterality,
                 tags=radiograph.tags,
             )
             if self.needs_sex and male is None:
-                return replace(told, error=SEX_UNKNOWN, reason="sex-unknown")
+                return Prepared(replace(known, error=SEX_UNKNOWN, reason="sex-unknown"), None)
             if self.never_saw(male):
-                return replace(told, error=self.of_one_sex, reason="other-sex")
+                return Prepared(replace(known, error=self.of_one_sex, reason="other-sex"), None)
             pixels, reason = self.see(radiograph)
-            return replace(told, pixels=pixels, reason=reason)
+            return Prepared(replace(known, reason=reason), pixels)
         except NothingToSee as error:
-            return Prepared(case, None, None, str(error), reason="no-image")
+            return Prepared(Prediction(case, None, error=str(error), reason="no-image"), None)
         except BoneageError as error:
             reason = "unreadable" if case.error is None else "bad-input"
-            return Prepared(case, None, None, str(error), reason=reason)
+            return Prepared(Prediction(case, None, error=str(error), reason=reason), None)
 
     def locate(self, radiograph: Radiograph) -> Located | None:
         """Returns the key points of a radiograph's hand; None if no model needs them."""
         self.mark("read")
-        return None if self._locator is None else self._locator.locate([radiograph])[0]
+        return None if self.locator is None else self.locator.locate([radiograph])[0]
 
     def render(self, radiograph: Radiograph) -> Pixels:
         """Renders a radiograph's views for each of the models' settings."""
@@ -134,9 +120,9 @@ class Preparer:
         located, reason = self.locate(radiograph), None
         if is_blank(radiograph):
             return self._render(radiograph, located), "no-hand"
-        if located is not None and self._locator is not None:
+        if located is not None and self.locator is not None:
             reason = reason_of_key_points(radiograph, located)
-            if reason is None and has_another_hand(radiograph, located, self._locator):
+            if reason is None and has_another_hand(radiograph, located, self.locator):
                 reason = "two-hands"
         return self._render(radiograph, located), reason
 
