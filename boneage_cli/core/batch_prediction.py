@@ -24,8 +24,9 @@ from boneage_cli.core.prediction.output import (
     COLUMNS,
     Row,
     prediction_row,
-    write_predictions,
-    write_rows,
+    row_lines,
+    text_lines,
+    write,
 )
 from boneage_cli.core.prediction.partial_table import PartialTable
 from boneage_cli.core.prediction.predictor import Predictor
@@ -107,8 +108,8 @@ def predict_batch(
         bundles: The model's bundles or run folders, averaged.
         male: The sex of every child whose table row has none.
         age: The chronological age of every such child, months.
-        style: As in ``write_predictions``.
-        output: As in ``write_predictions``.
+        style: ``text``, one line per radiograph, without failed ones; or as in ``row_lines``.
+        output: The file, which appears when it is complete; None for standard output.
         interval: The coverage of prediction intervals in percent; None for none.
         explain: A folder for pictures that explain each prediction; None for none.
         tags: Keywords of DICOM elements that become columns.
@@ -184,13 +185,13 @@ def predict_batch(
             finally:
                 if not outcome.total:
                     partial.remove()
-            write_rows(_answered(partial.rows()), style, output, tags)
+            write(row_lines(_answered(partial.rows()), style, tags), output)
             partial.remove()
         elif style == "text":
             shown = (prediction for prediction, row in answers if LEFT_OUT not in row)
-            write_predictions(shown, style, output)
+            write(text_lines(shown), output)
         else:
-            write_rows(_answered(row for _, row in answers), style, output, tags)
+            write(row_lines(_answered(row for _, row in answers), style, tags), output)
     if explanations:
         outcome.pictures, outcome.undrawn = explanations.pictures, explanations.errors
     return outcome

@@ -27,7 +27,6 @@ from boneage_cli.core.bench.networks import parse_batch_sizes
 from boneage_cli.core.exporting import SUFFIXES
 from boneage_cli.core.hardware import Precision
 from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
-from boneage_cli.core.prediction.output import FORMATS
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.regions.rois import RoiSettings
 from boneage_cli.core.runs import RUNS
@@ -47,7 +46,6 @@ def default(function: Callable[..., Any], name: str) -> Any:
         (get_args(choices.Precision), ("auto", *get_args(Precision))),
         ([split.value for split in options.Split], SPLITS),
         (get_args(choices.ExportFormat), SUFFIXES),
-        (get_args(choices.PredictionFormat), ("text", *FORMATS)),
         (get_args(choices.Uploader), HANDLES),
     ],
 )

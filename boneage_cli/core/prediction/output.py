@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,49 +29,17 @@ Row = dict[str, Any]
 DECIMALS = 4
 
 
-def write_predictions(
-    predictions: Iterable[Prediction],
-    style: str = "text",
-    output: Path | None = None,
-) -> None:
-    """Writes predictions one by one, each as soon as it is available.
+def write(chunks: Iterable[str], output: Path | None = None) -> None:
+    """Writes the lines of predictions, each as soon as it is available.
 
     Args:
-        predictions: The predictions in the order of writing.
-        style: ``text``, one line per radiograph, without failed ones; ``csv``, a table with
-            ``COLUMNS``; ``json``, one array with an object of ``COLUMNS`` per radiograph;
-            ``jsonl``, one such object per line.
+        chunks: The text, in parts.
         output: The file, which appears when it is complete; None for standard output.
 
     Raises:
         BoneageError: The file or standard output cannot be written.
         BrokenPipeError: The reader of standard output has closed it.
     """
-    if style == "text":
-        _write(text_lines(predictions), output)
-    else:
-        write_rows(map(prediction_row, predictions), style, output)
-
-
-def write_rows(
-    rows: Iterable[Row], style: str, output: Path | None = None, tags: Sequence[str] = ()
-) -> None:
-    """Writes rows made by ``prediction_row``, see ``write_predictions``.
-
-    Args:
-        rows: The rows in the order of writing.
-        style: ``csv``, ``json`` or ``jsonl``.
-        output: As in ``write_predictions``.
-        tags: DICOM elements that every case requested, which become columns.
-
-    Raises:
-        BoneageError: As ``write_predictions``.
-        BrokenPipeError: As ``write_predictions``.
-    """
-    _write(csv_lines(rows, tags) if style == "csv" else FORMATS[style](rows), output)
-
-
-def _write(chunks: Iterable[str], output: Path | None) -> None:
     if output is None:
         _write_stream(chunks)
         return
@@ -122,6 +90,20 @@ def sex_text(male_probability: float) -> str:
 def doubt_text(prediction: Prediction) -> str:
     """Suffix that marks a forced prediction: `` [doubtful: the wrist is cut off]``, or empty."""
     return "" if prediction.refusal is None else f" [doubtful: {REASONS[prediction.refusal]}]"
+
+
+def row_lines(rows: Iterable[Row], style: str, tags: Sequence[str] = ()) -> Iterator[str]:
+    """Yields the lines of rows made by ``prediction_row``.
+
+    Args:
+        rows: The rows.
+        style: ``csv``, a table with ``COLUMNS``; ``json``, one array with an object of ``COLUMNS``
+            per radiograph; ``jsonl``, one such object per line.
+        tags: DICOM elements that every case requested, which become columns.
+    """
+    if style == "csv":
+        return csv_lines(rows, tags)
+    return json_lines(rows) if style == "json" else json_rows(rows)
 
 
 def csv_lines(rows: Iterable[Row], tags: Sequence[str] = ()) -> Iterator[str]:
@@ -204,13 +186,6 @@ def _deviation_score(prediction: Prediction) -> float | None:
         return None
     score = deviation_score(months, prediction.age, male)
     return None if score is None else round(score, 2)
-
-
-FORMATS: dict[str, Callable[[Iterable[Row]], Iterator[str]]] = {
-    "csv": csv_lines,
-    "json": json_lines,
-    "jsonl": json_rows,
-}
 
 
 def _write_stream(chunks: Iterable[str]) -> None:

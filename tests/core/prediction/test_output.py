@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -13,10 +14,17 @@ from boneage_cli.core.prediction.output import (
     csv_lines,
     json_lines,
     prediction_row,
+    row_lines,
     text_lines,
-    write_predictions,
+    write,
 )
 from boneage_cli.errors import BoneageError
+
+
+def lines(found: Iterable[Prediction], style: str) -> Iterator[str]:
+    """Yields the lines of predictions in a style of predict."""
+    return text_lines(found) if style == "text" else row_lines(map(prediction_row, found), style)
+
 
 FOUND = [
     Prediction(Case("data/test_imgs/1234.png", id="1234"), 126.5, True),
@@ -81,16 +89,8 @@ def test_json_is_one_array_with_the_same_fields():
     assert json.loads("".join(json_lines([]))) == []
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        text_lines,
-        lambda found: csv_lines(map(prediction_row, found)),
-        lambda found: json_lines(map(prediction_row, found)),
-    ],
-    ids=["text", "csv", "json"],
-)
-def test_each_line_comes_before_the_next_prediction_is_asked_for(lines):
+@pytest.mark.parametrize("style", ["text", "csv", "json", "jsonl"])
+def test_each_line_comes_before_the_next_prediction_is_asked_for(style):
     asked = []
 
     def slow():
@@ -98,15 +98,17 @@ def test_each_line_comes_before_the_next_prediction_is_asked_for(lines):
             asked.append(number)
             yield Prediction(Case(f"{number}.png"), 12.0)
 
-    chunks = lines(slow())
+    chunks = lines(slow(), style)
     while "0.png" not in next(chunks):
         pass
     assert asked == [0]
 
 
-@pytest.mark.parametrize(("style", "start"), [("text", "data/"), ("csv", "path,"), ("json", "[")])
+@pytest.mark.parametrize(
+    ("style", "start"), [("text", "data/"), ("csv", "path,"), ("json", "["), ("jsonl", "{")]
+)
 def test_a_file_is_written_in_the_style_asked_for(tmp_path, style, start):
-    write_predictions(FOUND, style, tmp_path / "new" / "ages.out")
+    write(lines(FOUND, style), tmp_path / "new" / "ages.out")
     assert (tmp_path / "new" / "ages.out").read_text().startswith(start)
 
 
@@ -118,7 +120,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_predictions(stops(), "csv", tmp_path / "ages.csv")
+        write(lines(stops(), "csv"), tmp_path / "ages.csv")
     assert (tmp_path / "ages.csv").read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["ages.csv"]
 
@@ -128,7 +130,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        write_predictions(FOUND[:1], "text", pipe)
+        write(lines(FOUND[:1], "text"), pipe)
         assert os.read(reader, 1000).decode() == "".join(text_lines(FOUND[:1]))
     finally:
         os.close(reader)
@@ -137,13 +139,13 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BoneageError, match=r"ages.csv: cannot be written .*--output"):
-        write_predictions(FOUND, "csv", tmp_path / "file" / "ages.csv")
+        write(lines(FOUND, "csv"), tmp_path / "file" / "ages.csv")
 
 
 @pytest.mark.parametrize("style", ["text", "csv"])
 def test_a_file_name_that_is_no_utf8_leaves_as_it_came(tmp_path, style):
     found = [Prediction(Case(os.fsdecode(b"caf\xe9.png")), 12.0)]
-    write_predictions(found, style, tmp_path / "ages")
+    write(lines(found, style), tmp_path / "ages")
     assert b"caf\xe9.png" in (tmp_path / "ages").read_bytes()
 
 
