@@ -90,10 +90,9 @@ class RunRecord(Resources):
         folds: int | None = None,
     ) -> RunRecord:
         """Returns the record of a run that starts now; see the attributes."""
-        record = cls(data=data.absolute(), config_file=config_file, folds=folds)
-        resources = resources or Resources()
-        cache = resources.cache.absolute() if resources.cache else None
-        return record.model_copy(update={**dict(resources), "cache": cache})
+        started = dict(resources or Resources())
+        started["cache"] = started["cache"] and started["cache"].absolute()
+        return cls(data=data.absolute(), config_file=config_file, folds=folds, **started)
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:

@@ -32,7 +32,7 @@ from boneage_cli.imaging.dicom_elements import (
     value_of,
 )
 from boneage_cli.imaging.dicom_patient import age_of, laterality_of
-from boneage_cli.imaging.file_headers import jpeg_frame
+from boneage_cli.imaging.file_headers import MAX_PIXELS, jpeg_frame
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.sexes import male_of
 
@@ -45,9 +45,7 @@ _NO_TEXT = ("SQ", "OB", "OW", "OB or OW", "OD", "OF", "OL", "OV", "UN")
 warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 
-def read_dicom(
-    data: bytes, source: str, *, max_pixels: int, tags: Sequence[str] = ()
-) -> Radiograph:
+def read_dicom(data: bytes, source: str, *, tags: Sequence[str] = ()) -> Radiograph:
     """Reads a DICOM file as it is meant to be displayed: white bone on black.
 
     Rescale or modality LUT, the first VOI window or LUT, and the inversion of MONOCHROME1 are
@@ -57,7 +55,6 @@ def read_dicom(
     Args:
         data: The file's bytes.
         source: Origin of the file, for messages.
-        max_pixels: Maximum number of pixels; checked before decoding.
         tags: Keywords of elements whose values are returned, see ``check_tags``.
 
     Returns:
@@ -73,7 +70,7 @@ def read_dicom(
         raise DicomError("deflated DICOM is not supported; export it uncompressed or as JPEG 2000")
     try:
         dataset = _dataset(data)
-        _check(dataset, max_pixels)
+        _check(dataset)
         stored = pixel_array(dataset)
     except DicomError:
         raise
@@ -140,7 +137,7 @@ def _dataset(data: bytes) -> Dataset:
     return dataset
 
 
-def _check(dataset: Dataset, max_pixels: int) -> None:
+def _check(dataset: Dataset) -> None:
     """Rejects anything but a single gray or colour image of a sensible size, before decoding."""
     if "DirectoryRecordSequence" in dataset:
         raise DicomError("an archive's index (DICOMDIR) and no image; name the folder it lies in")
@@ -156,9 +153,9 @@ def _check(dataset: Dataset, max_pixels: int) -> None:
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise DicomError(f"the DICOM file holds {frames} frames; export the one with the hand")
-    if rows * columns > max_pixels:
+    if rows * columns > MAX_PIXELS:
         raise DicomError(
-            f"{columns} × {rows} pixels are more than the {max_pixels:,} that are read; make the "
+            f"{columns} × {rows} pixels are more than the {MAX_PIXELS:,} that are read; make the "
             "image smaller"
         )
     photometric = text_of(dataset, "PhotometricInterpretation")

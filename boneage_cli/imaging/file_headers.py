@@ -12,6 +12,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_PIXELS = 100_000_000
+"""Images of more pixels are refused before they are decoded; radiographs have up to 30 million."""
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 # A file without DICOM's mark begins with one of the lowest element numbers of its group: a length,

@@ -12,11 +12,14 @@ import numpy as np
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.depth import full_white
-from boneage_cli.imaging.file_headers import ContainerError, begins_as_dicom, open_container
+from boneage_cli.imaging.file_headers import (
+    MAX_PIXELS,
+    ContainerError,
+    begins_as_dicom,
+    open_container,
+)
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.registration import aspect_of
-
-MAX_PIXELS = 100_000_000
 
 # Images that were squashed to a square are at most a few times as long as wide.
 _LARGEST_PIXEL_RATIO = 20
@@ -43,7 +46,6 @@ def read_radiograph(
     path: str | os.PathLike[str],
     *,
     aspect: float | None = None,
-    max_pixels: int = MAX_PIXELS,
     tags: Sequence[str] = (),
 ) -> Radiograph:
     """Reads a radiograph as gray pixels at the depth of its file.
@@ -54,7 +56,6 @@ def read_radiograph(
     Args:
         path: A PNG (8 or 16 bits), JPEG, TIFF (8 or 16 bits), WebP or DICOM file.
         aspect: Width divided by height of the original, if the stored image was squashed.
-        max_pixels: Maximum number of pixels; checked before decoding.
         tags: Keywords of DICOM elements whose values are returned, see ``dicom.check_tags``.
 
     Raises:
@@ -67,15 +68,15 @@ def read_radiograph(
             kind = "folder" if path.is_dir() else "pipe or a device"
             what = f"is a {kind}, not an image" if path.exists() else "no such file"
             raise ReadError(f"{path}: {what}")
-        if path.stat().st_size > max_pixels * _BYTES_PER_PIXEL + _OTHER_BYTES:
+        if path.stat().st_size > MAX_PIXELS * _BYTES_PER_PIXEL + _OTHER_BYTES:
             raise ReadError(
-                f"{path}: too large for an image of at most {max_pixels:,} pixels; make it smaller"
+                f"{path}: too large for an image of at most {MAX_PIXELS:,} pixels; make it smaller"
             )
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ReadError(f"{path}: cannot be opened ({reason}); check its permissions") from None
-    radiograph = read_radiograph_bytes(data, str(path), max_pixels=max_pixels, tags=tags)
+    radiograph = read_radiograph_bytes(data, str(path), tags=tags)
     if aspect is not None:
         radiograph = replace(radiograph, aspect=aspect)
     height, width = radiograph.pixels.shape
@@ -89,15 +90,12 @@ def read_radiograph(
     return radiograph
 
 
-def read_radiograph_bytes(
-    data: bytes, source: str, *, max_pixels: int = MAX_PIXELS, tags: Sequence[str] = ()
-) -> Radiograph:
+def read_radiograph_bytes(data: bytes, source: str, *, tags: Sequence[str] = ()) -> Radiograph:
     """Reads a radiograph from the content of a file.
 
     Args:
         data: The file's bytes.
         source: Origin of the data, for messages.
-        max_pixels: Maximum number of pixels; checked before decoding.
         tags: As in ``read_radiograph``.
 
     Raises:
@@ -110,7 +108,7 @@ def read_radiograph_bytes(
         from boneage_cli.imaging.dicom import DicomError, NoImageError, read_dicom
 
         try:
-            return read_dicom(data, source, max_pixels=max_pixels, tags=tags)
+            return read_dicom(data, source, tags=tags)
         except NoImageError as error:
             raise NothingToSee(f"{source}: {error}") from None
         except DicomError as error:
@@ -119,10 +117,10 @@ def read_radiograph_bytes(
         container = open_container(data)
     except ContainerError as error:
         raise ReadError(f"{source}: {error}") from None
-    if container.width * container.height > max_pixels:
+    if container.width * container.height > MAX_PIXELS:
         raise ReadError(
             f"{source}: {container.width} × {container.height} pixels are more than the "
-            f"{max_pixels:,} that are read; make the image smaller"
+            f"{MAX_PIXELS:,} that are read; make the image smaller"
         )
     pixels = _decode(container.data, container.format)
     if pixels is None:
