@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,11 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from boneage_cli.core.landmarks import LandmarkLocator
-from boneage_cli.core.regions.locators import KeyPointRegions, SalientPeaks
+from boneage_cli.core.regions.locators import KeyPointRegions, LocatedRegions, SalientPeaks
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Region, aspect_of
 from boneage_cli.progress import track
+from boneage_cli.threads import batched
 
 # Quarter turns counter-clockwise, and whether the image is mirrored first.
 POSES = {
@@ -26,9 +27,8 @@ POSES = {
 }
 # The region that a hand-drawn box belongs to.
 BOX_REGIONS: dict[str, Region] = {"Wrist": "carpal", "MCP": "metaph"}
-
-# Returns for each radiograph the corners of its regions by name, (4, 2) fractions of the image.
-RegionFinder = Callable[[Sequence[Radiograph]], Sequence[Mapping[Region, Points]]]
+# Images whose gradients fit into memory at a time.
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -103,39 +103,30 @@ def measure_key_points(
 
 
 def measure_regions(
-    find: RegionFinder,
-    radiographs: Sequence[Radiograph],
-    boxes: Sequence[pd.DataFrame],
-    pose: str = "upright",
-) -> dict[str, tuple[int, int]]:
-    """Counts the hand-drawn boxes whose centre is inside the region that they belong to.
+    located: Sequence[LocatedRegions], boxes: Sequence[pd.DataFrame], pose: str = "upright"
+) -> dict[str, float]:
+    """Measures how many hand-drawn boxes have their centre inside the region they belong to.
 
     Args:
-        find: Finds the regions, from key points (see ``key_point_regions``) or another method.
-        radiographs: Images not used in training.
+        located: The regions of posed radiographs that were not used in training.
         boxes: For each, rows of ``label,xmin,ymin,xmax,ymax`` in fractions of the stored image.
         pose: One of ``POSES``.
 
     Returns:
-        For each label of ``BOX_REGIONS``, the number of boxes inside, and of all boxes.
+        The shares ``wrist_in_carpal`` and ``mcp_in_metaph``, and the numbers of boxes, ``…_boxes``.
     """
-    counts = dict.fromkeys(BOX_REGIONS, (0, 0))
-    found = find([pose_radiograph(image, pose) for image in radiographs])
-    for regions, table in zip(found, boxes, strict=True):
-        for label, region in BOX_REGIONS.items():
+    shares: dict[str, float] = {}
+    for label, region in BOX_REGIONS.items():
+        hits: list[bool] = []
+        for regions, table in zip(located, boxes, strict=True):
             rows = table[table["label"] == label]
             centres = np.column_stack(
                 [(rows["xmin"] + rows["xmax"]) / 2, (rows["ymin"] + rows["ymax"]) / 2]
             )
-            hits = inside(regions[region], pose_points(centres, pose))
-            counts[label] = counts[label][0] + int(hits.sum()), counts[label][1] + len(hits)
-    return counts
-
-
-def key_point_regions(locator: LandmarkLocator) -> RegionFinder:
-    """Returns a finder of the regions by key points, the same squares that are cropped."""
-    regions = KeyPointRegions(locator)
-    return lambda radiographs: [found.corners for found in regions.locate(radiographs)]
+            hits += inside(regions.corners[region], pose_points(centres, pose)).tolist()
+        name = f"{label.lower()}_in_{region}"
+        shares |= {name: sum(hits) / max(len(hits), 1), f"{name}_boxes": len(hits)}
+    return shares
 
 
 def inside(corners: Points, points: Points) -> NDArray[np.bool_]:
@@ -188,7 +179,10 @@ def measure(
             row |= measure_key_points(locator, images, points, pose).metrics()
         if boxed:
             images, tables = zip(*boxed, strict=True)
-            row |= _shares(measure_regions(key_point_regions(locator), images, tables, pose))
+            located = KeyPointRegions(locator).locate(
+                [pose_radiograph(image, pose) for image in images]
+            )
+            row |= measure_regions(located, tables, pose)
         results[pose] = row
     return results
 
@@ -209,26 +203,11 @@ def measure_salient_peaks(
     """
     results: dict[str, dict[str, float]] = {}
     for pose in track(POSES, description="measuring", unit="pose"):
-        fallbacks = 0
-
-        def find(images: Sequence[Radiograph]) -> list[Mapping[Region, Points]]:
-            nonlocal fallbacks
-            corners: list[Mapping[Region, Points]] = []
-            # In batches, because the gradients of all images would not fit into memory.
-            for start in range(0, len(images), 16):
-                found = peaks.locate(images[start : start + 16])
-                fallbacks += sum(regions.fallback for regions in found)
-                corners += [dict(regions.corners.items()) for regions in found]
-            return corners
-
-        counts = measure_regions(find, radiographs, boxes, pose)
-        results[pose] = {"images": len(radiographs), "fallbacks": fallbacks, **_shares(counts)}
+        posed = (pose_radiograph(image, pose) for image in radiographs)
+        located = [found for some in batched(posed, _AT_ONCE) for found in peaks.locate(some)]
+        results[pose] = {
+            "images": len(radiographs),
+            "fallbacks": sum(regions.fallback for regions in located),
+            **measure_regions(located, boxes, pose),
+        }
     return results
-
-
-def _shares(counts: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-    shares: dict[str, float] = {}
-    for label, (hits, total) in counts.items():
-        name = f"{label.lower()}_in_{BOX_REGIONS[label]}"
-        shares |= {name: hits / max(total, 1), f"{name}_boxes": total}
-    return shares
