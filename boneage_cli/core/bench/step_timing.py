@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.profilers import Profiler
+from torch.profiler import ProfilerActivity
 
 from boneage_cli.core.bench.arithmetic import wait_for
 
@@ -105,9 +106,11 @@ class Operators(pl.Callback):
         self.device = device
         # Silences log lines of torch's profiler, such as errors if there is no GPU.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self.profile = torch.autograd.profiler.profile(
-            use_device="cuda" if device.type == "cuda" else None, record_shapes=True
-        )
+        # On a GPU with its kernels: the time around an operator's call includes waiting.
+        activities = [ProfilerActivity.CPU]
+        if device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self.profile = torch.profiler.profile(activities=activities, record_shapes=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Starts the profiler at the last epoch."""
