@@ -69,7 +69,7 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
             line.to_csv(temporary, index=False)
 
 
-def add_test_figures(run: Path, figures: Mapping[str, Any]) -> Path | None:
+def add_test_metrics(run: Path, figures: Mapping[str, Any]) -> Path | None:
     """Fills the test metrics into a run's row of ``summary.csv``.
 
     Args:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.summary import add_test_figures, add_to_summary
+from boneage_cli.core.summary import add_test_metrics, add_to_summary
 
 
 def test_runs_that_end_at_the_same_time_are_all_in_the_table(
@@ -32,8 +32,8 @@ def test_a_run_is_one_row_of_the_table_from_whatever_folder_it_is_named(
     add_to_summary(Path("runs"), {"save_dir": "runs/one", "val_mae": 9.0}, tiny)
     monkeypatch.chdir(tmp_path / "runs")
     add_to_summary(Path(), {"save_dir": "one", "val_mae": 8.0}, tiny)
-    assert add_test_figures(Path("one"), {"test_mae": 7.0}) is not None
+    assert add_test_metrics(Path("one"), {"test_mae": 7.0}) is not None
     monkeypatch.chdir(tmp_path / "runs" / "one")
-    assert add_test_figures(Path(), {"test_rmse": 10.0}) is not None
+    assert add_test_metrics(Path(), {"test_rmse": 10.0}) is not None
     table = pd.read_csv(tmp_path / "runs" / "summary.csv")
     assert table[["val_mae", "test_mae", "test_rmse"]].to_numpy().tolist() == [[8.0, 7.0, 10.0]]

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from boneage_cli.core.bench.benchmark import COLUMNS, Benchmark, environment_of
-from boneage_cli.core.bench.timing import WARM_UP, repetitions, throughput_figures
+from boneage_cli.core.bench.timing import WARM_UP, repetitions, throughput_metrics
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
 from boneage_cli.core.combinations import combinations
 from boneage_cli.core.config import Experiment
@@ -184,7 +184,7 @@ def _row(
         "model": name,
         "batch_size": batch_size,
         "passes": len(milliseconds),
-        **throughput_figures(milliseconds, batch_size),
+        **throughput_metrics(milliseconds, batch_size),
         "parameters": weights,
         "pixels": describe_shapes(shapes_of(bundle.experiment)),
         **{column: about[column] for column in COLUMNS if column in about},

@@ -67,7 +67,7 @@ def summarise(milliseconds: Sequence[float]) -> dict[str, float]:
     return dict(zip(TIMES, values, strict=True))
 
 
-def throughput_figures(milliseconds: Sequence[float], batch_size: int) -> dict[str, float]:
+def throughput_metrics(milliseconds: Sequence[float], batch_size: int) -> dict[str, float]:
     """Returns ``TIMES`` of passes over a batch, and from the mean ms per image and images/s.
 
     Args:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.ages import YEARS_AT_MOST
-from boneage_cli.core.evaluation.grouped_figures import (
-    GroupedFigures,
+from boneage_cli.core.evaluation.grouped_metrics import (
+    GroupedMetrics,
     age_groups,
     grouped,
     none_predicted,
@@ -33,8 +33,8 @@ PREDICTION_COLUMNS = ("image_id", "true", "predicted", "absolute_error", "sex", 
 
 
 @dataclass(frozen=True)
-class Evaluation(GroupedFigures[Metrics]):
-    """The evaluation of a model on radiographs of known age; see ``GroupedFigures``.
+class Evaluation(GroupedMetrics[Metrics]):
+    """The evaluation of a model on radiographs of known age; see ``GroupedMetrics``.
 
     ``predictions`` has ``PREDICTION_COLUMNS``: ages in months, sex as M or F.
 
@@ -93,9 +93,9 @@ def evaluate_predictions(
         months: Predicted ages, shape (n,); NaN where a radiograph failed.
         errors: Why each of the n radiographs failed, None where it did not.
         baseline: Mean age of the training radiographs in months; None for that of the rows.
-        unlabelled: As in ``GroupedFigures``.
-        refused: As in ``GroupedFigures``.
-        about: As in ``GroupedFigures``.
+        unlabelled: As in ``GroupedMetrics``.
+        refused: As in ``GroupedMetrics``.
+        about: As in ``GroupedMetrics``.
 
     Raises:
         BoneageError: No age was predicted.

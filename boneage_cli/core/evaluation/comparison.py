@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.evaluation.ages import read_prediction_table
-from boneage_cli.core.evaluation.grouped_figures import age_groups
+from boneage_cli.core.evaluation.grouped_metrics import age_groups
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.overwriting import check_table_output
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION

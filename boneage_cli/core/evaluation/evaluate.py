@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from boneage_cli import __version__
-from boneage_cli.core.evaluation.figures_folder import figures_folder
 from boneage_cli.core.evaluation.measuring import (
     Measured,
     measure,
-    note_test_figures,
+    note_test_metrics,
     remove_evaluation,
     write_measured,
 )
+from boneage_cli.core.evaluation.metrics_folder import metrics_folder
 from boneage_cli.core.evaluation.stress import STRESS_FILES, Stress, stress, write_stress
-from boneage_cli.core.evaluation.training_overlap import trained_on
+from boneage_cli.core.evaluation.training_overlap import count_trained_on
 from boneage_cli.core.overwriting import check_pictures, check_table_output
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
@@ -78,7 +78,7 @@ def evaluate_model(
         data: A data set's folder or name, see ``find_dataset``.
         split: As in ``labelled_split``.
         sample: As in ``labelled_split``.
-        output: The output folder; None for that of ``figures_folder``.
+        output: The output folder; None for that of ``metrics_folder``.
         stressed: Whether to evaluate perturbed copies, too.
         tta: Whether to average over several views of each radiograph.
         batch_size: Radiographs per pass of the network.
@@ -106,7 +106,7 @@ def evaluate_model(
         predictor.check_age("--stress")
     _warn_of_choice(bundles, predictor, chosen)
     about = _about(bundles, predictor, chosen, tta)
-    folder = output or figures_folder(bundles, chosen.name, about)
+    folder = output or metrics_folder(bundles, chosen.name, about)
     check_writable(folder)
     measured = measure(
         predictor,
@@ -121,7 +121,7 @@ def evaluate_model(
     )
     files = write_measured(measured, folder, chosen.title)
     # The table of runs gets no metrics of a precision that the user chose.
-    summary = note_test_figures(measured) if precision == "auto" else None
+    summary = note_test_metrics(measured) if precision == "auto" else None
     if report:
         report(predictor, chosen, measured)
     changed = None
@@ -140,7 +140,7 @@ def _warn_of_choice(bundles: Sequence[Path], predictor: Predictor, chosen: Label
     if chosen.of_other_sex:
         _warn(f"{chosen.of_other_sex:,} radiographs left out: {predictor.of_one_sex}")
     for path in bundles:
-        if seen := trained_on(path, chosen.manifest):
+        if seen := count_trained_on(path, chosen.manifest):
             _warn(
                 f"{path}: {seen:,} of these radiographs were trained on, so the figures flatter "
                 f"it; those in {VALIDATION}/ of a run or {OUT_OF_FOLD}/ of a cross-validation are "

@@ -17,7 +17,7 @@ from boneage_cli.core.evaluation.ages import (
     evaluate_predictions,
     write_evaluation,
 )
-from boneage_cli.core.evaluation.grouped_figures import nothing_known
+from boneage_cli.core.evaluation.grouped_metrics import nothing_known
 from boneage_cli.core.evaluation.sexes import (
     SEX_FILES,
     SexEvaluation,
@@ -28,7 +28,7 @@ from boneage_cli.core.evaluation.training_overlap import is_trained_on
 from boneage_cli.core.prediction.cases import Prediction, manifest_cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import run_of
-from boneage_cli.core.summary import add_test_figures
+from boneage_cli.core.summary import add_test_metrics
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
@@ -189,7 +189,7 @@ def remove_evaluation(files: Sequence[Path], unless: Mapping[str, Any] | None = 
             file.unlink(missing_ok=True)
 
 
-def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
+def note_test_metrics(measured: Measured) -> tuple[Path, list[str]] | None:
     """Fills the test metrics into the run's row of ``summary.csv``, as HDA_Project does.
 
     Only metrics of the whole test split of the run's own data set, without failures and without
@@ -218,7 +218,7 @@ def note_test_figures(measured: Measured) -> tuple[Path, list[str]] | None:
     known = [name for name, value in figures.items() if value is not None]
     images = [each.overall.images for each in (ages, sexes) if each]
     version = {"test_images": images[0], "test_label_version": about["label_version"]}
-    table = add_test_figures(run, figures | version)
+    table = add_test_metrics(run, figures | version)
     return None if table is None else (table, known)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.evaluation.grouped_figures import (
-    GroupedFigures,
+from boneage_cli.core.evaluation.grouped_metrics import (
+    GroupedMetrics,
     age_groups,
     grouped,
     none_predicted,
@@ -47,8 +47,8 @@ class SexMetrics:
 
 
 @dataclass(frozen=True)
-class SexEvaluation(GroupedFigures[SexMetrics]):
-    """The evaluation of a model on radiographs of known sex; see ``GroupedFigures``.
+class SexEvaluation(GroupedMetrics[SexMetrics]):
+    """The evaluation of a model on radiographs of known sex; see ``GroupedMetrics``.
 
     ``predictions`` has ``SEX_COLUMNS``: sexes as M or F, bone age in months if it is known.
 
@@ -100,9 +100,9 @@ def evaluate_sexes(
         male_probability: Predicted probability of a boy, (n,); NaN where a radiograph failed.
         errors: Why each of the n radiographs failed, None where it did not.
         boys_in_training: Share of boys among the training radiographs; None for that of the rows.
-        unlabelled: As in ``GroupedFigures``.
-        refused: As in ``GroupedFigures``.
-        about: As in ``GroupedFigures``.
+        unlabelled: As in ``GroupedMetrics``.
+        refused: As in ``GroupedMetrics``.
+        about: As in ``GroupedMetrics``.
 
     Raises:
         BoneageError: No sex was predicted.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.evaluation.ages import labelled_rows
-from boneage_cli.core.evaluation.grouped_figures import none_predicted
+from boneage_cli.core.evaluation.grouped_metrics import none_predicted
 from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, mean_interval
 from boneage_cli.core.prediction.cases import NO_NUMBER, Case, manifest_cases
 from boneage_cli.core.prediction.output import DECIMALS

@@ -14,7 +14,7 @@ from boneage_cli.datasets.manifest import read_manifest, sex_letters
 from boneage_cli.errors import BoneageError
 
 
-def trained_on(path: Path, manifest: pd.DataFrame) -> int:
+def count_trained_on(path: Path, manifest: pd.DataFrame) -> int:
     """Counts the radiographs on which a run, or any model of a cross-validation, was trained.
 
     Args:

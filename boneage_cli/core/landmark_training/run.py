@@ -20,7 +20,7 @@ from boneage_cli.datasets.find_dataset import find_dataset
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import check_writable, writing
 
-Figures = dict[str, dict[str, float]]
+Metrics = dict[str, dict[str, float]]
 """Metrics by pose, see ``evaluation.measure``."""
 
 
@@ -70,7 +70,7 @@ def train_or_measure(
     device: str = "auto",
     begin: Callable[[int, int], None] | None = None,
     report: Callable[[int, float], None] | None = None,
-) -> tuple[Figures, Figures | None]:
+) -> tuple[Metrics, Metrics | None]:
     """Trains a key-point network or loads one, and evaluates it on held-out radiographs.
 
     Args:

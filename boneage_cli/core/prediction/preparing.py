@@ -60,7 +60,7 @@ class Preparer:
         self.bundles = list(bundles)
         self.needs_sex = any(bundle.needs_sex for bundle in bundles)
         # A model trained on girls only cannot predict boys.
-        self.trained_on = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
+        self.only_sexes = {bundle.experiment.data.sex for bundle in bundles} - {"both"}
         self.view_settings = [view_settings(bundle.experiment) for bundle in bundles]
         needs_locator = any(settings.regions is not None for settings in self.view_settings)
         # The other backends serve only to compare age networks.
@@ -128,18 +128,18 @@ class Preparer:
 
     def never_saw(self, male: bool | None) -> bool:
         """Whether a model was trained on the other sex only."""
-        return male is not None and bool(self.trained_on - {sex_letter(male)})
+        return male is not None and bool(self.only_sexes - {sex_letter(male)})
 
     @property
     def only_male(self) -> bool | None:
         """The sex of the models trained on one sex only; None if there are none, or of both."""
-        return male_of(next(iter(self.trained_on))) if len(self.trained_on) == 1 else None
+        return male_of(next(iter(self.only_sexes))) if len(self.only_sexes) == 1 else None
 
     @property
     def of_one_sex(self) -> str:
         """Error message for a radiograph of the sex that a model was not trained on."""
         sexes = " and of ".join(
-            "girls" if sex == "F" else "boys" for sex in sorted(self.trained_on)
+            "girls" if sex == "F" else "boys" for sex in sorted(self.only_sexes)
         )
         return f"a model of {sexes} alone (data.sex); choose another --model"
 

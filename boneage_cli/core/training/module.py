@@ -158,7 +158,7 @@ class BoneAgeModule(pl.LightningModule):
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(figures[self.plateau_monitor])
 
-    def epoch_figures(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         """Computes the metrics of the finished epoch over all processes, and resets them.
 
         Returns:

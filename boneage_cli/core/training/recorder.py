@@ -160,7 +160,7 @@ class RunRecorder(pl.Callback):
         return bool(patience) and len(self.history) - self.best_epoch >= patience
 
     def _row(self, trainer: pl.Trainer, module: BoneAgeModule) -> EpochRow:
-        figures = module.epoch_figures()
+        figures = module.epoch_metrics()
         batches = trainer.train_dataloader
         return {
             "epoch": trainer.current_epoch + 1,

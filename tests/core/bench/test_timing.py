@@ -15,7 +15,7 @@ from boneage_cli.core.bench.timing import (
     percentiles,
     split,
     summarise,
-    throughput_figures,
+    throughput_metrics,
     time_one,
 )
 from boneage_cli.core.prediction.cases import manifest_cases
@@ -36,7 +36,7 @@ def test_times_are_summarised_as_statistics_says() -> None:
 
 
 def test_throughput_is_all_images_by_all_time() -> None:
-    figures = throughput_figures([100, 300], batch_size=8)
+    figures = throughput_metrics([100, 300], batch_size=8)
     assert figures["ms_per_image"] == 25
     assert figures["images_per_s"] == pytest.approx(2 * 8 / 0.4)
 

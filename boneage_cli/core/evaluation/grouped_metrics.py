@@ -16,7 +16,7 @@ M = TypeVar("M")
 
 
 @dataclass(frozen=True)
-class GroupedFigures(Generic[M]):
+class GroupedMetrics(Generic[M]):
     """Metrics of a model on labelled radiographs.
 
     Attributes:

@@ -13,7 +13,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.json_files import read_json
 
 
-def figures_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any]) -> Path:
+def metrics_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any]) -> Path:
     """Returns the default folder of a model's metrics, below its run's folder or the current one.
 
     Unless the data set is the one that the run was trained on, its name is part of the folder's
