@@ -5,7 +5,7 @@ Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the output at the network'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -13,11 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.explanation.overlay import HeatMap
-from boneage_cli.core.hardware import choose_device
-from boneage_cli.core.views import ViewRenderer, view_settings
-from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Matrix, aspect_of
 from boneage_cli.models.average import AverageNetwork
@@ -99,68 +95,3 @@ def onto_radiograph(
 def scaled(heat: NDArray[np.float32]) -> HeatMap:
     """Divides a non-negative map by its maximum; a map of zeros stays zero."""
     return (heat / max(float(heat.max()), 1e-12)).astype(np.float32)
-
-
-class AgeSaliency:
-    """Grad-CAM of a model's predicted age, its positive part only.
-
-    For a model that takes the child's sex, the maps for a boy and for a girl are averaged, so that
-    regions do not depend on the sex in a table.
-
-    Args:
-        bundle: A model of the family ``global`` that takes unregistered radiographs.
-        device: The device.
-
-    Raises:
-        BoneageError: The model takes regions or registered hands, or predicts no age.
-    """
-
-    def __init__(self, bundle: Bundle, *, device: str = "auto") -> None:
-        experiment = bundle.experiment
-        if experiment.model.family != "global" or experiment.regions.registered_hand:
-            raise BoneageError(
-                f"{bundle.path}: this model sees hands or regions that were located before; "
-                "Grad-CAM needs one of the family global with regions.registered_hand = false"
-            )
-        if "age" not in experiment.model.targets:
-            raise BoneageError(
-                f"{bundle.path}: this model predicts sex; name one that predicts age"
-            )
-        self.renderer = ViewRenderer(view_settings(experiment))
-        self.device = choose_device(device)
-        self.network = bundle.network().to(self.device)
-        self.sexes = (0.0, 1.0) if experiment.model.gender else (None,)
-
-    def heat_maps(self, radiographs: Sequence[Radiograph]) -> list[HeatMap]:
-        """Computes the heat map of each radiograph.
-
-        Args:
-            radiographs: White bone on black, any size and depth.
-
-        Returns:
-            For each a heat map of the whole radiograph in its true proportions, float32 (H, W) with
-            the shorter side 192 pixels; 1 at the maximum, 0 where nothing adds to the age or lies
-            outside the view.
-        """
-        if not radiographs:
-            return []
-        seen = np.stack([self.renderer(radiograph)["hand"] for radiograph in radiographs])
-        views = {"hand": torch.from_numpy(seen)[:, None].float().to(self.device)}
-        per_sex = [self._added(views, sex) for sex in self.sexes]
-        return [
-            scaled(
-                onto_radiograph(
-                    np.mean([scaled(cells) for cells in of_one], axis=0),
-                    self.renderer.settings.shapes["hand"],
-                    self.renderer.frames(radiograph, None)["hand"],
-                    radiograph,
-                )
-            )
-            for *of_one, radiograph in zip(*per_sex, radiographs, strict=True)
-        ]
-
-    def _added(self, views: Mapping[str, Tensor], sex: float | None) -> NDArray[np.float32]:
-        """Months that each cell adds to each age, at least 0, (B, h, w)."""
-        pixels = views["hand"]
-        male = None if sex is None else pixels.new_full((len(pixels),), sex)
-        return np.maximum(grad_cam(self.network, views, male)[0]["hand"], 0)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boneage_cli.core.bundle import load_bundle
-from boneage_cli.core.explanation.saliency import AgeSaliency
 from boneage_cli.core.hardware import choose_device
 from boneage_cli.core.landmark_training.evaluation import measure_salient_peaks
 from boneage_cli.core.landmark_training.examples import LandmarkExample, read_examples
@@ -15,6 +14,7 @@ from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
 from boneage_cli.core.landmark_training.training import measure_bundle, train_landmarks
 from boneage_cli.core.landmarks import load_landmark_bundle
 from boneage_cli.core.overwriting import check_model_output
+from boneage_cli.core.regions.age_saliency import AgeSaliency
 from boneage_cli.core.regions.locators import SalientPeaks
 from boneage_cli.datasets.find_dataset import find_dataset
 from boneage_cli.errors import BoneageError

@@ -14,7 +14,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import Region, aspect_of, region_corners
 
 if TYPE_CHECKING:
-    from boneage_cli.core.explanation.saliency import AgeSaliency
+    from boneage_cli.core.regions.age_saliency import AgeSaliency
 
 CROPPED: tuple[Region, ...] = ("carpal", "metaph")
 

@@ -176,7 +176,7 @@ def region_locator(settings: RoiSettings, device: str = "auto") -> RegionLocator
     if settings.method == "keypoints":
         return KeyPointRegions(LandmarkLocator.load(settings.model_file, device=device))
     # Imported here because it needs torch, whose import takes seconds.
-    from boneage_cli.core.explanation.saliency import AgeSaliency
+    from boneage_cli.core.regions.age_saliency import AgeSaliency
 
     saliency = AgeSaliency(load_bundle(settings.model_file), device=device)
     return SalientPeaks(saliency, settings.heatmap_threshold)

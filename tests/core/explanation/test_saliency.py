@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from boneage_cli.core.bundle import Bundle, build_network
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.experiment_file import parse_experiment
-from boneage_cli.core.explanation.saliency import AgeSaliency, grad_cam, onto_radiograph, scaled
+from boneage_cli.core.explanation.saliency import grad_cam, onto_radiograph, scaled
+from boneage_cli.core.regions.age_saliency import AgeSaliency
 from boneage_cli.core.regions.salient_regions import SIDE, find_peaks, place_regions
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
