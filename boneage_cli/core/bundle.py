@@ -18,11 +18,11 @@ import numpy as np
 
 from boneage_cli import __version__
 from boneage_cli.core.config import Experiment
+from boneage_cli.core.conversion import Graph
 from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.intervals import Calibration
 from boneage_cli.core.likeness import Likeness
 from boneage_cli.core.runs import bundles_at
-from boneage_cli.core.runtime import Graph
 from boneage_cli.core.views import shapes_of, view_settings
 from boneage_cli.core.weights_file import StoredWeights, read_weights, write_weights
 from boneage_cli.errors import BoneageError

@@ -19,9 +19,10 @@ import torch
 from boneage_cli import __version__
 from boneage_cli.choices import ExportFormat
 from boneage_cli.core.bundle import Bundle
+from boneage_cli.core.conversion import Graph, convert_to_openvino, write_onnx
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runtime import Graph, check_packages, convert_to_openvino, write_onnx
+from boneage_cli.core.runtime import check_packages
 from boneage_cli.core.views import Rendered
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.errors import BoneageError

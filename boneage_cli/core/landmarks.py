@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boneage_cli import __version__
+from boneage_cli.core.conversion import Graph
 from boneage_cli.core.hardware import choose_device
-from boneage_cli.core.runtime import Graph, Runner, choose_backend, run_graph
+from boneage_cli.core.runtime import Runner, choose_backend, run_graph
 from boneage_cli.core.weights_file import StoredWeights, read_weights, write_weights
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Landmarks, Points

@@ -1,23 +1,17 @@
 """Inference: OpenVINO on CPUs, torch on GPUs and where OpenVINO is not installed.
 
 OpenVINO runs these networks 1.4 to 2.4 times as fast as torch on the same cores, predicts the same
-months to a thousandth, and does not need torch, which takes seconds to import. A network is
-converted once and cached in the user's cache folder; the cache key is a digest of everything that
-affects the result.
+months to a thousandth, and does not need torch, which takes seconds to import.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import queue
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,58 +19,28 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
-import platformdirs
 
 from boneage_cli.choices import Backend
-from boneage_cli.code_digest import code_digest
+from boneage_cli.core.conversion import Graph, write_onnx
+from boneage_cli.core.conversion_cache import (
+    cached_path,
+    keep,
+    mark_as_used,
+    save_graph,
+    shipped_graph,
+)
 from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_type
 from boneage_cli.core.mixed_precision import COARSE, PartsRequest, parts
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import whole_file
 from boneage_cli.interrupts import interrupts_wait
 from boneage_cli.progress import track
 from boneage_cli.threads import usable_threads
 
 if TYPE_CHECKING:
     from openvino import InferRequest
-    from torch import nn
 
 _PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
-CACHE_VARIABLE = "BONEAGE_CACHE"
-# The code that turns settings and weights into a graph. It is part of the cache key, so that edits
-# invalidate cached graphs (except the package's own, which are converted on shipping).
-_CODE = (
-    *(Path(__file__).with_name(name) for name in ("bundle.py", "graphs.py", "landmarks.py")),
-    *(Path(__file__), Path(__file__).parents[1] / "models"),
-)
-# Number of converted networks that are cached (least recently used ones are deleted); each takes
-# twice the space of its weights.
-MOST_KEPT = 16
 _FIRST = Lock()
-SHIPPED_GRAPHS = Path(__file__).parents[1] / "weights" / "openvino"
-"""The package's networks, already converted, so that the first start is as fast as later ones."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A network to run; the module is built only if no converted network is cached.
-
-    Attributes:
-        make: Builds the module in evaluation mode; it takes the inputs in order.
-        inputs: Shape of one image, () for a number, and data type of each input.
-        outputs: Names of the outputs.
-        key: Cache key that identifies the network and its weights; None if it must not be cached.
-    """
-
-    make: Callable[[], nn.Module]
-    inputs: Mapping[str, tuple[tuple[int, ...], type[np.generic]]]
-    outputs: tuple[str, ...]
-    key: str | None = None
-
-    def example(self) -> dict[str, np.ndarray]:
-        """Zero-filled inputs of batch size 2; tracing with size 1 would fix the batch dimension."""
-        inputs = self.inputs.items()
-        return {name: np.zeros((2, *shape), kind) for name, (shape, kind) in inputs}
 
 
 class Runner(Protocol):
@@ -187,58 +151,6 @@ def is_on_disk(runner: Runner) -> bool:
     return isinstance(runner, _OpenVino) and runner.kept
 
 
-def cache_folder() -> Path:
-    """Cache of converted networks: ``$BONEAGE_CACHE``, or ``boneage`` in the user's cache."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("boneage"))
-
-
-def convert_to_openvino(graph: Graph, batch: int = -1) -> Any:
-    """Converts a graph to an ``openvino.Model`` with named inputs and outputs.
-
-    Args:
-        graph: The graph.
-        batch: Batch size; -1 for a dynamic batch dimension.
-    """
-    import openvino
-    import torch
-
-    example = tuple(torch.from_numpy(array) for array in graph.example().values())
-    with warnings.catch_warnings():
-        # Tracing warns about every Python condition, because it is evaluated only once.
-        warnings.simplefilter("ignore")
-        model = openvino.convert_model(graph.make(), example_input=example)
-    for port, (name, (shape, kind)) in zip(model.inputs, graph.inputs.items(), strict=True):
-        port.get_tensor().set_names({name})
-        port.get_node().set_partial_shape(openvino.PartialShape([batch, *shape]))
-        port.get_node().set_element_type(openvino.Type(np.dtype(kind)))
-    for port, name in zip(model.outputs, graph.outputs, strict=True):
-        port.get_tensor().set_names({name})
-    model.validate_nodes_and_infer_types()
-    return model
-
-
-def write_onnx(graph: Graph, path: Path) -> None:
-    """Writes the graph as an ONNX file with a dynamic batch dimension."""
-    import torch
-
-    batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
-        # The exporter warns about its own internals.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph.make(),
-            tuple(torch.from_numpy(array) for array in graph.example().values()),
-            path,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            # A nested tuple, because the module takes its inputs as ``*inputs``.
-            dynamic_shapes=(tuple({0: batch} for _ in graph.inputs),),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-
-
 class _Torch:
     """Runs a module on its device, with the batches as given."""
 
@@ -295,7 +207,7 @@ class _OpenVino:
         }
         self.mixed = precision == "mixed"
         self.requests: queue.SimpleQueue[InferRequest | PartsRequest] = queue.SimpleQueue()
-        kept = _kept(graph)
+        kept = cached_path(graph)
         for request in self._compiled(openvino.Core(), graph, kept, settings):
             self.requests.put(request)
         self.kept = kept is not None and (kept.is_file() or shipped_graph(graph).is_file())
@@ -336,16 +248,16 @@ class _OpenVino:
                     # Damaged files are rebuilt; OpenVINO raises RuntimeError on them.
                     with suppress(Exception):
                         requests = self._requests(core, path, settings | beside)
-                        _mark_as_used(kept)
+                        mark_as_used(kept)
                         return requests
                     shutil.rmtree(compiled, ignore_errors=True)
         # Some systems cannot delete files that are still memory-mapped.
         with TemporaryDirectory(prefix="boneage-", ignore_cleanup_errors=True) as folder:
             made = Path(folder, "graph.xml")
             with track(total=1, description="convert network", unit="network"):
-                _save(graph, made)
+                save_graph(graph, made)
             if kept is not None:
-                _keep(made, kept)
+                keep(made, kept)
             return self._requests(core, made, settings)
 
     def _requests(
@@ -366,74 +278,6 @@ class _OpenVino:
             return core.compile_model(found[number].model, "CPU", chosen).create_infer_request()
 
         return [PartsRequest(list(map(request, range(len(found)))), takes) for _ in streams]
-
-
-def shipped_graph(graph: Graph, folder: Path = SHIPPED_GRAPHS) -> Path:
-    """Path of the converted graph in the package; it exists for the package's own networks only."""
-    return folder / f"{hashlib.sha256(str(graph.key).encode()).hexdigest()[:16]}.xml"
-
-
-def ship_graphs(graphs: Sequence[Graph]) -> None:
-    """Replaces the package's converted graphs by these.
-
-    Weights are stored as 16-bit floats, as they are in the package's bundles, so nothing is
-    rounded.
-    """
-    import openvino
-
-    with TemporaryDirectory() as temporary:
-        for graph in graphs:
-            path = shipped_graph(graph, Path(temporary))
-            openvino.save_model(convert_to_openvino(graph, batch=1), path, compress_to_fp16=True)
-        shutil.rmtree(SHIPPED_GRAPHS, ignore_errors=True)
-        SHIPPED_GRAPHS.mkdir()
-        for file in Path(temporary).iterdir():
-            shutil.copyfile(file, SHIPPED_GRAPHS / file.name)
-
-
-def _kept(graph: Graph) -> Path | None:
-    """Path of the converted network in the cache; None if the graph has no cache key."""
-    import openvino
-
-    if graph.key is None:
-        return None
-    # Other versions of OpenVINO or timm may give other graphs. timm may be missing, since only
-    # building a network needs it.
-    timm = version("timm") if find_spec("timm") else None
-    made_of = f"{openvino.__version__} {timm} {graph.key} {code_digest(*_CODE)}"
-    digest = hashlib.sha256(made_of.encode()).hexdigest()
-    return cache_folder() / "openvino" / f"{digest[:24]}.xml"
-
-
-def _save(graph: Graph, path: Path) -> None:
-    import openvino
-
-    openvino.save_model(convert_to_openvino(graph, batch=1), path, compress_to_fp16=False)
-
-
-def _keep(made: Path, path: Path) -> None:
-    """Writes a converted network to the cache, if that is writable, and deletes the oldest ones."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The .xml comes last, so that the weights exist wherever it does.
-        for suffix in (".bin", ".xml"):
-            with whole_file(path.with_suffix(suffix)) as temporary:
-                temporary.write_bytes(made.with_suffix(suffix).read_bytes())
-        used: dict[str, float] = {}
-        for each in path.parent.iterdir():
-            used[each.stem] = max(used.get(each.stem, 0.0), each.stat().st_mtime)
-        for stem in sorted(used, key=lambda stem: used[stem])[:-MOST_KEPT]:
-            for suffix in (".xml", ".bin"):
-                path.with_name(stem + suffix).unlink(missing_ok=True)
-            shutil.rmtree(path.with_name(stem), ignore_errors=True)
-
-
-def _mark_as_used(path: Path) -> None:
-    # Not the .xml: OpenVINO compares its mtime to decide whether the compiled model is up to date.
-    with suppress(OSError):
-        for file in (path.with_suffix(".bin"), path.with_suffix("")):
-            if file.exists():
-                os.utime(file)
 
 
 class _OnnxRuntime:

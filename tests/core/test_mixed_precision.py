@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle, save_bundle
+from boneage_cli.core.conversion_cache import shipped_graph
 from boneage_cli.core.hardware import cpu_has_bf16
 from boneage_cli.core.mixed_precision import MIXED_PRECISION, PartsRequest, parts
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import SHIPPED_MODEL
-from boneage_cli.core.runtime import shipped_graph
 
 openvino = pytest.importorskip("openvino")
 

@@ -16,23 +16,22 @@ import torch
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core import runtime
+from boneage_cli.core import conversion_cache
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
 from boneage_cli.core.config import Experiment
+from boneage_cli.core.conversion import Graph
+from boneage_cli.core.conversion_cache import (
+    CACHE_VARIABLE,
+    MOST_KEPT,
+    SHIPPED_GRAPHS,
+    shipped_graph,
+)
 from boneage_cli.core.experiment_file import parse_experiment
 from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import SHIPPED_MODEL
-from boneage_cli.core.runtime import (
-    CACHE_VARIABLE,
-    MOST_KEPT,
-    SHIPPED_GRAPHS,
-    Graph,
-    choose_backend,
-    run_graph,
-    shipped_graph,
-)
+from boneage_cli.core.runtime import choose_backend, run_graph
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 
@@ -191,7 +190,7 @@ def test_a_cache_that_cannot_be_written_is_read(
     # Mocked, because read-only folders do not stop root, who may run the tests.
     monkeypatch.setattr(os, "utime", refuse)
     monkeypatch.setattr(Path, "touch", refuse)
-    monkeypatch.setattr(runtime, "convert_to_openvino", refuse)
+    monkeypatch.setattr(conversion_cache, "convert_to_openvino", refuse)
     assert months(demo_bundle, cases).tolist() == expected.tolist()
 
 

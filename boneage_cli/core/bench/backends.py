@@ -9,12 +9,13 @@ from typing import get_args
 
 import numpy as np
 
+from boneage_cli.choices import Backend
 from boneage_cli.core.bench.benchmark import Benchmark, environment_of
 from boneage_cli.core.bench.images import radiographs
 from boneage_cli.core.bench.networks import TimedNetwork, benchmark_networks, trained
 from boneage_cli.core.hardware import choose_device, choose_precision
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.runtime import Backend, choose_backend
+from boneage_cli.core.runtime import choose_backend
 from boneage_cli.core.views import Rendered
 from boneage_cli.errors import BoneageError
 from boneage_cli.progress import track

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli.core.bundle import Bundle, averaged, load_bundle, save_bundle
+from boneage_cli.core.conversion_cache import ship_graphs
 from boneage_cli.core.evaluation.ages import Evaluation
 from boneage_cli.core.evaluation.measuring import measure
 from boneage_cli.core.hardware import cpu_has_bf16
@@ -18,7 +19,6 @@ from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.release.card import model_card
 from boneage_cli.core.runs import BUNDLE, SHIPPED_MODEL
-from boneage_cli.core.runtime import ship_graphs
 from boneage_cli.core.training.outcome import calibration_of, learn_likeness
 from boneage_cli.core.training.run import check_data, data_of, read_run
 from boneage_cli.core.training.run_result import RunResult
