@@ -10,13 +10,7 @@ import typer
 from boneage_cli.choices import Background, RoiMethod
 from boneage_cli.cli.commands import EXIT_FINDINGS
 from boneage_cli.cli.console import console, fail, print_table
-from boneage_cli.cli.options import (
-    BatchSizeOption,
-    DataOption,
-    DeviceOption,
-    Split,
-    WorkersOption,
-)
+from boneage_cli.cli.options import BatchSizeOption, DataOption, DeviceOption, Split, WorkersOption
 from boneage_cli.errors import BoneageError
 
 
@@ -164,7 +158,8 @@ def locate_rois(
     """
     from boneage_cli.core.overwriting import check_pictures
     from boneage_cli.core.prediction.inputs import cases
-    from boneage_cli.core.regions.rois import RoiSettings, locate_dataset_rois, locate_rois
+    from boneage_cli.core.regions.roi_settings import RoiSettings
+    from boneage_cli.core.regions.rois import locate_dataset_rois, locate_rois
     from boneage_cli.datasets.find_dataset import find_dataset
 
     if inputs and (data or split):

@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING, Any
 from boneage_cli import __version__
 from boneage_cli.core.overwriting import check_table_output, check_text_output
 from boneage_cli.core.prediction.cases import Prediction
-from boneage_cli.core.prediction.inputs import (
-    STANDARD_INPUT,
-    cases,
-    count_cases,
-    may_state_sex,
-)
+from boneage_cli.core.prediction.inputs import STANDARD_INPUT, cases, count_cases, may_state_sex
 from boneage_cli.core.prediction.output import (
     COLUMNS,
     Row,

@@ -5,12 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from boneage_cli.imaging.preprocessing import Preprocessing
 from boneage_cli.models.families import resolve_family

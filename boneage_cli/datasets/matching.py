@@ -16,12 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_cli.datasets.dialects import (
-    TABLE_SUFFIXES,
-    UnknownHeadings,
-    image_stem,
-    read_table,
-)
+from boneage_cli.datasets.dialects import TABLE_SUFFIXES, UnknownHeadings, image_stem, read_table
 from boneage_cli.datasets.label_version import RSNA_TEST_IDS
 from boneage_cli.datasets.manifest import SPLITS
 from boneage_cli.datasets.source_files import FoundFiles, SourceFile

@@ -304,7 +304,8 @@ def _clahe(given: Given, folder: Path, workers: int) -> None:
 
 def _locate_rois(given: Given, folder: Path, workers: int) -> None:
     from boneage_cli.core.prediction.cases import manifest_cases
-    from boneage_cli.core.regions.rois import RoiSettings, locate_rois
+    from boneage_cli.core.regions.roi_settings import RoiSettings
+    from boneage_cli.core.regions.rois import locate_rois
     from boneage_cli.datasets.manifest import read_manifest
 
     cases = islice(manifest_cases(read_manifest(given.data)), 8 if given.quick else 2400)

@@ -28,7 +28,7 @@ from boneage_cli.core.exporting import SUFFIXES
 from boneage_cli.core.hardware import Precision
 from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.regions.rois import RoiSettings
+from boneage_cli.core.regions.roi_settings import RoiSettings
 from boneage_cli.core.runs import RUNS
 from boneage_cli.datasets.demo import fetch_demo
 from boneage_cli.datasets.kaggle import HANDLES

@@ -11,12 +11,7 @@ from torch import Tensor
 
 from boneage_cli.models.dense import BatchNorm, DenseLayers
 from boneage_cli.models.fusion import FUSIONS, CrossAttention, SexEmbedding, SexLayers
-from boneage_cli.models.network import (
-    Network,
-    encoder_parameters,
-    freeze_encoder,
-    head_parameters,
-)
+from boneage_cli.models.network import Network, encoder_parameters, freeze_encoder, head_parameters
 from boneage_cli.models.normalise import Normalise
 from boneage_cli.models.pooling import POOLINGS, GeM, SpatialAttention, build_pooling
 

@@ -23,11 +23,7 @@ from boneage_cli.core.landmarks import (
     load_landmark_bundle,
     save_landmark_bundle,
 )
-from boneage_cli.core.training.optimisation import (
-    cosine_rate,
-    move_average,
-    with_and_without_decay,
-)
+from boneage_cli.core.training.optimisation import cosine_rate, move_average, with_and_without_decay
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Landmarks
 from boneage_cli.imaging.radiograph import Radiograph

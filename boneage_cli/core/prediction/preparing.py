@@ -9,11 +9,7 @@ from typing import NamedTuple
 from boneage_cli.core.bundle import Bundle
 from boneage_cli.core.landmarks import LandmarkLocator, Located
 from boneage_cli.core.prediction.cases import Case, Prediction
-from boneage_cli.core.prediction.refusals import (
-    has_another_hand,
-    is_blank,
-    reason_of_key_points,
-)
+from boneage_cli.core.prediction.refusals import has_another_hand, is_blank, reason_of_key_points
 from boneage_cli.core.runtime import is_on_disk
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError

@@ -16,11 +16,7 @@ import pandas as pd
 
 from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.evaluation.ages import (
-    Evaluation,
-    evaluate_predictions,
-    read_prediction_table,
-)
+from boneage_cli.core.evaluation.ages import Evaluation, evaluate_predictions, read_prediction_table
 from boneage_cli.core.evaluation.measuring import Measured, write_measured
 from boneage_cli.core.evaluation.sexes import evaluate_sexes
 from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage

@@ -25,12 +25,7 @@ from boneage_cli.core.training.optimisation import (
 )
 from boneage_cli.core.training.running_means import RunningMeans
 from boneage_cli.models.losses import build_loss, weighted_mean
-from boneage_cli.models.network import (
-    Network,
-    encoder_parameters,
-    freeze_encoder,
-    head_parameters,
-)
+from boneage_cli.models.network import Network, encoder_parameters, freeze_encoder, head_parameters
 
 _MIDDLE_AGE = 120.0  # months
 METRICS = ("loss", "mae", "squared_error", "age", "squared_age", "sex_error")

@@ -11,12 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from boneage_cli import __version__
 from boneage_cli.datasets.audit.audit import Audit
-from boneage_cli.datasets.audit.pictures import (
-    CLIP_LIMIT,
-    TILES,
-    flagged_pictures,
-    sample_pictures,
-)
+from boneage_cli.datasets.audit.pictures import CLIP_LIMIT, TILES, flagged_pictures, sample_pictures
 from boneage_cli.datasets.audit.plots import audit_plots
 from boneage_cli.datasets.audit.tables import audit_tables
 from boneage_cli.files import whole_file, writing

@@ -15,10 +15,7 @@ from boneage_cli.core.evaluation.ages import (
     write_evaluation,
 )
 from boneage_cli.core.evaluation.measuring import measure
-from boneage_cli.core.evaluation.metrics import (
-    compute_metrics,
-    mean_interval,
-)
+from boneage_cli.core.evaluation.metrics import compute_metrics, mean_interval
 from boneage_cli.core.prediction.cases import manifest_cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest

@@ -19,7 +19,8 @@ from boneage_cli.core.config import Experiment
 from boneage_cli.core.landmarks import FALLBACK
 from boneage_cli.core.prediction.predictor import Case
 from boneage_cli.core.regions.locators import CROPPED
-from boneage_cli.core.regions.rois import RoiSettings, locate_rois
+from boneage_cli.core.regions.roi_settings import RoiSettings
+from boneage_cli.core.regions.rois import locate_rois
 from boneage_cli.datasets.drawn_hands import NO_NUISANCES, draw_hand
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import locked_folder
