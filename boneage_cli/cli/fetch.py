@@ -15,7 +15,7 @@ from boneage_cli.cli.options import Split
 if TYPE_CHECKING:
     import pandas as pd
 
-    from boneage_cli.datasets.source import Fetched
+    from boneage_cli.datasets.fetching import Fetched
 
 app = typer.Typer(
     add_completion=False,
@@ -143,7 +143,7 @@ def rsna(
     """
     from boneage_cli.datasets.disk import readable_bytes
     from boneage_cli.datasets.rsna import ARCHIVES, BASE_URL, fetch_rsna
-    from boneage_cli.datasets.source import RSNA_CITATION, RSNA_PAGE, RSNA_TERMS
+    from boneage_cli.datasets.rsna_terms import RSNA_CITATION, RSNA_PAGE, RSNA_TERMS
 
     splits = [choice.value for choice in split or Split]
     archives = [archive for archive in ARCHIVES if archive.split in splits]

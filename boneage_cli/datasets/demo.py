@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from boneage_cli.datasets.source import Fetched, Source, already_there, begin, fetching, finish
+from boneage_cli.datasets.fetching import Fetched, already_there, begin, fetching, finish
+from boneage_cli.datasets.source import Source
 from boneage_cli.files import writing
 
 

@@ -13,8 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from boneage_cli import __version__
-from boneage_cli.datasets.disk import readable_bytes, require_free
-from boneage_cli.datasets.source import sha256
+from boneage_cli.datasets.disk import readable_bytes, require_free, sha256
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from boneage_cli.datasets.fetching import Fetched, already_there, fetching
 from boneage_cli.datasets.local import build_dataset
-from boneage_cli.datasets.source import (
-    RSNA_CITATION,
-    RSNA_TERMS,
-    Fetched,
-    Source,
-    already_there,
-    fetching,
-)
+from boneage_cli.datasets.rsna_terms import RSNA_CITATION, RSNA_TERMS
+from boneage_cli.datasets.source import Source
 from boneage_cli.errors import BoneageError
 
 HANDLES = {"kmader": "kmader/rsna-bone-age", "ipythonx": "ipythonx/rsna-bone-age"}

@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from boneage_cli.datasets.archives import extract_member, open_archive
-from boneage_cli.datasets.disk import require_free
+from boneage_cli.datasets.disk import require_free, sha256
+from boneage_cli.datasets.fetching import Fetched, already_there, begin, fetching, finish
 from boneage_cli.datasets.folders import files_below
 from boneage_cli.datasets.manifest import (
     COLUMNS,
@@ -25,17 +26,8 @@ from boneage_cli.datasets.manifest import (
     write_manifest,
 )
 from boneage_cli.datasets.matching import Arrangement, arrange
-from boneage_cli.datasets.source import (
-    RSNA_CITATION,
-    UNMATCHED_FILE,
-    Fetched,
-    Source,
-    already_there,
-    begin,
-    fetching,
-    finish,
-    sha256,
-)
+from boneage_cli.datasets.rsna_terms import RSNA_CITATION
+from boneage_cli.datasets.source import UNMATCHED_FILE, Source
 from boneage_cli.datasets.source_files import SourceFile, find_files
 from boneage_cli.datasets.splits import set_aside
 from boneage_cli.errors import BoneageError

@@ -10,20 +10,12 @@ from pathlib import Path
 
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.datasets.download import download
+from boneage_cli.datasets.fetching import Fetched, already_there, begin, fetching, finish
 from boneage_cli.datasets.local import STAGING, place
 from boneage_cli.datasets.manifest import SPLITS, read_manifest
 from boneage_cli.datasets.matching import arrange
-from boneage_cli.datasets.source import (
-    RSNA_CITATION,
-    RSNA_PAGE,
-    RSNA_TERMS,
-    Fetched,
-    Source,
-    already_there,
-    begin,
-    fetching,
-    finish,
-)
+from boneage_cli.datasets.rsna_terms import RSNA_CITATION, RSNA_PAGE, RSNA_TERMS
+from boneage_cli.datasets.source import Source
 from boneage_cli.datasets.source_files import find_files
 from boneage_cli.errors import BoneageError
 
