@@ -18,7 +18,7 @@ from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest
-from boneage_cli.processes import ENOUGH
+from boneage_cli.processes import ENOUGH, processes_for
 
 BONEAGE = [sys.executable, "-m", "boneage_cli"]
 BROKEN, MISSING = 100, 400
@@ -203,3 +203,7 @@ def test_an_interrupt_waits_until_what_cannot_be_interrupted_is_through() -> Non
     )
     assert ended.stdout.split() == ["through", "interrupted"]
     assert "KeyboardInterrupt" in ended.stderr
+
+
+def test_processes_are_as_many_as_the_cores_but_no_more_than_their_memory_is_worth() -> None:
+    assert [processes_for(workers) for workers in (1, 2, 16, 128)] == [0, 2, 16, 16]

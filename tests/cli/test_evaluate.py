@@ -56,6 +56,9 @@ def test_the_test_split_is_measured_and_written_beside_the_model(evaluate, demo_
     assert metrics["mae"]["value"] == pytest.approx(predictions["absolute_error"].mean(), abs=1e-3)
     assert metrics["mae"]["low"] < metrics["mae"]["value"] < metrics["mae"]["high"]
     assert f"{metrics['mae']['value']:.2f}" in result.stdout
+    bias, rest = (predictions["predicted"] - predictions["true"]).mean(), result.stdout
+    assert f"{bias:.2f} (" in rest[rest.index("bias (95 %)") :]
+    assert f"baseline   {metrics['baseline_mae']:.2f} months" in rest
     for name in ("all", "girls", "boys", "10–15 years", "baseline", str(folder)):
         assert name in result.stdout
 

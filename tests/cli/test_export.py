@@ -88,6 +88,10 @@ def test_settings_and_provenance_travel_in_the_file(export, demo_bundle: Path) -
     assert "not a medical device" in told["output"]
     assert told["provenance"] == load_bundle(demo_bundle).provenance
     assert told["provenance"]["data"] == "demo"
+    export("--output model.xml")
+    in_xml = Path("model.xml").read_text(encoding="utf-8")
+    assert "not a medical device" in in_xml
+    assert told["provenance"]["data_digest"] in in_xml
 
 
 def test_radiographs_of_the_user_s_own_are_compared_on(export, demo_data: Path) -> None:

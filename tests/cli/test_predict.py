@@ -629,6 +629,12 @@ def test_elements_of_dicom_files_become_columns(predict, archive):
     assert [png[name] for name in names.split(",")] == [""] * 4
     found = json.loads(predict("archive/IM1 -f json --dicom-tags AccessionNumber").stdout)
     assert found[0]["AccessionNumber"] == "A-17"
+    # What is empty is null.
+    dataset = dcmread(archive / "IM1")
+    dataset.AccessionNumber = ""
+    dataset.save_as(archive / "IM1", enforce_file_format=True)
+    found = json.loads(predict("archive/IM1 -f json --dicom-tags AccessionNumber").stdout)
+    assert found[0]["AccessionNumber"] is None
 
 
 def test_a_table_is_text_whatever_an_archive_pads_its_elements_with(predict, archive):

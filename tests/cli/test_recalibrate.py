@@ -137,6 +137,13 @@ def test_ages_that_are_all_equal_make_no_model_of_one_age(recalibrate, hands: pd
     assert not Path("site.safetensors").exists()
 
 
+def test_readings_that_rise_far_too_steeply_make_no_model(recalibrate, hands: pd.DataFrame) -> None:
+    steep = 120 + 3 * (hands["predicted"] - hands["predicted"].mean())
+    result = recalibrate(hands.assign(boneage=steep.clip(1, 239)), status=2)
+    assert "months per predicted month, not by 0.5 to 2" in result.stderr
+    assert not Path("site.safetensors").exists()
+
+
 def test_rows_without_an_age_are_told_and_left_out(recalibrate, hands: pd.DataFrame) -> None:
     site = read_by_a_site(hands, noise=1)
     site.loc[3, "boneage"] = None

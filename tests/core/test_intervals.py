@@ -167,3 +167,21 @@ def test_parts_by_chance_are_ten_equal_ones_and_the_same_each_time(count: int) -
     assert sizes.max() - sizes.min() <= 1
     assert (parts == random_parts(count)).all()
     assert (np.diff(parts) != np.diff(np.arange(count) % 10)).any()
+
+
+def test_a_group_without_a_width_takes_that_of_its_band_before_that_of_its_sex() -> None:
+    widths = {"5–10 years": 5.0, "F": 9.0, "all": 7.0}
+    calibration = Calibration(
+        {name: (width,) * len(LEVELS) for name, width in widths.items()},
+        dict.fromkeys(widths, 500),
+        "made",
+    )
+    assert calibration.half_width(100, False, 90) == 5
+    assert calibration.half_width(150, False, 90) == 9
+    assert calibration.half_width(150, True, 90) == 7
+
+
+def test_groups_are_of_the_predicted_age_which_is_all_that_a_prediction_has() -> None:
+    table = pd.DataFrame({"true": 100.0, "predicted": 200.0, "sex": "F"}, index=range(50))
+    assert "15 years and more" in calibrate(table, "made").widths
+    assert "5–10 years" not in calibrate(table, "made").widths

@@ -384,6 +384,15 @@ def test_pixels_of_an_unknown_kind_are_refused():
             read_radiograph(sample(name))
 
 
+def test_colours_are_as_bright_as_they_look(as_dicom):
+    colours = np.zeros((8, 6, 3), np.uint8)
+    colours[:, :2, 0], colours[:, 2:4, 1], colours[:, 4:, 2] = 200, 200, 200
+    rgb = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB"}
+    # The weights of ITU-R BT.601.
+    gray = read(as_dicom(colours, **rgb)).pixels[0, ::2]
+    np.testing.assert_allclose(gray, [0.299 * 200, 0.587 * 200, 0.114 * 200], atol=1)
+
+
 def test_colour_becomes_gray():
     radiograph = read_radiograph(sample("SC_rgb_16bit.dcm"))
     assert radiograph.pixels.shape == (100, 100)
@@ -422,6 +431,8 @@ def test_the_sex_is_read(hand_pixels, as_dicom, stated, male):
         ({"PatientBirthDate": "18500101", "StudyDate": "20170101", "PatientAge": "005Y"}, 60),
         ({"PatientBirthDate": "19000101", "StudyDate": "20170101", "PatientAge": "005Y"}, None),
         ({"PatientBirthDate": "20150101", "StudyDate": "20170101", "PatientAge": "010Y"}, None),
+        ({"PatientBirthDate": "20100101", "StudyDate": "20170101", "PatientAge": "010Y"}, None),
+        ({"PatientBirthDate": "20100101", "StudyDate": "20170101", "PatientAge": "008Y"}, 84),
         # The date format of files from before 1993.
         ({"PatientBirthDate": "1987.11.05", "StudyDate": "1994.11.05"}, 84),
     ],
@@ -438,6 +449,8 @@ def test_the_age_is_read_in_months(hand_pixels, as_dicom, elements, months):
         ({"Laterality": "L"}, "L"),
         ({"ImageLaterality": "R"}, "R"),
         ({"ImageLaterality": "U", "Laterality": "L"}, "L"),
+        # Of the image before that of the series.
+        ({"ImageLaterality": "R", "Laterality": "L"}, "R"),
         ({"Laterality": "B"}, None),
     ],
 )

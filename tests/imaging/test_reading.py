@@ -307,3 +307,13 @@ def test_real_radiographs_are_read_as_another_decoder_reads_them(shared_data):
                 data = file.read(name)
                 expected = np.asarray(Image.open(io.BytesIO(data)).convert("L"), int)
                 assert np.abs(read(data) - expected).max() <= 1, name
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".webp"])
+def test_colours_are_as_bright_as_they_look(suffix):
+    colours = np.zeros((8, 6, 3), np.uint8)
+    # OpenCV's order is blue, green, red.
+    colours[:, :2, 2], colours[:, 2:4, 1], colours[:, 4:, 0] = 200, 200, 200
+    pixels = encode(np.repeat(np.repeat(colours, 8, 0), 8, 1), suffix)
+    gray = read(pixels)[4, 4::16]
+    np.testing.assert_allclose(gray, [0.299 * 200, 0.587 * 200, 0.114 * 200], atol=3)

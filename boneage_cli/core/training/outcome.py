@@ -36,6 +36,9 @@ from boneage_cli.core.training.trainer import device_of
 LIKENESS_IMAGES = 4000
 
 
+_PATHS = ("model", "data")
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished training.
@@ -124,9 +127,16 @@ def finish(
 
 
 def _metrics(run: Run) -> dict[str, Any]:
-    """Returns the validation metrics that the bundle stores."""
-    figures = (("validation", run.evaluation), ("validation_sexes", run.sexes))
-    return {name: figure.to_dict() for name, figure in figures if figure is not None}
+    """Returns the validation metrics that the bundle stores.
+
+    Without the paths of model and data, since bundles are passed on to others.
+    """
+    of_targets = {"validation": run.evaluation, "validation_sexes": run.sexes}
+    return {
+        name: {key: value for key, value in metrics.to_dict().items() if key not in _PATHS}
+        for name, metrics in of_targets.items()
+        if metrics is not None
+    }
 
 
 def _summary_row(

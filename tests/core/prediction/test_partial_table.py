@@ -91,6 +91,20 @@ def test_other_options_begin_anew_and_leave_nothing_of_the_interrupted_call(
     assert interrupted() == []
 
 
+@pytest.mark.parametrize("options", [{"force": True}, {"tta": True}, {"age": 100.0}])
+def test_every_option_that_changes_a_row_begins_anew(
+    options: dict[str, object], interrupted: Callable[..., list[int]]
+) -> None:
+    assert interrupted(**options) == []
+
+
+def test_with_pictures_nothing_is_taken_up_since_those_of_the_rows_would_be_missing(
+    interrupted: Callable[..., list[int]], tmp_path: Path
+) -> None:
+    assert interrupted(explain=tmp_path / "why") == []
+    assert len(list((tmp_path / "why").glob("*.png"))) == 6
+
+
 def test_other_options_for_another_table_leave_the_interrupted_one(
     interrupted: Callable[..., list[int]], tmp_path: Path
 ) -> None:
@@ -161,17 +175,18 @@ def test_inputs_that_changed_in_between_are_predicted_again(
     assert (tmp_path / "ages.csv").read_bytes() == continued
 
 
+@pytest.mark.parametrize("corrected", ["scans/1.png,M,100", "scans/1.png,F,101"])
 def test_a_child_that_is_corrected_in_between_is_predicted_again(
-    scans: Path, demo_bundle: Path, tmp_path: Path
+    corrected: str, scans: Path, demo_bundle: Path, tmp_path: Path
 ) -> None:
     table, output = tmp_path / "children.csv", tmp_path / "ages.csv"
     options = {"style": "csv", "device": "cpu", "output": output}
-    lines = [f"scans/{number}.png,F" for number in range(6)]
-    table.write_text("\n".join(["path,sex", *lines]))
+    lines = [f"scans/{number}.png,F,100" for number in range(6)]
+    table.write_text("\n".join(["path,sex,age_months", *lines]))
     with pytest.raises(KeyboardInterrupt):
         predict_batch([str(table)], [demo_bundle], tell=interrupt_after(3), **options)
-    lines[1] = "scans/1.png,M"
-    table.write_text("\n".join(["path,sex", *lines]))
+    lines[1] = corrected
+    table.write_text("\n".join(["path,sex,age_months", *lines]))
     with pytest.warns(BoneageWarning, match="the inputs have changed .* the first 1 "):
         predict_batch([str(table)], [demo_bundle], **options)
     continued = output.read_bytes()

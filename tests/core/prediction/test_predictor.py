@@ -56,6 +56,21 @@ def test_an_unreadable_image_shifts_no_sex(
         assert together.months != pytest.approx(other.months, abs=0.01)
 
 
+def test_radiographs_in_memory_keep_their_sex_in_every_batch(
+    demo_bundle: Path, hands: list[str]
+) -> None:
+    predictor = Predictor.load([demo_bundle], device="cpu")
+    radiographs = [read_radiograph(path) for path in hands]
+    sexes = [True, False, False, True]
+    together = predictor.predict(radiographs, sexes)
+    others = predictor.predict(radiographs, [not male for male in sexes])
+    assert (abs(together - others) > 0.01).all()
+    assert predictor.predict(radiographs, sexes, batch_size=1) == pytest.approx(together, abs=1e-3)
+    # A DICOM file states the sex itself.
+    stated = [replace(r, male=male) for r, male in zip(radiographs, sexes, strict=True)]
+    assert predictor.predict(stated, [None] * 4) == pytest.approx(together, abs=1e-3)
+
+
 def test_an_interval_does_not_begin_before_birth(of_widths) -> None:
     assert of_widths(10.0).interval(3, True, 90) == (0, 13)
     assert of_widths(10.0).interval(30, True, 90) == (20, 40)

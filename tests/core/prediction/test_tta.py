@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from boneage_cli.core.config import AugmentationSettings
 from boneage_cli.core.prediction.tta import AS_IT_IS, tta_views, turned
@@ -30,3 +31,11 @@ def test_a_turn_and_its_reverse_give_the_hand_back() -> None:
     middle = (0, slice(40, 120), slice(34, 102))
     assert np.abs(once[middle].astype(float) - hand[middle]).mean() > 5
     assert np.abs(again[middle].astype(float) - hand[middle]).mean() < 5
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5])
+def test_views_are_turned_by_less_than_hands_in_training(flip: float) -> None:
+    settings = AugmentationSettings(flip=flip)
+    turns = [degrees for _, degrees in tta_views(settings)]
+    assert sum(turns) == 0
+    assert max(turns) <= settings.rotate

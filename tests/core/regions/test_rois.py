@@ -137,6 +137,18 @@ def test_the_true_aspect_of_a_squashed_radiograph_counts(hands: list[np.ndarray]
         assert alike(found[f"{region}/plain.png"], found[f"{region}/squashed.png"]) > 0.95
 
 
+def test_without_the_background_only_the_hand_is_left(cases: list[Case], tmp_path: Path):
+    seen = {}
+    for removed in (False, True):
+        settings = replace(KEY_POINTS, background_removed=removed)
+        locate_rois(cases[:1], tmp_path / str(removed), settings)
+        seen[removed] = images(tmp_path / str(removed))["carpal/hand0.png"]
+    black = (seen[True] == 0).mean()
+    assert (seen[False] == 0).mean() < 0.02 < black < 0.9
+    left = seen[True] > 0
+    assert np.abs(seen[True][left].astype(int) - seen[False][left]).mean() < 2
+
+
 def test_turned_and_mirrored_hands_give_the_crops_of_the_upright_one(
     hands: list[np.ndarray], tmp_path: Path
 ):

@@ -17,6 +17,7 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_as_one, load_bundle, save_bundle
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.experiment_file import write_experiment
+from boneage_cli.core.intervals import coverage
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import Resources
@@ -293,3 +294,15 @@ def test_the_table_of_how_often_intervals_hold_is_of_all_radiographs(
     found = pd.read_csv(validation.folder / "out-of-fold" / "coverage.csv").set_index("group")
     assert found.loc["all", "images"] == 80
     assert 0.75 < found.loc["all", "share_held"] <= 1
+    # Of each fold with the intervals of the others.
+    folds = [
+        pd.read_csv(validation.folder / f"fold-{number}" / "validation" / "predictions.csv")
+        for number in (1, 2, 3)
+    ]
+    joined = pd.concat(folds).reset_index(drop=True)
+    parts = np.repeat([1, 2, 3], [len(fold) for fold in folds])
+    for group, (images, share, width) in coverage(joined, parts, 90).items():
+        row = found.loc[group]
+        assert (row["images"], row["share_held"], row["mean_width"]) == pytest.approx(
+            (images, share, width), abs=2e-3
+        )

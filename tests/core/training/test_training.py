@@ -86,6 +86,9 @@ def test_a_bundle_says_where_it_comes_from(demo_run: Run, tiny: Experiment) -> N
     assert bundle.provenance["train_images"] == 64
     assert bundle.provenance["software"].startswith("boneage ")
     assert bundle.metrics["validation"]["images"] == 16
+    # But nothing of the machine that it was trained on.
+    with safe_open(demo_run.bundle, "pt") as file:
+        assert str(demo_run.folder.parents[1]) not in str(file.metadata())
 
 
 def test_the_same_pixels_give_the_same_months_everywhere(demo_run: Run, demo_data: Path) -> None:
