@@ -34,8 +34,6 @@ from boneage_cli.core.training.trainer import device_of
 
 # Number of training radiographs to whose features the out-of-distribution detection is fitted.
 LIKENESS_IMAGES = 4000
-
-
 _PATHS = ("model", "data")
 
 
