@@ -545,3 +545,12 @@ def test_the_baseline_of_a_measurement_is_the_sex_that_its_train_split_has_more_
     boneage(f"evaluate -m {sex_run.bundle} -d {data} --split test -o {tmp_path}/out")
     figures = json.loads((tmp_path / "out" / "sex_metrics.json").read_text())
     assert figures["baseline"] == pytest.approx(0.75 if frequent else 0.25)
+
+
+def test_a_forced_answer_has_the_sex_too(sex_run: Run, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "blank.png"), np.full((300, 240), 9, np.uint8))
+    line = f"predict {tmp_path}/blank.png -m {sex_run.bundle} -f json --force"
+    (row,) = json.loads(boneage(line).stdout)
+    assert row["reason"] == "no-hand"
+    assert 0 <= row["male_probability"] <= 1
+    assert row["predicted_sex"] in ("F", "M")

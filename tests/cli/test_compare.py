@@ -132,3 +132,17 @@ def test_what_cannot_be_compared_is_one_line(three, change, said):
 def test_one_model_and_a_folder_without_predictions_are_told(three, tmp_path):
     assert "name two models" in run(three[0], status=2).stderr
     assert "no predictions.csv there" in run(three[0], tmp_path, status=2).stderr
+
+
+def test_models_of_the_sex_are_compared_by_the_share_of_wrong_ones_in_per_cent(tmp_path: Path):
+    for name, wrong in (("a", 8), ("b", 10)):
+        (tmp_path / name).mkdir()
+        table = pd.DataFrame({"image_id": range(40), "sex": ["F", "M"] * 20, "boneage": 100.0})
+        other = table["sex"].map({"F": "M", "M": "F"})
+        predicted = table["sex"].where(table.index >= wrong, other)
+        table = table.assign(predicted_sex=predicted, male_probability=0.5, error=None)
+        table.to_csv(tmp_path / name / "sex_predictions.csv", index=False)
+    printed = run(tmp_path / "a", tmp_path / "b").stdout
+    assert "wrong sexes, %" in printed
+    assert "20.00" in printed
+    assert "25.00" in printed

@@ -85,7 +85,8 @@ def test_the_summary_of_runs_is_told_what_a_run_did_on_the_test_split(
     # Metrics on another data set, a sample or with augmentation are not the run's test metrics.
     shutil.copytree(demo_data, tmp_path / "others")
     row = figures()
-    for of in (f"{tmp_path}/others", f"{demo_data} --sample 6", f"{demo_data} --tta"):
+    options = ("--sample 6", "--tta", "--precision 32")
+    for of in (f"{tmp_path}/others", *(f"{demo_data} {option}" for option in options)):
         line = f"evaluate -m {demo_run.folder} -d {of} --split test -o {tmp_path}/out --device cpu"
         assert "test_mae" not in CliRunner().invoke(app, line.split()).stdout
     assert figures().equals(row)

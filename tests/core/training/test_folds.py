@@ -219,6 +219,8 @@ def test_the_command_prints_each_fold_and_the_whole(
     assert result.exit_code == 0, result.output
     for words in ("fold 1 of 2", "fold 2 of 2", "all, out of fold", "predicting the mean age"):
         assert words in result.stdout
+    # The best epoch is kept, which is chosen on the fold itself.
+    assert "slightly optimistic" in result.stdout
     (folder,) = (tmp_path / "runs").glob("*-tiny")
     again = CliRunner().invoke(app, ["train", "--resume", str(folder)])
     assert again.exit_code == 0
