@@ -68,11 +68,11 @@ def _print_beside_bars(head: str, colour: str, message: str) -> None:
     # File names may hold line breaks and codes that steer a terminal.
     shown = "".join(letter if letter.isprintable() else "?" for letter in message)
     line = Text.assemble((head, colour), " ", shown)
-    # A plain print would break a progress bar; if tqdm was not imported, there is no bar.
-    if "tqdm" not in sys.modules:
+    tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    # A plain print would break a progress bar. Without one, tqdm would first make its locks, which
+    # a signal may interrupt in a way that hides it.
+    if not getattr(tqdm, "_instances", None):
         error_console.print(line)
         return
-    from tqdm import tqdm
-
     with tqdm.external_write_mode(file=sys.stderr):
         error_console.print(line)

@@ -248,3 +248,23 @@ def test_names_of_files_are_shown_as_they_are_but_steer_no_terminal(tmp_path: Pa
     result = CliRunner().invoke(app, ["predict", str(tmp_path / name)])
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {tmp_path}/a:m:[bold]\\[x]?[31m?.txt: no such file")
+
+
+def test_a_signal_while_an_error_is_printed_is_not_lost() -> None:
+    # The first use of a bar makes locks, for which this module is imported.
+    program = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "multiprocessing.synchronize":
+            signal.raise_signal(signal.SIGTERM)
+sys.meta_path.insert(0, Finder())
+import tqdm
+sys.argv = ["boneage", "check-data", "--data", "nowhere"]
+from boneage_cli.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "nowhere" in done.stderr
+    assert done.returncode == 2

@@ -14,6 +14,7 @@ from boneage_cli.core.config import AugmentationSettings, Experiment
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.core.training.run import train
+from boneage_cli.core.training.trainer import make_trainer
 
 
 def changed(experiment: Experiment, **training: object) -> Experiment:
@@ -117,3 +118,39 @@ def test_mixup_mixes_ages_and_sexes_as_it_mixes_the_pixels(tiny: Experiment) -> 
     share = seen["male"]
     assert ((share > 0) & (share < 1)).any()
     assert share.sum().item() == pytest.approx(batch["male"].sum().item(), abs=1e-5)
+
+
+def test_every_epoch_shows_the_images_changed_in_another_way(tiny: Experiment) -> None:
+    module = BoneAgeModule(build_network(tiny, 120, 40), tiny)
+    module.trainer = make_trainer(tiny.training, devices="cpu", logger=False)
+    batch = batch_of(torch.tensor([20.0, 60.0, 90.0, 130.0]))
+    batch["hand"] = torch.randint(0, 256, (4, 1, 64, 56), dtype=torch.uint8)
+    seen: list[Tensor] = []
+    module.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]["hand"]))
+    for epoch in (0, 1, 0):
+        module.trainer.fit_loop.epoch_progress.current.completed = epoch
+        module.training_step(dict(batch), 0)
+    first, other, again = seen
+    assert (first - batch["hand"]).abs().mean() > 1
+    assert (first - other).abs().mean() > 1
+    assert torch.equal(first, again)
+
+
+def test_options_of_the_loss_arrive(tiny: Experiment) -> None:
+    experiment = changed(tiny, loss="huber", loss_options={"delta": 1.0})
+    module = BoneAgeModule(build_network(tiny, 120, 40), experiment)
+    found = module.loss(torch.tensor([100.0]), torch.tensor([90.0]), torch.ones(1))
+    assert found.item() == pytest.approx(1.0 * (10 - 0.5))
+
+
+def test_a_training_begins_with_the_weights_of_a_file(
+    demo_run: Run, demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    model = tiny.model.model_copy(update={"weights": str(demo_run.bundle)})
+    still = changed(tiny, learning_rate=1e-12, epochs=1, warmup_epochs=0)
+    run = train(still.model_copy(update={"model": model}), demo_data, runs=tmp_path)
+    expected, found = (load_bundle(path).weights for path in (demo_run.bundle, run.bundle))
+    kernels = [name for name, weight in expected.items() if weight.ndim == 4]
+    assert kernels
+    for name in kernels:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0)

@@ -117,13 +117,15 @@ def test_an_average_of_weights_keeps_its_frozen_statistics_as_well(tiny: Experim
         assert torch.equal(value, before[f"encoders.{name}"]), name
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_measured_norms_end_in_the_bundle(
-    tiny: Experiment, demo_data: Path, tmp_path: Path
+    ema: float, tiny: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
-    plain = changed(tiny, norm_images=0)
+    # One epoch, after which a network that is not averaged would not be shown any more.
+    experiment = changed(tiny, ema=ema, epochs=1)
     weights = [
-        load_bundle(train(experiment, demo_data, runs=tmp_path).bundle).weights
-        for experiment in (plain, tiny)
+        load_bundle(train(each, demo_data, runs=tmp_path).bundle).weights
+        for each in (changed(experiment, norm_images=0), experiment)
     ]
     differing = {name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])}
     measured = {name for name in weights[0] if name.endswith(("running_mean", "running_var"))}
@@ -263,3 +265,19 @@ def test_a_run_is_deterministic_only_if_it_is_asked_to_be(tiny: Experiment) -> N
     for asked in (True, False):
         make_trainer(changed(tiny, deterministic=asked).training, devices="cpu", logger=False)
         assert torch.are_deterministic_algorithms_enabled() == asked
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)],
+)
+def test_the_optimiser_and_its_settings_are_those_asked_for(
+    name: str, kind: type, tiny: Experiment
+) -> None:
+    asked = {"optimiser": name, "weight_decay": 0.03, "betas": (0.8, 0.95), "schedule": "plateau"}
+    module = BoneAgeModule(build_network(tiny, 120, 40), changed(tiny, **asked))
+    optimiser = module.configure_optimizers()["optimizer"]
+    assert type(optimiser) is kind
+    assert {group["weight_decay"] for group in optimiser.param_groups} == {0, 0.03}
+    for group in optimiser.param_groups:
+        assert group.get("betas", (group.get("momentum"), 0.95)) == (0.8, 0.95)

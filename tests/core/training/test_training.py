@@ -479,6 +479,20 @@ def test_sgd_may_have_no_momentum(demo_data: Path, tiny: Experiment, tmp_path: P
     assert train(tiny.model_copy(update={"training": training}), demo_data, runs=tmp_path).epochs
 
 
+def test_options_choose_views_backbone_and_sex(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    training = tiny.training.model_copy(update={"epochs": 1})
+    write_experiment(tiny.model_copy(update={"training": training}), tmp_path / "mine.toml")
+    options = "--model carpal --backbone test_efficientnet --no-gender"
+    line = f"train -c {tmp_path}/mine.toml --data {demo_data} --runs {tmp_path}/runs {options}"
+    result = CliRunner().invoke(app, line.split())
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "runs").glob("*-tiny")
+    model = load_experiment(folder / "settings.toml").model
+    assert (model.family, model.backbone, model.gender) == ("carpal", "test_efficientnet", False)
+
+
 def test_rows_of_batches_count_the_images_that_were_shown(
     demo_data: Path, tiny: Experiment, tmp_path: Path
 ) -> None:
