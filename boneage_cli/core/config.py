@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
@@ -11,12 +10,6 @@ from boneage_cli.imaging.preprocessing import Preprocessing
 from boneage_cli.models.families import resolve_family
 from boneage_cli.models.losses import LOSSES, build_loss, options_of
 from boneage_cli.settings_section import Section
-
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
-
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 # A setting of each view: one value for all, or a table with one per view.

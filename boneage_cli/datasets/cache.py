@@ -29,7 +29,7 @@ from boneage_cli.threads import worker_threads
 
 # Table of the image files' SHA-256 by path, size and mtime.
 DIGESTS = "digests.csv"
-# Seconds.
+# Older unfinished files are of builds that were killed (seconds).
 _LONGEST_BUILD = 24 * 60 * 60
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,14 @@ from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import is_below, locked_folder, whole_file
+from boneage_cli.files import is_below, locked_folder
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import ReadError, read_radiograph
 from boneage_cli.imaging.resize import resize
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
+from boneage_cli.json_files import read_json, write_json
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
@@ -198,20 +199,15 @@ def _is_of_clahe(folder: Path) -> bool:
 def _prepare(folder: Path, settings: dict[str, float]) -> None:
     """Notes the settings in the folder of copies; deletes copies made with other settings."""
     note = folder / SETTINGS_FILE
-    if note.is_file():
-        try:
-            same = json.loads(note.read_text(encoding="utf-8")) == settings
-        except ValueError:
-            same = False
-        if same:
+    with suppress(BoneageError):
+        if read_json(note) == settings:
             return
-        # Old copies are deleted before the settings file changes, so that after an interruption
-        # none is mistaken for a new one.
-        for path in folder.rglob("*.png"):
-            if has_note(path, _MARK, whole=False):
-                path.unlink()
-    with whole_file(note) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    # Old copies are deleted before the settings file changes, so that after an interruption none
+    # is mistaken for a new one.
+    for path in folder.rglob("*.png"):
+        if has_note(path, _MARK, whole=False):
+            path.unlink()
+    write_json(settings, note)
 
 
 def _version_of(source: Path) -> str:

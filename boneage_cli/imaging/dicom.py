@@ -37,7 +37,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.sexes import male_of
 
 # Pixels that are longer than this, relative to their width, or the reverse, are a mistake.
-_LARGEST_PIXEL_RATIO = 4.0
+_LARGEST_BELIEVED_RATIO = 4.0
 # Value representations that cannot be written to a table.
 _NO_TEXT = ("SQ", "OB", "OW", "OB or OW", "OD", "OF", "OL", "OV", "UN")
 
@@ -213,7 +213,7 @@ def _aspect(dataset: Dataset) -> float | None:
         if len(sides) != 2 or min(sides) <= 0:
             continue
         tall, wide = sides
-        if max(sides) <= _LARGEST_PIXEL_RATIO * min(sides):
+        if max(sides) <= _LARGEST_BELIEVED_RATIO * min(sides):
             square = abs(wide / tall - 1) < 1e-3
             return None if square else dataset.Columns * wide / (dataset.Rows * tall)
     return None

@@ -74,7 +74,7 @@ def _shown_as_stored(dataset: Dataset) -> bool:
         and _window(dataset) is None
         and not dataset.get("VOILUTSequence")
         and not dataset.get("ModalityLUTSequence")
-        and _slope(dataset) > 0
+        and _rescale(dataset)[0] > 0
     )
 
 
@@ -86,9 +86,13 @@ def _window(dataset: Dataset) -> tuple[float, float] | None:
     return (centres[0], widths[0]) if centres and widths and widths[0] >= least else None
 
 
-def _slope(dataset: Dataset) -> float:
-    # A slope of 0 would erase the image; it is written where none is meant.
-    return next(iter(numbers_of(dataset, "RescaleSlope")), 0.0) or 1.0
+def _rescale(dataset: Dataset) -> tuple[float, float]:
+    """Returns the slope and the intercept from stored to modality values."""
+    slope = next(iter(numbers_of(dataset, "RescaleSlope")), 1.0)
+    if slope == 0:
+        # It would erase the image; exports write it, with any intercept, where none is meant.
+        return 1.0, 0.0
+    return slope, next(iter(numbers_of(dataset, "RescaleIntercept")), 0.0)
 
 
 def _brightness(dataset: Dataset, values: np.ndarray, used: np.ndarray) -> np.ndarray:
@@ -96,9 +100,8 @@ def _brightness(dataset: Dataset, values: np.ndarray, used: np.ndarray) -> np.nd
     if dataset.get("ModalityLUTSequence"):
         modality = _looked_up(dataset.ModalityLUTSequence[0], values)
     else:
-        intercept = next(iter(numbers_of(dataset, "RescaleIntercept")), 0.0)
-        erased = 0.0 in numbers_of(dataset, "RescaleSlope")
-        modality = values * _slope(dataset) + (0.0 if erased else intercept)
+        slope, intercept = _rescale(dataset)
+        modality = values * slope + intercept
     window = _window(dataset)
     if dataset.get("VOILUTSequence"):
         item = dataset.VOILUTSequence[0]

@@ -95,7 +95,7 @@ def read_labels(folder: Path, split: str) -> tuple[list[LabelledImage], list[Fin
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
             reader = csv.DictReader(handle)
             reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            missing = [name for name in COLUMNS if name not in reader.fieldnames]
             if missing:
                 raise BoneageError(
                     f"{file}: no column {', '.join(missing)}; 'boneage fetch local {folder}' makes "
