@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,12 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "demo"
     fetch_demo(folder, train=64, validation=16, test=16, seed=7)
     return folder
+
+
+@pytest.fixture
+def own_data(demo_data: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn hands that a test may change."""
+    return shutil.copytree(demo_data, tmp_path / "data", ignore=shutil.ignore_patterns(".cache"))
 
 
 @pytest.fixture(scope="session")

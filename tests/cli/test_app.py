@@ -40,7 +40,7 @@ runner = CliRunner()
 
 def test_help_names_every_command_and_that_this_is_no_medical_device() -> None:
     shown = runner.invoke(app, ["--help"]).stdout
-    assert all(command in shown for command in COMMANDS)
+    assert all(f" {command} " in shown for command in COMMANDS)
     assert "not a medical device" in shown
 
 
@@ -149,7 +149,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(tmp_path: Path) -> None:
 def test_a_misspelt_command_is_told_the_nearest() -> None:
     result = runner.invoke(app, ["tran"])
     assert result.exit_code == 2
-    assert "train" in result.stderr
+    assert "Did you mean 'train'" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,6 @@ def test_a_mistyped_command_line_is_one_line(line: str, said: str) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes_commands(shell: str) -> None:
-    result = runner.invoke(app, ["--show-completion"], env={"_TYPER_COMPLETE_TEST_SHELL": shell})
     assert "--show-completion" in runner.invoke(app, ["--help"]).stdout
     completed = runner.invoke(
         app,
@@ -192,7 +191,6 @@ def test_the_shell_completes_commands(shell: str) -> None:
         prog_name="boneage",
     )
     assert "predict" in completed.stdout
-    assert result.exit_code in (0, 1)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

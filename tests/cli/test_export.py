@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage
 from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
-from boneage_cli.core import exporting
 from boneage_cli.core.bundle import load_bundle, save_bundle
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest
@@ -114,16 +114,19 @@ def test_a_name_that_does_not_fit_the_format_is_refused(export) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_model_that_differs_from_torch_is_not_written(
-    export, runtime: str, monkeypatch: pytest.MonkeyPatch
+    export, runtime: str, demo_bundle: Path, tmp_path: Path
 ) -> None:
     package, ending = RUNTIMES[runtime]
     pytest.importorskip(package)
-    # A negative tolerance rejects every difference.
-    monkeypatch.setitem(exporting.TOLERANCES, "months", -1.0)
-    result = export(f"--format {runtime} --output model{ending}", status=2)
+    # What is no number equals nothing.
+    broken = tmp_path / "broken" / "model.safetensors"
+    whole = load_bundle(demo_bundle)
+    weights = {name: tensor * torch.nan for name, tensor in whole.weights.items()}
+    save_bundle(replace(whole, weights=weights), broken)
+    result = export(f"--format {runtime} --output model{ending}", status=2, model=broken)
     told = " ".join(result.stderr.split())
     assert f"model{ending}: not written: months of the exported model is" in told
-    assert list(Path().iterdir()) == []
+    assert [path.name for path in Path().iterdir()] == ["broken"]
 
 
 def test_weights_of_something_else_are_not_replaced(export) -> None:

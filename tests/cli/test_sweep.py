@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -164,12 +163,11 @@ def test_a_sweep_does_not_replace_the_table_of_another(sweep) -> None:
 
 
 def test_a_radiograph_that_is_in_a_data_set_twice_is_compared_all_the_same(
-    sweep, demo_data: Path, tmp_path: Path
+    sweep, own_data: Path
 ) -> None:
-    shutil.copytree(demo_data, tmp_path / "twice", ignore=shutil.ignore_patterns(".cache"))
-    table = pd.read_csv(tmp_path / "twice" / "validation.csv", dtype=str)
-    pd.concat([table, table[:1]]).to_csv(tmp_path / "twice" / "validation.csv", index=False)
-    result = sweep(f"-o out --folds 2 --vary training.seed=1,2 --data {tmp_path / 'twice'}")
+    table = pd.read_csv(own_data / "validation.csv", dtype=str)
+    pd.concat([table, table[:1]]).to_csv(own_data / "validation.csv", index=False)
+    result = sweep(f"-o out --folds 2 --vary training.seed=1,2 --data {own_data}")
     table = pd.read_csv("out/table.csv")
     assert len(table) == 2
     assert "failed" not in result.stdout
@@ -177,14 +175,13 @@ def test_a_radiograph_that_is_in_a_data_set_twice_is_compared_all_the_same(
 
 
 def test_what_was_trained_before_an_age_changed_is_not_ranked_with_what_is_trained_now(
-    sweep, demo_data: Path
+    sweep, own_data: Path
 ) -> None:
-    shutil.copytree(demo_data, "data", ignore=shutil.ignore_patterns(".cache"))
-    sweep("--vary training.loss=mae --data data -o out")
-    table = pd.read_csv("data/train.csv")
+    sweep(f"--vary training.loss=mae --data {own_data} -o out")
+    table = pd.read_csv(own_data / "train.csv")
     table.loc[0, "boneage"] += 1
-    table.to_csv("data/train.csv", index=False)
-    again = sweep("--vary training.loss=mae,huber --data data -o out", status=1)
+    table.to_csv(own_data / "train.csv", index=False)
+    again = sweep(f"--vary training.loss=mae,huber --data {own_data} -o out", status=1)
     assert "changed since tiny-mae began" in " ".join(again.stderr.split())
     table = pd.read_csv("out/table.csv").set_index("run")
     assert table.loc["tiny-huber", "rank"] == 1

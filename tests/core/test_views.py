@@ -15,6 +15,29 @@ from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
 from boneage_cli.imaging.radiograph import Radiograph
 
 
+@pytest.mark.parametrize("removed", [True, False])
+def test_all_but_the_hand_is_black_where_the_background_is_removed(
+    removed: bool, tiny: Experiment
+) -> None:
+    hand = draw_hand(120, True, np.random.default_rng(3), nuisances=NO_NUISANCES)
+    located = Located(
+        Landmarks.from_array(np.array([hand.landmarks[name] for name in LANDMARK_NAMES])),
+        confidence=1.0,
+        fallback=False,
+    )
+    values = tiny.model_dump(mode="json")
+    values["preprocessing"] |= {"contrast": "none"}
+    values["regions"] |= {"registered_hand": True, "background_removed": removed}
+    render = ViewRenderer(view_settings(parse_experiment(values, "test")))
+    gray = Radiograph(np.maximum(hand.pixels, 40))
+    view = render.render(gray, located)["hand"]
+    corners = view[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners < 5).all() == removed
+    # The hand itself stays.
+    height, width = view.shape
+    assert view[height // 2, width // 2] > 40
+
+
 @pytest.mark.parametrize("family", ["global", "roi"])
 def test_a_registered_hand_of_many_rows_is_seen_as_soft_as_one_of_few(
     tiny: Experiment, family: str

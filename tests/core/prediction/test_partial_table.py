@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,20 @@ def test_with_pictures_nothing_is_taken_up_since_those_of_the_rows_would_be_miss
 ) -> None:
     assert interrupted(explain=tmp_path / "why") == []
     assert len(list((tmp_path / "why").glob("*.png"))) == 6
+
+
+def test_paths_from_standard_input_are_all_predicted_again(
+    scans: Path, demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = "".join(f"{path}\n" for path in sorted(scans.iterdir())).encode()
+    options = {"male": True, "style": "csv", "device": "cpu", "output": tmp_path / "ages.csv"}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(paths)))
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch(["-"], [demo_bundle], tell=interrupt_after(3), **options)
+    # Others may come next time.
+    assert not list(tmp_path.glob(".ages*"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(paths)))
+    assert predict_batch(["-"], [demo_bundle], **options).total == 6
 
 
 def test_other_options_for_another_table_leave_the_interrupted_one(

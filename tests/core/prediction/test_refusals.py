@@ -188,6 +188,26 @@ def test_a_model_refuses_what_is_unlike_its_training_and_force_answers(
     assert again.months == answered.months
 
 
+@pytest.mark.parametrize(
+    ("scores", "reason"), [((1.5, 0.4), None), ((1.8, 0.4), "unlike-training")]
+)
+def test_several_models_refuse_by_their_mean_score(
+    scores: tuple[float, float], reason: str | None, demo_bundle: Path, demo_data: Path
+) -> None:
+    drawing = read_radiograph(read_manifest(demo_data, "test")["path"][0])
+    bundle = load_bundle(demo_bundle)
+    assert bundle.likeness is not None
+    (answers, _) = Predictor([bundle], "cpu")._of_radiographs([drawing], [True], False, 1)
+    models = []
+    for score in scores:
+        factor = float(answers.scores[0]) / score
+        within, beyond = bundle.likeness.limits
+        scored = replace(bundle.likeness, limits=(factor * within, factor * beyond))
+        models.append(replace(bundle, likeness=scored))
+    _, (found,) = Predictor(models, "cpu").answer([drawing], [True])
+    assert found == reason
+
+
 def test_every_reason_is_a_code_with_a_sentence() -> None:
     assert all(code == code.lower().replace(" ", "-") and text for code, text in REASONS.items())
 

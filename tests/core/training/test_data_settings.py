@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,41 +103,33 @@ def test_worse_copies_are_those_of_the_training_radiographs(
 
 @pytest.mark.parametrize("model", [{"gender": True}, {"gender": False, "targets": ("age", "sex")}])
 def test_children_of_unknown_sex_are_left_out_where_sex_matters(
-    model: dict[str, object], tiny: Experiment, demo_data: Path, tmp_path: Path
+    model: dict[str, object], tiny: Experiment, own_data: Path
 ) -> None:
-    folder = tmp_path / "data"
-    shutil.copytree(demo_data, folder, ignore=shutil.ignore_patterns(".cache"))
-    table = pd.read_csv(folder / "train.csv", dtype=str)
+    table = pd.read_csv(own_data / "train.csv", dtype=str)
     table.loc[:2, "male"] = ""
-    table.to_csv(folder / "train.csv", index=False)
+    table.to_csv(own_data / "train.csv", index=False)
     settings = tiny.model_copy(update={"model": tiny.model.model_copy(update=model)})
     with pytest.warns(BoneageWarning, match="^split train: left out 3 without a sex, of 64 radio"):
-        data = BoneAgeData(folder, settings)
+        data = BoneAgeData(own_data, settings)
     assert len(data.train_manifest) == 61
 
 
-def test_impossible_ages_are_left_out(tiny: Experiment, demo_data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    shutil.copytree(demo_data, folder, ignore=shutil.ignore_patterns(".cache"))
-    table = pd.read_csv(folder / "train.csv")
+def test_impossible_ages_are_left_out(tiny: Experiment, own_data: Path) -> None:
+    table = pd.read_csv(own_data / "train.csv")
     table.loc[:3, "boneage"] = [126500, -5, 0, 240]
-    table.to_csv(folder / "train.csv", index=False)
+    table.to_csv(own_data / "train.csv", index=False)
     with pytest.warns(BoneageWarning, match="left out 3 without a bone age of 0 to 240 months"):
-        data = BoneAgeData(folder, tiny)
+        data = BoneAgeData(own_data, tiny)
     assert data.train_manifest["boneage"].max() == 240
     assert len(data.train_manifest) == 61
 
 
-def test_ages_in_years_are_told_before_a_training(
-    tiny: Experiment, demo_data: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "data"
-    shutil.copytree(demo_data, folder, ignore=shutil.ignore_patterns(".cache"))
+def test_ages_in_years_are_told_before_a_training(tiny: Experiment, own_data: Path) -> None:
     for split in ("train", "validation"):
-        table = pd.read_csv(folder / f"{split}.csv")
-        table.assign(boneage=table["boneage"] / 12).to_csv(folder / f"{split}.csv", index=False)
+        table = pd.read_csv(own_data / f"{split}.csv")
+        table.assign(boneage=table["boneage"] / 12).to_csv(own_data / f"{split}.csv", index=False)
     with pytest.warns(BoneageWarning, match="look like years; give months"):
-        BoneAgeData(folder, tiny)
+        BoneAgeData(own_data, tiny)
 
 
 def test_a_model_of_girls_is_measured_on_girls(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -247,12 +246,10 @@ def test_a_folder_with_other_work_is_left_alone(
 
 
 def test_a_cross_validation_goes_on_with_its_cache(
-    tiny: Experiment, demo_data: Path, tmp_path: Path
+    tiny: Experiment, own_data: Path, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
     # A file in place of the default cache folder makes it unusable.
-    (data / ".cache").write_text("")
+    (own_data / ".cache").write_text("")
 
     def stop_at_the_second(fold: Fold) -> None:
         if fold.number == 2:
@@ -261,22 +258,25 @@ def test_a_cross_validation_goes_on_with_its_cache(
     resources = Resources(cache=tmp_path / "cache")
     with pytest.raises(Interrupted):
         cross_validate(
-            tiny, data, 2, folder=tmp_path / "run", resources=resources, begin=stop_at_the_second
+            tiny,
+            own_data,
+            2,
+            folder=tmp_path / "run",
+            resources=resources,
+            begin=stop_at_the_second,
         )
     assert len(resume_cross_validation(tmp_path / "run").folds) == 2
 
 
 @pytest.mark.parametrize("cell", ["Test", "testing", "", "train"])
 def test_the_test_split_is_never_learnt_from_whatever_its_cells_say(
-    cell: str, tiny: Experiment, demo_data: Path, tmp_path: Path
+    cell: str, tiny: Experiment, own_data: Path
 ) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(demo_data, data, ignore=shutil.ignore_patterns(".cache"))
-    table = pd.read_csv(data / "test.csv", dtype=str)
-    table.assign(split=cell).to_csv(data / "test.csv", index=False)
+    table = pd.read_csv(own_data / "test.csv", dtype=str)
+    table.assign(split=cell).to_csv(own_data / "test.csv", index=False)
     tested = set(table["id"])
     for fold in (Fold(1, 2), Fold(2, 2)):
-        held = BoneAgeData(data, tiny, fold=fold)
+        held = BoneAgeData(own_data, tiny, fold=fold)
         assert not tested & {*held.train_manifest["id"], *held.validation_manifest["id"]}
 
 

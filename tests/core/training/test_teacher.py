@@ -68,6 +68,14 @@ def test_the_loss_is_of_the_teacher_s_ages_and_the_error_of_the_children_s(
     assert alone["train_loss"].tolist() == pytest.approx(alone["train_mae"].tolist())
 
 
+def test_a_teacher_of_hardly_any_share_changes_hardly_anything(
+    tiny: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    run = train(taught(tiny, teacher_share=1e-6), demo_data, runs=tmp_path)
+    history = pd.read_csv(run.folder / "history.csv")
+    assert history["train_loss"].tolist() == pytest.approx(history["train_mae"].tolist(), abs=1e-3)
+
+
 def test_the_target_is_so_much_of_the_teacher_s_age_and_the_rest_of_the_child_s(
     tiny: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
