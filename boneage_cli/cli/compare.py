@@ -12,7 +12,6 @@ from boneage_cli.cli.options import split_paths
 
 if TYPE_CHECKING:
     from boneage_cli.core.evaluation.comparison import Comparison
-    from boneage_cli.core.evaluation.metrics import Estimate
 
 
 def compare(
@@ -74,16 +73,6 @@ def compare(
 def _print_comparison(comparison: Comparison) -> None:
     unit, scale = ("MAE, months", 1) if comparison.of_ages else ("wrong sexes, %", 100)
 
-    def text(estimate: Estimate | None, sign: str = "") -> str:
-        if estimate is None:
-            return ""
-        # Adding zero turns -0.0 into 0.0.
-        value, low, high = (
-            f"{round(scale * end, 2) + 0.0:{sign}.2f}"
-            for end in (estimate.value, estimate.low, estimate.high)
-        )
-        return f"{value} ({low} to {high})"
-
     several = any(model.trainings > 1 for model in comparison.models)
     print_table(
         f"Models on the same {comparison.models[0].images:,} radiographs",
@@ -96,7 +85,7 @@ def _print_comparison(comparison: Comparison) -> None:
         [
             (
                 model.name,
-                text(model.error),
+                model.error.text(scale),
                 *(
                     (
                         model.trainings,
@@ -105,7 +94,7 @@ def _print_comparison(comparison: Comparison) -> None:
                     if several
                     else ()
                 ),
-                text(model.against_first, "+"),
+                model.against_first.text(scale, "+") if model.against_first else "",
             )
             for model in comparison.models
         ],
@@ -115,7 +104,7 @@ def _print_comparison(comparison: Comparison) -> None:
         "Against the first, by group",
         ("", "images", *(model.name for model in others)),
         [
-            (name, images, *(text(model.groups[name][1], "+") for model in others))
+            (name, images, *(model.groups[name][1].text(scale, "+") for model in others))
             for name, (images, _) in others[0].groups.items()
         ],
     )

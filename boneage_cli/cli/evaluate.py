@@ -19,7 +19,7 @@ from boneage_cli.cli.options import (
     WorkersOption,
     model_paths,
 )
-from boneage_cli.wording import counted
+from boneage_cli.wording import counted, decimal
 
 if TYPE_CHECKING:
     from boneage_cli.core.evaluation.ages import Evaluation
@@ -275,8 +275,7 @@ def _print_stress(stress: Stress, title: str) -> None:
                     f"{row.mae.value:.2f}",
                     row.mae_increase,
                     f"{row.change:.2f}",
-                    # Adding zero turns -0.0 into 0.0.
-                    f"{round(row.shift, 2) + 0.0:.2f}",
+                    decimal(row.shift, 2),
                     row.refused,
                 )
                 for row in stress.perturbed

@@ -55,11 +55,11 @@ def test_a_paired_difference_shows_what_the_intervals_of_both_do_not(three, tmp_
     first, second = (
         table[(table["model"] == str(path)) & (table["group"] == "all")] for path in three[:2]
     )
-    assert first["high"].item() > second["low"].item()
+    assert first["error_high"].item() > second["error_low"].item()
     assert second["against_first_low"].item() > 0.5
     own, other = (pd.read_csv(path / "predictions.csv")["absolute_error"] for path in three[:2])
     expected = mean_interval((other - own).to_numpy())
-    assert second["against_first_value"].item() == pytest.approx(expected.value)
+    assert second["against_first"].item() == pytest.approx(expected.value)
     text = f"+{expected.value:.2f} (+{expected.low:.2f} to +{expected.high:.2f})"
     assert text in result.stdout
     for group in ("girls", "boys", "0–5 years"):

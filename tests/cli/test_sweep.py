@@ -40,8 +40,8 @@ def test_every_combination_is_trained_and_ranked_by_its_mae(sweep) -> None:
     assert set(table["run"]) == names
     assert table["rank"].tolist() == [1, 2, 3, 4]
     assert table["validation_mae"].is_monotonic_increasing
-    assert (table["mae_low"] < table["validation_mae"]).all()
-    assert (table["validation_mae"] < table["mae_high"]).all()
+    assert (table["validation_mae_low"] < table["validation_mae"]).all()
+    assert (table["validation_mae"] < table["validation_mae_high"]).all()
     for row in table.itertuples():
         settings = load_experiment(Path("out") / row.run / "settings.toml")
         assert settings.training.loss in row.run

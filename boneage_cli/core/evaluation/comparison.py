@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +71,18 @@ class Comparison:
         rows: list[dict[str, Any]] = []
         for model in self.models:
             about = {"model": model.name, "trainings": model.trainings}
-            own = {"error": model.error.value, "low": model.error.low, "high": model.error.high}
+            own = model.error.columns("error") | {"spread": model.spread}
+            first = model.against_first
             rows.append(
                 about
-                | {"group": "all", "images": model.images, **own, "spread": model.spread}
-                | _ends(model.against_first)
+                | {"group": "all", "images": model.images}
+                | own
+                | (first.columns("against_first") if first else {})
             )
             for group, (images, difference) in model.groups.items():
-                rows.append(about | {"group": group, "images": images} | _ends(difference))
+                apart = difference.columns("against_first")
+                rows.append(about | {"group": group, "images": images} | apart)
         return pd.DataFrame(rows)
-
-
-def _ends(difference: Estimate | None) -> dict[str, float]:
-    values = {} if difference is None else asdict(difference)
-    return {f"against_first_{name}": value for name, value in values.items()}
 
 
 def compare(models: Sequence[Sequence[Path]]) -> Comparison:
@@ -102,19 +100,19 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
     if len(models) < 2:
         raise BoneageError("name two models to compare, or more: boneage compare RUN_A RUN_B")
     tables = [[_errors_at(path) for path in trainings] for trainings in models]
-    kinds = {kind for trainings in tables for kind, _ in trainings}
+    kinds = {of_ages for trainings in tables for of_ages, _ in trainings}
     if len(kinds) > 1:
         raise BoneageError("one predicts ages and another sexes; compare models of one kind")
+    (of_ages,) = kinds
     common = _common([table for trainings in tables for _, table in trainings])
     known = tables[0][0][1].loc[common]
     groups = _groups(known)
     first = _mean_errors([table for _, table in tables[0]], common)
     compared = []
-    for trainings, found in zip(models, tables, strict=True):
+    for number, (trainings, found) in enumerate(zip(models, tables, strict=True)):
         errors = _mean_errors([table for _, table in found], common)
         means = [float(table.loc[common, "error"].mean()) for _, table in found]
         apart = errors - first
-        is_first = trainings is models[0]
         compared.append(
             Compared(
                 name=", ".join(map(str, trainings)),
@@ -122,17 +120,15 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
                 images=len(common),
                 error=mean_interval(errors),
                 spread=float(np.std(means, ddof=1)) if len(means) > 1 else None,
-                against_first=None if is_first else mean_interval(apart),
-                groups={}
-                if is_first
-                else {
+                against_first=mean_interval(apart) if number else None,
+                groups={
                     name: (int(rows.sum()), mean_interval(apart[rows]))
                     for name, rows in groups.items()
-                    if rows.any()
+                    if number and rows.any()
                 },
             )
         )
-    return Comparison(of_ages=kinds == {PREDICTIONS}, models=compared)
+    return Comparison(of_ages, compared)
 
 
 def paired_difference(run: Path, first: Path) -> Estimate | None:
@@ -143,10 +139,10 @@ def paired_difference(run: Path, first: Path) -> Estimate | None:
     if run == first:
         return None
     try:
-        (kind, own), (other_kind, other) = _errors_at(run), _errors_at(first)
+        (of_ages, own), (of_ages_too, other) = _errors_at(run), _errors_at(first)
     except BoneageError:
         return None
-    if kind != other_kind or set(own.index) != set(other.index):
+    if of_ages != of_ages_too or set(own.index) != set(other.index):
         return None
     return mean_interval((own["error"] - other["error"].reindex(own.index)).to_numpy(float))
 
@@ -163,8 +159,8 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
         comparison.to_table().to_csv(temporary, index=False)
 
 
-def _errors_at(path: Path) -> tuple[str, pd.DataFrame]:
-    """Reads the kind of predictions, and by radiograph ``error``, ``age`` (months) and ``sex``."""
+def _errors_at(path: Path) -> tuple[bool, pd.DataFrame]:
+    """Reads errors by radiograph, see ``_read_errors``."""
     for file in _candidates(path):
         if not file.is_file():
             continue
@@ -188,25 +184,22 @@ def _candidates(path: Path) -> Iterable[Path]:
     return (place / name for place in places for name in (PREDICTIONS, SEX_PREDICTIONS))
 
 
-def _read_errors(file: Path) -> tuple[str, pd.DataFrame]:
+def _read_errors(file: Path) -> tuple[bool, pd.DataFrame]:
+    """Reads whether errors are of ages, and by radiograph ``error``, ``age`` (months) and ``sex``.
+
+    An error is in months, or 1 for a wrong sex and 0 for a right one.
+    """
     table = read_prediction_table(file)
     of_ages = "absolute_error" in table
-    wrong = None if of_ages else table["predicted_sex"] != table["sex"]
-    errors = pd.DataFrame(
-        {
-            "error": table["absolute_error"] if wrong is None else wrong.astype(float),
-            "age": table["true"] if of_ages else table["boneage"],
-            "sex": table["sex"],
-        }
-    )
-    if wrong is not None:
-        errors.loc[table["predicted_sex"].isna(), "error"] = np.nan
+    if of_ages:
+        error, age = table["absolute_error"], table["true"]
+    else:
+        wrong = (table["predicted_sex"] != table["sex"]).astype(float)
+        error, age = wrong.where(table["predicted_sex"].notna()), table["boneage"]
+    errors = pd.DataFrame({"error": error, "age": age, "sex": table["sex"]})
     # A radiograph may be in a data set twice.
     by_image = errors.dropna(subset=["error"]).groupby(table["image_id"])
-    return (
-        PREDICTIONS if of_ages else SEX_PREDICTIONS,
-        by_image.agg({"error": "mean", "age": "mean", "sex": "first"}),
-    )
+    return of_ages, by_image.agg({"error": "mean", "age": "mean", "sex": "first"})
 
 
 def _common(tables: Sequence[pd.DataFrame]) -> pd.Index:

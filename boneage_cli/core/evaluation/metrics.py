@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from boneage_cli.wording import decimal
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 INTERVAL = f"{LEVEL:.0%} percentile bootstrap, {RESAMPLES} resamples of radiographs"
@@ -38,9 +40,21 @@ class Estimate:
 
     def __str__(self) -> str:
         """The value and its interval, to two decimals."""
-        # Adding zero turns -0.0 into 0.0.
-        value, low, high = (round(end, 2) + 0.0 for end in (self.value, self.low, self.high))
-        return f"{value:.2f} ({low:.2f} to {high:.2f})"
+        return self.text()
+
+    def text(self, scale: float = 1, sign: str = "") -> str:
+        """Formats the value and its interval with two decimals.
+
+        Args:
+            scale: Factor of all three, 100 for per cent.
+            sign: ``+`` to show the sign of numbers above zero, too.
+        """
+        ends = (decimal(scale * end, 2, sign) for end in (self.value, self.low, self.high))
+        return "{} ({} to {})".format(*ends)
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Returns the cells of a table: ``name``, ``name_low`` and ``name_high``."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
 
     @property
     def percent(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,10 @@ class Stress:
         table = []
         for row in self.rows:
             cells: dict[str, Any] = {}
-            for name, value in asdict(row).items():
-                if isinstance(value, dict):
-                    cells |= {name: value["value"], f"{name}_low": value["low"]}
-                    cells[f"{name}_high"] = value["high"]
-                else:
-                    cells[name] = value
+            for entry in fields(row):
+                value = getattr(row, entry.name)
+                is_estimate = isinstance(value, Estimate)
+                cells |= value.columns(entry.name) if is_estimate else {entry.name: value}
             table.append(cells)
         return pd.DataFrame(table)
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from boneage_cli.core.plots.figure import GREEN, GREY, ORANGE, figure_file, head
+from boneage_cli.wording import decimal
 
 
 def mae_increases(
@@ -51,8 +52,7 @@ def mae_increases(
             axes.plot([low, high], [height, height], color=colour, linewidth=2)
             axes.plot(value, height, "o", color=colour, markersize=5)
             axes.annotate(
-                # Adding zero turns -0.0 into 0.0.
-                f"{value + 0.0:+.2f}".replace("-", "−").replace("+0.00", "0.00"),
+                decimal(value, 2, "+").replace("-", "−").replace("+0.00", "0.00"),
                 (1.01, height),
                 xycoords=("axes fraction", "data"),
                 color=colour,

@@ -16,6 +16,7 @@ from boneage_cli.core.prediction.deviation_score import REFERENCE, deviation_sco
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.sexes import says_boy, sex_letter
+from boneage_cli.wording import decimal
 
 COLUMNS = (
     *("path", "id", "sex", "months", "years_months", "low", "high", "age", "sds", "reference"),
@@ -77,8 +78,7 @@ def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 def age_text(months: float) -> str:
     """Formats an age as ``10 years 6 months (126.5 months)``."""
-    # Adding zero turns -0.0 into 0.0.
-    return f"{years_and_months(months)} ({round(months, 1) + 0.0:.1f} months)"
+    return f"{years_and_months(months)} ({decimal(months, 1)} months)"
 
 
 def sex_text(male_probability: float) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +15,13 @@ from boneage_cli.core.evaluation.metrics import Estimate
 from boneage_cli.core.training.run_result import RunResult, figure_name
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
+
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+# Columns of the tables that are attributes of a result.
+_OF_RESULT = (
+    *("baseline_mae", "baseline_sex_accuracy", "parameters", "seconds", "best_epoch", "epochs"),
+    *("train_images", "validation_images", "hardware", "date"),
+)
 
 
 @dataclass(frozen=True)
@@ -101,46 +110,20 @@ def write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
     rows = []
     for rank, outcome in enumerate(order, 1):
         result = outcome.result
-        mae = result and result.validation_mae
-        accuracy = result and result.validation_sex_accuracy
-        rows.append(
-            {
-                "rank": rank if outcome.result else None,
-                "run": outcome.name,
-                **outcome.combination.varied,
-                "validation_mae": getattr(mae, "value", None),
-                "mae_low": getattr(mae, "low", None),
-                "mae_high": getattr(mae, "high", None),
-                "validation_sex_accuracy": getattr(accuracy, "value", None),
-                "sex_accuracy_low": getattr(accuracy, "low", None),
-                "sex_accuracy_high": getattr(accuracy, "high", None),
-                **{
-                    f"against_first{end}": getattr(outcome.difference, name, None)
-                    for end, name in (("", "value"), ("_low", "low"), ("_high", "high"))
-                },
-                "against_first_of": None
-                if outcome.difference is None
-                else "months"
-                if mae
-                else "share of wrong sexes",
-                **{
-                    key: getattr(result, key, None)
-                    for key in (
-                        "baseline_mae",
-                        "baseline_sex_accuracy",
-                        "parameters",
-                        "seconds",
-                        "best_epoch",
-                        "epochs",
-                        "train_images",
-                        "validation_images",
-                        "hardware",
-                        "date",
-                    )
-                },
-                "error": outcome.error,
-            }
-        )
+        of_ages = result is not None and result.validation_mae is not None
+        estimates = {
+            "validation_mae": result and result.validation_mae,
+            "validation_sex_accuracy": result and result.validation_sex_accuracy,
+            "against_first": outcome.difference,
+        }
+        row: dict[str, Any] = {"rank": rank if result else None, "run": outcome.name}
+        row |= outcome.combination.varied
+        for name, estimate in estimates.items():
+            row |= (estimate or _UNKNOWN).columns(name)
+        if outcome.difference is not None:
+            row["against_first_of"] = "months" if of_ages else "share of wrong sexes"
+        rows.append(row | {name: getattr(result, name, None) for name in _OF_RESULT})
+        rows[-1]["error"] = outcome.error
     with whole_file(folder / "table.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     heads, *texts = table_rows(order)
@@ -157,8 +140,6 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     against = ""
     if apart is not None:
         # Differences of sex accuracy are shown in percentage points.
-        unit = 1 if result.validation_mae else 100
-        ends = (f"{unit * end:+.2f}" for end in (apart.value, apart.low, apart.high))
-        against = "{} ({} to {})".format(*ends) + ("" if unit == 1 else " points")
+        against = apart.text(1, "+") if result.validation_mae else f"{apart.text(100, '+')} points"
     best = f"{result.best_epoch} of {result.epochs}" if result.best_epoch else ""
     return result.figure, against, f"{result.parameters:,}", f"{result.seconds:.0f} s", best
