@@ -66,6 +66,15 @@ def is_below(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bo
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
+def behind_link(path: Path) -> Path:
+    """Returns the file that a link named by the user points to, so that the link stays.
+
+    Other paths are returned unchanged, also links to devices and pipes such as /dev/stdout.
+    """
+    is_link = path.is_symlink() and (path.is_file() or not path.exists())
+    return path.resolve() if is_link else path
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path that replaces ``path`` when the block ends without error.

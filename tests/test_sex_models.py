@@ -465,7 +465,7 @@ def test_a_run_of_an_earlier_version_is_told_in_one_line(
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_an_exported_model_gives_both_answers(format: str, both_run: Run, tmp_path: Path) -> None:
     target = tmp_path / f"both.{'onnx' if format == 'onnx' else 'xml'}"
-    export = export_model(load_bundle(both_run.bundle), format, target)  # type: ignore[arg-type]
+    export = export_model(both_run.bundle, format, target)  # type: ignore[arg-type]
     assert set(export.differences) == {"months", "male_probability"}
     assert all(value <= TOLERANCES[name] for name, value in export.differences.items())
     assert "male" not in export.inputs

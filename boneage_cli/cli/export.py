@@ -83,24 +83,12 @@ def export(
     [bold]Exit status[/bold]: 0 if the file was written, 2 if it could not be.
     A research tool, not a medical device.
     """
-    from itertools import islice
-
-    from boneage_cli.core.bundle import load_as_one
-    from boneage_cli.core.exporting import SUFFIXES, export_model
-    from boneage_cli.core.prediction.inputs import cases, with_images
+    from boneage_cli.core.exporting import export_model
     from boneage_cli.core.runs import SHIPPED_MODEL
 
-    if format is None:
-        named_xml = output is not None and output.suffix.lower() == SUFFIXES["openvino"]
-        format = "openvino" if named_xml else "onnx"
     path = model or SHIPPED_MODEL
-    bundle = load_as_one(path)
-    target = output or Path(bundle.experiment.name + SUFFIXES[format])
-    chosen = (
-        list(islice(with_images(cases([str(image) for image in images])), 32)) if images else []
-    )
     print_aside(f"exporting {path}: this takes up to a minute")
-    made = export_model(bundle, format, target, chosen)
+    made = export_model(path, format, output, [str(image) for image in images or ()])
     for name, shape in made.inputs.items():
         print_fields({"input": f"{name}: {shape}"})
     for name in made.differences:
@@ -115,6 +103,6 @@ def export(
         "checked": f"{what}{sexes}: at most {apart} from torch",
         "written": ", ".join(str(file) for file in made.files),
     }
-    if format == "openvino":
+    if made.format == "openvino":
         fields["run it"] = "with INFERENCE_PRECISION_HINT set to f32, as it was checked"
     print_fields(fields)

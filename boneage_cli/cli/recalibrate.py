@@ -61,12 +61,9 @@ def recalibrate(
     """
     from boneage_cli.core.evaluation.recalibration import recalibrate as fit
     from boneage_cli.core.intervals import LEAST
-    from boneage_cli.core.overwriting import check_model_output
-    from boneage_cli.core.prediction.inputs import cases
     from boneage_cli.core.runs import SHIPPED_MODEL
 
-    check_model_output(output, [str(table)])
-    result = fit(model or SHIPPED_MODEL, list(cases([str(table)])), output, device=device)
+    result = fit(model or SHIPPED_MODEL, table, output, device=device)
     for reason in result.skipped:
         warn(f"left out: {reason}")
     rows = [

@@ -18,15 +18,17 @@ import torch
 
 from boneage_cli import __version__
 from boneage_cli.choices import ExportFormat
-from boneage_cli.core.bundle import Bundle
+from boneage_cli.core.bundle import Bundle, load_as_one
 from boneage_cli.core.conversion import Graph, convert_to_openvino, write_onnx
+from boneage_cli.core.overwriting import check_export_output
 from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.inputs import some_cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runtime import check_packages
 from boneage_cli.core.views import Rendered
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file, writing
+from boneage_cli.files import behind_link, whole_file, writing
 from boneage_cli.imaging.radiograph import Radiograph
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
@@ -34,8 +36,10 @@ SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
 TOLERANCES = {"months": 0.01, "male_probability": 0.001}
 """Largest allowed difference of each output between an exported model and torch."""
 
-# Number of drawn hands that are used if no radiographs are given.
-_DRAWN = 8
+# Number of drawn hands that are used if no radiographs are given, and of given ones at most.
+_DRAWN, _MOST = 8, 32
+# In the metadata of every exported model.
+_MARK = "a research tool, not a medical device"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Export:
     """An exported model.
 
     Attributes:
+        format: The format.
         files: The files written; first the one to open.
         inputs: The data type and shape of each input, by name.
         images: Number of images on which it was compared with torch.
@@ -51,6 +56,7 @@ class Export:
         differences: The largest difference found for each output.
     """
 
+    format: ExportFormat
     files: tuple[Path, ...]
     inputs: dict[str, str]
     images: int
@@ -59,25 +65,37 @@ class Export:
 
 
 def export_model(
-    bundle: Bundle, format: ExportFormat, output: Path, cases: Sequence[Case] = ()
+    model: Path,
+    format: ExportFormat | None = None,
+    output: Path | None = None,
+    images: Sequence[str] = (),
 ) -> Export:
     """Writes a model for ONNX Runtime or OpenVINO, and compares its outputs with torch.
 
     Args:
-        bundle: The model.
-        format: ``onnx``: one .onnx file; ``openvino``: an .xml and a .bin file.
-        output: The file to open, .onnx or .xml.
-        cases: Radiographs to compare on; drawn hands if empty.
+        model: The bundle, or a run's folder; see ``load_as_one``.
+        format: ``onnx``: one .onnx file; ``openvino``: an .xml and a .bin file; None for that of
+            the output, else ``onnx``.
+        output: The file to open, .onnx or .xml; None for one in the current folder, named after
+            the model's settings.
+        images: Radiographs, folders or lists to compare on; none for drawn hands.
 
     Raises:
-        BoneageError: A package is missing, the file cannot be written, or an output differs by more
-            than ``TOLERANCES``, in which case nothing is kept.
+        BoneageError: A package is missing, there are no such radiographs, the file cannot be
+            written or is there and is no exported model, or an output differs by more than
+            ``TOLERANCES``, in which case nothing is kept.
     """
+    if format is None:
+        named_xml = output is not None and output.suffix.lower() == SUFFIXES["openvino"]
+        format = "openvino" if named_xml else "onnx"
+    bundle = load_as_one(model)
+    output = behind_link(output or Path(bundle.experiment.name + SUFFIXES[format]))
     check_packages(f"--format {format}", "onnxruntime" if format == "onnx" else "openvino")
     if output.suffix != SUFFIXES[format]:
         raise BoneageError(
             f"{output}: --format {format} writes a file that ends {SUFFIXES[format]}; name it so"
         )
+    check_export_output(output, _MARK)
     weights = output.with_suffix(".bin")
     if format == "openvino" and weights.exists() and not output.exists():
         raise BoneageError(
@@ -85,7 +103,7 @@ def export_model(
         )
     predictor = Predictor([bundle], device="cpu", precision="32", backend="torch")
     graph = bundle.graph(with_features=False)
-    arrays = _inputs(predictor, graph, cases)
+    arrays = _inputs(predictor, graph, some_cases(images, most=_MOST) if images else [])
     with torch.inference_mode():
         given = graph.make()(*map(torch.from_numpy, arrays.values()))
     expected = {name: tensor.numpy() for name, tensor in zip(graph.outputs, given, strict=True)}
@@ -119,8 +137,8 @@ def export_model(
         for name, array in arrays.items()
     }
     sexes = "male" in arrays
-    images = len(next(iter(arrays.values()))) // (2 if sexes else 1)
-    return Export(files, shapes, images, sexes, differences)
+    count = len(next(iter(arrays.values()))) // (2 if sexes else 1)
+    return Export(format, files, shapes, count, sexes, differences)
 
 
 def _inputs(predictor: Predictor, graph: Graph, cases: Sequence[Case]) -> dict[str, np.ndarray]:
@@ -156,7 +174,7 @@ def _about(bundle: Bundle) -> str:
     return json.dumps(
         {
             "software": f"boneage {__version__}",
-            "output": " and ".join(bundle.outputs) + "; a research tool, not a medical device",
+            "output": " and ".join(bundle.outputs) + f"; {_MARK}",
             "experiment": bundle.experiment.model_dump(mode="json"),
             "provenance": bundle.provenance,
         }

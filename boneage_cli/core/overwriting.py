@@ -47,10 +47,7 @@ def check_table_output(output: Path, first_columns: str, inputs: Sequence[str] =
         return
     with writing(output), output.open("rb") as file:
         if output.stat().st_size and not file.readline().startswith(first_columns.encode()):
-            raise BoneageError(
-                f"--output {output}: is there already and was not written by this command; choose "
-                "another name"
-            )
+            raise _not_ours(output)
 
 
 def check_model_output(output: Path, inputs: Sequence[str] = ()) -> None:
@@ -70,6 +67,23 @@ def check_model_output(output: Path, inputs: Sequence[str] = ()) -> None:
         )
 
 
+def check_export_output(output: Path, mark: str) -> None:
+    """Refuses to write an exported model over a file that is not one.
+
+    Args:
+        output: The file to write.
+        mark: Text that the metadata of every exported model contain.
+
+    Raises:
+        BoneageError: The output is another file, or cannot be read.
+    """
+    if not output.is_file():
+        return
+    with writing(output):
+        if mark.encode() not in output.read_bytes():
+            raise _not_ours(output)
+
+
 def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
     """Refuses to write pictures into a folder of radiographs, where they would become inputs.
 
@@ -87,6 +101,13 @@ def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
                 f"{folder}: lies in {name}, so that its pictures would be taken for radiographs; "
                 f"choose another {option}"
             )
+
+
+def _not_ours(output: Path) -> BoneageError:
+    return BoneageError(
+        f"--output {output}: is there already and was not written by this command; choose another "
+        "name"
+    )
 
 
 def _check(output: Path, inputs: Sequence[str], what: str) -> None:

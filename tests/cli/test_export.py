@@ -129,6 +129,26 @@ def test_a_model_that_differs_from_torch_is_not_written(
     assert [path.name for path in Path().iterdir()] == ["broken"]
 
 
+@pytest.mark.parametrize("name", ["mine.xml", "mine.onnx"])
+def test_only_an_exported_model_is_replaced(export, name: str) -> None:
+    pytest.importorskip("onnxruntime" if name.endswith("onnx") else "openvino")
+    Path(name).write_text("<mine/>")
+    assert "was not written by this command" in export(f"--output {name}", status=2).stderr
+    assert Path(name).read_text() == "<mine/>"
+    Path(name).unlink()
+    for _ in range(2):
+        export(f"--output {name}")
+
+
+def test_an_exported_model_goes_where_a_link_points(export) -> None:
+    pytest.importorskip("openvino")
+    Path("store").mkdir()
+    Path("model.xml").symlink_to("store/model.xml")
+    export("--output model.xml")
+    assert Path("model.xml").is_symlink()
+    assert {path.name for path in Path("store").iterdir()} == {"model.xml", "model.bin"}
+
+
 def test_weights_of_something_else_are_not_replaced(export) -> None:
     Path("model.bin").write_bytes(b"mine")
     assert "model.bin: is there already" in export("--output model.xml", status=2).stderr
@@ -144,3 +164,5 @@ def test_reports_of_an_archive_are_left_out_of_the_comparison(export, demo_data:
     report.SOPClassUID = BasicTextSRStorage
     report.save_as("archive/IM1")
     assert "checked    1 radiograph," in export("--images archive").stdout
+    Path("archive/IM2").unlink()
+    assert "archive: no radiograph in it" in export("--images archive", status=2).stderr

@@ -17,6 +17,7 @@ from boneage_cli.core.config import Experiment
 from boneage_cli.core.evaluation import recalibration
 from boneage_cli.core.intervals import calibrate
 from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.inputs import cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.training.outcome import Run
 from boneage_cli.datasets.manifest import read_manifest
@@ -93,8 +94,8 @@ def test_a_site_that_reads_otherwise_gets_a_model_that_reads_as_it_does(
         ages = site.loc[site["male"] == (sex == "M"), "predicted"]
         expected = offset + slope * ages
         assert (found[0] + found[1] * ages - expected).abs().max() < 3
-    cases = [Case(row.path, bool(row.male)) for row in site.itertuples()]
-    corrected = [p.months for p in Predictor.load([bundle.path]).predict_files(cases)]
+    asked = [Case(row.path, bool(row.male)) for row in site.itertuples()]
+    corrected = [p.months for p in Predictor.load([bundle.path]).predict_files(asked)]
     assert np.abs(corrected - site["boneage"]).mean() < 2
     assert bundle.calibration.source == "80 radiographs of a site, cross-validated"
     assert bundle.metrics["recalibration"]["images"] == 80
@@ -255,8 +256,10 @@ def test_the_model_of_a_run_is_never_overwritten(recalibrate, hands: pd.DataFram
     assert demo_run.bundle.read_bytes() == before
 
 
-def cases_of(site: pd.DataFrame) -> list[Case]:
-    return [Case(row.path, bool(row.male), known=row.boneage) for row in site.itertuples()]
+def table_of(site: pd.DataFrame, folder: Path) -> Path:
+    table = folder / "site.csv"
+    site[["path", "male", "boneage"]].to_csv(table, index=False)
+    return table
 
 
 def test_what_a_correction_gains_is_measured_on_radiographs_that_its_lines_did_not_see(
@@ -264,9 +267,10 @@ def test_what_a_correction_gains_is_measured_on_radiographs_that_its_lines_did_n
 ) -> None:
     site = read_by_a_site(hands, noise=3).groupby("male").head(20)
     output = tmp_path / "site.safetensors"
-    result = recalibration.recalibrate(varied, cases_of(site), output, device="cpu")
+    table = table_of(site, tmp_path)
+    result = recalibration.recalibrate(varied, table, output, device="cpu")
     assert result.written == output
-    found = Predictor.load([output], device="cpu").predict_files(cases_of(site))
+    found = Predictor.load([output], device="cpu").predict_files(cases([str(table)]))
     months = np.array([prediction.months for prediction in found], float)
     # Errors on the radiographs used for fitting are smaller, by about a tenth for 2 parameters.
     fitted = np.abs(months - site["boneage"]).mean()
@@ -295,7 +299,7 @@ def test_a_sex_that_keeps_its_ages_gains_and_loses_nothing(
     noise = np.random.default_rng(2).normal(0, 15, len(site))
     site.loc[girls, "boneage"] = np.clip(hands["predicted"] + noise, 1, 240)[girls]
     result = recalibration.recalibrate(
-        varied, cases_of(site), tmp_path / "site.safetensors", device="cpu"
+        varied, table_of(site, tmp_path), tmp_path / "site.safetensors", device="cpu"
     )
     assert set(result.correction) == {"M"}
     assert result.gain.value == pytest.approx(result.before.value - result.after.value, abs=1e-6)

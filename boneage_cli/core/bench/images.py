@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,9 +11,10 @@ import cv2
 import numpy as np
 
 from boneage_cli.core.prediction.cases import Case
-from boneage_cli.core.prediction.inputs import cases, with_images
+from boneage_cli.core.prediction.inputs import some_cases
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.imaging.png import write_png
+from boneage_cli.wording import counted
 
 # More radiographs than this might not stay in the file cache, so that the disk would be timed, too.
 MOST_IMAGES = 32
@@ -28,13 +28,15 @@ def radiographs(
 ) -> Iterator[tuple[list[Case], str]]:
     """Yields the radiographs to read, and a description of them in one line.
 
+    See ``some_cases`` for the errors that it raises.
+
     Args:
         names: Radiographs, folders, lists or tables; none for drawn hands in temporary files.
         male: Sex of children for whom no table gives it.
         most: The largest number of radiographs; None for all.
     """
     if names:
-        chosen = list(islice(with_images(cases(names, male)), most))
+        chosen = some_cases(names, male, most)
         yield chosen, _described(chosen, "radiograph")
         return
     with TemporaryDirectory(prefix="boneage-bench-") as folder:
@@ -56,6 +58,5 @@ def draw_radiographs(folder: Path, male: bool) -> list[Path]:
 def _described(chosen: Sequence[Case], what: str) -> str:
     sizes = np.array([case.read().pixels.shape for case in chosen])
     height, width = np.median(sizes, axis=0).astype(int)
-    several = "s" if len(chosen) > 1 else ""
     about = "" if (sizes == sizes[0]).all() else "about "
-    return f"{len(chosen)} {what}{several} of {about}{width} × {height} pixels"
+    return f"{counted(len(chosen), what)} of {about}{width} × {height} pixels"

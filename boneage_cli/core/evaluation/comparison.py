@@ -21,7 +21,7 @@ from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.overwriting import check_table_output
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import whole_file, writing
+from boneage_cli.files import behind_link, whole_file, writing
 
 # Months by which the known age of one radiograph may differ between two tables, by rounding.
 _SAME_AGE = 0.01
@@ -155,7 +155,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
             of the tables that were compared.
     """
     check_table_output(path, _FIRST_COLUMNS)
-    with writing(path), whole_file(path) as temporary:
+    with writing(path), whole_file(behind_link(path)) as temporary:
         comparison.to_table().to_csv(temporary, index=False)
 
 

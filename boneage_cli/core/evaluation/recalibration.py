@@ -21,10 +21,11 @@ from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.overwriting import check_model_output
 from boneage_cli.core.prediction.cases import Case
+from boneage_cli.core.prediction.inputs import cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import bundles_at
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import writing
+from boneage_cli.files import behind_link, writing
 from boneage_cli.progress import track
 from boneage_cli.sexes import sex_letter
 
@@ -68,14 +69,12 @@ class Recalibration:
     written: Path | None
 
 
-def recalibrate(
-    model: Path, cases: Sequence[Case], output: Path, *, device: str = "auto"
-) -> Recalibration:
+def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto") -> Recalibration:
     """Fits a line per sex and writes a new bundle with it if it reduces errors beyond chance.
 
     Args:
         model: The bundle, or a run's folder; see ``load_as_one``.
-        cases: The site's radiographs with ``known`` ages in months.
+        table: CSV file of the site's radiographs, with known bone ages in months.
         output: The new bundle.
         device: The device of the network.
 
@@ -87,7 +86,7 @@ def recalibrate(
     bundle = load_as_one(model)
     if bundle.correction:
         raise BoneageError(f"{model}: has a correction already; start from the bundle without it")
-    check_model_output(output, [str(path) for path in bundles_at(model)])
+    check_model_output(output, [str(table), *map(str, bundles_at(model))])
     predictor = Predictor([bundle], device)
     predictor.check_age("recalibrate")
     if predictor.predicts_sex:
@@ -95,23 +94,25 @@ def recalibrate(
             f"{model}: also predicts the sex, but the correction needs the known sex; choose a "
             "model that predicts ages only"
         )
-    table, skipped = _readings(predictor, _once(cases))
-    counts = table["sex"].value_counts()
+    readings, skipped = _readings(predictor, _once(list(cases([str(table)]))))
+    counts = readings["sex"].value_counts()
     sexes = sorted(str(sex) for sex, count in counts.items() if count >= FEWEST)
     if not sexes:
         left_out = f"; left out {len(skipped)}, the first: {skipped[0]}" if skipped else ""
         raise BoneageError(
-            f"{len(table)} radiographs of known age and sex that could be predicted; a correction "
-            f"needs {FEWEST} of a sex{left_out}"
+            f"{len(readings)} radiographs of known age and sex that could be predicted; a "
+            f"correction needs {FEWEST} of a sex{left_out}"
         )
-    held_out = _cross_validated(table, sexes)
-    errors = (table["predicted"] - table["true"]).abs()
-    gains = errors - (held_out - table["true"]).abs()
+    held_out = _cross_validated(readings, sexes)
+    errors = (readings["predicted"] - readings["true"]).abs()
+    gains = errors - (held_out - readings["true"]).abs()
     # Tested per sex, so that a line without a gain is not kept because of the other sex's gain.
-    sexes = [sex for sex in sexes if mean_interval(gains[table["sex"] == sex].to_numpy()).low > 0]
-    helped = table["sex"].isin(sexes)
-    corrected = table.assign(predicted=held_out.where(helped, table["predicted"]))
-    correction = fit_lines(table, sexes)
+    sexes = [
+        sex for sex in sexes if mean_interval(gains[readings["sex"] == sex].to_numpy()).low > 0
+    ]
+    helped = readings["sex"].isin(sexes)
+    corrected = readings.assign(predicted=held_out.where(helped, readings["predicted"]))
+    correction = fit_lines(readings, sexes)
     for sex, (_, slope) in correction.items():
         if not 1 / STEEPEST <= slope <= STEEPEST:
             raise BoneageError(
@@ -122,7 +123,7 @@ def recalibrate(
     calibration = _calibration(bundle, corrected, sexes)
     result = Recalibration(
         correction=correction,
-        images=len(table),
+        images=len(readings),
         before=mean_interval(errors.to_numpy()),
         after=mean_interval((corrected["predicted"] - corrected["true"]).abs().to_numpy()),
         gain=mean_interval(gains.where(helped, 0.0).to_numpy()),
@@ -133,7 +134,7 @@ def recalibrate(
     if not correction:
         return result
     figures = {
-        "images": len(table),
+        "images": len(readings),
         "mae_before": result.before.value,
         "mae_after_cross_validated": result.after.value,
     }
@@ -145,7 +146,7 @@ def recalibrate(
                 calibration=calibration,
                 metrics=bundle.metrics | {"recalibration": figures},
             ),
-            output,
+            behind_link(output),
         )
     return replace(result, written=output)
 
@@ -176,13 +177,13 @@ def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame,
     return table, skipped
 
 
-def _once(cases: Sequence[Case]) -> list[Case]:
+def _once(listed: Sequence[Case]) -> list[Case]:
     """Merges repeated radiographs, with the mean reading, so that no two folds share one."""
-    listed: dict[tuple[Path, bool | None], list[Case]] = {}
-    for case in cases:
-        listed.setdefault((Path(case.path).resolve(), case.male), []).append(case)
+    same: dict[tuple[Path, bool | None], list[Case]] = {}
+    for case in listed:
+        same.setdefault((Path(case.path).resolve(), case.male), []).append(case)
     merged = []
-    for first, *others in listed.values():
+    for first, *others in same.values():
         readings = [each.known for each in (first, *others) if each.known is not None]
         known = sum(readings) / len(readings) if readings else None
         merged.append(replace(first, known=known) if others else first)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -104,8 +105,28 @@ def cases(
     return found
 
 
-def with_images(found: Iterable[Case]) -> Iterator[Case]:
-    """Leaves out DICOM files without an image, such as reports, that were found in folders."""
+def some_cases(
+    inputs: Sequence[str], male: bool | None = None, most: int | None = None
+) -> list[Case]:
+    """Returns the first radiographs of inputs, to measure something on them.
+
+    DICOM files without an image, such as reports, that were found in folders are left out.
+
+    Args:
+        inputs: As for ``cases``.
+        male: As for ``cases``.
+        most: The largest number of radiographs; None for all.
+
+    Raises:
+        BoneageError: As for ``cases``, or there are no radiographs.
+    """
+    chosen = list(islice(_with_images(cases(inputs, male)), most))
+    if not chosen:
+        raise BoneageError(f"{', '.join(inputs)}: no radiograph in it; name others")
+    return chosen
+
+
+def _with_images(found: Iterable[Case]) -> Iterator[Case]:
     for case in found:
         if case.searched_for and case.error is None and is_dicom(Path(case.path)):
             try:
