@@ -77,6 +77,9 @@ def _choice(text: str) -> tuple[str, list[Any]]:
     found = toml_or_text(f"[{values}]")
     # toml_or_text returns a string if the values are not TOML.
     several = found if isinstance(found, list) else [each.strip() for each in values.split(",")]
+    for number, value in enumerate(several):
+        if value in several[:number]:
+            raise BoneageError(f"--vary {key.strip()}: {value} is named twice; name it once")
     return key.strip(), several
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import torch
 
+from boneage_cli.core.bundle import build_network
 from boneage_cli.core.combinations import Combination
 from boneage_cli.core.evaluation.comparison import paired_difference
+from boneage_cli.core.experiment_file import earlier_stages
 from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.training.folds import cross_validate
 from boneage_cli.core.training.run import Begin, Report, check_folder, silent, train_into
 from boneage_cli.core.training.sweep_table import Outcome, check_table, ranked, write_tables
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import writing
+from boneage_cli.models.network import RSNA_AGES
 
 
 def sweep(
@@ -50,12 +53,16 @@ def sweep(
         The outcomes, the smallest MAE first and failures last.
 
     Raises:
-        BoneageError: The folder cannot be written or holds another sweep, or several devices were
-            requested.
+        BoneageError: A network cannot be built, the folder cannot be written or holds another
+            sweep, or several devices were requested.
         Interrupted: The user stopped it.
     """
     resources = (resources or Resources()).on_one_device("sweep")
     outcomes: list[Outcome] = []
+    # Built now, so that invalid settings fail before others are trained for hours.
+    for each in combinations:
+        for stage in (*earlier_stages(each.experiment), each.experiment):
+            build_network(stage, *RSNA_AGES)
     check_table(folder, {each.experiment.name for each in combinations})
     for each in combinations:
         record = RunRecord.new(data, folds=folds)
