@@ -20,6 +20,7 @@ from boneage_cli import __version__
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.conversion import Graph
 from boneage_cli.core.experiment_file import parse_experiment
+from boneage_cli.core.fingerprints import Fingerprints
 from boneage_cli.core.intervals import Calibration
 from boneage_cli.core.likeness import Likeness
 from boneage_cli.core.runs import bundles_at
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from boneage_cli.models.network import Network
 
 FORMAT = "boneage-bundle-1"
-# Prefix of the tensors that are not weights of the network.
-_LIKENESS = "likeness."
+# Prefix, and name, of the tensors that are not weights of the network.
+_LIKENESS, _TRAINED_ON = "likeness.", "trained_on"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Bundle:
         likeness: The out-of-distribution detector; None if any image is accepted.
         metrics: Metrics measured when it was made, such as ``validation_mae`` in months.
         provenance: Data set, label version, software, date.
+        trained_on: Fingerprints of the training radiographs; None if not known.
         members: The networks of an ensemble, which have the same views; empty for one network. The
             other attributes then describe the ensemble or its first network.
         path: The file it was read from.
@@ -85,6 +87,7 @@ class Bundle:
     likeness: Likeness | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    trained_on: Fingerprints | None = None
     members: tuple[Member, ...] = ()
     path: Path | None = None
 
@@ -216,6 +219,7 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
         if all(bundle.calibration == first.calibration for bundle in bundles)
         else None,
         metrics={},
+        trained_on=_all_of([bundle.trained_on for bundle in bundles]),
         # save_bundle fills in the date and the software.
         provenance={
             name: value
@@ -224,6 +228,11 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
         },
         path=None,
     )
+
+
+def _all_of(trainings: Sequence[Fingerprints | None]) -> Fingerprints | None:
+    known = [each for each in trainings if each is not None]
+    return np.unique(np.concatenate(known)) if known else None
 
 
 def _seen(bundle: Bundle) -> tuple[object, ...]:
@@ -292,14 +301,14 @@ def save_bundle(bundle: Bundle, path: Path, *, half: bool = False) -> None:
             for each in bundle.members
         ],
     }
-    tensors = dict(bundle.weights)
-    if bundle.likeness:
-        from torch import from_numpy
+    from torch import from_numpy
 
-        tensors |= {
-            _LIKENESS + name: from_numpy(each) for name, each in bundle.likeness.arrays().items()
-        }
-    write_weights(header, tensors, path, half=half)
+    arrays = bundle.likeness.arrays() if bundle.likeness else {}
+    beside: dict[str, np.ndarray] = {_LIKENESS + name: each for name, each in arrays.items()}
+    if bundle.trained_on is not None:
+        beside[_TRAINED_ON] = bundle.trained_on
+    tensors = {name: from_numpy(each) for name, each in beside.items()}
+    write_weights(header, dict(bundle.weights) | tensors, path, half=half)
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -310,7 +319,7 @@ def load_bundle(path: Path) -> Bundle:
     """
     path = Path(path)
     header, weights, beside = read_weights(
-        path, "model bundle", FORMAT, "boneage train", beside=_LIKENESS
+        path, "model bundle", FORMAT, "boneage train", beside=(_LIKENESS, _TRAINED_ON)
     )
     provenance = header.get("provenance")
     writer = provenance.get("software") if isinstance(provenance, dict) else None
@@ -340,12 +349,18 @@ def _bundle_of(
         calibration=Calibration.from_dict(calibration) if calibration else None,
         correction={sex: (a, b) for sex, (a, b) in header.get("correction", {}).items()},
         likeness=Likeness.from_parts(
-            likeness, {name.removeprefix(_LIKENESS): array for name, array in beside.items()}
+            likeness,
+            {
+                name.removeprefix(_LIKENESS): array
+                for name, array in beside.items()
+                if name.startswith(_LIKENESS)
+            },
         )
         if likeness
         else None,
         metrics=header["metrics"],
         provenance=header["provenance"],
+        trained_on=beside.get(_TRAINED_ON),
         members=tuple(
             Member(
                 parse_experiment(each["experiment"], source),

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from boneage_cli.core.age_bands import AGE_BANDS, band_numbers
+from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
 from boneage_cli.sexes import male_of, sex_letter
 
 if TYPE_CHECKING:
@@ -225,8 +225,7 @@ def write_coverage(predictions: pd.DataFrame, path: Path, parts: np.ndarray | No
         [(group, *figures) for group, figures in found.items()],
         columns=["group", "images", "share_held", "mean_width"],
     )
-    with whole_file(path) as temporary:
-        table.round(4).to_csv(temporary, index=False)
+    write_csv(table.round(4), path)
 
 
 def _quantiles(errors: np.ndarray) -> tuple[float | None, ...]:

@@ -120,3 +120,11 @@ class RunRecord(Resources):
         return all(
             getattr(self, name) == getattr(other, name) for name in ("data", "fold", "folds")
         )
+
+
+def is_trained_on(run: Path, data: str | Path) -> bool:
+    """Whether a run, or a cross-validation, was trained on this data set."""
+    try:
+        return RunRecord.read(run).data.resolve() == Path(data).resolve()
+    except BoneageError:
+        return False

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.settings_errors import flatten
+from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.files import locked_folder, whole_file
+from boneage_cli.files import locked_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,8 +66,7 @@ def add_to_summary(runs: Path, row: Mapping[str, Any], experiment: Experiment) -
                 return
             earlier = earlier[folders != Path(row["save_dir"]).name]
             line = pd.concat([earlier, line.astype(object)], ignore_index=True)
-        with whole_file(path) as temporary:
-            line.to_csv(temporary, index=False)
+        write_csv(line, path)
 
 
 def add_test_metrics(run: Path, figures: Mapping[str, Any]) -> Path | None:
@@ -88,8 +88,7 @@ def add_test_metrics(run: Path, figures: Mapping[str, Any]) -> Path | None:
                 return None
             for name, value in figures.items():
                 table.loc[rows, name] = value
-            with whole_file(path) as temporary:
-                table.to_csv(temporary, index=False)
+            write_csv(table, path)
     except (OSError, ValueError, KeyError):
         return None
     return path
@@ -102,5 +101,5 @@ def _runs_in(path: Path) -> tuple[pd.DataFrame, pd.Series[Any]]:
     """
     import pandas as pd
 
-    table = pd.read_csv(path, dtype=object)
+    table = pd.read_csv(path, dtype=object, encoding_errors="surrogateescape")
     return table, table["save_dir"].map(lambda folder: Path(str(folder)).name)

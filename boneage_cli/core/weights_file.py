@@ -85,7 +85,7 @@ def write_weights(
 
 
 def read_weights(
-    path: Path, kind: str, form: str, maker: str, beside: str = "\0"
+    path: Path, kind: str, form: str, maker: str, beside: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], StoredWeights, dict[str, np.ndarray]]:
     """Reads the header and the tensors of a weights file without torch.
 
@@ -94,7 +94,7 @@ def read_weights(
         kind: What it should be, for messages, such as ``model bundle``.
         form: The ``format`` that its header must name.
         maker: The command that makes such files, for messages.
-        beside: Prefix of the names of tensors that are not weights.
+        beside: Beginnings of the names of tensors that are not weights.
 
     Returns:
         The header, the weights, and the other tensors by name.

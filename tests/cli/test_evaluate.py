@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -222,6 +223,32 @@ def test_a_run_is_told_to_be_measured_on_what_it_was_trained_on(evaluate, demo_d
     assert "64 of these radiographs were trained on" in told
     for split in ("validation", "test"):
         assert "trained on" not in evaluate(f"--data {demo_data} --split {split}").stderr
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.csv", "scatter.png", "stress.csv"])
+def test_a_file_that_cannot_be_written_is_told_with_the_way_out(evaluate, demo_data, name) -> None:
+    # A folder in its place.
+    Path("out", name).mkdir(parents=True)
+    options = "--stress --sample 4" if name == "stress.csv" else "--sample 4"
+    result = evaluate(f"--data {demo_data} --split test {options} --output out", status=2)
+    assert "out: cannot be written (Is a directory); choose another --output" in result.stderr
+
+
+def test_the_same_measurement_by_another_path_keeps_its_stress_test(evaluate, demo_data) -> None:
+    evaluate(f"--data {demo_data} --split test --sample 4 --stress --output out")
+    evaluate(f"--data {os.path.relpath(demo_data)} --split test --sample 4 --output out")
+    assert Path("out/stress.json").is_file()
+    evaluate(f"--data {demo_data} --split test --sample 5 --output out")
+    assert not Path("out/stress.json").exists()
+
+
+def test_a_model_without_its_run_folder_knows_what_it_was_trained_on(evaluate, demo_data) -> None:
+    shutil.move("run", "moved")
+    Path("alone").mkdir()
+    shutil.copy("moved/best.safetensors", "alone/model.safetensors")
+    line = f"evaluate -m alone/model.safetensors -d {demo_data} --split train --device cpu"
+    told = CliRunner().invoke(app, line.split())
+    assert "64 of these radiographs were trained on" in " ".join(told.stderr.split())
 
 
 def test_several_models_write_to_the_current_folder(evaluate, demo_data, demo_bundle):

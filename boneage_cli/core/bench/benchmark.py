@@ -11,8 +11,9 @@ import pandas as pd
 from boneage_cli.core.bench.environment import PACKAGES, busy, where_and_when
 from boneage_cli.core.bench.timing import TIMES, Latency
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import check_writable, whole_file, writing
+from boneage_cli.files import check_writable, writing
 from boneage_cli.json_files import write_json
 
 TABLE, RECORD = "bench.csv", "bench.json"
@@ -96,8 +97,7 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
     """
     table = pd.DataFrame(benchmark.throughput, columns=COLUMNS)
     with writing(folder):
-        with whole_file(folder / TABLE) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.4f")
+        write_csv(table, folder / TABLE, "%.4f")
         write_json(benchmark.to_dict(), folder / RECORD)
     return [folder / TABLE, folder / RECORD]
 

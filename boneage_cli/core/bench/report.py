@@ -11,8 +11,9 @@ import pandas as pd
 
 from boneage_cli.core.bench.benchmark import COLUMNS, TABLE
 from boneage_cli.core.bench.environment import PACKAGES
+from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file, writing
+from boneage_cli.files import writing
 
 # A column of ``ranking``, whether larger is better, and the heading of its table.
 RANKINGS = (
@@ -122,8 +123,7 @@ def write_report(table: pd.DataFrame, folder: Path) -> list[Path]:
     )
     files = [folder / name for name in names]
     with writing(folder):
-        with whole_file(files[0]) as temporary:
-            networks.to_csv(temporary, index=False, float_format="%.4f")
+        write_csv(networks, files[0], "%.4f")
         rates = {network: rows[:, [0, 1]] for network, rows in series.items()}
         by_batch_size(rates, files[1], "images/s", "Images per second")
         times = {network: rows[:, [0, 2]] for network, rows in series.items()}
@@ -152,7 +152,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _read(file: Path) -> pd.DataFrame:
     way_out = "give folders or CSV files that 'boneage bench' wrote (without --train)"
     try:
-        table = pd.read_csv(file)
+        table = pd.read_csv(file, encoding_errors="surrogateescape")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no CSV table"
         raise BoneageError(f"{file}: cannot be read ({reason}); {way_out}") from None

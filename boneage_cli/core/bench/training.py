@@ -45,9 +45,10 @@ from boneage_cli.core.training.datamodule import mean_and_deviation
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.core.training.trainer import make_module, make_trainer
 from boneage_cli.core.views import describe_shapes
+from boneage_cli.csv_files import write_csv
 from boneage_cli.datasets.drawn_hands import write_demo
 from boneage_cli.errors import BoneageError, Interrupted
-from boneage_cli.files import whole_file, writing
+from boneage_cli.files import writing
 from boneage_cli.json_files import read_json, write_json
 from boneage_cli.progress import track
 
@@ -205,9 +206,7 @@ def write_measurements(measurements: Sequence[Mapping[str, Any]], folder: Path) 
     """
     rows = [row for each in measurements for row in each["rows"]]
     with writing(folder):
-        with whole_file(folder / TABLE) as temporary:
-            table = pd.DataFrame(rows, columns=COLUMNS)
-            table.to_csv(temporary, index=False, float_format="%.5g")
+        write_csv(pd.DataFrame(rows, columns=COLUMNS), folder / TABLE, "%.5g")
         write_json({"measurements": list(measurements)}, folder / RECORD)
     return [folder / TABLE, folder / RECORD]
 

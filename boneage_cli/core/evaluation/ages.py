@@ -22,9 +22,9 @@ from boneage_cli.core.evaluation.grouped_metrics import (
 from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, Metrics, compute_metrics
 from boneage_cli.core.prediction.output import DECIMALS
 from boneage_cli.core.runs import PREDICTIONS
+from boneage_cli.csv_files import write_csv
 from boneage_cli.datasets.manifest import sex_letters, warn_of_impossible_ages
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.files import whole_file, writing
 from boneage_cli.json_files import write_json
 
 FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
@@ -172,7 +172,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
         The four files.
 
     Raises:
-        BoneageError: The folder cannot be written.
+        OSError: The folder cannot be written.
     """
     # Imported here because matplotlib, which plots need, is not needed for metrics.
     from boneage_cli.core.plots.ages import bland_altman, scatter
@@ -181,13 +181,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
     male = None if done["sex"].isna().any() else (done["sex"] == "M").to_numpy(bool)
     files = [folder / name for name in FILES]
-    with writing(folder):
-        write_json(evaluation.to_dict(), files[0])
-        with whole_file(files[1]) as temporary:
-            table = evaluation.predictions.round(DECIMALS)
-            table.to_csv(temporary, index=False, errors="surrogateescape")
-        scatter(true, predicted, files[2], title, male=male)
-        bland_altman(true, predicted, files[3], title)
+    write_json(evaluation.to_dict(), files[0])
+    write_csv(evaluation.predictions.round(DECIMALS), files[1])
+    scatter(true, predicted, files[2], title, male=male)
+    bland_altman(true, predicted, files[3], title)
     return files
 
 

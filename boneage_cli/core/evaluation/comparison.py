@@ -20,8 +20,9 @@ from boneage_cli.core.evaluation.grouped_metrics import age_groups
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.overwriting import check_table_output
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
+from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import behind_link, whole_file, writing
+from boneage_cli.files import behind_link, writing
 
 # Months by which the known age of one radiograph may differ between two tables, by rounding.
 _SAME_AGE = 0.01
@@ -155,8 +156,8 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
             of the tables that were compared.
     """
     check_table_output(path, _FIRST_COLUMNS)
-    with writing(path), whole_file(behind_link(path)) as temporary:
-        comparison.to_table().to_csv(temporary, index=False)
+    with writing(path):
+        write_csv(comparison.to_table(), behind_link(path))
 
 
 def _errors_at(path: Path) -> tuple[bool, pd.DataFrame]:

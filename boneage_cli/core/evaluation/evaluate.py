@@ -8,23 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from boneage_cli import __version__
 from boneage_cli.core.evaluation.measuring import (
     Measured,
     measure,
     note_test_metrics,
-    remove_evaluation,
     write_measured,
 )
-from boneage_cli.core.evaluation.metrics_folder import metrics_folder
+from boneage_cli.core.evaluation.metrics_folder import metrics_folder, remove_evaluation
 from boneage_cli.core.evaluation.stress import STRESS_FILES, Stress, stress, write_stress
-from boneage_cli.core.evaluation.training_overlap import count_trained_on
+from boneage_cli.core.fingerprints import is_among
 from boneage_cli.core.overwriting import check_pictures, check_table_output
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
 from boneage_cli.datasets.labelled_split import LabelledSplit, labelled_split
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.files import check_writable
+from boneage_cli.files import check_writable, writing
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def evaluate_model(
             check_table_output(output / name, "image_id,")
     if stressed:
         predictor.check_age("--stress")
-    _warn_of_choice(bundles, predictor, chosen)
+    _warn_of_choice(predictor, chosen)
     about = _about(bundles, predictor, chosen, tta)
     folder = output or metrics_folder(bundles, chosen.name, about)
     check_writable(folder)
@@ -119,7 +120,8 @@ def evaluate_model(
         processes=True,
         about=about,
     )
-    files = write_measured(measured, folder, chosen.title)
+    with writing(folder):
+        files = write_measured(measured, folder, chosen.title)
     # The table of runs gets no metrics of a precision that the user chose.
     summary = note_test_metrics(measured) if precision == "auto" else None
     if report:
@@ -129,23 +131,28 @@ def evaluate_model(
         changed = stress(
             predictor, chosen.manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
         )
-        files += write_stress(changed, folder, chosen.title)
-    else:
-        remove_evaluation([folder / name for name in STRESS_FILES], unless=about)
+    with writing(folder):
+        if changed is not None:
+            files += write_stress(changed, folder, chosen.title)
+        else:
+            remove_evaluation(folder, STRESS_FILES, unless=about)
     return ModelEvaluation(chosen, measured, changed, folder, files, summary)
 
 
-def _warn_of_choice(bundles: Sequence[Path], predictor: Predictor, chosen: LabelledSplit) -> None:
+def _warn_of_choice(predictor: Predictor, chosen: LabelledSplit) -> None:
     """Warns of radiographs that are left out, or that were used for training."""
     if chosen.of_other_sex:
         _warn(f"{chosen.of_other_sex:,} radiographs left out: {predictor.of_one_sex}")
-    for path in bundles:
-        if seen := count_trained_on(path, chosen.manifest):
-            _warn(
-                f"{path}: {seen:,} of these radiographs were trained on, so the figures flatter "
-                f"it; those in {VALIDATION}/ of a run or {OUT_OF_FOLD}/ of a cross-validation are "
-                "of others"
-            )
+    seen = np.zeros(len(chosen.manifest), bool)
+    for bundle in predictor.bundles:
+        if bundle.trained_on is not None:
+            seen |= is_among(chosen.manifest, bundle.trained_on)
+    if seen.any():
+        _warn(
+            f"{seen.sum():,} of these radiographs were trained on, so the figures flatter the "
+            f"model; those in {VALIDATION}/ of a run or {OUT_OF_FOLD}/ of a cross-validation are "
+            "of others"
+        )
 
 
 def _about(
@@ -156,6 +163,7 @@ def _about(
         "model": [str(path) for path in bundles],
         "data": str(chosen.folder),
         "split": chosen.split,
+        "chosen": None if chosen.chosen_of is None else len(chosen.manifest),
         "chosen_of": chosen.chosen_of,
         "label_version": chosen.label_version,
         "tta": tta,

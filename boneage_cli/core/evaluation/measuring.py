@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,19 @@ from boneage_cli.core.evaluation.ages import (
     write_evaluation,
 )
 from boneage_cli.core.evaluation.grouped_metrics import nothing_known
+from boneage_cli.core.evaluation.metrics_folder import remove_evaluation
 from boneage_cli.core.evaluation.sexes import (
     SEX_FILES,
     SexEvaluation,
     evaluate_sexes,
     write_sex_evaluation,
 )
-from boneage_cli.core.evaluation.training_overlap import is_trained_on
 from boneage_cli.core.prediction.cases import Prediction, manifest_cases
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.core.run_record import is_trained_on
 from boneage_cli.core.runs import run_of
 from boneage_cli.core.summary import add_test_metrics
 from boneage_cli.datasets.manifest import warn_of_impossible_ages
-from boneage_cli.errors import BoneageError
-from boneage_cli.files import writing
-from boneage_cli.json_files import read_json
 from boneage_cli.progress import track
 
 
@@ -158,7 +155,7 @@ def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Pa
         The files that were written.
 
     Raises:
-        BoneageError: The folder cannot be written.
+        OSError: The folder cannot be written.
     """
     files = []
     if measured.ages is not None:
@@ -167,26 +164,8 @@ def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Pa
         files += write_sex_evaluation(measured.sexes, folder, title)
     for evaluation, names in ((measured.ages, FILES), (measured.sexes, SEX_FILES)):
         if evaluation is None:
-            remove_evaluation([folder / name for name in names])
+            remove_evaluation(folder, names)
     return files
-
-
-def remove_evaluation(files: Sequence[Path], unless: Mapping[str, Any] | None = None) -> None:
-    """Deletes the files of an earlier evaluation, if they are those of one.
-
-    Args:
-        files: The files; the first is the JSON document with the metrics.
-        unless: What identifies a model and data whose evaluation stays.
-    """
-    try:
-        earlier = read_json(files[0])
-    except BoneageError:
-        return
-    if "model" not in earlier or (unless and unless.items() <= earlier.items()):
-        return
-    with writing(files[0].parent):
-        for file in files:
-            file.unlink(missing_ok=True)
 
 
 def note_test_metrics(measured: Measured) -> tuple[Path, list[str]] | None:

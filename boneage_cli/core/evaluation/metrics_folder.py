@@ -1,4 +1,4 @@
-"""The output folder of a model's metrics, chosen so that no others are overwritten."""
+"""The folder of a model's metrics: none of another measurement is overwritten or mixed in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from boneage_cli.core.evaluation.training_overlap import is_trained_on
+from boneage_cli.core.evaluation.ages import FILES
+from boneage_cli.core.evaluation.sexes import SEX_FILES
+from boneage_cli.core.evaluation.stress import STRESS_FILES
+from boneage_cli.core.run_record import is_trained_on
 from boneage_cli.core.runs import run_of
 from boneage_cli.errors import BoneageError
 from boneage_cli.json_files import read_json
@@ -34,17 +37,40 @@ def metrics_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any])
 
 def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
     """Whether a folder has no metrics, or those of the same measurement."""
-    kept = [folder / name for name in ("metrics.json", "sex_metrics.json", "stress.json")]
+    kept = [folder / names[0] for names in (FILES, SEX_FILES, STRESS_FILES)]
     try:
         there = [read_json(path) for path in kept if path.exists()]
     except BoneageError:
         return False
-    return all(_absolute(earlier) == _absolute(about) for earlier in there)
+    return all(_identity(earlier) == _identity(about) for earlier in there)
 
 
-def _absolute(about: Mapping[str, Any]) -> dict[str, Any]:
+def remove_evaluation(
+    folder: Path, names: Sequence[str], unless: Mapping[str, Any] | None = None
+) -> None:
+    """Deletes the files of an earlier evaluation, if they are those of one.
+
+    Args:
+        folder: Their folder.
+        names: The files' names; the first is the JSON document with the metrics.
+        unless: What identifies a measurement whose files stay.
+
+    Raises:
+        OSError: They cannot be deleted.
+    """
+    try:
+        earlier = read_json(folder / names[0])
+    except BoneageError:
+        return
+    if "model" not in earlier or (unless and _identity(unless) == _identity(earlier)):
+        return
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _identity(about: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what identifies a measurement, with absolute paths."""
-    names = ("split", "chosen_of", "label_version", "tta", "precision")
+    names = ("split", "chosen", "chosen_of", "label_version", "tta", "precision")
     models = [str(Path(model).resolve()) for model in about.get("model", ())]
     data = str(Path(about.get("data", "")).resolve())
     return {"model": models, "data": data} | {name: about.get(name) for name in names}

@@ -19,7 +19,7 @@ from boneage_cli.core.evaluation.grouped_metrics import (
 from boneage_cli.core.evaluation.metrics import SHARE_INTERVAL, Estimate, share_interval
 from boneage_cli.core.prediction.output import DECIMALS
 from boneage_cli.core.runs import SEX_PREDICTIONS
-from boneage_cli.files import whole_file, writing
+from boneage_cli.csv_files import write_csv
 from boneage_cli.json_files import write_json
 from boneage_cli.sexes import says_boy, sex_letter
 
@@ -155,25 +155,23 @@ def write_sex_evaluation(evaluation: SexEvaluation, folder: Path, title: str = "
         The three files.
 
     Raises:
-        BoneageError: The folder cannot be written.
+        OSError: The folder cannot be written.
     """
     # Imported here because matplotlib, which plots need, is not needed for metrics.
     from boneage_cli.core.plots.sexes import sexes
 
     done = evaluation.predictions[evaluation.predictions["predicted_sex"].notna()]
     files = [folder / name for name in SEX_FILES]
-    with writing(folder):
-        write_json(evaluation.to_dict(), files[0])
-        with whole_file(files[1]) as temporary:
-            # With as few decimals as ages, many probabilities near 0 and 1 would become equal.
-            table = evaluation.predictions.round({"boneage": DECIMALS, "male_probability": 9})
-            table.to_csv(temporary, index=False, errors="surrogateescape")
-        sexes(
-            (done["sex"] == "M").to_numpy(bool),
-            done["male_probability"].to_numpy(float),
-            files[2],
-            title,
-        )
+    write_json(evaluation.to_dict(), files[0])
+    # With as few decimals as ages, many probabilities near 0 and 1 would become equal.
+    decimals = {"boneage": DECIMALS, "male_probability": 9}
+    write_csv(evaluation.predictions.round(decimals), files[1])
+    sexes(
+        (done["sex"] == "M").to_numpy(bool),
+        done["male_probability"].to_numpy(float),
+        files[2],
+        title,
+    )
     return files
 
 

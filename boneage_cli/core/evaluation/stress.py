@@ -18,8 +18,8 @@ from boneage_cli.core.evaluation.metrics import INTERVAL, Estimate, mean_interva
 from boneage_cli.core.prediction.cases import NO_NUMBER, Case, manifest_cases
 from boneage_cli.core.prediction.output import DECIMALS
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.perturbation_catalogue import PERTURBATIONS, Perturbation
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.json_files import write_json
@@ -208,32 +208,26 @@ def write_stress(stress: Stress, folder: Path, title: str = "") -> list[Path]:
         The three files.
 
     Raises:
-        BoneageError: The folder cannot be written.
+        OSError: The folder cannot be written.
     """
     # Imported here because matplotlib, which plots need, is not needed for metrics.
     from boneage_cli.core.plots.stress import mae_increases
 
     files = [folder / name for name in STRESS_FILES]
-    with writing(folder):
-        with whole_file(files[1]) as temporary:
-            # Some values round to -0.0.
-            table = stress.to_table().round(DECIMALS).replace(-0.0, 0.0)
-            table.to_csv(temporary, index=False)
-        write_json(stress.to_dict(), files[0])
-        rows = stress.perturbed
-        mae_increases(
-            [row.name for row in rows],
-            [row.group for row in rows],
-            np.array(
-                [
-                    (row.mae_increase.value, row.mae_increase.low, row.mae_increase.high)
-                    for row in rows
-                ]
-            ),
-            files[2],
-            title,
-            f"unperturbed MAE {stress.unperturbed.mae} months, n = {stress.unperturbed.images}",
-        )
+    # Some values round to -0.0.
+    write_csv(stress.to_table().round(DECIMALS).replace(-0.0, 0.0), files[1])
+    write_json(stress.to_dict(), files[0])
+    rows = stress.perturbed
+    mae_increases(
+        [row.name for row in rows],
+        [row.group for row in rows],
+        np.array(
+            [(row.mae_increase.value, row.mae_increase.low, row.mae_increase.high) for row in rows]
+        ),
+        files[2],
+        title,
+        f"unperturbed MAE {stress.unperturbed.mae} months, n = {stress.unperturbed.images}",
+    )
     return files
 
 

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from boneage_cli.core.bundle import Bundle, save_bundle
 from boneage_cli.core.runs import BUNDLE, CHECKPOINT, RESULT
 from boneage_cli.core.training.module import BoneAgeModule
+from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 
 EpochRow = dict[str, float]
@@ -175,8 +175,8 @@ class RunRecorder(pl.Callback):
         epoch = int(row["epoch"])
         if self._batches:
             self._write_batches(epoch)
-        with whole_file(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.history).astype({"epoch": int}).to_csv(temporary, index=False)
+        history = pd.DataFrame(self.history).astype({"epoch": int})
+        write_csv(history, self.folder / "history.csv")
         for logger in trainer.loggers:
             logger.log_metrics(row, step=epoch)
 
@@ -202,8 +202,7 @@ class RunRecorder(pl.Callback):
             earlier = pd.read_csv(path)
             # An interrupted epoch is trained again, so its earlier rows are dropped.
             table = pd.concat([earlier[earlier["epoch"] < epoch], table], ignore_index=True)
-        with whole_file(path) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(table, path)
 
 
 class TrainingProgress(pl.Callback):

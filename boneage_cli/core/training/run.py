@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from boneage_cli.core.bundle import Bundle, build_network
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.experiment_file import earlier_stages, load_experiment, write_experiment
+from boneage_cli.core.fingerprints import fingerprints
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
@@ -358,7 +359,14 @@ def _fit(
 ) -> Run:
     module = make_module(network, experiment)
     mean, deviation = mean_and_deviation(datamodule.train_manifest["boneage"])
-    untrained = Bundle(experiment, mean, deviation, {}, provenance=_provenance(datamodule, record))
+    untrained = Bundle(
+        experiment,
+        mean,
+        deviation,
+        {},
+        provenance=_provenance(datamodule, record),
+        trained_on=fingerprints(datamodule.train_manifest),
+    )
     recorder = RunRecorder(folder, untrained, report)
     trainer = make_trainer(
         experiment.training,

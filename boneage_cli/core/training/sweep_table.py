@@ -13,6 +13,7 @@ import pandas as pd
 from boneage_cli.core.combinations import Combination
 from boneage_cli.core.evaluation.metrics import Estimate
 from boneage_cli.core.training.run_result import RunResult, figure_name
+from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
@@ -86,7 +87,8 @@ def check_table(folder: Path, names: set[str]) -> None:
         BoneageError: It holds the table of another sweep.
     """
     try:
-        earlier = set(pd.read_csv(folder / "table.csv")["run"].astype(str))
+        table = pd.read_csv(folder / "table.csv", encoding_errors="surrogateescape")
+        earlier = set(table["run"].astype(str))
     except (OSError, ValueError, KeyError):
         return
     if others := sorted(earlier - names):
@@ -124,8 +126,7 @@ def write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
             row["against_first_of"] = "months" if of_ages else "share of wrong sexes"
         rows.append(row | {name: getattr(result, name, None) for name in _OF_RESULT})
         rows[-1]["error"] = outcome.error
-    with whole_file(folder / "table.csv") as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_csv(pd.DataFrame(rows), folder / "table.csv")
     heads, *texts = table_rows(order)
     lines = [heads, ("---",) * len(heads), *texts]
     with whole_file(folder / "table.md") as temporary:

@@ -11,7 +11,7 @@ import pandas as pd
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.training.datamodule import BoneAgeData
-from boneage_cli.files import whole_file
+from boneage_cli.csv_files import write_csv
 from boneage_cli.progress import track
 
 _TAUGHT_AT_A_TIME = 256
@@ -45,9 +45,7 @@ def teach(datamodule: BoneAgeData, bundle: Path, share: float, kept: Path, devic
             map(months_of, parts), description="ask the teacher", total=len(parts), unit="batch"
         )
         months = np.concatenate(list(found))
-        with whole_file(kept) as temporary:
-            table = pd.DataFrame({"id": manifest["id"], "months": months})
-            table.to_csv(temporary, index=False, errors="surrogateescape")
+        write_csv(pd.DataFrame({"id": manifest["id"], "months": months}), kept)
     table = pd.read_csv(kept, encoding_errors="surrogateescape")
     months = np.array(table["months"], dtype=float)
     datamodule.batches["train"].teach(months, share)

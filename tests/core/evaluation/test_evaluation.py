@@ -167,13 +167,6 @@ def test_the_figures_of_one_radiograph_are_json_without_nan(tmp_path):
     assert "NaN" not in files[0].read_text()
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    found = evaluate_predictions(manifest([100]), np.array([101]))
-    with pytest.raises(BoneageError, match=r"file/out: cannot be written .*--output"):
-        write_evaluation(found, tmp_path / "file" / "out")
-
-
 def test_a_manifest_without_labels_is_refused_and_one_with_some_counts_the_rest(
     demo_data, demo_bundle
 ):
