@@ -18,3 +18,8 @@ def decimal(value: float, digits: int, sign: str = "") -> str:
     """
     # Adding zero turns -0.0 into 0.0.
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def three_digits(value: float) -> str:
+    """Formats a number with three significant digits, or all digits before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

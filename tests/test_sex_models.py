@@ -30,10 +30,9 @@ from boneage_cli.core.exporting import TOLERANCES, export_model
 from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.output import text_lines
 from boneage_cli.core.prediction.predictor import Predictor
-from boneage_cli.core.run_record import RunRecord
 from boneage_cli.core.training.folds import cross_validate
 from boneage_cli.core.training.outcome import Run
-from boneage_cli.core.training.run import train, train_into
+from boneage_cli.core.training.run import train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
@@ -448,18 +447,6 @@ def test_folds_of_both_are_measured_in_both(tiny: Experiment, marked: Path, tmp_
         calibration = load_bundle(tmp_path / "cv" / f"fold-{fold}" / "best.safetensors").calibration
         assert calibration is not None
         assert "out of fold" in calibration.source
-
-
-def test_a_run_of_an_earlier_version_is_told_in_one_line(
-    sex_run: Run, tiny: Experiment, marked: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(sex_run.folder, run)
-    result = json.loads((run / "result.json").read_text())
-    del result["validation_sex_accuracy"]
-    (run / "result.json").write_text(json.dumps(result))
-    with pytest.raises(BoneageError, match=r"run: was trained by an earlier version"):
-        train_into(run, of(tiny, "sex"), RunRecord.new(marked))
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])

@@ -257,7 +257,7 @@ def bench(
     refuse_beside(context, "without --train", _NOT_WITHOUT_TRAINING)
     from boneage_cli.core.bench.backends import benchmark_backends, parse_backends
     from boneage_cli.core.bench.benchmark import check_folder, write_benchmark
-    from boneage_cli.core.bench.environment import busy
+    from boneage_cli.core.bench.environment import load_per_core
     from boneage_cli.core.bench.model import benchmark_model
     from boneage_cli.core.bench.networks import (
         benchmark_networks,
@@ -269,7 +269,7 @@ def bench(
 
     check_folder(folder)
     sizes = parse_batch_sizes(batch_sizes)
-    _warn_if_busy(busy())
+    _warn_if_busy(load_per_core())
     if backends:
         refuse_beside(context, "with --backends", _NOT_OF_BACKENDS)
         measured = benchmark_backends(
@@ -361,7 +361,7 @@ def report(
 def _bench_training(
     configs: list[Path], backbones: str | None, data: Path | None, folder: Path, **options: Any
 ) -> None:
-    from boneage_cli.core.bench.environment import busy
+    from boneage_cli.core.bench.environment import load_per_core
     from boneage_cli.core.bench.networks import experiments
     from boneage_cli.core.bench.training import (
         benchmark_training,
@@ -371,7 +371,7 @@ def _bench_training(
     from boneage_cli.datasets.find_dataset import find_dataset
     from boneage_cli.files import check_writable
 
-    _warn_if_busy(busy())
+    _warn_if_busy(load_per_core())
     chosen = experiments(configs, backbones)
     check_writable(folder)
     earlier = earlier_measurements(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli.cli.console import print_fields, print_table, warn
-from boneage_cli.wording import counted
+from boneage_cli.wording import counted, three_digits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +31,9 @@ def print_training(measured: TrainingBenchmark) -> None:
             (
                 row["model"],
                 row["data"],
-                _digits(row["images_per_s"]),
+                three_digits(row["images_per_s"]),
                 f"{row['share_of_synthetic']:.1%}",
-                _digits(row["epoch_s"]),
+                three_digits(row["epoch_s"]),
                 f"{row['share_of_peak']:.1%}",
             )
             for row in measured.rows
@@ -60,7 +60,7 @@ def _print_step(real: dict[str, Any], synthetic: dict[str, Any]) -> None:
         f"images of {real['pixels']} pixels, precision {real['precision']}, ms",
         ("", "real", "share", "synthetic", "share"),
         [
-            (name, _digits(a), f"{a / totals[0]:.1%}", _digits(b), f"{b / totals[1]:.1%}")
+            (name, three_digits(a), f"{a / totals[0]:.1%}", three_digits(b), f"{b / totals[1]:.1%}")
             for name, a, b in [*rows, ("total", *totals)]
         ],
     )
@@ -75,9 +75,9 @@ def _training_lines(network: dict[str, Any], real: dict[str, Any]) -> dict[str, 
     return {
         "real data": f"{real['share_of_synthetic']:.1%} of the speed on synthetic data, median of "
         f"{len(pairs)} pairs of epochs ({min(pairs):.1%} to {max(pairs):.1%})",
-        "arithmetic": f"{_digits(real['gflop_per_image'])} GFLOP per image, "
-        f"{_digits(real['gflop_per_s'])} of {_digits(real['peak_gflop_per_s'])} GFLOP/s that large "
-        f"matrix products reach: {real['share_of_peak']:.1%}",
+        "arithmetic": f"{three_digits(real['gflop_per_image'])} GFLOP per image, "
+        f"{three_digits(real['gflop_per_s'])} of {three_digits(real['peak_gflop_per_s'])} GFLOP/s "
+        f"that large matrix products reach: {real['share_of_peak']:.1%}",
         "held back": f"at that peak, arithmetic would take {arithmetic:.1%} of a step; "
         + ", ".join(f"{called.get(name, name)} {share:.1%}" for name, share in lost),
         "operators": ", ".join(
@@ -100,7 +100,7 @@ def print_benchmark(measured: Benchmark) -> None:
                 (
                     each["batch_size"],
                     *(
-                        _digits(each[key])
+                        three_digits(each[key])
                         for key in (
                             *("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms"),
                             *("ms_per_image", "images_per_s"),
@@ -134,8 +134,8 @@ def _print_differences(measured: Benchmark) -> None:
                 row["precision"],
                 f"{row['mean_months']:.4f}",
                 f"{row['largest_months']:.4f}",
-                _digits(row["load_s"]),
-                _digits(rates[row["backend"]]) if row["backend"] in rates else "",
+                three_digits(row["load_s"]),
+                three_digits(rates[row["backend"]]) if row["backend"] in rates else "",
             )
             for row in measured.differences or ()
         ],
@@ -153,9 +153,9 @@ def _print_latency(measured: Benchmark) -> None:
         [
             (
                 name,
-                _digits(row["mean_ms"]),
+                three_digits(row["mean_ms"]),
                 f"{row['share']:.0%}",
-                *(_digits(row[key]) for key in ("p50_ms", "p95_ms", "p99_ms")),
+                *(three_digits(row[key]) for key in ("p50_ms", "p95_ms", "p99_ms")),
             )
             for name, row in figures["parts"].items()
         ],
@@ -173,15 +173,16 @@ def _lines(measured: Benchmark) -> dict[str, str]:
             else f"batches of {files['batch_size']}, {threads} reading"
         )
         lines["from files"] = (
-            f"{_digits(files['images_per_s'])} images/s, "
+            f"{three_digits(files['images_per_s'])} images/s, "
             f"{counted(files['images'], 'radiograph')} in {by}"
         )
         lines["start"] = f"{about['load_s']:.2f} s to load the model"
     if measured.reference is not None:
         naive = measured.reference
         lines["naive loop"] = (
-            f"{_digits(naive['images_per_s'])} images/s, {counted(naive['images'], 'radiograph')}; "
-            f"boneage is {naive['ratio']:.2f} times as fast from files"
+            f"{three_digits(naive['images_per_s'])} images/s, "
+            f"{counted(naive['images'], 'radiograph')}; boneage is {naive['ratio']:.2f} times as "
+            "fast from files"
         )
     if memory is not None:
         gpu = f", {memory['gpu']:,.0f} MB of the GPU" if "gpu" in memory else ""
@@ -225,7 +226,7 @@ def print_rankings(networks: pd.DataFrame) -> None:
                 (
                     row["network"],
                     rank,
-                    _digits(row[column]),
+                    three_digits(row[column]),
                     1 if column == "single_ms" else row["best_batch"],
                     f"{row['parameters']:,}",
                 )
@@ -233,8 +234,3 @@ def print_rankings(networks: pd.DataFrame) -> None:
             ],
             note=f"{left_out} not measured with batches of one image" if left_out else "",
         )
-
-
-def _digits(value: float) -> str:
-    """Formats a number with three significant digits, or all digits before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -9,7 +9,7 @@ import typer
 
 from boneage_cli.choices import Background, RoiMethod
 from boneage_cli.cli.commands import EXIT_FINDINGS
-from boneage_cli.cli.console import console, fail, print_table
+from boneage_cli.cli.console import fail, print_fields, print_table
 from boneage_cli.cli.options import BatchSizeOption, DataOption, DeviceOption, Split, WorkersOption
 from boneage_cli.errors import BoneageError
 
@@ -226,6 +226,6 @@ def locate_rois(
         else "",
     )
     for result in results:
-        console.print(f"written: {result.folder}", markup=False)
+        print_fields({"written": result.folder})
     if any(result.errors for result in results):
         raise typer.Exit(EXIT_FINDINGS)

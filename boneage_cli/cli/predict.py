@@ -82,8 +82,7 @@ def predict(
         typer.Option(
             "--interval",
             metavar="PERCENT",
-            help="Add the interval that holds the known age of so many of a hundred radiographs, "
-            "50 to 99, as 90.",
+            help="Add a prediction interval with this coverage in per cent, 50 to 99; 90 is usual.",
             show_default=False,
         ),
     ] = None,
@@ -119,7 +118,7 @@ def predict(
         bool,
         typer.Option(
             "--force",
-            help="Also answer what looks like no hand radiograph, and say that it is doubtful.",
+            help="Also predict images that would be refused, and mark them as doubtful.",
         ),
     ] = False,
     tta: TtaOption = False,

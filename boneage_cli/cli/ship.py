@@ -48,7 +48,7 @@ def ship(
         ),
     ] = None,
 ) -> None:
-    """Make the model that the package carries of a finished run, with its card.
+    """Make the package's model and its card from a finished run.
 
     For those who work on boneage itself, in a checkout. The model's figures are
     recomputed on the validation split of the run's data set, and it and the

@@ -92,6 +92,12 @@ class Bundle:
     path: Path | None = None
 
     @property
+    def networks(self) -> tuple[Member, ...]:
+        """The networks whose predictions are averaged, or the only one."""
+        only = Member(self.experiment, self.age_mean, self.age_std, self.provenance)
+        return self.members or (only,)
+
+    @property
     def needs_sex(self) -> bool:
         """Whether prediction requires the child's sex."""
         return self.experiment.model.gender or bool(self.correction)
@@ -117,13 +123,14 @@ class Bundle:
         return network.eval()
 
     def _untrained(self) -> Network | AverageNetwork:
+        networks = [
+            build_network(each.experiment, each.age_mean, each.age_std) for each in self.networks
+        ]
         if not self.members:
-            return build_network(self.experiment, self.age_mean, self.age_std)
+            return networks[0]
         from boneage_cli.models.average import AverageNetwork
 
-        return AverageNetwork(
-            [build_network(each.experiment, each.age_mean, each.age_std) for each in self.members]
-        )
+        return AverageNetwork(networks)
 
     def graph(self, *, with_features: bool = True) -> Graph:
         """Returns the network in the form that all backends run, see ``AnswerGraph``.
@@ -211,10 +218,7 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
     return replace(
         first,
         weights=weights_of_all([bundle.weights for bundle in bundles]),
-        members=tuple(
-            Member(bundle.experiment, bundle.age_mean, bundle.age_std, bundle.provenance)
-            for bundle in bundles
-        ),
+        members=tuple(network for bundle in bundles for network in bundle.networks),
         calibration=first.calibration
         if all(bundle.calibration == first.calibration for bundle in bundles)
         else None,
@@ -340,14 +344,14 @@ def _bundle_of(
     path: Path,
     source: str,
 ) -> Bundle:
-    calibration, likeness = header.get("calibration"), header.get("likeness")
+    calibration, likeness = header["calibration"], header["likeness"]
     return Bundle(
         experiment=parse_experiment(header["experiment"], source),
         age_mean=header["age_mean"],
         age_std=header["age_std"],
         weights=weights,
         calibration=Calibration.from_dict(calibration) if calibration else None,
-        correction={sex: (a, b) for sex, (a, b) in header.get("correction", {}).items()},
+        correction={sex: (a, b) for sex, (a, b) in header["correction"].items()},
         likeness=Likeness.from_parts(
             likeness,
             {
@@ -368,7 +372,7 @@ def _bundle_of(
                 each["age_std"],
                 each["provenance"],
             )
-            for each in header.get("members", ())
+            for each in header["members"]
         ),
         path=path,
     )

@@ -33,8 +33,8 @@ def load_experiment(
 
     Args:
         path: The settings file, or one of HDA_Project's YAML files; None for the defaults.
-        flags: Values by dotted key, such as ``model.gender``; None leaves a setting as it is.
         overrides: Such as ``training.epochs=5``; the value is parsed as TOML, else taken as text.
+        flags: Values by dotted key, such as ``model.gender``; None leaves a setting as it is.
 
     Warns:
         BoneageWarning: A setting is ignored: a key of a YAML file that has no meaning here, or an
@@ -151,8 +151,8 @@ def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Exp
     for number, (before, stage) in enumerate(pairwise([*stages, experiment]), 1):
         if stage.model.weights != before.model.weights and not stage.training.anew:
             raise BoneageError(
-                f"{source}: stage {number} has other model.weights than what comes after it and "
-                "takes up what it has learnt; those of the first stand in [model]"
+                f"{source}: stage {number} has other model.weights than the training after it, "
+                "which begins with the weights of this stage; set model.weights in [model] only"
             )
     return stages
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.threads import usable_threads
+from boneage_cli.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -120,8 +121,7 @@ def describe_hardware(device: str | torch.device) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    threads = usable_threads()
-    return f"{_cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{_cpu_name()}, {counted(usable_threads(), 'thread')}"
 
 
 def _cpu_name() -> str:

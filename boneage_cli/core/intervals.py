@@ -32,6 +32,7 @@ LEVELS = tuple(range(50, 100))
 COVERAGE = "coverage.csv"
 """File name of the coverage of 90 % intervals on radiographs that they were not calibrated on."""
 
+# Number of parts that are held out in turn to measure the coverage.
 _PARTS = 10
 
 LEAST = 40
@@ -158,6 +159,17 @@ def calibrate(predictions: pd.DataFrame, source: str) -> Calibration:
         images={group: len(found) for group, found in large.items()},
         source=source,
     )
+
+
+def calibration_of(predictions: pd.DataFrame, which: str) -> Calibration | None:
+    """Returns the same as ``calibrate``, and None if there are too few radiographs.
+
+    Args:
+        predictions: As for ``calibrate``.
+        which: What follows "n radiographs" in their description.
+    """
+    count = int(predictions["predicted"].notna().sum())
+    return calibrate(predictions, f"{count} radiographs {which}") if count >= LEAST else None
 
 
 def coverage(

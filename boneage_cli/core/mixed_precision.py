@@ -125,7 +125,7 @@ def _places(model: Any) -> dict[str, int]:
         ]
         if not sources[name]:
             continue
-        place = max((places.get(source, 0) for source in sources[name]), default=0)
+        place = max(places.get(source, 0) for source in sources[name])
         if operation.get_type_name().endswith("Convolution"):
             # Padding may make feature maps a row or column larger.
             place = max(place, COARSE if _area(operation.output(0)) <= 1.2 * least else 0)

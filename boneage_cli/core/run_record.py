@@ -58,8 +58,7 @@ class RunRecord(Resources):
         data: The data set's folder.
         data_digest: Digest of its labels and images at the start of the run; None for a
             cross-validation, whose folds have their own.
-        settings_digest: Digest of the settings file at the start of the run; None in records of
-            earlier versions.
+        settings_digest: Digest of the settings file at the start of the run; None before it.
         fold: Held-out fold; None for a run that uses the validation split, and for the record of a
             whole cross-validation.
         folds: Number of folds of a cross-validation; None for a single run.

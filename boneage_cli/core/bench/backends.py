@@ -10,7 +10,8 @@ from typing import get_args
 import numpy as np
 
 from boneage_cli.choices import Backend
-from boneage_cli.core.bench.benchmark import Benchmark, environment_of
+from boneage_cli.core.bench.benchmark import Benchmark
+from boneage_cli.core.bench.environment import environment_of
 from boneage_cli.core.bench.images import radiographs
 from boneage_cli.core.bench.networks import TimedNetwork, benchmark_networks, trained
 from boneage_cli.core.hardware import choose_device, choose_precision

@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_cli.core.bench.environment import PACKAGES, busy, where_and_when
+from boneage_cli.core.bench.environment import PACKAGES
 from boneage_cli.core.bench.timing import TIMES, Latency
-from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import check_writable, writing
@@ -100,18 +99,3 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
         write_csv(table, folder / TABLE, "%.4f")
         write_json(benchmark.to_dict(), folder / RECORD)
     return [folder / TABLE, folder / RECORD]
-
-
-def environment_of(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
-    """Returns device, hardware, versions, date, backend and precision of a measurement.
-
-    Args:
-        predictor: The timed predictor.
-        seconds: The requested duration, for the record of a whole benchmark; None for one row.
-    """
-    return {
-        **where_and_when(predictor.device),
-        "backend": predictor.backend,
-        "precision": predictor.precision,
-        **({} if seconds is None else {"seconds": seconds, "load_per_core": busy()}),
-    }

@@ -13,12 +13,13 @@ import torch
 
 from boneage_cli import __version__
 from boneage_cli.core.hardware import describe_hardware, device_type
+from boneage_cli.core.prediction.predictor import Predictor
 
 # Optional backends besides torch.
 PACKAGES = ("openvino", "onnxruntime")
 
 
-def busy() -> float | None:
+def load_per_core() -> float | None:
     """One-minute load average per core; None if the system does not report it."""
     try:
         return os.getloadavg()[0] / (os.cpu_count() or 1)
@@ -26,7 +27,7 @@ def busy() -> float | None:
         return None
 
 
-def where_and_when(device: str | torch.device) -> dict[str, Any]:
+def environment(device: str | torch.device) -> dict[str, Any]:
     """Returns device, hardware, versions and date, which are stored with every measurement."""
     return {
         "device": device_type(device),
@@ -36,6 +37,21 @@ def where_and_when(device: str | torch.device) -> dict[str, Any]:
         **_versions(),
         "boneage": __version__,
         "date": datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def environment_of(predictor: Predictor, seconds: float | None = None) -> dict[str, Any]:
+    """Returns device, hardware, versions, date, backend and precision of a measurement.
+
+    Args:
+        predictor: The timed predictor.
+        seconds: The requested duration, for the record of a whole benchmark; None for one row.
+    """
+    return {
+        **environment(predictor.device),
+        "backend": predictor.backend,
+        "precision": predictor.precision,
+        **({} if seconds is None else {"seconds": seconds, "load_per_core": load_per_core()}),
     }
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from boneage_cli.core.bench.benchmark import Benchmark, environment_of
+from boneage_cli.core.bench.benchmark import Benchmark
+from boneage_cli.core.bench.environment import environment_of
 from boneage_cli.core.bench.images import radiographs
 from boneage_cli.core.bench.memory import peak_memory, peak_memory_of_children
 from boneage_cli.core.bench.naive_loop import check_readable, naive_loop
@@ -57,7 +58,7 @@ def benchmark_model(
         seconds: Approximate duration; a minimum of repetitions is made in any case.
         reference: Whether to time the naive loop, too.
         batch_size: Batch size of prediction from files.
-        workers: Number of reading threads; None for one per core.
+        workers: Number of threads, or of processes in long measurements; None for one per core.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``32``, ``mixed``, ``bf16`` or ``fp16``.
         backend: The backend of the networks, see ``choose_backend``.

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from boneage_cli.core.bench.benchmark import COLUMNS, Benchmark, environment_of
+from boneage_cli.core.bench.benchmark import COLUMNS, Benchmark
+from boneage_cli.core.bench.environment import environment_of
 from boneage_cli.core.bench.timing import WARM_UP, repetitions, throughput_metrics
 from boneage_cli.core.bundle import Bundle, build_network, load_bundle
 from boneage_cli.core.combinations import combinations

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.bench.benchmark import COLUMNS, TABLE
-from boneage_cli.core.bench.environment import PACKAGES
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
@@ -156,8 +155,7 @@ def _read(file: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no CSV table"
         raise BoneageError(f"{file}: cannot be read ({reason}); {way_out}") from None
-    # Columns of package versions may be missing: earlier versions of bench wrote fewer.
-    missing = [column for column in COLUMNS if column not in table and column not in PACKAGES]
+    missing = [column for column in COLUMNS if column not in table]
     if missing or table.empty:
         reason = f"no column {missing[0]}" if missing else "no rows"
         raise BoneageError(f"{file}: no table of bench ({reason}); {way_out}")

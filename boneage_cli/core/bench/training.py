@@ -29,7 +29,7 @@ from boneage_cli.core.bench.arithmetic import (
     peak_arithmetic,
     wait_for,
 )
-from boneage_cli.core.bench.environment import busy, where_and_when
+from boneage_cli.core.bench.environment import environment, load_per_core
 from boneage_cli.core.bench.step_timing import (
     AUGMENTATION,
     PARTS,
@@ -134,9 +134,9 @@ def benchmark_training(
     about: dict[str, Any] = {
         "models": [*prepared],
         "seconds": seconds,
-        "load_per_core": busy(),
+        "load_per_core": load_per_core(),
         "peak": f"the fastest product of two square matrices of {MATRICES[place.type]} rows",
-        **where_and_when(place),
+        **environment(place),
     }
     rows: list[dict[str, Any]] = []
     networks: list[dict[str, Any]] = []
@@ -163,7 +163,7 @@ def benchmark_training(
                     # Frees memory for the next network.
                     alternating.release()
                     torch.cuda.empty_cache()
-                where = where_and_when(place) | {"precision": precisions[name]}
+                where = environment(place) | {"precision": precisions[name]}
                 rows += [{"model": name, **row, **where} for row in found]
                 networks.append({"model": name, **details})
     return TrainingBenchmark(about, rows, networks, notes)
@@ -183,7 +183,7 @@ def earlier_measurements(folder: Path) -> list[dict[str, Any]]:
         document = read_json(path)
     except BoneageError:
         raise refusal from None
-    found = document.get("measurements") if isinstance(document, dict) else None
+    found = document.get("measurements")
     if not isinstance(found, list) or not all(
         isinstance(each, dict) and isinstance(each.get("rows"), list) for each in found
     ):

@@ -39,18 +39,18 @@ Where predicted bone ages come from: pictures made by boneage predict --explain.
 
 On the left the radiograph with its contrast stretched, on the right the same with heat.
 
-Heat, from clear to red: how much a place adds to the age or takes from it (Grad-CAM), red where it
-is most in this radiograph; of models that predict sex alone, the same of the sex. Outlines: what
-the model cuts out, with its upper side thicker; green is the carpal region, yellow the metacarpal
-one, blue the registered hand. Crosses: the key points that the outlines follow from. Above: the
-age, and the sex where the model takes it; or the predicted sex. "63% image": in a model with a gate
-between image and sex so much of what it decides on is the image's, on average over its features.
+Heat, from clear to red: how much each place changes the predicted age, up or down (Grad-CAM); red
+is the largest change in this radiograph. For models that predict only the sex: how much it changes
+the sex. Outlines: what the model crops, with the upper side thicker; green is the carpal region,
+yellow the metacarpal region, blue the registered hand. Crosses: the key points that determine the
+outlines. Above: the age, and the sex if the model uses it; or the predicted sex. "63% image": in a
+model with a gate between image and sex, the share of the image, averaged over the features.
 
-Each run puts its pictures in place of those that an earlier one left here.
+Each run replaces the pictures of an earlier one in this folder.
 
-Heat tells where a network looks, not whether it is right. Its scale is that of each picture: where
-an age is near the mean of the training, little is added or taken anywhere, and what is most may lie
-on nothing. A research tool, not a medical device.
+Heat shows where a network looks, not whether it is right. Each picture has its own scale: if an age
+is near the mean of the training radiographs, no place changes it much, and the largest change may
+lie outside the bones. A research tool, not a medical device.
 """
 
 _OPTION = "place with --explain"

@@ -20,7 +20,7 @@ class LandmarkRecipe:
         averaging: Decay per step of the moving average of the weights, which is the result.
         registered: Share of examples that are upright, as in the second pass.
         cut: Share of examples whose fingers or wrist are cut off. Their key points keep their
-            places, by which such hands are recognised, see ``acceptance``.
+            places, by which such hands are recognised, see ``prediction.refusals``.
         length: Least and greatest length of the hand, as a fraction of the square's side.
         seed: Seed of order and augmentation.
     """

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from boneage_cli.core.plots.figure import BLUE, LINES, figure_file
+from boneage_cli.wording import three_digits
 
 # One more marker than colours, so that many lines still differ in colour or marker.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -83,7 +84,7 @@ def bars(
         drawn = axes.barh(places, values, color=BLUE, height=min(0.7, 0.25 * len(names)))
         # The white background keeps grid lines from crossing the numbers.
         ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        numbers = [_three_digits(value) for value in values]
+        numbers = [three_digits(value) for value in values]
         axes.bar_label(drawn, labels=numbers, padding=4, bbox=ground)
         axes.set_yticks(places, names)
         axes.set_ylim(len(names) - 0.4, -0.6)
@@ -91,7 +92,3 @@ def bars(
         axes.set_xlabel(label)
         axes.set_title(title, loc="left", fontsize=11)
     return figure
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

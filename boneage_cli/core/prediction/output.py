@@ -100,7 +100,7 @@ def row_lines(rows: Iterable[Row], style: str, tags: Sequence[str] = ()) -> Iter
     """
     if style == "csv":
         return csv_lines(rows, tags)
-    return json_lines(rows) if style == "json" else json_rows(rows)
+    return json_array(rows) if style == "json" else json_lines(rows)
 
 
 def csv_lines(rows: Iterable[Row], tags: Sequence[str] = ()) -> Iterator[str]:
@@ -125,7 +125,7 @@ def csv_lines(rows: Iterable[Row], tags: Sequence[str] = ()) -> Iterator[str]:
         yield written(row[column] for column in columns)
 
 
-def json_lines(rows: Iterable[Row]) -> Iterator[str]:
+def json_array(rows: Iterable[Row]) -> Iterator[str]:
     """Yields a JSON array, one object per line; a failed one has an error and no prediction."""
     separator = "["
     for row in rows:
@@ -134,7 +134,7 @@ def json_lines(rows: Iterable[Row]) -> Iterator[str]:
     yield "[]\n" if separator == "[" else "\n]\n"
 
 
-def json_rows(rows: Iterable[Row]) -> Iterator[str]:
+def json_lines(rows: Iterable[Row]) -> Iterator[str]:
     """Yields one JSON object per line (JSON Lines), which can be read and appended line by line."""
     for row in rows:
         yield f"{json.dumps(row, allow_nan=False)}\n"

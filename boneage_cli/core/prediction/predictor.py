@@ -76,7 +76,7 @@ class Predictor(Preparer):
         self.runners = [
             run_graph(bundle.graph(), backend, self.device, self.precision) for bundle in bundles
         ]
-        self.backend = self.runners[0].backend if self.runners else backend
+        self.backend = self.runners[0].backend
         super().__init__(bundles, self.device, backend)
         # The models' files, from which worker processes load them; set by ``load`` only.
         self.files: list[Path] = []
@@ -542,8 +542,7 @@ def _reason(of_key_points: str | None, score: float) -> str | None:
 def _described(bundle: Bundle) -> str:
     own, model = bundle.path == SHIPPED_MODEL, bundle.experiment.model
     name = f"the package's {SHIPPED_MODEL.name}" if own else str(bundle.path)
-    models = [each.experiment.model for each in bundle.members] or [model]
-    backbones = " and ".join(str(each.backbone) for each in models)
+    backbones = " and ".join(str(each.experiment.model.backbone) for each in bundle.networks)
     sex = "with sex" if model.gender else "without sex"
     if "sex" in model.targets:
         sex = "predicts " + " and ".join(model.targets)

@@ -59,12 +59,12 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    members = _members(bundle)
-    backbones = " and ".join(str(experiment.model.backbone) for experiment, _ in members)
+    several = len(bundle.networks) > 1
+    backbones = " and ".join(str(each.experiment.model.backbone) for each in bundle.networks)
     rows = {
         "file": f"`{bundle.path.name}`, {len(content) / 1e6:.1f} MB",
         "SHA-256": f"`{hashlib.sha256(content).hexdigest()}`",
-        "network": f"{model.family}, {backbones}{', whose ages are averaged' * bool(members[1:])}, "
+        "network": f"{model.family}, {backbones}{', whose ages are averaged' * several}, "
         f"{weights:,} weights; sex is {'' if model.gender else 'not '}an input; input size "
         f"{describe_shapes(shapes_of(bundle.experiment))} pixels (height × width)",
         "hand": "registered to one pose by its key points"
@@ -73,11 +73,12 @@ def _what(bundle: Bundle) -> Iterator[str]:
         "data": f"{origin.get('data')}: {origin.get('train_images', 0):,} radiographs for "
         f"training, {origin.get('validation_images', 0):,} held out ({origin.get('validation')})",
     }
-    for experiment, made in members:
-        of_which = f" of {experiment.name}" if members[1:] else ""
-        training = experiment.training
+    for network in bundle.networks:
+        name, training = network.experiment.name, network.experiment.training
+        made = network.provenance
+        of_which = f" of {name}" if several else ""
         rows |= {
-            f"recipe{of_which}": f"`configs/{experiment.name}.toml`; batches of "
+            f"recipe{of_which}": f"`configs/{name}.toml`; batches of "
             f"{training.batch_size}, {training.loss} loss, seed {training.seed}",
             f"training time{of_which}": f"{_hours(made.get('seconds'))} on {made.get('hardware')}",
         }
@@ -86,16 +87,10 @@ def _what(bundle: Bundle) -> Iterator[str]:
     yield ""
 
 
-def _members(bundle: Bundle) -> Sequence[tuple[Experiment, Mapping[str, Any]]]:
-    """Returns settings and provenance of each averaged network, or of the only one."""
-    members = [(each.experiment, each.provenance) for each in bundle.members]
-    return members or [(bundle.experiment, bundle.provenance)]
-
-
 def _training(bundle: Bundle) -> Iterator[str]:
-    members = _members(bundle)
-    for experiment, made in members:
-        yield f"## Training{f' of {experiment.name}' if members[1:] else ''}"
+    for network in bundle.networks:
+        experiment, made = network.experiment, network.provenance
+        yield f"## Training{f' of {experiment.name}' if bundle.networks[1:] else ''}"
         yield ""
         stages = [*earlier_stages(experiment), experiment]
         for number, stage in enumerate(stages, 1):

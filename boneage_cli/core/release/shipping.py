@@ -13,13 +13,13 @@ from boneage_cli.core.conversion_cache import ship_graphs
 from boneage_cli.core.evaluation.ages import Evaluation
 from boneage_cli.core.evaluation.measuring import measure
 from boneage_cli.core.hardware import cpu_has_bf16
-from boneage_cli.core.intervals import coverage, random_parts
+from boneage_cli.core.intervals import calibration_of, coverage, random_parts
 from boneage_cli.core.landmarks import landmark_graph
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.release.card import model_card
 from boneage_cli.core.runs import BUNDLE, SHIPPED_MODEL
-from boneage_cli.core.training.outcome import calibration_of, learn_likeness
+from boneage_cli.core.training.outcome import learn_likeness
 from boneage_cli.core.training.run import check_data, data_of, read_run
 from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.datasets.manifest import read_manifest
@@ -135,7 +135,7 @@ def _measured(path: Path, held_out: pd.DataFrame, train: pd.DataFrame) -> Bundle
     parts = random_parts(len(evaluation.predictions))
     return replace(
         bundle,
-        calibration=calibration_of(evaluation),
+        calibration=calibration_of(evaluation.predictions, "of the validation split"),
         metrics={
             "validation": evaluation.to_dict(),
             "coverage_90": coverage(evaluation.predictions, parts, 90),

@@ -19,7 +19,7 @@ from boneage_cli.core.config import Experiment
 from boneage_cli.core.evaluation.ages import Evaluation, evaluate_predictions, read_prediction_table
 from boneage_cli.core.evaluation.measuring import Measured, write_measured
 from boneage_cli.core.evaluation.sexes import evaluate_sexes
-from boneage_cli.core.intervals import COVERAGE, LEAST, calibrate, write_coverage
+from boneage_cli.core.intervals import COVERAGE, calibration_of, write_coverage
 from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
     FOLD,
@@ -223,12 +223,8 @@ def _known(found: pd.DataFrame, ages: pd.Series) -> pd.DataFrame:
 
 def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None:
     # Intervals from the errors of all folds are more precise than those of a model's own fold.
-    images = evaluation.overall.images
-    if images < LEAST:
-        return
-    source = f"{images} radiographs, out of fold, {count} folds"
-    calibration = calibrate(evaluation.predictions, source)
-    for path in bundles_at(folder):
+    calibration = calibration_of(evaluation.predictions, f"out of fold, {count} folds")
+    for path in bundles_at(folder) if calibration else ():
         save_bundle(replace(load_bundle(path), calibration=calibration), path)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from boneage_cli.models.network import Network
@@ -46,7 +46,7 @@ def measure_norms(
         layer.reset_running_stats()
         # With momentum None the running averages are plain averages over all batches.
         layer.momentum = None
-        nn.Module.train(layer, True)
+        layer.train()
     try:
         # A momentum of None would split a compiled network at each of these layers.
         with torch.compiler.set_stance("force_eager"):

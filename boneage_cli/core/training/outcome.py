@@ -19,7 +19,7 @@ from boneage_cli.core.evaluation.ages import Evaluation, evaluate_predictions
 from boneage_cli.core.evaluation.measuring import Measured, write_measured
 from boneage_cli.core.evaluation.sexes import SexEvaluation, evaluate_sexes
 from boneage_cli.core.hardware import describe_hardware
-from boneage_cli.core.intervals import COVERAGE, LEAST, Calibration, calibrate, write_coverage
+from boneage_cli.core.intervals import COVERAGE, calibration_of, write_coverage
 from boneage_cli.core.likeness import Likeness, fit_likeness
 from boneage_cli.core.plots.training import learning_curve
 from boneage_cli.core.prediction.predictor import Predictor
@@ -112,7 +112,9 @@ def finish(
             replace(
                 trained,
                 metrics=trained.metrics | _metrics(run),
-                calibration=None if run.evaluation is None else calibration_of(run.evaluation),
+                calibration=calibration_of(run.evaluation.predictions, "of the validation split")
+                if run.evaluation
+                else None,
                 likeness=learn_likeness(bundle, datamodule, experiment, device),
             ),
             bundle,
@@ -225,11 +227,3 @@ def learn_likeness(
         predictor.features(validation.pixels, np.arange(len(validation))),
         f"{len(some)} training and {len(validation)} validation radiographs",
     )
-
-
-def calibration_of(evaluation: Evaluation) -> Calibration | None:
-    """Prediction intervals from errors on the validation split; None if it is too small."""
-    if evaluation.overall.images < LEAST:
-        return None
-    source = f"{evaluation.overall.images} radiographs of the validation split"
-    return calibrate(evaluation.predictions, source)

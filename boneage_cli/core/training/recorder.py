@@ -66,7 +66,7 @@ class RunRecorder(pl.Callback):
         """Restores the state of a checkpoint."""
         self.history = list(state["history"])
         self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.kept_epoch = state.get("kept_epoch", self.best_epoch)
+        self.kept_epoch = state["kept_epoch"]
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Writes the last checkpoint's bundle if the run was killed before it was written."""

@@ -64,7 +64,6 @@ def train(
     data: Path,
     *,
     runs: Path = RUNS,
-    folder: Path | None = None,
     config_file: Path | None = None,
     resources: Resources | None = None,
     begin: Begin = silent,
@@ -76,7 +75,6 @@ def train(
         experiment: The settings.
         data: The data set's folder, with a train and a validation split.
         runs: The folder in which a new run folder is made, named by time and experiment.
-        folder: The run folder itself, instead.
         config_file: The file that the settings came from, for the table of runs.
         resources: Devices, cache and logs.
         begin: Called with the settings of each stage when its training begins.
@@ -87,7 +85,7 @@ def train(
         Interrupted: The user stopped it; the message says how to resume.
     """
     record = RunRecord.new(data, resources, config_file=config_file)
-    return _train(experiment, record, folder, runs, begin, report)
+    return _train(experiment, record, None, runs, begin, report)
 
 
 def train_into(
@@ -115,20 +113,14 @@ def train_into(
         Interrupted: The user stopped it.
     """
     if not (folder / RECORD).exists():
-        _train(experiment, record, folder, RUNS, begin, report)
+        _train(experiment, record, folder, folder.parent, begin, report)
     else:
         check_folder(folder, experiment, record)
         if (folder / RESULT).exists():
             check_data(folder, RunRecord.read(folder), data_of(record, experiment))
         else:
             _resume(folder, record, begin, report)
-    result = RunResult.read(folder)
-    if "sex" in experiment.model.targets and result.validation_sex_accuracy is None:
-        raise BoneageError(
-            f"{folder}: was trained by an earlier version, which measured no sexes; choose another "
-            "folder, or remove this one"
-        )
-    return result
+    return RunResult.read(folder)
 
 
 def check_folder(folder: Path, experiment: Experiment, record: RunRecord) -> None:
@@ -166,7 +158,7 @@ def read_run(folder: Path) -> tuple[RunRecord, Experiment]:
     """
     record = RunRecord.read(folder)
     experiment = load_experiment(folder / SETTINGS)
-    if record.settings_digest not in (None, _settings_digest(folder)):
+    if record.settings_digest != _settings_digest(folder):
         raise BoneageError(
             f"{folder / SETTINGS}: was edited after the run began; undo that, or start a new run: "
             f"boneage train --config {folder / SETTINGS}"

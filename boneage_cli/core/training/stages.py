@@ -51,8 +51,8 @@ def _check_teacher(stage: Experiment, number: int, stages: Sequence[Experiment])
     teacher = stage.training.teacher
     if teacher >= number:
         raise BoneageError(
-            f"{stage.name}: training.teacher = {teacher} is no stage before it, of which there "
-            f"{'is' if number == 2 else 'are'} {number - 1 or 'none'}; "
+            f"{stage.name}: training.teacher = {teacher} must be the number of an earlier stage, "
+            f"of which there {'is' if number == 2 else 'are'} {number - 1 or 'none'}; "
             f"{'name one of them, or 0' if number > 1 else 'set it to 0'}"
         )
     if teacher and not all("age" in each.model.targets for each in (stage, stages[teacher - 1])):

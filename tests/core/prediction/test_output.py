@@ -12,7 +12,7 @@ from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.output import (
     COLUMNS,
     csv_lines,
-    json_lines,
+    json_array,
     prediction_row,
     row_lines,
     text_lines,
@@ -69,24 +69,24 @@ def test_interval_and_score_stand_in_every_format():
     (row,) = csv.DictReader(io.StringIO("".join(csv_lines(map(prediction_row, found)))))
     assert (row["low"], row["high"], row["age"]) == ("110.0", "143.0", "120.0")
     assert (row["sds"], row["reference"]) == ("0.08", "Brush Foundation")
-    (values,) = json.loads("".join(json_lines(map(prediction_row, found))))
+    (values,) = json.loads("".join(json_array(map(prediction_row, found))))
     assert (values["low"], values["high"], values["sds"]) == (110, 143, 0.08)
 
 
 def test_outside_the_reference_no_score_is_given():
     found = [Prediction(Case("a.png"), 10.0, False, age=2.0)]
     assert "SDS" not in "".join(text_lines(found))
-    (values,) = json.loads("".join(json_lines(map(prediction_row, found))))
+    (values,) = json.loads("".join(json_array(map(prediction_row, found))))
     assert (values["age"], values["sds"], values["reference"]) == (2, None, None)
 
 
 def test_json_is_one_array_with_the_same_fields():
-    rows = json.loads("".join(json_lines(map(prediction_row, FOUND))))
+    rows = json.loads("".join(json_array(map(prediction_row, FOUND))))
     assert [tuple(row) for row in rows] == [COLUMNS] * 3
     assert rows[0]["months"] == 126.5
     assert rows[1]["months"] is None
     assert rows[1]["error"] == "truncated"
-    assert json.loads("".join(json_lines([]))) == []
+    assert json.loads("".join(json_array([]))) == []
 
 
 @pytest.mark.parametrize("style", ["text", "csv", "json", "jsonl"])

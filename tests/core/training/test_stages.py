@@ -16,9 +16,9 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.experiment_file import earlier_stages, load_experiment, write_experiment
-from boneage_cli.core.run_record import Resources
+from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.training.outcome import Run
-from boneage_cli.core.training.run import resume, train
+from boneage_cli.core.training.run import resume, train, train_into
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.json_files import read_json
 
@@ -189,7 +189,7 @@ def test_an_interrupt_between_two_stages_says_how_to_go_on(
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match=r"go on with: boneage train --resume .*run$"):
-        train(staged, demo_data, folder=tmp_path / "run", begin=stop_at_the_last)
+        train_into(tmp_path / "run", staged, RunRecord.new(demo_data), begin=stop_at_the_last)
     finished = (tmp_path / "run" / "stage-2" / "history.csv").stat().st_mtime_ns
     assert resume(tmp_path / "run").evaluation
     assert (tmp_path / "run" / "stage-2" / "history.csv").stat().st_mtime_ns == finished

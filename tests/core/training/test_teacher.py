@@ -160,15 +160,15 @@ def test_only_what_begins_anew_may_have_other_weights_than_the_stage_before(
     [
         (
             {"stages": ()},
-            "tiny: training.teacher = 1 is no stage before it, of which there are none",
+            "tiny: training.teacher = 1 must be the number of an earlier stage, of which there are none",
         ),
         (
             {"stages": ({"training.teacher": 1},)},
-            "tiny-stage-1: training.teacher = 1 is no stage before it, of which there are none",
+            "tiny-stage-1: training.teacher = 1 must be the number of an earlier stage, of which there are none",
         ),
         (
             {"stages": ({}, {"training.teacher": 2})},
-            "tiny-stage-2: training.teacher = 2 is no stage before it, of which there is 1",
+            "tiny-stage-2: training.teacher = 2 must be the number of an earlier stage, of which there is 1",
         ),
         (
             {"training": TrainingSettings(anew=True), "stages": ({},)},

@@ -539,7 +539,7 @@ def taken_up(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pl.Trainer, "save_checkpoint", of_a_full_disk)
         with pytest.raises(BoneageError, match=f"{folder}: .*No space.*--resume {folder}$"):
-            train(experiment, demo_data, folder=folder)
+            train_into(folder, experiment, RunRecord.new(demo_data))
     left = shutil.copyfile(folder / "last.ckpt", folder.parent / "left.ckpt")
     return resume(folder), left
 
