@@ -22,4 +22,4 @@ def decimal(value: float, digits: int, sign: str = "") -> str:
 
 def three_digits(value: float) -> str:
     """Formats a number with three significant digits, or all digits before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"

@@ -169,7 +169,7 @@ def calibration_of(predictions: pd.DataFrame, which: str) -> Calibration | None:
         which: What follows "n radiographs" in their description.
     """
     count = int(predictions["predicted"].notna().sum())
-    return calibrate(predictions, f"{count} radiographs {which}") if count >= LEAST else None
+    return calibrate(predictions, f"{count} radiographs{which}") if count >= LEAST else None
 
 
 def coverage(

@@ -135,7 +135,7 @@ def _measured(path: Path, held_out: pd.DataFrame, train: pd.DataFrame) -> Bundle
     parts = random_parts(len(evaluation.predictions))
     return replace(
         bundle,
-        calibration=calibration_of(evaluation.predictions, "of the validation split"),
+        calibration=calibration_of(evaluation.predictions, " of the validation split"),
         metrics={
             "validation": evaluation.to_dict(),
             "coverage_90": coverage(evaluation.predictions, parts, 90),

@@ -223,7 +223,7 @@ def _known(found: pd.DataFrame, ages: pd.Series) -> pd.DataFrame:
 
 def _calibrate_bundles(folder: Path, evaluation: Evaluation, count: int) -> None:
     # Intervals from the errors of all folds are more precise than those of a model's own fold.
-    calibration = calibration_of(evaluation.predictions, f"out of fold, {count} folds")
+    calibration = calibration_of(evaluation.predictions, f", out of fold, {count} folds")
     for path in bundles_at(folder) if calibration else ():
         save_bundle(replace(load_bundle(path), calibration=calibration), path)
 

@@ -112,7 +112,7 @@ def finish(
             replace(
                 trained,
                 metrics=trained.metrics | _metrics(run),
-                calibration=calibration_of(run.evaluation.predictions, "of the validation split")
+                calibration=calibration_of(run.evaluation.predictions, " of the validation split")
                 if run.evaluation
                 else None,
                 likeness=learn_likeness(bundle, datamodule, experiment, device),

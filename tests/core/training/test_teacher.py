@@ -30,6 +30,9 @@ TEACHER_STAGE = {
 }
 
 
+NO_EARLIER_STAGE = "must be the number of an earlier stage, of which there"
+
+
 def taught(tiny: Experiment, **training: object) -> Experiment:
     training = {"teacher": 1, "teacher_share": 1.0, "anew": True} | training
     return tiny.model_copy(
@@ -160,15 +163,15 @@ def test_only_what_begins_anew_may_have_other_weights_than_the_stage_before(
     [
         (
             {"stages": ()},
-            "tiny: training.teacher = 1 must be the number of an earlier stage, of which there are none",
+            f"tiny: training.teacher = 1 {NO_EARLIER_STAGE} are none",
         ),
         (
             {"stages": ({"training.teacher": 1},)},
-            "tiny-stage-1: training.teacher = 1 must be the number of an earlier stage, of which there are none",
+            f"tiny-stage-1: training.teacher = 1 {NO_EARLIER_STAGE} are none",
         ),
         (
             {"stages": ({}, {"training.teacher": 2})},
-            "tiny-stage-2: training.teacher = 2 must be the number of an earlier stage, of which there is 1",
+            f"tiny-stage-2: training.teacher = 2 {NO_EARLIER_STAGE} is 1",
         ),
         (
             {"training": TrainingSettings(anew=True), "stages": ({},)},
