@@ -91,7 +91,7 @@ def test_settings_with_stages_are_read_back(staged: Experiment, tmp_path: Path) 
         ("[{training = {seed = 1}}]", "stage 1: training.seed, data.sex and whether sex matters"),
         ('[{data = {sex = "F"}}]', "which radiographs are held out"),
         ("[{model = {gender = false}}]", "which radiographs are held out"),
-        ('[{model = {weights = "none"}}]', "those of the first stand in [model]"),
+        ('[{model = {weights = "none"}}]', "set model.weights in [model] only"),
     ],
 )
 def test_what_is_wrong_with_a_stage_is_said_before_anything_is_trained(
