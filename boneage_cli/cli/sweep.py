@@ -99,13 +99,15 @@ def sweep(
     from boneage_cli.core.combinations import Combination, combinations
     from boneage_cli.core.run_record import Resources
     from boneage_cli.core.runs import RUNS
-    from boneage_cli.core.training.sweep import sweep as run_sweep
-    from boneage_cli.core.training.sweep_table import table_rows
     from boneage_cli.datasets.find_dataset import find_dataset
 
     choices = [*([f"model.backbone={backbones}"] if backbones else []), *(vary or ())]
     found = combinations(config or [], choices, set_ or ())
     folder = find_dataset(data)
+    # Mistakes in these are told at once: importing torch and Lightning takes seconds.
+    from boneage_cli.core.training.sweep import sweep as run_sweep
+    from boneage_cli.core.training.sweep_table import table_rows
+
     varied = [key.rpartition(".")[2] for key in found[0].varied]
     target = output or RUNS / "-".join(["sweep", found[0].base, *varied])
     print_fields({"data": folder, "sweep": f"{target}: {len(found)} to train"})

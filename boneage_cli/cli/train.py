@@ -142,28 +142,14 @@ def train(
     """
     from boneage_cli.core.experiment_file import load_experiment
     from boneage_cli.core.run_record import Resources
-    from boneage_cli.core.training.folds import (
-        cross_validate,
-        is_cross_validation,
-        resume_cross_validation,
-    )
-    from boneage_cli.core.training.run import is_main_process
-    from boneage_cli.core.training.run import resume as go_on
-    from boneage_cli.core.training.run import train as train_model
     from boneage_cli.datasets.find_dataset import find_dataset
 
     if resume is not None:
         others = sorted(context.params.keys() - {"resume"})
         instead = "a run is resumed with the settings it was started with; leave it out"
         refuse_beside(context, "with --resume", dict.fromkeys(others, instead))
-    if resume is not None and is_cross_validation(resume):
-        validation = resume_cross_validation(
-            resume, begin=_print_fold, begin_stage=print_stage, report=print_epoch
-        )
-        return _print_cross_validation(validation)
-    if resume is not None:
-        run = go_on(resume, begin=print_stage, report=print_epoch)
     else:
+        # Mistakes in these are told at once: importing torch and Lightning takes seconds.
         flags = {
             "model.family": model,
             "model.gender": gender,
@@ -172,6 +158,23 @@ def train(
         }
         experiment = load_experiment(config, flags=flags, overrides=set_ or ())
         folder = find_dataset(data)
+    from boneage_cli.core.training.folds import (
+        cross_validate,
+        is_cross_validation,
+        resume_cross_validation,
+    )
+    from boneage_cli.core.training.run import is_main_process
+    from boneage_cli.core.training.run import resume as go_on
+    from boneage_cli.core.training.run import train as train_model
+
+    if resume is not None and is_cross_validation(resume):
+        validation = resume_cross_validation(
+            resume, begin=_print_fold, begin_stage=print_stage, report=print_epoch
+        )
+        return _print_cross_validation(validation)
+    if resume is not None:
+        run = go_on(resume, begin=print_stage, report=print_epoch)
+    else:
         resources = Resources(cache=cache, devices=devices, nodes=nodes, wandb=wandb)
         if is_main_process():
             print_fields({"data": folder})
@@ -183,6 +186,7 @@ def train(
                 runs=runs,
                 config_file=config,
                 resources=resources,
+                started=_print_folder,
                 begin=_print_fold,
                 begin_stage=print_stage,
                 report=print_epoch,
@@ -194,6 +198,7 @@ def train(
             runs=runs,
             config_file=config,
             resources=resources,
+            started=_print_folder,
             begin=print_stage,
             report=print_epoch,
         )
@@ -232,6 +237,10 @@ def _print_next(folder: Path, model: Path) -> None:
     sex = "F" if experiment.data.sex == "F" else "M"
     option = f" --sex {sex}" if experiment.model.gender else ""
     print_fields({"next": f"boneage predict INPUT{option} --model {model}"})
+
+
+def _print_folder(run: Path) -> None:
+    print_fields({"run": run})
 
 
 def _print_fold(fold: Fold) -> None:

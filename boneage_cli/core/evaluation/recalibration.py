@@ -28,6 +28,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import behind_link, writing
 from boneage_cli.progress import track
 from boneage_cli.sexes import sex_letter
+from boneage_cli.wording import counted
 
 FEWEST = 20
 """Least number of radiographs of one sex to which a line is fitted."""
@@ -100,8 +101,8 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
     if not sexes:
         left_out = f"; left out {len(skipped)}, the first: {skipped[0]}" if skipped else ""
         raise BoneageError(
-            f"{len(readings)} radiographs of known age and sex that could be predicted; a "
-            f"correction needs {FEWEST} of a sex{left_out}"
+            f"{counted(len(readings), 'radiograph')} of known age and sex that could be predicted; "
+            f"a correction needs {FEWEST} of a sex{left_out}"
         )
     held_out = _cross_validated(readings, sexes)
     errors = (readings["predicted"] - readings["true"]).abs()

@@ -138,14 +138,14 @@ def _with_images(found: Iterable[Case]) -> Iterator[Case]:
 
 def _warn_of_squashed(folder: Path) -> None:
     """Warns if a folder belongs to a data set whose table has its images' true proportions."""
-    table = folder / ".." / f"{folder.resolve().name}.csv"
+    table = folder.resolve().parent / f"{folder.resolve().name}.csv"
     if not table.is_file():
         return
     with suppress(BoneageError):
         if {"width", "height"} <= _read_header(str(table)).columns.keys():
             warnings.warn(
                 f"{folder}: predicted in the proportions of the files; those of the originals are "
-                f"in {os.path.normpath(table)}, name that instead",
+                f"in {os.path.normpath(folder / '..' / table.name)}, name that instead",
                 BoneageWarning,
                 stacklevel=3,
             )

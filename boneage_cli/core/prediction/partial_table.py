@@ -102,7 +102,9 @@ class PartialTable:
     def close(self) -> None:
         """Closes the file and so releases its lock."""
         if self._file is not None:
-            self._file.close()
+            # Of a full disk the user is told when a row is added.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
 
     def _open(self) -> IO[bytes]:

@@ -17,7 +17,7 @@ from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import NothingToSee
 from boneage_cli.sexes import male_of, sex_letter
 
-SEX_UNKNOWN = "sex unknown: add it to the table (column sex or male); predict also takes --sex"
+SEX_UNKNOWN = "sex unknown: name it in a table (column sex); --sex would apply to all files"
 
 Pixels = dict[ViewSettings, Rendered]
 """Views of one radiograph, or stacked views of several, by the models' settings of views."""

@@ -77,6 +77,7 @@ def cross_validate(
     folder: Path | None = None,
     config_file: Path | None = None,
     resources: Resources | None = None,
+    started: Callable[[Path], None] = silent,
     begin: Callable[[Fold], None] = silent,
     begin_stage: Begin = silent,
     report: Report = silent,
@@ -91,6 +92,7 @@ def cross_validate(
         folder: The folder of this cross-validation, instead.
         config_file: The file that the settings came from.
         resources: Devices, cache and logs.
+        started: Called with the folder when it is made.
         begin: Called when a fold's training begins.
         begin_stage: Called with the settings of each stage, see ``train``.
         report: Called with the metrics of each epoch.
@@ -108,6 +110,7 @@ def cross_validate(
     check_folder(folder, experiment, record)
     if not (folder / RECORD).exists():
         begin_folder(folder, experiment, record)
+        started(folder)
     try:
         return _cross_validate(folder, record, experiment, begin, begin_stage, report)
     except BoneageError:

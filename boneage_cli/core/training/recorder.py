@@ -205,6 +205,10 @@ class RunRecorder(pl.Callback):
         write_csv(table, path)
 
 
+# They would leave the bar no room; "loss" is Lightning's copy of "Loss".
+_NOT_IN_BAR = ("loss", "Loss", "RMSE")
+
+
 class TrainingProgress(pl.Callback):
     """Progress bar over the images of each epoch, with the metrics of a recent batch."""
 
@@ -233,11 +237,15 @@ class TrainingProgress(pl.Callback):
         assert isinstance(module, BoneAgeModule)
         # Reading the metrics waits for the GPU, so it is not done at every batch.
         if batch_idx % 10 == 0:
-            figures = {name: f"{float(outputs[name]):.2f}" for name in outputs if name != "loss"}
+            figures = {
+                name: f"{float(value):.2f}"
+                for name, value in outputs.items()
+                if name not in _NOT_IN_BAR
+            }
             self._bar.set_postfix(figures, refresh=False)
         self._bar.update(len(batch["age"]) * trainer.world_size)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Closes the bar."""
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Closes the bar, before the metrics of the epoch are printed."""
         if self._bar is not None:
             self._bar.close()

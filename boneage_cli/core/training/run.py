@@ -66,6 +66,7 @@ def train(
     runs: Path = RUNS,
     config_file: Path | None = None,
     resources: Resources | None = None,
+    started: Callable[[Path], None] = silent,
     begin: Begin = silent,
     report: Report = silent,
 ) -> Run:
@@ -77,6 +78,7 @@ def train(
         runs: The folder in which a new run folder is made, named by time and experiment.
         config_file: The file that the settings came from, for the table of runs.
         resources: Devices, cache and logs.
+        started: Called with the run folder when it is made.
         begin: Called with the settings of each stage when its training begins.
         report: Called with the metrics of each epoch.
 
@@ -85,7 +87,7 @@ def train(
         Interrupted: The user stopped it; the message says how to resume.
     """
     record = RunRecord.new(data, resources, config_file=config_file)
-    return _train(experiment, record, None, runs, begin, report)
+    return _train(experiment, record, None, runs, begin, report, started)
 
 
 def train_into(
@@ -177,6 +179,7 @@ def _train(
     runs: Path,
     begin: Begin,
     report: Report,
+    started: Callable[[Path], None] = silent,
 ) -> Run:
     if experiment.stages:
         record = record.on_one_device("stages")
@@ -195,6 +198,7 @@ def _train(
     else:
         folder = new_run_folder(runs, experiment.name) if folder is None else folder
         begin_folder(folder, experiment, record)
+        started(folder)
     with _resumable(folder):
         _take_up(folder, record, network, experiment, begin, report)
         return _fit(folder, record, datamodule, network, experiment, report, resume=False)
@@ -259,10 +263,12 @@ def _resumable(folder: Path) -> Iterator[None]:
     except Interrupted:
         raise
     except OSError as error:
-        if error.filename or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
+        # Of a copy between disks, the second name is the one that could not be written.
+        place = error.filename2 or error.filename or folder
         raise BoneageError(
-            f"{folder}: cannot be written ({error.strerror or error}); make room there, then go on "
+            f"{place}: cannot be written ({error.strerror or error}); make room there, then go on "
             f"with: boneage train --resume {folder}"
         ) from None
     except (SystemExit, KeyboardInterrupt):
