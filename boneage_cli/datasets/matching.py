@@ -16,10 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_cli.datasets.dialects import TABLE_SUFFIXES, UnknownHeadings, image_stem, read_table
+from boneage_cli.datasets.dialects import UnknownHeadings, read_table
 from boneage_cli.datasets.label_version import RSNA_TEST_IDS
 from boneage_cli.datasets.manifest import SPLITS
+from boneage_cli.datasets.names import image_stem
 from boneage_cli.datasets.source_files import FoundFiles, SourceFile
+from boneage_cli.datasets.tables import TABLE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 

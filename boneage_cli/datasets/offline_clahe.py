@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from boneage_cli.code_digest import IMAGING, code_digest
-from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
+from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import is_below, locked_folder
 from boneage_cli.imaging.clahe import apply_clahe

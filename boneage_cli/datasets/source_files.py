@@ -16,9 +16,10 @@ from boneage_cli.datasets.archives import (
     read_member,
     safe_parts,
 )
-from boneage_cli.datasets.dialects import TABLE_SUFFIXES, named_split
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.datasets.folders import files_below, is_hidden
+from boneage_cli.datasets.names import named_split
+from boneage_cli.datasets.tables import TABLE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.file_headers import DICOM_INDEX, begins_as_dicom, is_dicom
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.datasets.dialects import image_stem, named_split, read_table
+from boneage_cli.datasets.dialects import read_table
 from boneage_cli.errors import BoneageError, BoneageWarning
 
 DIALECTS = {
@@ -232,25 +232,3 @@ def test_what_was_written_in_any_dialect_is_read_back(written):
 def test_any_bytes_are_read_or_refused_in_one_line(content, name):
     message = refusal(name, content)
     assert message is None or (message.startswith(name) and "\n" not in message)
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("boneage-training-dataset", "train"),
-        ("RSNA_val", "validation"),
-        ("Validation Dataset", "validation"),
-        ("Bone Age Test Set", "test"),
-        ("boneage_train", "train"),
-        ("testimony", None),
-        ("train_and_test", None),
-        ("images", None),
-    ],
-)
-def test_names_tell_their_split(name, split):
-    assert named_split(name) == split
-
-
-def test_only_image_suffixes_are_taken_off_an_id():
-    assert image_stem("scans\\4360.PNG") == "4360"
-    assert image_stem("la_dha_00000.v2") == "la_dha_00000.v2"

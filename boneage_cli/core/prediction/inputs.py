@@ -21,19 +21,10 @@ from typing import Literal, NoReturn
 
 from boneage_cli.ages import MONTHS_PER_YEAR, is_childs_age
 from boneage_cli.core.prediction.cases import Case
-from boneage_cli.datasets.dialects import (
-    CSV_SUFFIXES,
-    FEMALE,
-    HEADINGS,
-    MALE,
-    PARSERS,
-    SEX_HEADINGS,
-    check_width,
-    columns_of,
-    csv_rows,
-    whole_id,
-)
+from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS, SEX_HEADINGS, columns_of
 from boneage_cli.datasets.folders import radiographs_below
+from boneage_cli.datasets.names import whole_id
+from boneage_cli.datasets.tables import CSV_SUFFIXES, check_width, csv_rows
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.imaging.file_headers import is_dicom
 from boneage_cli.imaging.reading import NothingToSee
