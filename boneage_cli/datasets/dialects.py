@@ -6,6 +6,7 @@ Headings are compared without case, blanks and punctuation, so ``Bone Age (month
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,13 @@ def _parse_number(where: str, text: str) -> float | None:
         ) from None
 
 
+def _parse_size(where: str, text: str) -> float | None:
+    length = _parse_number(where, text)
+    if length is not None and not 0 < length < math.inf:
+        raise BoneageError(f"{where}: {text!r} is no size in pixels; correct it or leave it empty")
+    return length
+
+
 def _parse_male(where: str, text: str) -> bool | None:
     word = text.lower()
     if word in MALE:
@@ -237,6 +245,6 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "sex": _parse_sex,
     "patient": _parse_text,
     "split": _parse_split,
-    "width": _parse_number,
-    "height": _parse_number,
+    "width": _parse_size,
+    "height": _parse_size,
 }

@@ -163,8 +163,7 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
         with whole_file(file) as temporary:
             unmatched.to_csv(temporary, index=False, errors="surrogateescape")
     extra = [name for name in ("patient", "width", "height") if name in table]
-    # Whole numbers are written as integers: 120, not 120.0.
-    write_manifest(table[[*COLUMNS, *extra]].convert_dtypes(), folder)
+    write_manifest(table[[*COLUMNS, *extra]], folder)
 
 
 def _is_placed(file: SourceFile, target: Path, copy: bool) -> bool:

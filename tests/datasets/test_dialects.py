@@ -105,6 +105,12 @@ def test_a_table_of_sizes_needs_no_labels():
     ]
 
 
+@pytest.mark.parametrize("width", ["0", "-3", "inf"])
+def test_a_size_that_no_image_has_is_refused(width):
+    with pytest.raises(BoneageError, match=rf"line 2, 'width': '{width}' is no size in pixels"):
+        read_table("native-size.csv", f"id,width,height\n1377,{width},2044\n".encode())
+
+
 @pytest.mark.parametrize("header", ["id,age,sexe", "boneage,male", "id", "", "id,width"])
 def test_unknown_headings_are_told_beside_the_wanted_ones(header):
     with pytest.raises(BoneageError) as caught:

@@ -371,14 +371,7 @@ def _reading(text: str) -> float | None:
 
 def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
     width, height = (PARSERS[name](where, _first(row, name)) for name in ("width", "height"))
-    if width is None or height is None:
-        return None
-    if not (0 < width < math.inf and 0 < height < math.inf):
-        raise BoneageError(
-            f"{where}: width {width:g} and height {height:g} are no size in pixels; correct them "
-            "or leave them empty"
-        )
-    return width / height
+    return None if width is None or height is None else width / height
 
 
 def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] = ()) -> str | None:

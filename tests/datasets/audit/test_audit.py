@@ -9,6 +9,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -24,7 +25,7 @@ from boneage_cli.datasets.audit.image_statistics import BINS, image_statistics
 from boneage_cli.datasets.audit.labels import read_labels
 from boneage_cli.datasets.audit.report import write_report
 from boneage_cli.datasets.audit.tables import audit_tables
-from boneage_cli.datasets.manifest import write_manifest
+from boneage_cli.datasets.manifest import read_manifest, write_manifest
 from boneage_cli.errors import BoneageError
 
 SIZES = {"train": 24, "validation": 6, "test": 6}
@@ -191,6 +192,55 @@ def test_a_row_with_a_value_too_many_is_named(data: DataSet) -> None:
     assert [(finding.kind, finding.row) for finding in faults] == [("row-length", 2)]
 
 
+# What makes a table wrong, but not unreadable.
+ABOUT_AGES_AND_SPLITS = {
+    *(f"boneage-{what}" for what in ("missing", "nan", "infinite", "impossible")),
+    "wrong-split",
+}
+CELLS = {
+    "id": ["1", "NA", ""],
+    "path": ["1.png", ""],
+    "boneage": ["24", "", "nan", "inf", "-3", "n/a", "ten", "12,5", "1_2", "1e3"],
+    "male": ["True", "0", "1.0", "", "null", "M"],
+    "split": ["train", "", "test"],
+    "width": ["400", "400.5", "", "NaN", "-3", "0", "inf", "wide"],
+    "patient": ["Doe", "Doe, Jane", ""],
+    "beyond": ["", "7"],
+}
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    rows=st.lists(
+        st.tuples(st.tuples(*map(st.sampled_from, CELLS.values())), st.integers(1, len(CELLS))),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_the_audit_refuses_what_reading_a_table_refuses_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[tuple[str, ...], int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("cells")
+    with (folder / "train.csv").open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow([*CELLS][:-1])
+        writer.writerows(cells[:length] for cells, length in rows)
+    _, findings = read_labels(folder, "train")
+    errors = {f.kind for f in findings if f.severity == "error"} - ABOUT_AGES_AND_SPLITS
+    with suppress(BoneageError):
+        read_manifest(folder)
+        assert errors <= {"no-rows"}
+        return
+    assert errors
+
+
+def test_values_that_are_left_off_at_the_end_of_a_row_are_empty(data: DataSet) -> None:
+    data.check()
+    file = data.folder / "validation.csv"
+    file.write_text(file.read_text().replace(",True,validation", ",True"))
+    assert audit(data.folder).passed
+
+
 def test_a_row_in_the_file_of_another_split_is_named(data: DataSet) -> None:
     data.check()
     file = data.folder / "validation.csv"
@@ -306,14 +356,22 @@ def test_what_the_system_leaves_in_folders_is_no_image_and_dicom_without_a_suffi
     assert Path(data.only("file-unnamed").path).name == "IM0001"
 
 
-@pytest.mark.parametrize("width", ["inf", "-5", "0", "wide"])
+@pytest.mark.parametrize(
+    ("width", "problem"),
+    [
+        ("inf", "size in pixels"),
+        ("-5", "size in pixels"),
+        ("0", "size in pixels"),
+        ("wide", "number"),
+    ],
+)
 def test_a_size_that_is_none_is_named_and_the_report_is_written_all_the_same(
-    data: DataSet, width: str, tmp_path: Path
+    data: DataSet, width: str, problem: str, tmp_path: Path
 ) -> None:
     data.table["width"], data.table["height"] = "60", "70"
     data.table.loc["105", "width"] = width
     finding = data.only("size-unreadable")
-    assert (finding.id, finding.message) == ("105", f"width '{width}'")
+    assert (finding.id, finding.message) == ("105", f"width '{width}' is no {problem}")
     write_report(data.check(), tmp_path / "report")
     assert (tmp_path / "report" / "index.html").exists()
 
@@ -398,7 +456,7 @@ def test_a_split_that_is_not_there_is_refused(data: DataSet) -> None:
 @pytest.mark.parametrize("content", ["id,age\n1,2\n", "", "\x00\x01"])
 def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "train.csv").write_text(content)
-    with pytest.raises(BoneageError, match=r"train\.csv: .*(no column|not a CSV)"):
+    with pytest.raises(BoneageError, match=r"train\.csv.*: (no column|no row of a CSV table)"):
         audit(tmp_path)
 
 
