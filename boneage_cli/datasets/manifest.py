@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
+from boneage_cli.ages import is_bone_age, look_like_years
 from boneage_cli.datasets.tables import check_width, csv_rows
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("id", "path", "boneage", "male", "split")
-# Fewer ages than this may all be of infants.
-_ENOUGH_AGES = 10
 SEX_WORDS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 """Cells of the column ``male``, in lower case."""
 EMPTY_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>"})
@@ -227,10 +225,10 @@ def sex_letters(manifest: pd.DataFrame) -> list[str | None]:
 
 def warn_of_years(manifest: pd.DataFrame) -> None:
     """Warns of known bone ages that look like years; all ages are taken for months."""
-    ages = manifest["boneage"].astype(float).dropna()
-    if len(ages) >= _ENOUGH_AGES and 0 < ages.max() <= YEARS_AT_MOST:
+    ages = [age for age in manifest["boneage"].astype(float) if is_bone_age(age)]
+    if look_like_years(ages):
         warnings.warn(
-            f"known ages from {ages.min():g} to {ages.max():g} look like years; give months",
+            f"known ages from {min(ages):g} to {max(ages):g} look like years; give months",
             BoneageWarning,
             stacklevel=3,
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
+from boneage_cli.ages import is_bone_age, look_like_years
 from boneage_cli.datasets.audit.findings import Finding
 from boneage_cli.datasets.audit.image_statistics import ImageStatistics
 from boneage_cli.datasets.label_version import RSNA_TEST_IDS, label_version
@@ -237,13 +237,11 @@ def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding
         yield Finding(
             "boneage-unknown", f"{len(rows) - len(ages):,} of {len(rows):,} without bone age", split
         )
-    if len(ages) >= ENOUGH_ROWS:
-        if max(ages) <= YEARS_AT_MOST:
-            yield Finding(
-                "boneage-in-years", f"bone ages from {min(ages):g} to {max(ages):g}", split
-            )
+    if look_like_years(ages):
+        yield Finding("boneage-in-years", f"bone ages from {min(ages):g} to {max(ages):g}", split)
+    if split == "train" and len(ages) >= ENOUGH_ROWS:
         young = sum(age < YOUNG for age in ages)
-        if split == "train" and young < RARE_YOUNG * len(ages):
+        if young < RARE_YOUNG * len(ages):
             message = (
                 f"{young:,} of {len(ages):,} ({young / len(ages):.0%}) under {YOUNG:.0f} months"
             )

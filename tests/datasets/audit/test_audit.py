@@ -7,6 +7,7 @@ import csv
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +26,7 @@ from boneage_cli.datasets.audit.image_statistics import BINS, image_statistics
 from boneage_cli.datasets.audit.labels import read_labels
 from boneage_cli.datasets.audit.report import write_report
 from boneage_cli.datasets.audit.tables import audit_tables
-from boneage_cli.datasets.manifest import read_manifest, write_manifest
+from boneage_cli.datasets.manifest import read_manifest, warn_of_years, write_manifest
 from boneage_cli.errors import BoneageError
 
 SIZES = {"train": 24, "validation": 6, "test": 6}
@@ -435,6 +436,21 @@ def test_ages_that_look_like_years_and_a_rare_sex_are_warned_about(data: DataSet
     kinds = data.check().by_kind()
     assert kinds["boneage-in-years"][0].message == "bone ages from 1 to 12.5"
     assert kinds["sex-imbalance"][0].message == "20 boys and 4 girls"
+
+
+@pytest.mark.parametrize("count", [9, 10])
+def test_ages_look_like_years_to_the_audit_if_they_do_to_training(
+    data: DataSet, count: int
+) -> None:
+    data.table = data.table.iloc[:count].assign(boneage="9")
+    data.table.iloc[0, data.table.columns.get_loc("boneage")] = "12"
+    found = data.check().by_kind().get("boneage-in-years", [])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        warn_of_years(read_manifest(data.folder))
+    assert len(found) == len(warned) == (count == 10)
+    assert all("ages from 9 to 12" in finding.message for finding in found)
+    assert all("ages from 9 to 12" in str(warning.message) for warning in warned)
 
 
 def test_an_interrupted_fetch_is_an_error(data: DataSet) -> None:
