@@ -117,6 +117,7 @@ def repeated_pixels(rows: Iterable[LabelledImage]) -> Iterator[Finding]:
 def unnamed_files(folder: Path, split: str, rows: Iterable[LabelledImage]) -> Iterator[Finding]:
     """Yields findings on image files in a split's folder that no row of any split refers to."""
     named = {row.path for row in rows}
-    for path, _ in radiographs_below(os.path.normpath(folder.absolute() / split)):
-        if path not in named:
+    for path, error in radiographs_below(os.path.normpath(folder.absolute() / split)):
+        # Of a folder that is missing or unreadable, the rows' own images tell.
+        if error is None and path not in named:
             yield Finding("file-unnamed", "no row refers to this image", split, path=path)

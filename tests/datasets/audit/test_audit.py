@@ -349,6 +349,12 @@ def test_an_image_that_no_row_names_is_a_warning(data: DataSet) -> None:
     assert finding.split == "test"
 
 
+def test_images_may_be_elsewhere_than_in_the_folder_of_their_split(data: DataSet) -> None:
+    (data.folder / "test").rename(data.folder / "images")
+    data.table["path"] = data.table["path"].str.replace("test/", "images/")
+    assert not [f for f in data.check().findings if f.severity != "note"]
+
+
 def test_what_the_system_leaves_in_folders_is_no_image_and_dicom_without_a_suffix_is(
     data: DataSet,
 ) -> None:
