@@ -27,16 +27,17 @@ TINY = 64
 _CHUNK = 16
 
 
-def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) -> Iterator[Finding]:
+def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) -> list[Finding]:
     """Reads every image once and fills in the statistics of its rows.
 
     Args:
         rows: The rows; rows that share an image share its statistics.
         workers: Number of threads; None for one per core.
 
-    Yields:
+    Returns:
         A finding for each row whose image is missing or cannot be read.
     """
+    findings = []
     by_path: dict[str, list[LabelledImage]] = {}
     for row in rows:
         if row.path:
@@ -55,7 +56,8 @@ def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) ->
                 if isinstance(outcome, ImageStatistics):
                     row.statistics = outcome
                 else:
-                    yield row.finding(*outcome)
+                    findings.append(row.finding(*outcome))
+    return findings
 
 
 def _measure_all(paths: Sequence[str]) -> list[ImageStatistics | tuple[str, str]]:
@@ -69,20 +71,17 @@ def _measure(path: str) -> ImageStatistics | tuple[str, str]:
         radiograph = read_radiograph(path)
     except BoneageError as error:
         return "file-unreadable", str(error)
-    return image_statistics(radiograph.pixels, radiograph.maximum)
+    return image_statistics(radiograph)
 
 
-def image_findings(row: LabelledImage) -> Iterator[Finding]:
-    """Yields the findings on one image, by its statistics."""
-    image = row.statistics
-    if image is None:
-        return
+def image_findings(row: LabelledImage, image: ImageStatistics) -> Iterator[Finding]:
+    """Yields the findings on a row's image, by its statistics."""
     if image.is_constant:
         yield row.finding("constant", f"every pixel is {image.darkest:.0%} of full white")
         return
     if min(image.width, image.height) < TINY:
         yield row.finding("tiny", f"{image.width} × {image.height} pixels")
-    width, height = row.original_size or (image.width, image.height)
+    width, height = row.true_size(image)
     if max(width / height, height / width) > EXTREME_ASPECT:
         yield row.finding("extreme-aspect", f"{width:.0f} × {height:.0f} pixels")
     if image.mean < DARK:

@@ -60,14 +60,11 @@ class LabelledImage:
     patient: str = ""
     statistics: ImageStatistics | None = None
 
-    @property
-    def original_size(self) -> tuple[float, float] | None:
-        """Original width and height, else those stored (pixels); None if neither is known."""
+    def true_size(self, image: ImageStatistics) -> tuple[float, float]:
+        """Returns the width and height of the original (pixels): the table's, else its image's."""
         if self.width and self.height:
             return self.width, self.height
-        if self.statistics:
-            return self.statistics.width, self.statistics.height
-        return None
+        return image.true_size
 
     def finding(self, kind: str, message: str) -> Finding:
         """Returns a finding about this row."""

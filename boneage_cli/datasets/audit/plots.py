@@ -131,8 +131,8 @@ def _sizes(audit: Audit) -> Plot:
     with _figure(drawing, (4.5, 3.8)) as figure:
         axes = figure.subplots()
         for split, rows in audit.by_split().items():
-            sizes = [row.original_size for row in rows]
-            _cloud(axes, np.array([size for size in sizes if size]), split)
+            sizes = [row.true_size(row.statistics) for row in rows if row.statistics]
+            _cloud(axes, np.array(sizes), split)
         axes.set_xlim(0, axes.get_xlim()[1] * 1.05)
         axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
         axes.set_aspect("equal")

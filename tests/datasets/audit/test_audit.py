@@ -19,6 +19,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
 from boneage_cli.datasets.audit.audit import Audit, audit
 from boneage_cli.datasets.audit.findings import KINDS, Finding
@@ -28,6 +30,7 @@ from boneage_cli.datasets.audit.report import write_report
 from boneage_cli.datasets.audit.tables import audit_tables
 from boneage_cli.datasets.manifest import read_manifest, warn_of_years, write_manifest
 from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.radiograph import Radiograph
 
 SIZES = {"train": 24, "validation": 6, "test": 6}
 FIRST_TEST_ID = 4360
@@ -414,6 +417,25 @@ def test_a_squashed_strip_is_judged_by_the_size_it_was_taken_with(data: DataSet)
     assert (finding.id, finding.message) == ("105", "500 × 2000 pixels")
 
 
+def test_pixels_that_a_dicom_file_states_not_to_be_square_are_shown_in_true_proportions(
+    data: DataSet, tmp_path: Path
+) -> None:
+    dataset = dcmread(get_testdata_file("CT_small.dcm"))
+    del dataset.PixelSpacing
+    dataset.PixelAspectRatio = ["1", "3"]
+    dataset.PixelRepresentation = 0
+    dataset.Rows, dataset.Columns = 300, 100
+    dataset.PixelData = hand(7, 300, 100).astype(np.uint16).tobytes()
+    dataset.save_as(data.folder / "train" / "105.dcm")
+    data.image("105").unlink()
+    data.table.loc["105", "path"] = "train/105.dcm"
+    data.table = data.table.loc[["105"]]
+    assert "extreme-aspect" not in data.check().by_kind()
+    assert [picture.shape for picture in pictures_of(page_of(data, tmp_path / "report"))] == [
+        (300, 300)
+    ] * 2
+
+
 def test_the_label_version_of_the_test_split_is_named(data: DataSet) -> None:
     finding = data.check().by_kind()["label-version"][0]
     assert "official-decimal" in finding.message
@@ -491,14 +513,14 @@ def test_every_kind_of_finding_has_a_way_out_and_errors_come_first() -> None:
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 4095)])
 def test_statistics_are_those_of_the_pixels(dtype: type, white: int) -> None:
     pixels = np.random.default_rng(0).integers(0, white + 1, (70, 90)).astype(dtype)
-    found = image_statistics(pixels, white)
+    found = image_statistics(Radiograph(pixels, white))
     assert (found.width, found.height, found.white) == (90, 70, white)
     assert found.mean == pytest.approx(pixels.mean() / white)
     assert found.contrast == pytest.approx(pixels.std() / white)
     assert (found.darkest, found.brightest) == (pixels.min() / white, pixels.max() / white)
     counts, _ = np.histogram(pixels, bins=BINS, range=(0, white + 1))
     assert found.histogram == pytest.approx(counts / pixels.size)
-    assert found.digest != image_statistics(np.ascontiguousarray(pixels.T), white).digest
+    assert found.digest != image_statistics(Radiograph(pixels.T, white)).digest
 
 
 def test_tables_count_what_was_read(data: DataSet) -> None:
@@ -525,6 +547,12 @@ def test_tables_count_what_was_read(data: DataSet) -> None:
     assert sizes.rows[0] == ("train", "80 × 96", "80 × 96", "80 × 96", "8")
 
 
+def pictures_of(page: str) -> list[np.ndarray]:
+    """Returns the radiographs of a report."""
+    found = re.findall(r'"data:image/jpeg;base64,([^"]+)"', page)
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(jpeg), np.uint8), 0) for jpeg in found]
+
+
 def page_of(data: DataSet, folder: Path) -> str:
     return write_report(data.check(), folder).read_text(encoding="utf-8")
 
@@ -539,12 +567,9 @@ def test_the_report_is_one_page_with_plots_and_radiographs_before_and_after_clah
     assert re.findall(r'(?:href|src)="(?!data:)([^"]*)"', page) == ["findings.csv"]
     assert not re.search(r"<script|<link|url\(|@import", page)
     assert page.count('src="data:image/svg+xml') == 4
-    pairs = re.findall(r'"data:image/jpeg;base64,([^"]+)"[^>]*><img src="[^,]+,([^"]+)"', page)
-    assert len(pairs) == 9
-    for pair in pairs:
-        before, after = (
-            cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), 0) for picture in pair
-        )
+    pictures = pictures_of(page)
+    assert len(pictures) == 18
+    for before, after in zip(pictures[::2], pictures[1::2], strict=True):
         assert before.shape == after.shape == (300, 250)
         assert np.abs(before.astype(int) - after).mean() > 2
 
@@ -604,8 +629,10 @@ def test_inverted_real_radiographs_are_found_and_others_are_not(
     radiographs: Path, read: Callable[[Path], np.ndarray]
 ) -> None:
     files = sorted((radiographs / "train").iterdir())[::5]
-    upright = [image_statistics(read(file), 255).bright_surround > 0.01 for file in files]
-    inverted = [image_statistics(255 - read(file), 255).bright_surround > 0.01 for file in files]
+    upright = [image_statistics(Radiograph(read(file))).bright_surround > 0.01 for file in files]
+    inverted = [
+        image_statistics(Radiograph(255 - read(file))).bright_surround > 0.01 for file in files
+    ]
     assert np.mean(upright) < 0.02
     assert np.mean(inverted) > 0.95
 
