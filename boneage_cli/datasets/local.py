@@ -182,7 +182,7 @@ def _place_all(work: Sequence[tuple[SourceFile, Path]], copy: bool) -> Iterator[
                 if file.member is None:
                     _link_or_copy(path.resolve(), target, copy)
                 else:
-                    archive = archive or stack.enter_context(open_archive(path))
+                    archive = archive or stack.enter_context(open_archive(path, file.archive))
                     extract_member(archive, archive.infolist()[file.member], target)
                 yield target
 

@@ -114,7 +114,7 @@ def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
             if sum(part.file_size for part in parts.infolist()) > LARGEST_TABLE:
                 raise BoneageError(
-                    f"{name}: unfolds to more than a table of labels can hold; give the right file"
+                    f"{name}: unpacks to more than a table of labels can hold; give the right file"
                 )
         book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         # Read-only mode trusts the stated dimensions, which some programs write wrongly.
