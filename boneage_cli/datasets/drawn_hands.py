@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from boneage_cli.datasets import skeleton
 from boneage_cli.datasets.manifest import SPLITS, write_manifest
-from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.png import write_png
 from boneage_cli.progress import track
@@ -146,31 +145,21 @@ def draw_hand(
 
 def write_demo(
     folder: Path, *, train: int = 240, validation: int = 60, test: int = 60, seed: int = 42
-) -> pd.DataFrame:
+) -> None:
     """Draws the demo data set: images, ``<split>.csv``, ``landmarks.csv`` and ``regions.csv``.
 
     The sexes are balanced and every split has the same age distribution, half that of RSNA's
     training set (mean 127, SD 41 months) and half uniform, so that all ages are learned. The same
-    arguments write the same bytes. An earlier demo data set in the folder is replaced.
+    arguments write the same bytes.
 
     Args:
-        folder: The data set's folder; created if missing.
+        folder: The data set's folder; created if missing. It holds no other data set.
         train: Number of training images.
         validation: Number of validation images.
         test: Number of test images.
         seed: Random seed.
-
-    Returns:
-        The manifest, ``path`` relative to ``folder``.
-
-    Raises:
-        BoneageError: The folder holds another data set, or a count is negative or all are zero.
     """
-    folder = Path(folder)
     counts = dict(zip(SPLITS, (train, validation, test), strict=True))
-    if min(counts.values()) < 0 or sum(counts.values()) == 0:
-        raise BoneageError(f"demo: cannot draw {counts} images; give counts of 0 or more")
-    _clear_earlier_demo(folder)
     labels, drawings = np.random.SeedSequence(seed).spawn(2)
     manifest = _cases(counts, np.random.default_rng(labels))
     seeds = drawings.spawn(len(manifest))
@@ -192,19 +181,6 @@ def write_demo(
     _write_table(_landmark_rows(manifest, drawn_hands), folder / "landmarks.csv")
     _write_table(_region_rows(manifest, drawn_hands), folder / "regions.csv")
     write_manifest(manifest, folder)
-    return manifest
-
-
-def _clear_earlier_demo(folder: Path) -> None:
-    """Removes the files of an earlier run, tables first; refuses if there is another data set."""
-    tables = [folder / f"{split}.csv" for split in SPLITS]
-    if any(table.exists() for table in tables) and not (folder / "landmarks.csv").exists():
-        raise BoneageError(f"{folder}: holds another data set; choose another folder with --to")
-    for table in [*tables, folder / "regions.csv", folder / "landmarks.csv"]:
-        table.unlink(missing_ok=True)
-    for split in SPLITS:
-        for image in (folder / split).glob("drawn-*.png"):
-            image.unlink()
 
 
 def _cases(counts: Mapping[str, int], rng: np.random.Generator) -> pd.DataFrame:
