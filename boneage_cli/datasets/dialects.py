@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.datasets.manifest import SPLITS
+from boneage_cli.datasets.manifest import EMPTY_WORDS, SEX_WORDS, SPLITS
 from boneage_cli.datasets.names import image_stem, named_split, posix_path, whole_id
 from boneage_cli.datasets.tables import check_width, table_rows
 from boneage_cli.errors import BoneageError
@@ -41,9 +41,9 @@ HEADINGS = {
 SEX_HEADINGS = ("male", "female", "sex")
 """Meanings of headings whose cells state the sex."""
 
-MALE = {"true", "1", "1.0", "m", "male", "boy", "yes", "t", "y"}
-FEMALE = {"false", "0", "0.0", "f", "female", "girl", "no", "n"}
-UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "<na>", "unknown", "u", "o", "?"}
+MALE = {word for word, male in SEX_WORDS.items() if male} | {"m", "male", "boy", "yes", "t", "y"}
+FEMALE = {word for word, male in SEX_WORDS.items() if not male} | {"f", "female", "girl", "no", "n"}
+UNKNOWN = EMPTY_WORDS | {"unknown", "u", "o", "?"}
 
 
 class UnknownHeadings(BoneageError):
