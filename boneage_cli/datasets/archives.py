@@ -21,10 +21,10 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
 # Radiographs hardly compress and labels about tenfold; zip bombs a thousandfold.
-LARGEST_RATIO = 200
+_LARGEST_RATIO = 200
 # Below this size the ratio is not checked: an empty TIFF compresses as well as a zip bomb.
-HARMLESS_BYTES = 256_000_000
-MOST_MEMBERS = 500_000
+_HARMLESS_BYTES = 256_000_000
+_MOST_MEMBERS = 500_000
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
@@ -60,9 +60,9 @@ def open_archive(path: Path, shown: str = "") -> zipfile.ZipFile:
 
 def _check(shown: str, size: int, members: list[zipfile.ZipInfo]) -> None:
     unpacked = sum(member.file_size for member in members)
-    if len(members) > MOST_MEMBERS:
+    if len(members) > _MOST_MEMBERS:
         raise BoneageError(f"{shown}: {len(members):,} files; more than a data set holds, refused")
-    if unpacked > max(LARGEST_RATIO * size, HARMLESS_BYTES):
+    if unpacked > max(_LARGEST_RATIO * size, _HARMLESS_BYTES):
         raise BoneageError(
             f"{shown}: {readable_bytes(size)} would unpack to "
             f"{readable_bytes(unpacked)}, which looks like a decompression bomb; if you trust it, "

@@ -43,7 +43,7 @@ SEX_HEADINGS = ("male", "female", "sex")
 
 MALE = {word for word, male in SEX_WORDS.items() if male} | {"m", "male", "boy", "yes", "t", "y"}
 FEMALE = {word for word, male in SEX_WORDS.items() if not male} | {"f", "female", "girl", "no", "n"}
-UNKNOWN = EMPTY_WORDS | {"unknown", "u", "o", "?"}
+_UNKNOWN = EMPTY_WORDS | {"unknown", "u", "o", "?"}
 
 
 class UnknownHeadings(BoneageError):
@@ -170,7 +170,7 @@ def _parse_id(where: str, text: str) -> str | None:
 
 
 def _parse_number(where: str, text: str) -> float | None:
-    if text.lower() in UNKNOWN:
+    if text.lower() in _UNKNOWN:
         return None
     if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", text) or "_" in text:
         raise BoneageError(f"{where}: {text!r} is not clear; write it without separators")
@@ -196,7 +196,7 @@ def _parse_male(where: str, text: str) -> bool | None:
         return True
     if word in FEMALE:
         return False
-    if word in UNKNOWN:
+    if word in _UNKNOWN:
         return None
     raise BoneageError(f"{where}: sex {text!r} is not understood; write M, F or nothing")
 
@@ -227,7 +227,7 @@ def _parse_sex(where: str, text: str) -> bool | None:
 
 def _parse_split(where: str, text: str) -> str | None:
     split = named_split(text)
-    if split is None and text.lower() not in UNKNOWN:
+    if split is None and text.lower() not in _UNKNOWN:
         raise BoneageError(f"{where}: split {text!r} is not understood; write {', '.join(SPLITS)}")
     return split
 

@@ -19,9 +19,9 @@ from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 
 # HTTP status codes of temporary failures, after which a retry may succeed.
-PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
-DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
-BLOCK = 1 << 18
+_PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
+_BLOCK = 1 << 18
 
 
 class _Changed(Exception):
@@ -97,10 +97,10 @@ def _receive_persistently(
             problem = "the file on the server changed"
         except urllib.error.HTTPError as error:
             problem = f"HTTP {error.code} {error.reason}"
-            if error.code not in PASSING_STATUS:
+            if error.code not in _PASSING_STATUS:
                 raise BoneageError(f"{url}: {problem}; check the address, or try later") from None
         except OSError as error:
-            if error.errno in DISK_TROUBLE:
+            if error.errno in _DISK_TROUBLE:
                 raise BoneageError(f"{part}: {error.strerror}; fix this, then run again") from None
             problem = str(getattr(error, "reason", error)) or type(error).__name__
         except http.client.HTTPException as error:
@@ -167,7 +167,7 @@ def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
         )
         with part.open("ab") as file, progress as bar:
             received = start
-            while block := response.read(BLOCK):
+            while block := response.read(_BLOCK):
                 file.write(block)
                 received += len(block)
                 bar.update(len(block))

@@ -29,14 +29,14 @@ Box = tuple[float, float, float, float]
 # Greatest bone age in each sex's atlas, months (Greulich and Pyle, 1959).
 OLDEST = skeleton.BySex(228, 216)
 # Bones are drawn at twice the size and then halved, for smooth edges.
-OVERSAMPLING = 2
+_OVERSAMPLING = 2
 # Length of the hand, capitate to fingertip, in hand units and as a fraction of the image's height;
 # the fractions were measured in RSNA's radiographs at 1 and at 18 years.
-HAND_LENGTH = 2.3
-HAND_PART = (0.53, 0.61)
+_HAND_LENGTH = 2.3
+_HAND_PART = (0.53, 0.61)
 # Margin without fingers at the image's edges, as a fraction of its height.
-MARGIN = 0.045
-INITIALS = "ABCDEFHJKLMNPRSTVWZ"
+_MARGIN = 0.045
+_INITIALS = "ABCDEFHJKLMNPRSTVWZ"
 
 
 @dataclass(frozen=True)
@@ -283,16 +283,16 @@ class _Placement:
         angle = nuisances.rotation * rng.standard_normal()
         shift = nuisances.shift * rng.standard_normal(2) * height
         zoom = np.exp(nuisances.zoom * rng.standard_normal())
-        part = np.interp(boneage, (12, 216), HAND_PART)
+        part = np.interp(boneage, (12, 216), _HAND_PART)
         rotation = skeleton.rotation(angle)
-        scale = part * zoom * height / HAND_LENGTH
+        scale = part * zoom * height / _HAND_LENGTH
         # Fingers and carpal bones stay within the image: landmarks outside it would be useless.
         points = np.concatenate([*hand.tissue[:-2], hand.carpals]) @ rotation.T
         low, high = points.min(axis=0), points.max(axis=0)
-        room = np.array([width, height]) - 2 * MARGIN * height
+        room = np.array([width, height]) - 2 * _MARGIN * height
         scale = min(scale, *(room / (high - low)))
         wanted = np.array([0.487 * width, 0.69 * height]) + shift
-        first = MARGIN * height - scale * low
+        first = _MARGIN * height - scale * low
         last = first + room - scale * (high - low)
         return cls(scale, rotation, np.clip(wanted, first, last), size)
 
@@ -336,13 +336,13 @@ def _bones(
 ) -> Image:
     """Returns the bones' brightness (H, W); overlapping bones add up."""
     height, width = place.size
-    large = (OVERSAMPLING * height, OVERSAMPLING * width)
-    unit = OVERSAMPLING * place.scale
+    large = (_OVERSAMPLING * height, _OVERSAMPLING * width)
+    unit = _OVERSAMPLING * place.scale
     grain = cv2.resize(_grain(place.size, rng), large[::-1], interpolation=cv2.INTER_LINEAR)
     texture = 1 + 6 * nuisances.noise * grain
     bones = np.zeros(large, np.float32)
     for bone in hand.bones:
-        outlines = [OVERSAMPLING * place.pixel(outline) for outline in bone.outlines]
+        outlines = [_OVERSAMPLING * place.pixel(outline) for outline in bone.outlines]
         for crop, mask in _filled(outlines, large):
             depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3) / unit
             cortex = np.exp(-((depth / bone.cortex) ** 2))
@@ -413,7 +413,7 @@ def _expose(
 def _with_marker(film: Image, hand: NDArray[np.bool_], rng: np.random.Generator) -> Image:
     """Adds a lead L with initials on a plastic tag, if there is room beside the hand."""
     height, width = film.shape
-    tag = _tag("".join(rng.choice(list(INITIALS), rng.integers(2, 4))), height)
+    tag = _tag("".join(rng.choice(list(_INITIALS), rng.integers(2, 4))), height)
     side = max(tag.shape)
     angle = rng.normal(0, 12) + 90 * (rng.random() < 0.1)
     for _ in range(30):
@@ -444,7 +444,7 @@ def _tag(initials: str, height: int) -> Image:
 def _with_border(film: Image, rng: np.random.Generator) -> Image:
     """Adds a border: a bright cassette edge, or a black or grey area outside the collimator."""
     height, width = film.shape
-    inset = rng.uniform(0.0, 0.8 * MARGIN, 4) * height
+    inset = rng.uniform(0.0, 0.8 * _MARGIN, 4) * height
     left, top, right, bottom = inset * (1, 1, -1, -1) + (0, 0, width, height)
     corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.normal(0, 0.7), 1.0)

@@ -35,7 +35,7 @@ from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 
 STAGING = ".unpacked"
-LOCAL_TERMS = (
+_LOCAL_TERMS = (
     "Those of the files' origin. For RSNA's radiographs: research, non-commercial, no "
     "redistribution of the images"
 )
@@ -79,7 +79,7 @@ def fetch_local(
         name="local",
         requested=[_identity(path, target) for path in paths],
         options={"copy": copy, "validation_fraction": validation_fraction, "seed": seed},
-        terms=LOCAL_TERMS,
+        terms=_LOCAL_TERMS,
         citation=f"That of the files' origin. For RSNA's radiographs: {RSNA_CITATION}",
     )
     with fetching(folder, wanted, force=force) as earlier:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from boneage_cli.datasets.manifest import SPLITS
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
-SPLIT_WORDS = {
+_SPLIT_WORDS = {
     "train": {"train", "training", "trainset"},
     "validation": {"val", "valid", "validation", "validate", "valset", "validset"},
     "test": {"test", "testing", "testset"},
@@ -25,7 +25,7 @@ def named_split(name: str) -> str | None:
         One of ``SPLITS``; None if the name mentions none or several.
     """
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
-    found = [split for split in SPLITS if words & SPLIT_WORDS[split]]
+    found = [split for split in SPLITS if words & _SPLIT_WORDS[split]]
     return found[0] if len(found) == 1 else None
 
 

@@ -28,8 +28,8 @@ from boneage_cli.json_files import read_json, write_json
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
-SUFFIX = "_CLAHE"
-SETTINGS_FILE = "CLAHE.json"
+_SUFFIX = "_CLAHE"
+_SETTINGS_FILE = "CLAHE.json"
 
 # BoneAge's published values: clip limit 2 and 64 × 64 tiles, for validation and test only.
 CLIP_LIMIT = 2.0
@@ -83,7 +83,7 @@ def clahe_split(
             written.
     """
     manifest = read_manifest(dataset, split)
-    folder = dataset / f"{split}{SUFFIX}"
+    folder = dataset / f"{split}{_SUFFIX}"
     targets = [_beside(Path(path)).name for path in manifest["path"]]
     sources = _pair(targets, map(Path, manifest["path"]))
     copies = _copy(sources, folder, clip_limit, tiles, workers)
@@ -191,14 +191,14 @@ def _copy(
 
 def _is_of_clahe(folder: Path) -> bool:
     """Whether a folder is new, empty, or one of copies."""
-    if (folder / SETTINGS_FILE).is_file() or not folder.exists():
+    if (folder / _SETTINGS_FILE).is_file() or not folder.exists():
         return True
     return folder.is_dir() and not any(folder.iterdir())
 
 
 def _prepare(folder: Path, settings: dict[str, float]) -> None:
     """Notes the settings in the folder of copies; deletes copies made with other settings."""
-    note = folder / SETTINGS_FILE
+    note = folder / _SETTINGS_FILE
     with suppress(BoneageError):
         if read_json(note) == settings:
             return

@@ -25,10 +25,10 @@ from boneage_cli.imaging.file_headers import DICOM_INDEX, begins_as_dicom, is_di
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 # Names of folders with copies that other tools derive from the radiographs.
-PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "mask", "masks"}
-PREPARED_ENDING = "_clahe"
+_PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "mask", "masks"}
+_PREPARED_ENDING = "_clahe"
 # Zips within each other, the given one included.
-DEEPEST_ZIP = 3
+_DEEPEST_ZIP = 3
 _KNOWN_SUFFIXES = (*TABLE_SUFFIXES, *IMAGE_SUFFIXES, ".zip")
 
 
@@ -153,7 +153,7 @@ def _search_zip(
                 continue
             if inner[-1].lower().endswith(".zip"):
                 nested = "/".join((shown, *inner))
-                if depth == DEEPEST_ZIP:
+                if depth == _DEEPEST_ZIP:
                     raise BoneageError(
                         f"{nested}: within {depth} other zips, which is too deep; unpack them "
                         "yourself and give the folder"
@@ -195,7 +195,7 @@ def _sort_in(file: SourceFile, found: FoundFiles) -> bool:
     elif name.endswith(IMAGE_SUFFIXES):
         # The given path's own name is not checked: a folder that the user named is wanted.
         for folder in file.parts[1:-1]:
-            if folder.lower() in PREPARED_FOLDERS or folder.lower().endswith(PREPARED_ENDING):
+            if folder.lower() in _PREPARED_FOLDERS or folder.lower().endswith(_PREPARED_ENDING):
                 found.prepared[folder] += 1
                 return True
         found.images.append(file)

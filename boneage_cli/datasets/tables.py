@@ -18,7 +18,7 @@ CSV_SUFFIXES = (".csv", ".tsv")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".xlsx")
 
 # An xlsx is a zip: a few kilobytes can unpack to gigabytes. Official tables are below 1 MB.
-LARGEST_TABLE = 200_000_000
+_LARGEST_TABLE = 200_000_000
 
 
 def table_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
@@ -34,7 +34,7 @@ def table_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
     Raises:
         BoneageError: While iterating, if the file is too large or damaged.
     """
-    if len(content) > LARGEST_TABLE:
+    if len(content) > _LARGEST_TABLE:
         raise BoneageError(f"{name}: too large for a table of labels; give the right file")
     if PurePosixPath(name).suffix.lower() == ".xlsx":
         yield from _xlsx_rows(name, content)
@@ -112,7 +112,7 @@ def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as parts:
-            if sum(part.file_size for part in parts.infolist()) > LARGEST_TABLE:
+            if sum(part.file_size for part in parts.infolist()) > _LARGEST_TABLE:
                 raise BoneageError(
                     f"{name}: unpacks to more than a table of labels can hold; give the right file"
                 )

@@ -20,9 +20,9 @@ from boneage_cli.threads import worker_threads
 # training radiographs. The next two (ratio of the sides, pixels) flag none of these.
 DARK = 10 / 255
 FAINT = 8 / 255
-BRIGHT_SURROUND = 0.01
-EXTREME_ASPECT = 2.5
-TINY = 64
+_BRIGHT_SURROUND = 0.01
+_EXTREME_ASPECT = 2.5
+_TINY = 64
 # Images per task of a thread: with one image per task, scheduling costs a tenth of the work.
 _CHUNK = 16
 
@@ -79,16 +79,16 @@ def image_findings(row: LabelledImage, image: ImageStatistics) -> Iterator[Findi
     if image.is_constant:
         yield row.finding("constant", f"every pixel is {image.darkest:.0%} of full white")
         return
-    if min(image.width, image.height) < TINY:
+    if min(image.width, image.height) < _TINY:
         yield row.finding("tiny", f"{image.width} × {image.height} pixels")
     width, height = row.true_size(image)
-    if max(width / height, height / width) > EXTREME_ASPECT:
+    if max(width / height, height / width) > _EXTREME_ASPECT:
         yield row.finding("extreme-aspect", f"{width:.0f} × {height:.0f} pixels")
     if image.mean < DARK:
         yield row.finding("very-dark", f"mean intensity {image.mean:.1%} of full white")
     elif image.contrast < FAINT:
         yield row.finding("faint", f"standard deviation {image.contrast:.1%} of full white")
-    if image.bright_surround > BRIGHT_SURROUND:
+    if image.bright_surround > _BRIGHT_SURROUND:
         message = f"background brighter than the hand by {image.bright_surround:.0%} of full white"
         yield row.finding("bright-surround", message)
 

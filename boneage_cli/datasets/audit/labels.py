@@ -26,9 +26,9 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.wording import counted
 
 # Distributions of fewer rows are not checked.
-ENOUGH_ROWS = 20
-RARE_SEX = 0.3
-RARE_YOUNG = 0.1
+_ENOUGH_ROWS = 20
+_RARE_SEX = 0.3
+_RARE_YOUNG = 0.1
 YOUNG = 60.0
 
 
@@ -236,18 +236,18 @@ def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding
         )
     if look_like_years(ages):
         yield Finding("boneage-in-years", f"bone ages from {min(ages):g} to {max(ages):g}", split)
-    if split == "train" and len(ages) >= ENOUGH_ROWS:
+    if split == "train" and len(ages) >= _ENOUGH_ROWS:
         young = sum(age < YOUNG for age in ages)
-        if young < RARE_YOUNG * len(ages):
+        if young < _RARE_YOUNG * len(ages):
             message = (
                 f"{young:,} of {len(ages):,} ({young / len(ages):.0%}) under {YOUNG:.0f} months"
             )
             yield Finding("few-young", message, split)
     sexes = [row.male for row in rows if row.male is not None]
-    if len(sexes) >= ENOUGH_ROWS:
+    if len(sexes) >= _ENOUGH_ROWS:
         boys = sum(sexes)
         girls = len(sexes) - boys
-        if min(boys, girls) < RARE_SEX * len(sexes):
+        if min(boys, girls) < _RARE_SEX * len(sexes):
             yield Finding(
                 "sex-imbalance", f"{counted(boys, 'boy')} and {counted(girls, 'girl')}", split
             )
