@@ -174,7 +174,7 @@ def write_demo(
         drawn_hands = list(
             track(
                 pool.map(draw_and_write, range(len(manifest))),
-                description="drawing hands",
+                description="draw hands",
                 total=len(manifest),
             )
         )

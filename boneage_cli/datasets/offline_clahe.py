@@ -126,7 +126,7 @@ def clahe_files(
         if item.exists() and is_below(item, folder):
             raise BoneageError(f"{item}: lies in {folder}, where its copy goes; choose another")
         if item.is_dir():
-            for name, error in radiographs_below(item, tell=True):
+            for name, error in radiographs_below(item, warn=True):
                 path = Path(name)
                 if error is not None:
                     closed.append(f"{path}: {error}")
@@ -184,7 +184,7 @@ def _copy(
             outcomes = executor.map(
                 partial(_copy_one, clip_limit=clip_limit, tiles=tiles), todo.values(), todo
             )
-            bar = track(outcomes, description=f"CLAHE {folder.name}", total=len(todo))
+            bar = track(outcomes, description=f"write {folder.name}", total=len(todo))
             errors = tuple(error for error in bar if error is not None)
     return ClaheCopies(folder, len(todo) - len(errors), len(sources) - len(todo), errors)
 

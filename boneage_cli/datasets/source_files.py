@@ -94,7 +94,9 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
         The files, without hidden files and derived copies (CLAHE, crops, heat maps, masks).
 
     Raises:
-        BoneageError: A path does not exist or has an unknown type, or a zip is damaged or unsafe.
+        BoneageError: A path does not exist or has an unknown type, a folder or file cannot be read,
+            an image or table is a link to nothing, a zip is damaged or unsafe, or the disk lacks
+            the space for zips within zips.
     """
     found = FoundFiles()
     for path in paths:
@@ -124,7 +126,7 @@ def _search_folder(
             f"{error.filename}: cannot be read ({error.strerror}); check its permissions"
         )
 
-    for here, files in files_below(top, refuse, leave_out=exclude):
+    for here, files in files_below(top, refuse, exclude=exclude):
         parts = (name, *here.relative_to(top).parts)
         for entry in files:
             file, called = here / entry, _called(here / entry, entry)

@@ -210,7 +210,7 @@ def _read(
     if kind == "image":
         yield Case(path=text, male=male)
     elif kind == "folder":
-        for path, error in radiographs_below(text, tell=tell):
+        for path, error in radiographs_below(text, warn=tell):
             yield Case(path=path, male=male, error=error, searched_for=True)
     elif kind == "table":
         yield from _table_cases(text, male)

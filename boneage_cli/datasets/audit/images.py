@@ -48,7 +48,7 @@ def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) ->
     with worker_threads(workers) as executor:
         outcomes = track(
             chain.from_iterable(executor.map(_measure_all, chunks)),
-            description="Reading images",
+            description="read images",
             total=len(paths),
         )
         for owners, outcome in zip(by_path.values(), outcomes, strict=True):
