@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from boneage_cli.errors import BoneageError
 
@@ -14,6 +15,8 @@ OLDEST_BONE_AGE = 240.0
 YEARS_AT_MOST = 20.0
 """If the oldest age of a data set is at most this, its ages are in years: no set of children's
 radiographs ends at 20 months."""
+# Fewer ages than this may all be of infants.
+_ENOUGH_AGES = 10
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _AGE = re.compile(
@@ -61,6 +64,15 @@ def is_bone_age(months: float) -> bool:
 def is_childs_age(months: float) -> bool:
     """Whether it is a possible age of a patient: 0 to ``OLDEST_PERSON``; archives have adults."""
     return 0 <= months <= OLDEST_PERSON
+
+
+def look_like_years(bone_ages: Collection[float]) -> bool:
+    """Whether the known bone ages of a data set, which should be months, probably are years.
+
+    Args:
+        bone_ages: Possible bone ages, see ``is_bone_age``.
+    """
+    return len(bone_ages) >= _ENOUGH_AGES and max(bone_ages) <= YEARS_AT_MOST
 
 
 def look_like_other_units(age: float, bone_age: float) -> bool:

@@ -21,19 +21,20 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 
 # Radiographs hardly compress and labels about tenfold; zip bombs a thousandfold.
-LARGEST_RATIO = 200
+_LARGEST_RATIO = 200
 # Below this size the ratio is not checked: an empty TIFF compresses as well as a zip bomb.
-HARMLESS_BYTES = 256_000_000
-MOST_MEMBERS = 500_000
+_HARMLESS_BYTES = 256_000_000
+_MOST_MEMBERS = 500_000
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 
-def open_archive(path: Path) -> zipfile.ZipFile:
+def open_archive(path: Path, shown: str = "") -> zipfile.ZipFile:
     """Opens a zip file after checking its table of contents.
 
     Args:
         path: The zip file.
+        shown: What messages call it; empty for its path.
 
     Returns:
         The open archive; the caller closes it.
@@ -42,43 +43,46 @@ def open_archive(path: Path) -> zipfile.ZipFile:
         BoneageError: It is not a zip, is encrypted, would unpack to more than 200 times its size,
             or holds a link or a path outside of itself.
     """
+    shown = shown or str(path)
     try:
         archive = zipfile.ZipFile(path)
     except (*_DAMAGE, OSError) as error:
-        raise BoneageError(f"{path}: not a readable zip ({error}); get it again") from None
+        raise BoneageError(f"{shown}: not a readable zip ({error}); get it again") from None
+    # Used in messages only.
+    archive.filename = shown
     try:
-        _check(path, archive.infolist())
+        _check(shown, path.stat().st_size, archive.infolist())
     except BaseException:
         archive.close()
         raise
     return archive
 
 
-def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    unfolded = sum(member.file_size for member in members)
-    if len(members) > MOST_MEMBERS:
-        raise BoneageError(f"{path}: {len(members):,} files; more than a data set holds, refused")
-    if unfolded > max(LARGEST_RATIO * path.stat().st_size, HARMLESS_BYTES):
+def _check(shown: str, size: int, members: list[zipfile.ZipInfo]) -> None:
+    unpacked = sum(member.file_size for member in members)
+    if len(members) > _MOST_MEMBERS:
+        raise BoneageError(f"{shown}: {len(members):,} files; more than a data set holds, refused")
+    if unpacked > max(_LARGEST_RATIO * size, _HARMLESS_BYTES):
         raise BoneageError(
-            f"{path}: {readable_bytes(path.stat().st_size)} would unfold to "
-            f"{readable_bytes(unfolded)}, which looks like a decompression bomb; if you trust it, "
+            f"{shown}: {readable_bytes(size)} would unpack to "
+            f"{readable_bytes(unpacked)}, which looks like a decompression bomb; if you trust it, "
             "unpack it yourself and give the folder"
         )
     for member in members:
-        safe_parts(path, member.filename)
+        safe_parts(shown, member.filename)
         if member.flag_bits & 1:
-            raise BoneageError(f"{path}: encrypted; unpack it yourself and give the folder")
+            raise BoneageError(f"{shown}: encrypted; unpack it yourself and give the folder")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise BoneageError(
-                f"{path}: {member.filename!r} is a link; unpack it yourself and give the folder"
+                f"{shown}: {member.filename!r} is a link; unpack it yourself and give the folder"
             )
 
 
-def safe_parts(path: Path, name: str) -> tuple[str, ...]:
+def safe_parts(shown: str, name: str) -> tuple[str, ...]:
     """Splits a member's name into folders and file, refusing paths outside of the archive.
 
     Args:
-        path: The archive, for the message.
+        shown: The archive, for the message.
         name: The member's name in the archive; a backslash counts as a separator.
 
     Returns:
@@ -90,7 +94,7 @@ def safe_parts(path: Path, name: str) -> tuple[str, ...]:
     slashed = name.replace("\\", "/")
     parts = tuple(part for part in slashed.split("/") if part not in ("", "."))
     if slashed.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", slashed) or "\0" in name:
-        raise BoneageError(f"{path}: {name!r} leads outside of the archive, refused")
+        raise BoneageError(f"{shown}: {name!r} leads outside of the archive, refused")
     return parts
 
 

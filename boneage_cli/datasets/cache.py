@@ -40,7 +40,6 @@ def cached_pixels(
     shapes: dict[str, tuple[int, int]],
     key: str,
     folder: Path,
-    workers: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Memory-maps the rendered images, rendering them first if they are not in the cache.
 
@@ -50,7 +49,6 @@ def cached_pixels(
         shapes: Height and width of each view, pixels.
         key: Cache key of everything else that decides the pixels: settings, geometry.
         folder: Folder of the caches.
-        workers: Threads; None for one per core.
 
     Returns:
         For each view an array (n, height, width), uint8, read only, memory-mapped.
@@ -60,7 +58,7 @@ def cached_pixels(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        digests = content_digests(paths, folder / DIGESTS, workers)
+        digests = content_digests(paths, folder / DIGESTS)
         identity = json.dumps([code_digest(IMAGING), cv2.__version__, key, shapes, digests])
         stem = f"pixels-{hashlib.sha256(identity.encode()).hexdigest()[:20]}"
         files = {view: folder / f"{stem}-{view}.npy" for view in shapes}
@@ -71,7 +69,7 @@ def cached_pixels(
                 pixels = _opened(files, len(paths), shapes)
                 if pixels is None:
                     _remove_leftovers(folder)
-                    _build(files, len(paths), render, shapes, workers)
+                    _build(files, len(paths), render, shapes)
                     pixels = _opened(files, len(paths), shapes)
     except OSError as error:
         raise BoneageError(
@@ -131,12 +129,12 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
             known = {}
 
     def stamp(path: str) -> tuple[str, int, int]:
-        with _told(path):
+        with _errors_of(path):
             status = os.stat(path)  # noqa: PTH116
             return path, status.st_size, status.st_mtime_ns
 
     def digest(path: str) -> str:
-        with _told(path):
+        with _errors_of(path):
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
     # Threads are used only for reading files: for os.stat they are slower than one thread.
@@ -155,7 +153,8 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _errors_of(path: str) -> Iterator[None]:
+    """Turns an OSError of the block into an error that names the image."""
     try:
         yield
     except OSError as error:
@@ -169,7 +168,6 @@ def _build(
     count: int,
     render: Callable[[int], dict[str, np.ndarray]],
     shapes: dict[str, tuple[int, int]],
-    workers: int | None,
 ) -> None:
     # Writing to a memory-mapped file on a full disk kills the process without a message.
     needed = count * sum(math.prod(shapes[view]) for view in files)
@@ -190,7 +188,7 @@ def _build(
                 pixels[view][position] = rendered
 
         # The first unreadable image or an interrupt stops the build at once.
-        with worker_threads(workers) as pool:
+        with worker_threads() as pool:
             for _ in track(pool.map(fill, range(count)), description="decode images", total=count):
                 pass
         for array in pixels.values():

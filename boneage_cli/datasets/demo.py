@@ -6,6 +6,7 @@ from pathlib import Path
 
 from boneage_cli.datasets.fetching import Fetched, already_there, begin, fetching, finish
 from boneage_cli.datasets.source import Source
+from boneage_cli.errors import BoneageError
 from boneage_cli.files import writing
 
 
@@ -34,10 +35,13 @@ def fetch_demo(
     Raises:
         BoneageError: The folder holds other files, or a count is negative or all are zero.
     """
+    counts = {"train": train, "validation": validation, "test": test}
+    if min(counts.values()) < 0 or not any(counts.values()):
+        raise BoneageError(f"demo: cannot draw {counts} images; give counts of 0 or more")
     wanted = Source(
         name="demo",
         requested="drawn hands",
-        options={"train": train, "validation": validation, "test": test, "seed": seed},
+        options={**counts, "seed": seed},
         terms="Drawings made by this software, of no patient; free for any use",
         citation="None needed",
         validation="from the source",
@@ -52,5 +56,5 @@ def fetch_demo(
         if earlier is None:
             begin(folder, wanted)
         with writing(folder, "--to"):
-            write_demo(folder, train=train, validation=validation, test=test, seed=seed)
+            write_demo(folder, **counts, seed=seed)
         return finish(folder, wanted)

@@ -1,33 +1,23 @@
 """Reads label tables with any of the column names in use into one format.
 
-CSV (comma, semicolon or tab; UTF-8, UTF-16 or Windows-1252) and xlsx. Headings are compared without
-case, blanks and punctuation, so ``Bone Age (months)`` and ``bone_age_months`` are equal.
+Headings are compared without case, blanks and punctuation, so ``Bone Age (months)`` and
+``bone_age_months`` are equal.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import re
-import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from boneage_cli.datasets.manifest import SPLITS
-from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
+from boneage_cli.datasets.manifest import EMPTY_WORDS, SEX_WORDS, SPLITS
+from boneage_cli.datasets.names import image_stem, named_split, posix_path, whole_id
+from boneage_cli.datasets.tables import check_width, table_rows
+from boneage_cli.errors import BoneageError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CSV_SUFFIXES = (".csv", ".tsv")
-TABLE_SUFFIXES = (*CSV_SUFFIXES, ".xlsx")
-
-# An xlsx is a zip: a few kilobytes can unpack to gigabytes. Official tables are below 1 MB.
-LARGEST_TABLE = 200_000_000
 
 HEADINGS = {
     "id": ("id", "imageid", "caseid", "imgid"),
@@ -51,15 +41,9 @@ HEADINGS = {
 SEX_HEADINGS = ("male", "female", "sex")
 """Meanings of headings whose cells state the sex."""
 
-MALE = {"true", "1", "1.0", "m", "male", "boy", "yes", "t", "y"}
-FEMALE = {"false", "0", "0.0", "f", "female", "girl", "no", "n"}
-UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "<na>", "unknown", "u", "o", "?"}
-
-SPLIT_WORDS = {
-    "train": {"train", "training", "trainset"},
-    "validation": {"val", "valid", "validation", "validate", "valset", "validset"},
-    "test": {"test", "testing", "testset"},
-}
+MALE = {word for word, male in SEX_WORDS.items() if male} | {"m", "male", "boy", "yes", "t", "y"}
+FEMALE = {word for word, male in SEX_WORDS.items() if not male} | {"f", "female", "girl", "no", "n"}
+_UNKNOWN = EMPTY_WORDS | {"unknown", "u", "o", "?"}
 
 
 class UnknownHeadings(BoneageError):
@@ -86,19 +70,10 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
     """
     import pandas as pd
 
-    suffix = PurePosixPath(name).suffix.lower()
-    if len(content) > LARGEST_TABLE:
-        raise BoneageError(f"{name}: too large for a table of labels; give the right file")
-    if suffix == ".xlsx":
-        rows = _xlsx_rows(name, content)
-    else:
-        rows = csv_rows(name, io.StringIO(_decode(content), newline=""))
     header: list[str] = []
     columns: dict[str, list[int]] = {}
     records: list[dict[str, Any]] = []
-    for line, cells in rows:
-        if not any(cells):
-            continue
+    for line, cells in table_rows(name, content):
         if not header:
             header = cells
             columns = _recognise(name, header)
@@ -119,44 +94,6 @@ def read_table(name: str, content: bytes) -> pd.DataFrame:
     return table
 
 
-def csv_rows(name: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line number and the cells of each row of a CSV table, the headings first.
-
-    Cells are stripped and empty rows skipped. The delimiter is the one stated in a first line
-    ``sep=;`` (written by Excel), else the most frequent one in the headings.
-
-    Args:
-        name: The table's name for messages.
-        lines: Its lines with line ends; read lazily.
-
-    Raises:
-        BoneageError: While iterating, if it is not a valid CSV table.
-    """
-    source = iter(lines)
-    above, first, stated = 0, "", ""
-    for line in source:
-        if mark := re.fullmatch(r"sep=(.)\s*", line):
-            stated = mark[1]
-        elif line.strip():
-            first = line
-            break
-        above += 1
-    delimiter = stated or max(",;\t", key=first.count)
-    # Strict mode: otherwise an unclosed quotation mark would swallow all later rows in its cell.
-    reader = csv.reader(chain([first], source), delimiter=delimiter, strict=True)
-    read = 0
-    try:
-        for row in reader:
-            cells, read = [cell.strip() for cell in row], reader.line_num
-            if any(cells):
-                yield above + read, cells
-    except csv.Error as error:
-        raise BoneageError(
-            f"{name}, line {above + read + 1}: no row of a CSV table ({error}); fix its quotation "
-            "marks, or save it again as CSV"
-        ) from None
-
-
 def columns_of(
     header: Sequence[str], headings: Mapping[str, Sequence[str]]
 ) -> dict[str, list[int]]:
@@ -172,103 +109,6 @@ def columns_of(
         if meaning := meanings.get(re.sub(r"[\W_]+", "", heading.lower())):
             columns.setdefault(meaning, []).append(position)
     return columns
-
-
-def check_width(where: str, cells: Sequence[str], width: int) -> None:
-    """Refuses a row with more non-empty cells than headings, as caused by an unquoted comma.
-
-    Args:
-        where: The table and line, for the message.
-        cells: The row's cells.
-        width: The number of headings.
-
-    Raises:
-        BoneageError: The row has cells beyond the headings.
-    """
-    if any(cells[width:]):
-        raise BoneageError(
-            f"{where}: {len(cells)} cells under {width} headings; put cells that hold a comma in "
-            "quotes"
-        )
-
-
-def named_split(name: str) -> str | None:
-    """Finds the split mentioned in the name of a file or folder.
-
-    Args:
-        name: One name, such as ``boneage-training-dataset`` or ``RSNA_val``.
-
-    Returns:
-        One of ``SPLITS``; None if the name mentions none or several.
-    """
-    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)}
-    found = [split for split in SPLITS if words & SPLIT_WORDS[split]]
-    return found[0] if len(found) == 1 else None
-
-
-def image_stem(text: str) -> str:
-    """Strips folders and a known image suffix: ``scans/4360.png`` is radiograph ``4360``."""
-    name = _posix(text).name
-    suffix = PurePosixPath(name).suffix
-    return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def _posix(text: str) -> PurePosixPath:
-    return PurePosixPath(text.strip().replace("\\", "/"))
-
-
-def whole_id(text: str) -> str:
-    """Strips the ``.0`` that spreadsheets and data frames with gaps append: ``1377.0``."""
-    return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
-
-
-def _decode(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
-
-
-def _xlsx_rows(name: str, content: bytes) -> Iterator[tuple[int, list[str]]]:
-    import openpyxl
-
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as parts:
-            if sum(part.file_size for part in parts.infolist()) > LARGEST_TABLE:
-                raise BoneageError(
-                    f"{name}: unfolds to more than a table of labels can hold; give the right file"
-                )
-        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        # Read-only mode trusts the stated dimensions, which some programs write wrongly.
-        sheet = book.worksheets[0]
-        sheet.reset_dimensions()
-        others = [other.title for other in book.worksheets[1:]]
-        rows = [[_cell_text(cell) for cell in row] for row in sheet.iter_rows(values_only=True)]
-    except BoneageError:
-        raise
-    # For damaged files openpyxl passes on any exception of its XML and zip readers.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BoneageError(
-            f"{name}: not a readable xlsx ({reason}); save it again, or save it as CSV"
-        ) from None
-    if others:
-        warnings.warn(
-            f"{name}: only its first sheet, {sheet.title}, is read, not {', '.join(others)}",
-            BoneageWarning,
-            stacklevel=2,
-        )
-    yield from enumerate(rows, start=1)
-
-
-def _cell_text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
 
 
 def _recognise(name: str, header: list[str]) -> dict[str, list[int]]:
@@ -313,7 +153,7 @@ def _record(
                 )
             record[column] = value if earlier is None else earlier
     names = [cells[position] for position in columns.get("image", ())]
-    folders = [str(_posix(name).parent) for name in names if name]
+    folders = [str(posix_path(name).parent) for name in names if name]
     record["folder"] = next((folder for folder in folders if folder != "."), None)
     record["id"] = record.get("id") or record.get("image")
     record["image"] = record.get("image") or record["id"]
@@ -330,7 +170,7 @@ def _parse_id(where: str, text: str) -> str | None:
 
 
 def _parse_number(where: str, text: str) -> float | None:
-    if text.lower() in UNKNOWN:
+    if text.lower() in _UNKNOWN:
         return None
     if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+", text) or "_" in text:
         raise BoneageError(f"{where}: {text!r} is not clear; write it without separators")
@@ -343,13 +183,20 @@ def _parse_number(where: str, text: str) -> float | None:
         ) from None
 
 
+def _parse_size(where: str, text: str) -> float | None:
+    length = _parse_number(where, text)
+    if length is not None and not 0 < length < math.inf:
+        raise BoneageError(f"{where}: {text!r} is no size in pixels; correct it or leave it empty")
+    return length
+
+
 def _parse_male(where: str, text: str) -> bool | None:
     word = text.lower()
     if word in MALE:
         return True
     if word in FEMALE:
         return False
-    if word in UNKNOWN:
+    if word in _UNKNOWN:
         return None
     raise BoneageError(f"{where}: sex {text!r} is not understood; write M, F or nothing")
 
@@ -380,7 +227,7 @@ def _parse_sex(where: str, text: str) -> bool | None:
 
 def _parse_split(where: str, text: str) -> str | None:
     split = named_split(text)
-    if split is None and text.lower() not in UNKNOWN:
+    if split is None and text.lower() not in _UNKNOWN:
         raise BoneageError(f"{where}: split {text!r} is not understood; write {', '.join(SPLITS)}")
     return split
 
@@ -398,6 +245,6 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "sex": _parse_sex,
     "patient": _parse_text,
     "split": _parse_split,
-    "width": _parse_number,
-    "height": _parse_number,
+    "width": _parse_size,
+    "height": _parse_size,
 }

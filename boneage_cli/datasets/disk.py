@@ -1,17 +1,12 @@
-"""Free space on disks, and checksums of files on them."""
+"""Free space on disks."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import nearest_existing
-from boneage_cli.progress import track
 
 
 def require_free(folder: Path, needed: float, hint: str = "choose another disk with --to") -> None:
@@ -40,17 +35,3 @@ def readable_bytes(count: float) -> str:
         count /= 1000
         unit, *larger = larger
     return f"{count:.1f} {unit}" if 0 < count < 10 and unit != "bytes" else f"{count:,.0f} {unit}"
-
-
-def sha256(path: Path) -> str:
-    """Computes a file's SHA-256, with a progress bar."""
-    digest = hashlib.sha256()
-    size = path.stat().st_size
-    progress: tqdm[Any] = track(
-        description=f"checking {path.name}", total=size, unit="B", unit_scale=True
-    )
-    with progress as bar, path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-            bar.update(len(block))
-    return digest.hexdigest()

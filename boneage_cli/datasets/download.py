@@ -13,15 +13,18 @@ from typing import Any
 from tqdm import tqdm
 
 from boneage_cli import __version__
-from boneage_cli.datasets.disk import readable_bytes, require_free, sha256
+from boneage_cli.datasets.checksum import sha256
+from boneage_cli.datasets.disk import readable_bytes, require_free
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 
 # HTTP status codes of temporary failures, after which a retry may succeed.
-PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
-DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
-BLOCK = 1 << 18
+_PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_DISK_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG}
+_BLOCK = 1 << 18
+# Seconds without a byte after which a connection counts as broken.
+_TIMEOUT = 60.0
 
 
 class _Changed(Exception):
@@ -35,7 +38,6 @@ def download(
     digest: str | None = None,
     attempts: int = 6,
     wait: float = 1.0,
-    timeout: float = 60.0,
 ) -> str:
     """Downloads a file, or resumes an interrupted download of it.
 
@@ -48,7 +50,6 @@ def download(
         digest: The expected SHA-256; None if unknown.
         attempts: Number of consecutive attempts without any data after which this gives up.
         wait: Seconds before the first retry; doubled after each attempt without data.
-        timeout: Seconds without a byte after which a connection counts as broken.
 
     Returns:
         The file's SHA-256.
@@ -65,7 +66,7 @@ def download(
             raise _differs(target, found, digest, f"delete it to get it from {url}")
         return found
     part = target.with_name(f"{target.name}.part")
-    _receive_persistently(url, part, digest, attempts, wait, timeout)
+    _receive_persistently(url, part, digest, attempts, wait)
     found = sha256(part)
     _tag_file(part).unlink(missing_ok=True)
     if digest and found != digest:
@@ -84,23 +85,23 @@ def _tag_file(part: Path) -> Path:
 
 
 def _receive_persistently(
-    url: str, part: Path, digest: str | None, attempts: int, wait: float, timeout: float
+    url: str, part: Path, digest: str | None, attempts: int, wait: float
 ) -> None:
     fruitless = 0
     part.parent.mkdir(parents=True, exist_ok=True)
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            return _receive(url, part, digest, timeout)
+            return _receive(url, part, digest)
         except _Changed:
             part.unlink(missing_ok=True)
             problem = "the file on the server changed"
         except urllib.error.HTTPError as error:
             problem = f"HTTP {error.code} {error.reason}"
-            if error.code not in PASSING_STATUS:
+            if error.code not in _PASSING_STATUS:
                 raise BoneageError(f"{url}: {problem}; check the address, or try later") from None
         except OSError as error:
-            if error.errno in DISK_TROUBLE:
+            if error.errno in _DISK_TROUBLE:
                 raise BoneageError(f"{part}: {error.strerror}; fix this, then run again") from None
             problem = str(getattr(error, "reason", error)) or type(error).__name__
         except http.client.HTTPException as error:
@@ -115,7 +116,7 @@ def _receive_persistently(
         time.sleep(wait * 2 ** max(fruitless - 1, 0))
 
 
-def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
+def _receive(url: str, part: Path, digest: str | None) -> None:
     """Makes one request and appends the received bytes.
 
     Raises:
@@ -135,7 +136,7 @@ def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
             headers["If-Range"] = tag.read_text(encoding="utf-8")
     try:
         response = urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=timeout
+            urllib.request.Request(url, headers=headers), timeout=_TIMEOUT
         )
     except urllib.error.HTTPError as error:
         if error.code != 416:
@@ -159,7 +160,7 @@ def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
             part.unlink(missing_ok=True)
             _write_tag(tag, response.headers)
         progress: tqdm[Any] = track(
-            description=f"downloading {part.name.removesuffix('.part')}",
+            description=f"download {part.name.removesuffix('.part')}",
             total=total,
             initial=start,
             unit="B",
@@ -167,7 +168,7 @@ def _receive(url: str, part: Path, digest: str | None, timeout: float) -> None:
         )
         with part.open("ab") as file, progress as bar:
             received = start
-            while block := response.read(BLOCK):
+            while block := response.read(_BLOCK):
                 file.write(block)
                 received += len(block)
                 bar.update(len(block))

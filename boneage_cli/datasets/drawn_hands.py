@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from boneage_cli.datasets import skeleton
 from boneage_cli.datasets.manifest import SPLITS, write_manifest
-from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
 from boneage_cli.imaging.png import write_png
 from boneage_cli.progress import track
@@ -30,14 +29,14 @@ Box = tuple[float, float, float, float]
 # Greatest bone age in each sex's atlas, months (Greulich and Pyle, 1959).
 OLDEST = skeleton.BySex(228, 216)
 # Bones are drawn at twice the size and then halved, for smooth edges.
-OVERSAMPLING = 2
+_OVERSAMPLING = 2
 # Length of the hand, capitate to fingertip, in hand units and as a fraction of the image's height;
 # the fractions were measured in RSNA's radiographs at 1 and at 18 years.
-HAND_LENGTH = 2.3
-HAND_PART = (0.53, 0.61)
+_HAND_LENGTH = 2.3
+_HAND_PART = (0.53, 0.61)
 # Margin without fingers at the image's edges, as a fraction of its height.
-MARGIN = 0.045
-INITIALS = "ABCDEFHJKLMNPRSTVWZ"
+_MARGIN = 0.045
+_INITIALS = "ABCDEFHJKLMNPRSTVWZ"
 
 
 @dataclass(frozen=True)
@@ -146,31 +145,21 @@ def draw_hand(
 
 def write_demo(
     folder: Path, *, train: int = 240, validation: int = 60, test: int = 60, seed: int = 42
-) -> pd.DataFrame:
+) -> None:
     """Draws the demo data set: images, ``<split>.csv``, ``landmarks.csv`` and ``regions.csv``.
 
     The sexes are balanced and every split has the same age distribution, half that of RSNA's
     training set (mean 127, SD 41 months) and half uniform, so that all ages are learned. The same
-    arguments write the same bytes. An earlier demo data set in the folder is replaced.
+    arguments write the same bytes.
 
     Args:
-        folder: The data set's folder; created if missing.
+        folder: The data set's folder; created if missing. It holds no other data set.
         train: Number of training images.
         validation: Number of validation images.
         test: Number of test images.
         seed: Random seed.
-
-    Returns:
-        The manifest, ``path`` relative to ``folder``.
-
-    Raises:
-        BoneageError: The folder holds another data set, or a count is negative or all are zero.
     """
-    folder = Path(folder)
     counts = dict(zip(SPLITS, (train, validation, test), strict=True))
-    if min(counts.values()) < 0 or sum(counts.values()) == 0:
-        raise BoneageError(f"demo: cannot draw {counts} images; give counts of 0 or more")
-    _clear_earlier_demo(folder)
     labels, drawings = np.random.SeedSequence(seed).spawn(2)
     manifest = _cases(counts, np.random.default_rng(labels))
     seeds = drawings.spawn(len(manifest))
@@ -185,26 +174,13 @@ def write_demo(
         drawn_hands = list(
             track(
                 pool.map(draw_and_write, range(len(manifest))),
-                description="drawing hands",
+                description="draw hands",
                 total=len(manifest),
             )
         )
     _write_table(_landmark_rows(manifest, drawn_hands), folder / "landmarks.csv")
     _write_table(_region_rows(manifest, drawn_hands), folder / "regions.csv")
     write_manifest(manifest, folder)
-    return manifest
-
-
-def _clear_earlier_demo(folder: Path) -> None:
-    """Removes the files of an earlier run, tables first; refuses if there is another data set."""
-    tables = [folder / f"{split}.csv" for split in SPLITS]
-    if any(table.exists() for table in tables) and not (folder / "landmarks.csv").exists():
-        raise BoneageError(f"{folder}: holds another data set; choose another folder with --to")
-    for table in [*tables, folder / "regions.csv", folder / "landmarks.csv"]:
-        table.unlink(missing_ok=True)
-    for split in SPLITS:
-        for image in (folder / split).glob("drawn-*.png"):
-            image.unlink()
 
 
 def _cases(counts: Mapping[str, int], rng: np.random.Generator) -> pd.DataFrame:
@@ -307,16 +283,16 @@ class _Placement:
         angle = nuisances.rotation * rng.standard_normal()
         shift = nuisances.shift * rng.standard_normal(2) * height
         zoom = np.exp(nuisances.zoom * rng.standard_normal())
-        part = np.interp(boneage, (12, 216), HAND_PART)
+        part = np.interp(boneage, (12, 216), _HAND_PART)
         rotation = skeleton.rotation(angle)
-        scale = part * zoom * height / HAND_LENGTH
+        scale = part * zoom * height / _HAND_LENGTH
         # Fingers and carpal bones stay within the image: landmarks outside it would be useless.
         points = np.concatenate([*hand.tissue[:-2], hand.carpals]) @ rotation.T
         low, high = points.min(axis=0), points.max(axis=0)
-        room = np.array([width, height]) - 2 * MARGIN * height
+        room = np.array([width, height]) - 2 * _MARGIN * height
         scale = min(scale, *(room / (high - low)))
         wanted = np.array([0.487 * width, 0.69 * height]) + shift
-        first = MARGIN * height - scale * low
+        first = _MARGIN * height - scale * low
         last = first + room - scale * (high - low)
         return cls(scale, rotation, np.clip(wanted, first, last), size)
 
@@ -360,13 +336,13 @@ def _bones(
 ) -> Image:
     """Returns the bones' brightness (H, W); overlapping bones add up."""
     height, width = place.size
-    large = (OVERSAMPLING * height, OVERSAMPLING * width)
-    unit = OVERSAMPLING * place.scale
+    large = (_OVERSAMPLING * height, _OVERSAMPLING * width)
+    unit = _OVERSAMPLING * place.scale
     grain = cv2.resize(_grain(place.size, rng), large[::-1], interpolation=cv2.INTER_LINEAR)
     texture = 1 + 6 * nuisances.noise * grain
     bones = np.zeros(large, np.float32)
     for bone in hand.bones:
-        outlines = [OVERSAMPLING * place.pixel(outline) for outline in bone.outlines]
+        outlines = [_OVERSAMPLING * place.pixel(outline) for outline in bone.outlines]
         for crop, mask in _filled(outlines, large):
             depth = cv2.distanceTransform(mask, cv2.DIST_L2, 3) / unit
             cortex = np.exp(-((depth / bone.cortex) ** 2))
@@ -437,7 +413,7 @@ def _expose(
 def _with_marker(film: Image, hand: NDArray[np.bool_], rng: np.random.Generator) -> Image:
     """Adds a lead L with initials on a plastic tag, if there is room beside the hand."""
     height, width = film.shape
-    tag = _tag("".join(rng.choice(list(INITIALS), rng.integers(2, 4))), height)
+    tag = _tag("".join(rng.choice(list(_INITIALS), rng.integers(2, 4))), height)
     side = max(tag.shape)
     angle = rng.normal(0, 12) + 90 * (rng.random() < 0.1)
     for _ in range(30):
@@ -468,7 +444,7 @@ def _tag(initials: str, height: int) -> Image:
 def _with_border(film: Image, rng: np.random.Generator) -> Image:
     """Adds a border: a bright cassette edge, or a black or grey area outside the collimator."""
     height, width = film.shape
-    inset = rng.uniform(0.0, 0.8 * MARGIN, 4) * height
+    inset = rng.uniform(0.0, 0.8 * _MARGIN, 4) * height
     left, top, right, bottom = inset * (1, 1, -1, -1) + (0, 0, width, height)
     corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.normal(0, 0.7), 1.0)

@@ -114,11 +114,11 @@ def _difference(existing: Source, wanted: Source) -> str:
 def begin(folder: Path, source: Source) -> None:
     """Writes the record as incomplete, after removing an earlier data set from the folder."""
     if (folder / SOURCE_FILE).exists():
-        remove_dataset(folder)
+        _remove_dataset(folder)
     write_source(folder, source)
 
 
-def remove_dataset(folder: Path) -> None:
+def _remove_dataset(folder: Path) -> None:
     """Removes a data set's splits, their CLAHE copies and tables; archives and caches stay."""
     for split in SPLITS:
         for images in (folder / split, folder / f"{split}_CLAHE"):

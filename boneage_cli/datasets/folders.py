@@ -18,7 +18,7 @@ _OTHER_PICTURES = (".bmp", ".gif", ".jp2", ".j2k", ".jpf", ".heic", ".heif", ".a
 
 
 def files_below(
-    top: str | Path, closed: Callable[[OSError], object], *, leave_out: Path | None = None
+    top: str | Path, on_error: Callable[[OSError], object], *, exclude: Path | None = None
 ) -> Iterator[tuple[Path, list[str]]]:
     """Yields a folder and all folders below it, each with its file names, sorted by name.
 
@@ -27,11 +27,11 @@ def files_below(
 
     Args:
         top: The folder.
-        closed: Called with the error if a folder cannot be read.
-        leave_out: A folder that is skipped wherever it occurs.
+        on_error: Called with the error if a folder cannot be read.
+        exclude: A folder that is skipped wherever it occurs.
     """
-    seen = {Path(top).resolve()} | ({leave_out.resolve()} if leave_out else set())
-    for root, folders, files in os.walk(top, followlinks=True, onerror=closed):
+    seen = {Path(top).resolve()} | ({exclude.resolve()} if exclude else set())
+    for root, folders, files in os.walk(top, followlinks=True, onerror=on_error):
         below = []
         for name in sorted(folders):
             real = Path(root, name).resolve()
@@ -48,7 +48,7 @@ def is_hidden(name: str) -> bool:
 
 
 def radiographs_below(
-    folder: str | Path, *, tell: bool = False
+    folder: str | Path, *, warn: bool = False
 ) -> Iterator[tuple[str, str | None]]:
     """Yields the radiographs below a folder, then each unreadable folder with the reason.
 
@@ -57,7 +57,7 @@ def radiographs_below(
 
     Args:
         folder: The folder.
-        tell: Whether to warn of skipped images in unsupported formats.
+        warn: Whether to warn of skipped images in unsupported formats.
     """
     closed: list[OSError] = []
     others: list[str] = []
@@ -72,7 +72,7 @@ def radiographs_below(
                 others.append(str(path))
     for error in closed:
         yield str(error.filename), f"cannot be read ({error.strerror}); check its permissions"
-    if others and tell:
+    if others and warn:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         warnings.warn(
             f"{folder}: left out {others[0]}{more}, of a kind that is not read; save as PNG",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 # The RSNA challenge's test set: 100 boys, then 100 girls.
 RSNA_TEST_IDS = range(4360, 4560)
 # The first of them has 168.93 months in the official labels and 164 in the integer re-exports.
-RSNA_FIRST_OFFICIAL_MONTHS = 168.93
+_RSNA_FIRST_OFFICIAL_MONTHS = 168.93
 
 
 def label_version(test: pd.DataFrame) -> str:
@@ -36,5 +36,5 @@ def label_version(test: pd.DataFrame) -> str:
     if bool(whole.all()):
         return "integer"
     first = rsna.loc[rsna["id"] == str(RSNA_TEST_IDS[0]), "boneage"]
-    is_official = bool(((first - RSNA_FIRST_OFFICIAL_MONTHS).abs() < 0.01).any())
+    is_official = bool(((first - _RSNA_FIRST_OFFICIAL_MONTHS).abs() < 0.01).any())
     return "official-decimal" if is_official and whole.mean() <= 0.5 else "decimal"

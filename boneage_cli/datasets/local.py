@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from boneage_cli.datasets.archives import extract_member, open_archive
-from boneage_cli.datasets.disk import require_free, sha256
+from boneage_cli.datasets.checksum import sha256
+from boneage_cli.datasets.disk import require_free
 from boneage_cli.datasets.fetching import Fetched, already_there, begin, fetching, finish
 from boneage_cli.datasets.folders import files_below
 from boneage_cli.datasets.manifest import (
@@ -35,7 +36,7 @@ from boneage_cli.files import whole_file
 from boneage_cli.progress import track
 
 STAGING = ".unpacked"
-LOCAL_TERMS = (
+_LOCAL_TERMS = (
     "Those of the files' origin. For RSNA's radiographs: research, non-commercial, no "
     "redistribution of the images"
 )
@@ -79,7 +80,7 @@ def fetch_local(
         name="local",
         requested=[_identity(path, target) for path in paths],
         options={"copy": copy, "validation_fraction": validation_fraction, "seed": seed},
-        terms=LOCAL_TERMS,
+        terms=_LOCAL_TERMS,
         citation=f"That of the files' origin. For RSNA's radiographs: {RSNA_CITATION}",
     )
     with fetching(folder, wanted, force=force) as earlier:
@@ -129,7 +130,8 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
     """Writes matched radiographs, their tables and the list of unmatched ones into a folder.
 
     Args:
-        arrangement: The radiographs with their splits.
+        arrangement: The radiographs with their splits; the column ``path``, relative to ``folder``,
+            is added to its table.
         folder: The data set's folder.
         copy: Copies loose files instead of linking them.
 
@@ -151,7 +153,7 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
     for split in table["split"].unique():
         (folder / split).mkdir(parents=True, exist_ok=True)
     work.sort(key=lambda pair: (str(pair[0].path), pair[0].member or 0))
-    for _ in track(_place_all(work, copy), description="placing radiographs", total=len(work)):
+    for _ in track(_place_all(work, copy), description="place radiographs", total=len(work)):
         pass
     if len(arrangement.unmatched):
         # Splits may be placed one at a time; the list covers all of them.
@@ -163,8 +165,7 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
         with whole_file(file) as temporary:
             unmatched.to_csv(temporary, index=False, errors="surrogateescape")
     extra = [name for name in ("patient", "width", "height") if name in table]
-    # Whole numbers are written as integers: 120, not 120.0.
-    write_manifest(table[[*COLUMNS, *extra]].convert_dtypes(), folder)
+    write_manifest(table[[*COLUMNS, *extra]], folder)
 
 
 def _is_placed(file: SourceFile, target: Path, copy: bool) -> bool:
@@ -183,7 +184,7 @@ def _place_all(work: Sequence[tuple[SourceFile, Path]], copy: bool) -> Iterator[
                 if file.member is None:
                     _link_or_copy(path.resolve(), target, copy)
                 else:
-                    archive = archive or stack.enter_context(open_archive(path))
+                    archive = archive or stack.enter_context(open_archive(path, file.archive))
                     extract_member(archive, archive.infolist()[file.member], target)
                 yield target
 
@@ -233,7 +234,7 @@ def _identity(path: Path, target: Path) -> dict[str, Any]:
     found = [path.resolve()]
     if path.is_dir():
         # Unreadable folders are reported later, by find_files.
-        walk = files_below(path.resolve(), lambda error: None, leave_out=target)
+        walk = files_below(path.resolve(), lambda error: None, exclude=target)
         found = [folder / name for folder, names in walk for name in names]
     stats = [file.stat() if file.exists() else file.lstat() for file in found]
     latest = max((stat.st_mtime for stat in stats), default=0.0)

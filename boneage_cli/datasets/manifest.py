@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
+from boneage_cli.ages import is_bone_age, look_like_years
+from boneage_cli.datasets.tables import check_width, csv_rows
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 from boneage_cli.sexes import sex_letter
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("id", "path", "boneage", "male", "split")
-# Fewer ages than this may all be of infants.
-_ENOUGH_AGES = 10
 SEX_WORDS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 """Cells of the column ``male``, in lower case."""
 EMPTY_WORDS = frozenset({"", "nan", "na", "n/a", "null", "none", "<na>"})
@@ -48,8 +48,10 @@ def write_manifest(manifest: pd.DataFrame, folder: Path) -> None:
     extra = [column for column in manifest.columns if column not in COLUMNS]
     for split, rows in manifest.groupby("split", sort=False):
         with whole_file(folder / f"{split}.csv") as temporary:
+            # Whole numbers are written as integers: 120, not 120.0.
+            table = rows[[*COLUMNS, *extra]].convert_dtypes()
             # Names of files need not be UTF-8.
-            rows[[*COLUMNS, *extra]].to_csv(temporary, index=False, errors="surrogateescape")
+            table.to_csv(temporary, index=False, errors="surrogateescape")
 
 
 def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
@@ -65,8 +67,8 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
         the file's name).
 
     Raises:
-        BoneageError: The folder holds no such table, or the table lacks a column or has an
-            unreadable cell.
+        BoneageError: The folder holds no such table; or the table is no CSV, lacks a column, has a
+            row that is too long, or a cell that is missing or cannot be read.
     """
     import pandas as pd
 
@@ -80,80 +82,130 @@ def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:
             f"there is {', '.join(there)}" if there else "make a data set with 'boneage fetch'"
         )
         raise BoneageError(f"{folder}: no {wanted} here; {way_out}")
-    tables = []
-    for file in files:
-        try:
-            table = _read_cells(file)
-        except (OSError, ValueError) as error:
-            raise _unreadable(file, str(error)) from None
-        missing = [column for column in COLUMNS if column not in table.columns]
-        if missing:
-            raise BoneageError(
-                f"{file}: no column {', '.join(missing)}; 'boneage fetch local {folder}' makes a "
-                "normalised data set from other layouts"
-            )
-        if table["path"].isna().any():
-            raise _unreadable(file, "a row has no path")
-        try:
-            table = _parsed(table)
-        except ValueError as error:
-            raise _unreadable(file, str(error)) from None
-        # The split column is ignored: it must not move a test radiograph into the training data.
-        tables.append(table.assign(split=file.stem))
-    manifest = pd.concat(tables, ignore_index=True)
+    manifest = pd.concat(map(_read_table, files), ignore_index=True)
     manifest["path"] = [str((folder / path).absolute()) for path in manifest["path"]]
     return manifest
 
 
-def _read_cells(file: Path) -> pd.DataFrame:
-    """Returns the cells of a table as text without blanks around it; NaN where there is none."""
-    import pandas as pd
+def read_cells(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Reads the table of a split as text.
 
-    with warnings.catch_warnings():
-        # Rows that end with a comma have a cell more than there are headings.
-        warnings.simplefilter("ignore", pd.errors.ParserWarning)
-        table = pd.read_csv(
-            file,
-            dtype=str,
-            keep_default_na=False,
-            index_col=False,
-            encoding_errors="surrogateescape",
-        )
-    table = table.rename(columns=str.strip).apply(lambda cells: cells.str.strip())
-    return table.mask(table == "")
+    Args:
+        file: A CSV file with ``COLUMNS``.
 
-
-def _parsed(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns a table with numbers and booleans instead of their text.
+    Returns:
+        The headings, and of each row the line number and the cells: at least one for each heading,
+        empty where the row ends early, and more where it is too long. Empty rows are left out.
 
     Raises:
-        ValueError: A cell is neither; the message names it.
+        BoneageError: The file is no CSV table, lacks a column or has two of one name.
     """
+    try:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+            rows = list(csv_rows(str(file), lines))
+    except OSError as error:
+        raise BoneageError(
+            f"{file}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
+    header = rows.pop(0)[1] if rows else []
+    missing = [column for column in COLUMNS if column not in header]
+    if missing:
+        raise BoneageError(
+            f"{file}: no column {', '.join(missing)}; 'boneage fetch local {file.parent}' makes a "
+            "normalised data set from other layouts"
+        )
+    named = [column for column in header if column]
+    if len(named) > len(set(named)):
+        twice = next(column for column in named if named.count(column) > 1)
+        raise BoneageError(f"{file}: two columns {twice!r}; delete one, or rename it")
+    return header, [(line, cells + [""] * (len(header) - len(cells))) for line, cells in rows]
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    """Returns a split; ``path`` is as the table states it."""
     import pandas as pd
 
-    parsed = table.copy()
-    for column in {"boneage", "male", "width", "height"} & set(table.columns):
-        words = table[column].fillna("").str.lower()
-        words = words.mask(words.isin(EMPTY_WORDS))
-        if column == "male":
-            parsed[column] = words.map(SEX_WORDS).astype("boolean")
-        else:
-            parsed[column] = pd.to_numeric(words, errors="coerce")
-        if column == "boneage":
-            parsed[column] = parsed[column].astype(float)
-        wrong = words.notna() & parsed[column].isna()
-        if wrong.any():
-            what = "neither True nor False" if column == "male" else "no number"
-            (first, *_) = table.loc[wrong, column]
-            raise ValueError(f"{column} '{first}' is {what}")
-    return parsed
+    header, rows = read_cells(file)
+    for line, cells in rows:
+        check_width(f"{file}, line {line}", cells, len(header))
+    table = {}
+    for place, column in enumerate(header):
+        # pandas writes an index without a heading; such a column has no meaning here.
+        if not column:
+            continue
+        parse, dtype = _COLUMN_TYPES.get(column, (_parse_text, "str"))
+        values = []
+        for line, cells in rows:
+            try:
+                values.append(parse(cells[place]))
+            except ValueError as error:
+                raise BoneageError(
+                    f"{file}, line {line}: {column} {error}; correct it ('boneage check-data "
+                    f"--data {file.parent}' lists all such cells)"
+                ) from None
+        table[column] = pd.Series(values, dtype=dtype)
+    # The split column is ignored: it must not move a test radiograph into the training data.
+    return pd.DataFrame(table).assign(split=file.stem)
 
 
-def _unreadable(file: Path, reason: str) -> BoneageError:
-    return BoneageError(
-        f"{file}: cannot be read ({reason.splitlines()[0]}); 'boneage check-data --data "
-        f"{file.parent}' names the cells, 'boneage fetch local' reads many other tables"
-    )
+def _parse_text(cell: str) -> str | None:
+    return cell or None
+
+
+def _parse_name(cell: str) -> str:
+    if not cell:
+        raise ValueError("is missing")
+    return cell
+
+
+def parse_male(cell: str) -> bool | None:
+    """Reads a cell of the column ``male``; None if it states nothing.
+
+    Raises:
+        ValueError: It is neither True nor False; the message quotes it.
+    """
+    if cell.lower() in EMPTY_WORDS:
+        return None
+    if cell.lower() not in SEX_WORDS:
+        raise ValueError(f"{cell!r} is neither True nor False")
+    return SEX_WORDS[cell.lower()]
+
+
+def parse_number(cell: str) -> float | None:
+    """Reads a cell of the column ``boneage``, which may be infinite; None if it states nothing.
+
+    Raises:
+        ValueError: It is no number; the message quotes it.
+    """
+    if cell.lower() in EMPTY_WORDS:
+        return None
+    try:
+        # Python reads 1_2 as 12.
+        return float(cell.replace("_", "?"))
+    except ValueError:
+        raise ValueError(f"{cell!r} is no number") from None
+
+
+def parse_size(cell: str) -> float | None:
+    """Reads a cell of the columns ``width`` and ``height``; None if it states nothing.
+
+    Raises:
+        ValueError: It is no number above 0; the message quotes it.
+    """
+    length = parse_number(cell)
+    if length is not None and not 0 < length < math.inf:
+        raise ValueError(f"{cell!r} is no size in pixels")
+    return length
+
+
+_COLUMN_TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
+    "id": (_parse_name, "str"),
+    "path": (_parse_name, "str"),
+    "boneage": (parse_number, "float"),
+    "male": (parse_male, "boolean"),
+    "width": (parse_size, "float"),
+    "height": (parse_size, "float"),
+}
 
 
 def true_aspects(manifest: pd.DataFrame) -> list[float | None]:
@@ -173,10 +225,10 @@ def sex_letters(manifest: pd.DataFrame) -> list[str | None]:
 
 def warn_of_years(manifest: pd.DataFrame) -> None:
     """Warns of known bone ages that look like years; all ages are taken for months."""
-    ages = manifest["boneage"].astype(float).dropna()
-    if len(ages) >= _ENOUGH_AGES and 0 < ages.max() <= YEARS_AT_MOST:
+    ages = [age for age in manifest["boneage"].astype(float) if is_bone_age(age)]
+    if look_like_years(ages):
         warnings.warn(
-            f"known ages from {ages.min():g} to {ages.max():g} look like years; give months",
+            f"known ages from {min(ages):g} to {max(ages):g} look like years; give months",
             BoneageWarning,
             stacklevel=3,
         )

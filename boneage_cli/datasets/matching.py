@@ -7,7 +7,7 @@ for RSNA's test set from its ids.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,10 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from boneage_cli.datasets.dialects import TABLE_SUFFIXES, UnknownHeadings, image_stem, read_table
+from boneage_cli.datasets.dialects import UnknownHeadings, read_table
 from boneage_cli.datasets.label_version import RSNA_TEST_IDS
 from boneage_cli.datasets.manifest import SPLITS
+from boneage_cli.datasets.names import image_stem
 from boneage_cli.datasets.source_files import FoundFiles, SourceFile
+from boneage_cli.datasets.tables import TABLE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
@@ -59,6 +61,26 @@ class _Label:
     used: bool = False
 
 
+@dataclass
+class _Row:
+    """A radiograph with its label and split, as far as they are decided."""
+
+    key: str
+    file: SourceFile
+    folder_split: str | None
+    label: _Label | None = None
+    split: str = "train"
+
+    @property
+    def id(self) -> str:
+        return self.label.id if self.label else self.key
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can be trained, validated or tested on; a test needs no bone age."""
+        return self.split == "test" or (self.label is not None and self.label.boneage is not None)
+
+
 def arrange(found: FoundFiles) -> Arrangement:
     """Matches radiographs to labels and both to splits.
 
@@ -83,64 +105,69 @@ def arrange(found: FoundFiles) -> Arrangement:
     labels, sizes, used_tables = _read_tables(found.tables, notes)
     rows = _one_file_per_split(_named_first(found.images, labels), warnings)
     _match(rows, labels)
-    _decide_splits(rows, notes)
-
-    unmatched = []
-    kept = []
-    for row in rows:
-        label: _Label | None = row["label"]
-        row["id"] = label.id if label else row["key"]
-        row["boneage"] = label.boneage if label else None
-        row["male"] = label.male if label else None
-        row["patient"] = label.patient if label else None
-        row["width"], row["height"] = sizes.get(row["key"], (None, None))
-        if row["boneage"] is None and row["split"] != "test":
-            unmatched.append((row["id"], "image without a bone age", str(row["file"])))
-        else:
-            kept.append(row)
-    for label in (label for several in labels.values() for label in several):
-        if not label.used:
-            unmatched.append((label.id, "label without an image", label.source))
-    problems = Counter(problem for _, problem, _ in unmatched)
-    for problem, count in problems.items():
-        examples = ", ".join([name for name, what, _ in unmatched if what == problem][:3])
-        warnings.append(f"{count:,} × {problem}, left out (such as {examples}).")
-    if not any(row["label"] for row in rows):
+    if not any(row.label for row in rows):
         raise BoneageError(
-            f"no radiograph matches a label: the images are named like {rows[0]['key']!r}, the ids "
+            f"no radiograph matches a label: the images are named like {rows[0].key!r}, the ids "
             f"read like {next(iter(labels))!r}; make them agree"
         )
+    _decide_splits(rows, notes)
+    kept = [row for row in rows if row.is_usable]
     if not kept:
         raise BoneageError(
             "no radiograph has a bone age; give the table with the labels too, where a column "
             "boneage has them in months"
         )
-
     _check_ids(kept)
-    table = pd.DataFrame(kept).drop(columns=["key", "label", "folder_split"])
-    table["boneage"] = table["boneage"].astype(float)
-    table["male"] = table["male"].astype("boolean")
+    unmatched = _unmatched(rows, labels)
+    for problem, names in unmatched.groupby("problem", sort=False)["id"]:
+        examples = ", ".join(names.head(3))
+        warnings.append(f"{len(names):,} × {problem}, left out (such as {examples}).")
+    return Arrangement(_table(kept, sizes), unmatched, used_tables, notes, warnings)
+
+
+def _unmatched(rows: Iterable[_Row], labels: Mapping[str, Sequence[_Label]]) -> pd.DataFrame:
+    images = [
+        (row.id, "image without a bone age", str(row.file)) for row in rows if not row.is_usable
+    ]
+    unused = [
+        (label.id, "label without an image", label.source)
+        for several in labels.values()
+        for label in several
+        if not label.used
+    ]
+    return pd.DataFrame([*images, *unused], columns=["id", "problem", "source"])
+
+
+def _table(rows: Sequence[_Row], sizes: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
+    """Returns the table of an ``Arrangement``."""
+    labels = [row.label for row in rows]
+    original = [sizes.get(row.key, (None, None)) for row in rows]
+    table = pd.DataFrame(
+        {
+            "id": [row.id for row in rows],
+            "split": [row.split for row in rows],
+            "boneage": pd.Series([label and label.boneage for label in labels], dtype="float"),
+            "male": pd.Series([label and label.male for label in labels], dtype="boolean"),
+            "file": [row.file for row in rows],
+            "patient": [label and label.patient for label in labels],
+            "width": [width for width, _ in original],
+            "height": [height for _, height in original],
+        }
+    )
     for column in ("patient", "width", "height"):
         if table[column].isna().all():
             table = table.drop(columns=column)
-    table = table.sort_values(["split", "id"], key=_natural_order, ignore_index=True)
-    return Arrangement(
-        table,
-        pd.DataFrame(unmatched, columns=["id", "problem", "source"]),
-        used_tables,
-        notes,
-        warnings,
-    )
+    return table.sort_values(["split", "id"], key=_natural_order, ignore_index=True)
 
 
-def _check_ids(rows: Iterable[dict[str, Any]]) -> None:
+def _check_ids(rows: Iterable[_Row]) -> None:
     """Refuses two radiographs of one split with the same id, whose files would have one name."""
     first: dict[tuple[str, str], SourceFile] = {}
     for row in rows:
-        other = first.setdefault((row["split"], row["id"]), row["file"])
-        if other is not row["file"]:
+        other = first.setdefault((row.split, row.id), row.file)
+        if other is not row.file:
             raise BoneageError(
-                f"{row['id']}: the id of two radiographs, {other} and {row['file']}; give each one "
+                f"{row.id}: the id of two radiographs, {other} and {row.file}; give each one "
                 "of its own, and call the column patient_id if it names children"
             )
 
@@ -247,7 +274,7 @@ def _named_first(
     return sorted(images, key=agreeing, reverse=True)
 
 
-def _one_file_per_split(images: list[SourceFile], warnings: list[str]) -> list[dict[str, Any]]:
+def _one_file_per_split(images: list[SourceFile], warnings: list[str]) -> list[_Row]:
     """Keeps the first of several files of one id; one per split if folders name splits."""
     by_key: dict[str, dict[str | None, SourceFile]] = defaultdict(dict)
     passed_over: list[tuple[SourceFile, SourceFile]] = []
@@ -263,10 +290,7 @@ def _one_file_per_split(images: list[SourceFile], warnings: list[str]) -> list[d
         named = {split: file for split, file in files.items() if split}
         if named and None in files:
             passed_over.append((next(iter(named.values())), files[None]))
-        rows += [
-            {"key": key, "folder_split": split, "file": file}
-            for split, file in (named or files).items()
-        ]
+        rows += [_Row(key, file, split) for split, file in (named or files).items()]
     if passed_over:
         kept, left = passed_over[0]
         warnings.append(
@@ -282,51 +306,51 @@ def _one_file_per_split(images: list[SourceFile], warnings: list[str]) -> list[d
     return rows
 
 
-def _match(rows: list[dict[str, Any]], labels: dict[str, list[_Label]]) -> None:
+def _match(rows: Iterable[_Row], labels: Mapping[str, Sequence[_Label]]) -> None:
     """Assigns each radiograph the label of its id, and of its split if tables name several."""
     for row in rows:
-        candidates = labels.get(row["key"], [])
+        candidates = labels.get(row.key, [])
         same = [
             label
             for label in candidates
-            if row["folder_split"] in (label.chosen_split or label.named_split, None)
+            if row.folder_split in (label.chosen_split or label.named_split, None)
         ]
         if len(same) > 1 or (not same and len(candidates) > 1):
             first, second = candidates[:2]
             raise BoneageError(
-                f"{row['key']}: listed in {first.source} and in {second.source}, which are "
+                f"{row.key}: listed in {first.source} and in {second.source}, which are "
                 "different splits; leave one table out"
             )
-        row["label"] = next(iter(same or candidates), None)
-        if row["label"]:
-            row["label"].used = True
+        row.label = next(iter(same or candidates), None)
+        if row.label:
+            row.label.used = True
 
 
-def _decide_splits(rows: list[dict[str, Any]], notes: list[str]) -> None:
-    folders = {row["folder_split"] for row in rows} - {None}
-    tables = {row["label"].named_split for row in rows if row["label"]} - {None}
+def _decide_splits(rows: Sequence[_Row], notes: list[str]) -> None:
+    folders = {row.folder_split for row in rows} - {None}
+    tables = {row.label.named_split for row in rows if row.label} - {None}
     is_rsna = _has_rsna_test_ids(rows)
     guessed = 0
     for row in rows:
-        label: _Label | None = row["label"]
-        by_folder = row["folder_split"]
+        label = row.label
+        by_folder = row.folder_split
         by_table = label.named_split if label else None
         if label and label.chosen_split:
-            row["split"] = label.chosen_split
-        elif by_folder and by_table and by_folder != by_table:
+            row.split = label.chosen_split
+        elif label and by_folder and by_table and by_folder != by_table:
             # One training folder may be divided by tables, and one training table by folders.
             if len(tables) == len(folders):
                 raise BoneageError(
-                    f"{row['file']}: the folder says {by_folder}, "
-                    f"{label.source if label else ''} says {by_table}; rename one of them"
+                    f"{row.file}: the folder says {by_folder}, {label.source} says {by_table}; "
+                    "rename one of them"
                 )
-            row["split"] = by_table if len(tables) > len(folders) else by_folder
-        elif by_folder or by_table:
-            row["split"] = by_folder or by_table
-        elif is_rsna and _is_rsna_test(row["key"]):
-            row["split"] = "test"
+            row.split = by_table if len(tables) > len(folders) else by_folder
+        elif named := by_folder or by_table:
+            row.split = named
+        elif is_rsna and _is_rsna_test(row.key):
+            row.split = "test"
         else:
-            row["split"] = "train"
+            row.split = "train"
             guessed += 1
     if guessed:
         notes.append(f"No name told the split of {guessed:,} radiographs; they count as train.")
@@ -336,15 +360,15 @@ def _is_rsna_test(key: str) -> bool:
     return key.isdecimal() and int(key) in RSNA_TEST_IDS
 
 
-def _has_rsna_test_ids(rows: list[dict[str, Any]]) -> bool:
+def _has_rsna_test_ids(rows: Iterable[_Row]) -> bool:
     """Whether ids 4360 to 4559 are RSNA's test set, whose order is 100 boys, then 100 girls.
 
     One sex in ten may be wrong: otherwise one mistake would move the whole test set into training.
     """
     agree = [
-        (int(row["key"]) < RSNA_TEST_IDS[100]) == row["label"].male
+        (int(row.key) < RSNA_TEST_IDS[100]) == row.label.male
         for row in rows
-        if _is_rsna_test(row["key"]) and row["label"] and row["label"].male is not None
+        if _is_rsna_test(row.key) and row.label and row.label.male is not None
     ]
     return bool(agree) and sum(agree) >= 0.9 * len(agree)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from boneage_cli.code_digest import IMAGING, code_digest
-from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
+from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import is_below, locked_folder
 from boneage_cli.imaging.clahe import apply_clahe
@@ -28,8 +28,8 @@ from boneage_cli.json_files import read_json, write_json
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
-SUFFIX = "_CLAHE"
-SETTINGS_FILE = "CLAHE.json"
+_SUFFIX = "_CLAHE"
+_SETTINGS_FILE = "CLAHE.json"
 
 # BoneAge's published values: clip limit 2 and 64 × 64 tiles, for validation and test only.
 CLIP_LIMIT = 2.0
@@ -83,7 +83,7 @@ def clahe_split(
             written.
     """
     manifest = read_manifest(dataset, split)
-    folder = dataset / f"{split}{SUFFIX}"
+    folder = dataset / f"{split}{_SUFFIX}"
     targets = [_beside(Path(path)).name for path in manifest["path"]]
     sources = _pair(targets, map(Path, manifest["path"]))
     copies = _copy(sources, folder, clip_limit, tiles, workers)
@@ -126,7 +126,7 @@ def clahe_files(
         if item.exists() and is_below(item, folder):
             raise BoneageError(f"{item}: lies in {folder}, where its copy goes; choose another")
         if item.is_dir():
-            for name, error in radiographs_below(item, tell=True):
+            for name, error in radiographs_below(item, warn=True):
                 path = Path(name)
                 if error is not None:
                     closed.append(f"{path}: {error}")
@@ -184,21 +184,21 @@ def _copy(
             outcomes = executor.map(
                 partial(_copy_one, clip_limit=clip_limit, tiles=tiles), todo.values(), todo
             )
-            bar = track(outcomes, description=f"CLAHE {folder.name}", total=len(todo))
+            bar = track(outcomes, description=f"write {folder.name}", total=len(todo))
             errors = tuple(error for error in bar if error is not None)
     return ClaheCopies(folder, len(todo) - len(errors), len(sources) - len(todo), errors)
 
 
 def _is_of_clahe(folder: Path) -> bool:
     """Whether a folder is new, empty, or one of copies."""
-    if (folder / SETTINGS_FILE).is_file() or not folder.exists():
+    if (folder / _SETTINGS_FILE).is_file() or not folder.exists():
         return True
     return folder.is_dir() and not any(folder.iterdir())
 
 
 def _prepare(folder: Path, settings: dict[str, float]) -> None:
     """Notes the settings in the folder of copies; deletes copies made with other settings."""
-    note = folder / SETTINGS_FILE
+    note = folder / _SETTINGS_FILE
     with suppress(BoneageError):
         if read_json(note) == settings:
             return

@@ -20,7 +20,7 @@ from boneage_cli.datasets.source_files import find_files
 from boneage_cli.errors import BoneageError
 
 BASE_URL = "https://s3.amazonaws.com/east1.public.rsna.org/AI/2017/"
-ARCHIVES_FOLDER = "archives"
+_ARCHIVES_FOLDER = "archives"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _is_there(folder: Path, split: str, earlier: Source | None) -> bool:
 
 
 def _archive_path(folder: Path, archive: Archive) -> Path:
-    return folder / ARCHIVES_FOLDER / archive.name
+    return folder / _ARCHIVES_FOLDER / archive.name
 
 
 def _bytes_needed(folder: Path, archives: Sequence[Archive], keep_archives: bool) -> int:

@@ -71,7 +71,7 @@ ONSET = {
 
 # Age at which a centre has its adult outline (for an epiphysis: the width of its metaphysis).
 # Approximate, after the plates of Greulich and Pyle, Radiographic Atlas, 2nd edition, 1959.
-MATURE = {
+_MATURE = {
     "distal": BySex(132, 108),
     "proximal": BySex(138, 114),
     "middle": BySex(138, 114),
@@ -95,23 +95,23 @@ CLOSING = {
 
 # The joints of each digit at rest: base of the metacarpal, its head, the interphalangeal joints
 # and the tip of the bone.
-RAYS = {
+_RAYS = {
     1: ((0.43, -0.05), (0.72, -0.52), (0.94, -0.85), (1.09, -1.09)),
     2: ((0.17, -0.17), (0.32, -0.99), (0.45, -1.52), (0.52, -1.83), (0.565, -2.05)),
     3: ((0.00, -0.17), (0.00, -1.00), (0.02, -1.62), (0.03, -1.99), (0.03, -2.23)),
     4: ((-0.15, -0.145), (-0.27, -0.91), (-0.37, -1.47), (-0.42, -1.81), (-0.46, -2.04)),
     5: ((-0.295, -0.12), (-0.51, -0.77), (-0.70, -1.16), (-0.81, -1.38), (-0.89, -1.56)),
 }
-THUMB_BONES = ("metacarpal", "proximal", "distal")
-FINGER_BONES = ("metacarpal", "proximal", "middle", "distal")
-DIGIT_WIDTH = {1: 1.08, 2: 1.0, 3: 1.04, 4: 0.94, 5: 0.82}
+_THUMB_BONES = ("metacarpal", "proximal", "distal")
+_FINGER_BONES = ("metacarpal", "proximal", "middle", "distal")
+_DIGIT_WIDTH = {1: 1.08, 2: 1.0, 3: 1.04, 4: 0.94, 5: 0.82}
 
-# Half widths of the soft tissue round the joints of RAYS.
-THUMB_TISSUE = (0.2, 0.17, 0.125, 0.095)
-FINGER_TISSUE = (0.2, 0.16, 0.12, 0.105, 0.088)
+# Half widths of the soft tissue round the joints of _RAYS.
+_THUMB_TISSUE = (0.2, 0.17, 0.125, 0.095)
+_FINGER_TISSUE = (0.2, 0.16, 0.12, 0.105, 0.088)
 
 # Outlines of the mature carpal bones, neighbours nearly touching.
-CARPALS = {
+_CARPALS = {
     "capitate": (
         (-0.095, -0.15), (-0.02, -0.16), (0.06, -0.11), (0.095, -0.01), (0.085, 0.1),
         (0.02, 0.155), (-0.06, 0.145), (-0.095, 0.08),
@@ -142,10 +142,10 @@ CARPALS = {
     ),
 }  # fmt: skip
 # Relative to the thumb's metacarpophalangeal joint, on its palm side.
-SESAMOID = ((-0.14, -0.01), (-0.105, -0.045), (-0.075, -0.02), (-0.085, 0.03), (-0.125, 0.035))
+_SESAMOID = ((-0.14, -0.01), (-0.105, -0.045), (-0.075, -0.02), (-0.085, 0.03), (-0.125, 0.035))
 
 # Epiphyses of the forearm, then their shafts, which extend beyond the bottom edge of the film.
-FOREARM_EPIPHYSES = {
+_FOREARM_EPIPHYSES = {
     "radius": (
         (-0.19, 0.33), (-0.14, 0.305), (0.02, 0.29), (0.14, 0.255), (0.2, 0.27), (0.21, 0.36),
         (0.16, 0.4), (0.03, 0.375), (-0.1, 0.36), (-0.185, 0.37),
@@ -155,7 +155,7 @@ FOREARM_EPIPHYSES = {
         (-0.32, 0.405), (-0.44, 0.395),
     ),
 }  # fmt: skip
-FOREARM_SHAFTS = {
+_FOREARM_SHAFTS = {
     "radius": (
         (-0.19, 0.405), (-0.1, 0.395), (0.03, 0.405), (0.15, 0.43), (0.2, 0.42), (0.2, 0.47),
         (0.14, 0.66), (0.13, 0.9), (0.15, 1.7), (-0.13, 1.7), (-0.13, 0.9), (-0.14, 0.66),
@@ -168,7 +168,7 @@ FOREARM_SHAFTS = {
 }  # fmt: skip
 
 
-class TubularBone(NamedTuple):
+class _TubularBone(NamedTuple):
     """Shape of a metacarpal or phalanx.
 
     Attributes:
@@ -191,15 +191,15 @@ class TubularBone(NamedTuple):
 
 
 # "plate" is the end with the growth plate: the head of metacarpals 2 to 5, the base elsewhere.
-TUBULAR = {
-    "metacarpal": TubularBone(0.08, 0.052, 0.076, 0.2, 0.12, 0.9, 0.30),
-    "thumb_metacarpal": TubularBone(0.09, 0.06, 0.08, 0.25, 0.07, 0.3, 0.30),
-    "proximal": TubularBone(0.088, 0.056, 0.066, 0.25, 0.052, 0.1, 0.26),
-    "middle": TubularBone(0.075, 0.046, 0.056, 0.3, 0.046, 0.1, 0.21),
-    "distal": TubularBone(0.064, 0.028, 0.04, 0.4, 0.042, 0.1, 0.17),
+_TUBULAR = {
+    "metacarpal": _TubularBone(0.08, 0.052, 0.076, 0.2, 0.12, 0.9, 0.30),
+    "thumb_metacarpal": _TubularBone(0.09, 0.06, 0.08, 0.25, 0.07, 0.3, 0.30),
+    "proximal": _TubularBone(0.088, 0.056, 0.066, 0.25, 0.052, 0.1, 0.26),
+    "middle": _TubularBone(0.075, 0.046, 0.056, 0.3, 0.046, 0.1, 0.21),
+    "distal": _TubularBone(0.064, 0.028, 0.04, 0.4, 0.042, 0.1, 0.17),
 }
-CARPAL_DENSITY = 0.27
-FOREARM_DENSITY = {"radius": 0.38, "ulna": 0.32}
+_CARPAL_DENSITY = 0.27
+_FOREARM_DENSITY = {"radius": 0.38, "ulna": 0.32}
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class Maturation:
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in degrees, positive towards the thumb; all 0 is the resting hand of ``RAYS``.
+    """Joint angles in degrees, positive towards the thumb; all 0 is the resting hand.
 
     Attributes:
         abduction: Per digit 1–5, rotation of the fingers at their metacarpophalangeal joints, of
@@ -300,7 +300,7 @@ def maturation(
     for name, onset in ONSET.items():
         own_age = boneage / (scatter or {}).get(name, 1.0)
         kind = name.split("_")[0]
-        mature = MATURE.get(kind, MATURE["carpal"]).of(male)
+        mature = _MATURE.get(kind, _MATURE["carpal"]).of(male)
         growth[name] = _passed(own_age, onset.of(male), mature) ** 0.8
         if kind in CLOSING:
             begin, end = (age.of(male) for age in CLOSING[kind])
@@ -341,13 +341,13 @@ def hand(
         *(shape for digit in DIGITS for shape in _digit(digit, rays[digit], state, slender)),
     ]
     whiteness, cortex = 0.75 + 0.25 * state.mineral, 0.013 + 0.012 * state.mineral
-    forearm = np.concatenate([np.array(o) @ turn.T for o in FOREARM_EPIPHYSES.values()])
+    forearm = np.concatenate([np.array(o) @ turn.T for o in _FOREARM_EPIPHYSES.values()])
     return Hand(
         bones=tuple(
             Bone(name, outlines, density * whiteness, cortex) for name, outlines, density in shapes
         ),
         joints=_joints(rays, flesh, forearm),
-        carpals=np.concatenate([np.array(outline) for outline in CARPALS.values()]),
+        carpals=np.concatenate([np.array(outline) for outline in _CARPALS.values()]),
         knuckles=np.concatenate([_beside(rays[digit][:3], 0.09) for digit in DIGITS]),
         forearm=forearm,
         tissue=tuple(_tissue(rays, turn, flesh)),
@@ -365,7 +365,7 @@ def _passed(age: float, begin: float, end: float) -> float:
 
 
 def _posed_ray(digit: int, pose: Pose, length: float) -> Points:
-    rest = np.array(RAYS[digit])
+    rest = np.array(_RAYS[digit])
     bones = np.diff(rest, axis=0) * length
     first = 0 if digit == 1 else 1
     turn = pose.abduction[digit - 1]
@@ -378,8 +378,8 @@ def _posed_ray(digit: int, pose: Pose, length: float) -> Points:
 
 def _joints(rays: Mapping[int, Points], flesh: float, forearm: Points) -> dict[str, Points]:
     joints = {
-        "middle_tip": _skin_tip(rays[3], FINGER_TISSUE[-1] * DIGIT_WIDTH[3] * flesh),
-        "thumb_tip": _skin_tip(rays[1], THUMB_TISSUE[-1] * flesh),
+        "middle_tip": _skin_tip(rays[3], _FINGER_TISSUE[-1] * _DIGIT_WIDTH[3] * flesh),
+        "thumb_tip": _skin_tip(rays[1], _THUMB_TISSUE[-1] * flesh),
         "capitate": np.zeros(2),
         "wrist": (forearm.min(axis=0) + forearm.max(axis=0)) / 2,
     }
@@ -397,18 +397,18 @@ def _skin_tip(ray: Points, thickness: float) -> Points:
 
 
 def _digit(digit: int, ray: Points, state: Maturation, slender: float) -> Iterator[Shape]:
-    for index, kind in enumerate(THUMB_BONES if digit == 1 else FINGER_BONES):
+    for index, kind in enumerate(_THUMB_BONES if digit == 1 else _FINGER_BONES):
         start, end = ray[index], ray[index + 1]
-        shape = TUBULAR["thumb_metacarpal" if (digit, kind) == (1, "metacarpal") else kind]
+        shape = _TUBULAR["thumb_metacarpal" if (digit, kind) == (1, "metacarpal") else kind]
         if kind == "metacarpal" and digit != 1:
             start, end = end, start
-        width = DIGIT_WIDTH[digit] * slender * (1.0 + 0.2 * state.youth)
+        width = _DIGIT_WIDTH[digit] * slender * (1.0 + 0.2 * state.youth)
         name = f"{kind}_{digit}"
         yield name, _tubular(start, end, shape, width, state, name), shape.density
 
 
 def _tubular(
-    start: Points, end: Points, shape: TubularBone, width: float, state: Maturation, name: str
+    start: Points, end: Points, shape: _TubularBone, width: float, state: Maturation, name: str
 ) -> tuple[Points, ...]:
     """Returns diaphysis, epiphysis and the bridge across the growth plate, located at ``start``."""
     length = float(np.hypot(*(end - start)))
@@ -429,7 +429,7 @@ def _tubular(
     return tuple(start + outline @ frame for outline in outlines)
 
 
-def _diaphysis(begin: float, end: float, shape: TubularBone, width: float) -> Points:
+def _diaphysis(begin: float, end: float, shape: _TubularBone, width: float) -> Points:
     """Returns a waisted outline with rounded ends, as (position on the axis, distance from it)."""
     t = (1.0 - np.cos(np.linspace(0.0, np.pi, 41))) / 2
     flare_plate = (shape.plate - shape.shaft) * np.exp(-((t / shape.flare) ** 2))
@@ -475,21 +475,21 @@ def _smooth(outline: Points | tuple[tuple[float, float], ...]) -> Points:
 
 def _carpals(state: Maturation, thumb: Points) -> Iterator[Shape]:
     axis = thumb[2] - thumb[1]
-    rest = np.array(RAYS[1][2]) - np.array(RAYS[1][1])
+    rest = np.array(_RAYS[1][2]) - np.array(_RAYS[1][1])
     turn = np.degrees(np.arctan2(axis[1], axis[0]) - np.arctan2(rest[1], rest[0]))
-    sesamoid = thumb[1] + np.array(SESAMOID) @ rotation(float(turn)).T
-    for name, outline in [*CARPALS.items(), ("sesamoid", sesamoid)]:
+    sesamoid = thumb[1] + np.array(_SESAMOID) @ rotation(float(turn)).T
+    for name, outline in [*_CARPALS.items(), ("sesamoid", sesamoid)]:
         growth = state.growth[name]
         # Corner cutting loses about a tenth of the radius.
         mature = _smooth(outline)
         mature = mature.mean(axis=0) + 1.08 * (mature - mature.mean(axis=0))
         outlines = (_ossified(mature, growth),) if growth > 0 else ()
-        yield name, outlines, CARPAL_DENSITY
+        yield name, outlines, _CARPAL_DENSITY
 
 
 def _forearm(state: Maturation, turn: Points) -> Iterator[Shape]:
-    for name, epiphysis in FOREARM_EPIPHYSES.items():
-        shaft = np.array(FOREARM_SHAFTS[name])
+    for name, epiphysis in _FOREARM_EPIPHYSES.items():
+        shaft = np.array(_FOREARM_SHAFTS[name])
         outlines = [_smooth(shaft)]
         if state.growth[name] > 0:
             drop = np.array([0.0, 0.012]) * state.closing[name]
@@ -499,7 +499,7 @@ def _forearm(state: Maturation, turn: Points) -> Iterator[Shape]:
             half = (right - left) / 2 * 0.98 * state.fusion[name]
             bridge = _strip(0.37, 0.45, half)[:, ::-1]
             outlines.append(bridge + np.array([(left + right) / 2, 0.0]))
-        yield name, tuple(o @ turn.T for o in outlines), FOREARM_DENSITY[name]
+        yield name, tuple(o @ turn.T for o in outlines), _FOREARM_DENSITY[name]
 
 
 def _beside(path: Points, width: float) -> Points:
@@ -511,8 +511,8 @@ def _beside(path: Points, width: float) -> Points:
 
 def _tissue(rays: Mapping[int, Points], turn: Points, flesh: float) -> Iterator[Points]:
     for digit, ray in rays.items():
-        radii = np.array(THUMB_TISSUE if digit == 1 else FINGER_TISSUE)
-        radii = radii * flesh * (1.0 if digit == 1 else DIGIT_WIDTH[digit])
+        radii = np.array(_THUMB_TISSUE if digit == 1 else _FINGER_TISSUE)
+        radii = radii * flesh * (1.0 if digit == 1 else _DIGIT_WIDTH[digit])
         for joint in range(0 if digit == 1 else 1, len(ray) - 1):
             yield _capsule(ray[joint], ray[joint + 1], radii[joint], radii[joint + 1])
     webs = [(rays[d][1] * 0.72 + rays[d][2] * 0.28) for d in (5, 4, 3, 2)]

@@ -16,17 +16,19 @@ from boneage_cli.datasets.archives import (
     read_member,
     safe_parts,
 )
-from boneage_cli.datasets.dialects import TABLE_SUFFIXES, named_split
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.datasets.folders import files_below, is_hidden
+from boneage_cli.datasets.names import named_split
+from boneage_cli.datasets.tables import TABLE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.file_headers import DICOM_INDEX, begins_as_dicom, is_dicom
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 # Names of folders with copies that other tools derive from the radiographs.
-PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "mask", "masks"}
-PREPARED_ENDING = "_clahe"
-DEEPEST_ZIP_IN_ZIP = 3
+_PREPARED_FOLDERS = {"carpal", "metaph", "heatmaps", "mask", "masks"}
+_PREPARED_ENDING = "_clahe"
+# Zips within each other, the given one included.
+_DEEPEST_ZIP = 3
 _KNOWN_SUFFIXES = (*TABLE_SUFFIXES, *IMAGE_SUFFIXES, ".zip")
 
 
@@ -40,6 +42,7 @@ class SourceFile:
         member: Its position in the zip's table of contents; None for a loose file.
         size: Unpacked size in bytes.
         given: True if the user named this file itself.
+        archive: What messages call the zip that holds it: its path, within other zips, too.
     """
 
     parts: tuple[str, ...]
@@ -47,6 +50,7 @@ class SourceFile:
     member: int | None = None
     size: int = 0
     given: bool = False
+    archive: str = ""
 
     def __str__(self) -> str:
         return "/".join(self.parts)
@@ -55,7 +59,7 @@ class SourceFile:
         """Reads the file into memory."""
         if self.member is None:
             return self.path.read_bytes()
-        with open_archive(self.path) as archive:
+        with open_archive(self.path, self.archive) as archive:
             return read_member(archive, archive.infolist()[self.member])
 
     @property
@@ -90,7 +94,9 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
         The files, without hidden files and derived copies (CLAHE, crops, heat maps, masks).
 
     Raises:
-        BoneageError: A path does not exist or has an unknown type, or a zip is damaged or unsafe.
+        BoneageError: A path does not exist or has an unknown type, a folder or file cannot be read,
+            an image or table is a link to nothing, a zip is damaged or unsafe, or the disk lacks
+            the space for zips within zips.
     """
     found = FoundFiles()
     for path in paths:
@@ -100,7 +106,7 @@ def find_files(paths: Sequence[Path], staging: Path, exclude: Path | None = None
         if path.is_dir():
             _search_folder(path, name, staging, exclude, found)
         elif path.suffix.lower() == ".zip":
-            _search_zip(path, (name,), staging, found)
+            _search_zip(path, str(path), (name,), staging, found)
         elif not _sort_in(
             SourceFile((_called(path, name),), path, size=path.stat().st_size, given=True),
             found,
@@ -120,7 +126,7 @@ def _search_folder(
             f"{error.filename}: cannot be read ({error.strerror}); check its permissions"
         )
 
-    for here, files in files_below(top, refuse, leave_out=exclude):
+    for here, files in files_below(top, refuse, exclude=exclude):
         parts = (name, *here.relative_to(top).parts)
         for entry in files:
             file, called = here / entry, _called(here / entry, entry)
@@ -131,30 +137,38 @@ def _search_folder(
         # Loose files come first: they can be linked, and a zip next to them is often their origin.
         for entry in files:
             if entry.lower().endswith(".zip"):
-                _search_zip(here / entry, (*parts, entry), staging, found)
+                _search_zip(here / entry, str(here / entry), (*parts, entry), staging, found)
 
 
 def _search_zip(
-    path: Path, parts: tuple[str, ...], staging: Path, found: FoundFiles, depth: int = 1
+    path: Path,
+    shown: str,
+    parts: tuple[str, ...],
+    staging: Path,
+    found: FoundFiles,
+    depth: int = 1,
 ) -> None:
-    with open_archive(path) as archive:
+    with open_archive(path, shown) as archive:
         for position, member in enumerate(archive.infolist()):
-            inner = safe_parts(path, member.filename)
+            inner = safe_parts(shown, member.filename)
             if member.is_dir() or not inner or any(map(is_hidden, inner)):
                 continue
             if inner[-1].lower().endswith(".zip"):
-                if depth == DEEPEST_ZIP_IN_ZIP:
-                    raise BoneageError(f"{path}: zips within zips within zips; unpack it yourself")
+                nested = "/".join((shown, *inner))
+                if depth == _DEEPEST_ZIP:
+                    raise BoneageError(
+                        f"{nested}: within {depth} other zips, which is too deep; unpack them "
+                        "yourself and give the folder"
+                    )
                 staging.mkdir(parents=True, exist_ok=True)
                 require_free(staging, member.file_size)
                 unpacked = Path(tempfile.mkdtemp(dir=staging)) / inner[-1]
                 extract_member(archive, member, unpacked)
-                _search_zip(unpacked, (*parts, *inner), staging, found, depth + 1)
+                _search_zip(unpacked, nested, (*parts, *inner), staging, found, depth + 1)
             else:
-                called = (*inner[:-1], _member_called(archive, member, inner[-1]))
-                _sort_in(
-                    SourceFile((*parts, *called), path, position, size=member.file_size), found
-                )
+                called = (*parts, *inner[:-1], _member_called(archive, member, inner[-1]))
+                file = SourceFile(called, path, position, size=member.file_size, archive=shown)
+                _sort_in(file, found)
 
 
 def _called(file: Path, name: str) -> str:
@@ -183,7 +197,7 @@ def _sort_in(file: SourceFile, found: FoundFiles) -> bool:
     elif name.endswith(IMAGE_SUFFIXES):
         # The given path's own name is not checked: a folder that the user named is wanted.
         for folder in file.parts[1:-1]:
-            if folder.lower() in PREPARED_FOLDERS or folder.lower().endswith(PREPARED_ENDING):
+            if folder.lower() in _PREPARED_FOLDERS or folder.lower().endswith(_PREPARED_ENDING):
                 found.prepared[folder] += 1
                 return True
         found.images.append(file)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boneage_cli.datasets.dialects import image_stem, named_split, read_table
+from boneage_cli.datasets.dialects import read_table
 from boneage_cli.errors import BoneageError, BoneageWarning
 
 DIALECTS = {
@@ -103,6 +103,12 @@ def test_a_table_of_sizes_needs_no_labels():
     assert table.to_dict("records") == [
         {"id": "1377", "image": "1377", "width": 1514.0, "height": 2044.0}
     ]
+
+
+@pytest.mark.parametrize("width", ["0", "-3", "inf"])
+def test_a_size_that_no_image_has_is_refused(width):
+    with pytest.raises(BoneageError, match=rf"line 2, 'width': '{width}' is no size in pixels"):
+        read_table("native-size.csv", f"id,width,height\n1377,{width},2044\n".encode())
 
 
 @pytest.mark.parametrize("header", ["id,age,sexe", "boneage,male", "id", "", "id,width"])
@@ -232,25 +238,3 @@ def test_what_was_written_in_any_dialect_is_read_back(written):
 def test_any_bytes_are_read_or_refused_in_one_line(content, name):
     message = refusal(name, content)
     assert message is None or (message.startswith(name) and "\n" not in message)
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("boneage-training-dataset", "train"),
-        ("RSNA_val", "validation"),
-        ("Validation Dataset", "validation"),
-        ("Bone Age Test Set", "test"),
-        ("boneage_train", "train"),
-        ("testimony", None),
-        ("train_and_test", None),
-        ("images", None),
-    ],
-)
-def test_names_tell_their_split(name, split):
-    assert named_split(name) == split
-
-
-def test_only_image_suffixes_are_taken_off_an_id():
-    assert image_stem("scans\\4360.PNG") == "4360"
-    assert image_stem("la_dha_00000.v2") == "la_dha_00000.v2"

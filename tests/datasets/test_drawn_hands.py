@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from boneage_cli.datasets.demo import fetch_demo
 from boneage_cli.datasets.drawn_hands import (
     NO_NUISANCES,
     DrawnHand,
@@ -313,8 +314,8 @@ def test_sexes_are_balanced_and_splits_resemble_each_other(demo: Path) -> None:
 
 
 def test_a_smaller_demo_replaces_a_larger_one_whole(tmp_path: Path) -> None:
-    write_demo(tmp_path, train=4, validation=2, test=2)
-    write_demo(tmp_path, train=2, validation=0, test=0)
+    fetch_demo(tmp_path, train=4, validation=2, test=2)
+    fetch_demo(tmp_path, train=2, validation=0, test=0, force=True)
     assert len(read_manifest(tmp_path)) == 2
     assert len(list(tmp_path.rglob("*.png"))) == 2
     assert not (tmp_path / "validation.csv").exists()
@@ -323,8 +324,8 @@ def test_a_smaller_demo_replaces_a_larger_one_whole(tmp_path: Path) -> None:
 def test_another_data_set_is_never_overwritten(tmp_path: Path) -> None:
     table = tmp_path / "train.csv"
     table.write_text("id,boneage,male\n1377,180,False\n")
-    with pytest.raises(BoneageError, match="another data set"):
-        write_demo(tmp_path, train=2, validation=0, test=0)
+    with pytest.raises(BoneageError, match=r"no SOURCE\.json"):
+        fetch_demo(tmp_path, train=2, validation=0, test=0, force=True)
     assert table.read_text() == "id,boneage,male\n1377,180,False\n"
     assert list(tmp_path.iterdir()) == [table]
 
@@ -332,6 +333,8 @@ def test_another_data_set_is_never_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("counts", [(0, 0, 0), (-1, 5, 5)])
 def test_impossible_counts_are_refused(tmp_path: Path, counts: tuple[int, int, int]) -> None:
     train, validation, test = counts
+    fetch_demo(tmp_path, train=1, validation=0, test=0)
+    before = contents(tmp_path)
     with pytest.raises(BoneageError, match="counts of 0 or more"):
-        write_demo(tmp_path, train=train, validation=validation, test=test)
-    assert list(tmp_path.iterdir()) == []
+        fetch_demo(tmp_path, train=train, validation=validation, test=test, force=True)
+    assert contents(tmp_path) == before

@@ -576,6 +576,38 @@ def test_what_makes_no_data_set_is_told_in_one_line(files, says, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_damage_within_zips_is_named_by_its_place_in_them(images, tmp_path):
+    damaged = bytearray(zipped({"1377.png": bytes(range(256)) * 40}))
+    damaged[500] ^= 0xFF
+    for name, content, says in (
+        ("found.zip", b"no zip", r"found\.zip/more/inner\.zip: not a readable zip"),
+        ("placed.zip", bytes(damaged), r"placed\.zip/more/inner\.zip: '1377\.png' is damaged"),
+    ):
+        (tmp_path / name).write_bytes(
+            zipped({"more/inner.zip": content, "labels.csv": kaggle_labels([1377])})
+        )
+        with pytest.raises(BoneageError, match=says) as caught:
+            fetch_local([tmp_path / name], tmp_path / "data")
+        assert str(tmp_path / "data") not in str(caught.value)
+
+
+def test_zips_within_zips_are_unpacked_to_a_stated_depth(images, tmp_path):
+    content = zipped(images("{}.png", [1377]))
+    (tmp_path / "labels.csv").write_text(kaggle_labels([1377]))
+    for depth in (2, 3, 4):
+        content = zipped({f"{depth}.zip": content})
+        (tmp_path / "set.zip").write_bytes(content)
+        paths = [tmp_path / "set.zip", tmp_path / "labels.csv"]
+        if depth == 4:
+            with pytest.raises(
+                BoneageError, match=r"set\.zip/4\.zip/3\.zip/2\.zip: within 3 other"
+            ):
+                fetch_local(paths, tmp_path / "4")
+        else:
+            made = fetch_local(paths, tmp_path / str(depth), validation_fraction=0)
+            assert ids(made.manifest, "train") == [1377]
+
+
 def test_paths_of_no_use_are_named(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(BoneageError, match=r"notes\.txt: neither a folder, a zip, a table"):

@@ -23,7 +23,7 @@ from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.output import age_text, doubt_text, sex_text
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.prediction.preparing import SEX_UNKNOWN
-from boneage_cli.datasets.dialects import image_stem
+from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
 from boneage_cli.imaging.landmarks import Landmarks, Points

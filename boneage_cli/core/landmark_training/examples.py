@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.drawn_hands import OLDEST, draw_hand
 from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
 from boneage_cli.imaging.radiograph import Radiograph

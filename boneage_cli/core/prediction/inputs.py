@@ -22,19 +22,10 @@ from typing import Literal, NoReturn
 
 from boneage_cli.ages import MONTHS_PER_YEAR, is_childs_age
 from boneage_cli.core.prediction.cases import Case
-from boneage_cli.datasets.dialects import (
-    CSV_SUFFIXES,
-    FEMALE,
-    HEADINGS,
-    MALE,
-    PARSERS,
-    SEX_HEADINGS,
-    check_width,
-    columns_of,
-    csv_rows,
-    whole_id,
-)
+from boneage_cli.datasets.dialects import FEMALE, HEADINGS, MALE, PARSERS, SEX_HEADINGS, columns_of
 from boneage_cli.datasets.folders import radiographs_below
+from boneage_cli.datasets.names import whole_id
+from boneage_cli.datasets.tables import CSV_SUFFIXES, check_width, csv_rows
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.imaging.file_headers import is_dicom
 from boneage_cli.imaging.reading import NothingToSee
@@ -240,7 +231,7 @@ def _read(
     if kind == "image":
         yield Case(path=text, male=male)
     elif kind == "folder":
-        for path, error in radiographs_below(text, tell=tell):
+        for path, error in radiographs_below(text, warn=tell):
             yield Case(path=path, male=male, error=error, searched_for=True)
     elif kind == "table":
         yield from _table_cases(text, male)
@@ -401,14 +392,7 @@ def _reading(text: str) -> float | None:
 
 def _aspect(where: str, row: Mapping[str, Sequence[str]]) -> float | None:
     width, height = (PARSERS[name](where, _first(row, name)) for name in ("width", "height"))
-    if width is None or height is None:
-        return None
-    if not (0 < width < math.inf and 0 < height < math.inf):
-        raise BoneageError(
-            f"{where}: width {width:g} and height {height:g} are no size in pixels; correct them "
-            "or leave them empty"
-        )
-    return width / height
+    return None if width is None or height is None else width / height
 
 
 def _locate(name: str, folders: Sequence[Path | None], suffixes: Sequence[str] = ()) -> str | None:

@@ -42,8 +42,8 @@ from boneage_cli.core.regions.crop_folder import (
 from boneage_cli.core.regions.cropping import CropJob, crop_all
 from boneage_cli.core.regions.roi_settings import RoiSettings, region_locator
 from boneage_cli.datasets.cache import DIGESTS, content_digests
-from boneage_cli.datasets.dialects import image_stem
 from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.datasets.names import image_stem
 from boneage_cli.files import locked_folder, writing
 from boneage_cli.json_files import write_json
 from boneage_cli.progress import track

@@ -118,7 +118,8 @@ def audit(folder: Path, split: str | None = None, workers: int | None = None) ->
     findings += measure_images(rows, workers)
     findings += repeated_pixels(rows)
     for row in rows:
-        findings += image_findings(row)
+        if row.statistics:
+            findings += image_findings(row, row.statistics)
     for name in examined:
         findings += distributions(rows, name)
         findings += unnamed_files(folder, name, everything)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from boneage_cli.imaging.radiograph import Radiograph
+
 BINS = 32
 
 # Longest side in pixels to which images are reduced for the bright-surround test.
@@ -21,6 +23,7 @@ class ImageStatistics:
     Attributes:
         width: Stored width in pixels.
         height: Stored height in pixels.
+        aspect: Width divided by height of the image as it was taken; see ``Radiograph.aspect``.
         white: The intensity of full white: 255 for 8 bits, 4095 for 12.
         mean: Mean intensity as a fraction of full white; so are the next three.
         contrast: Standard deviation of the intensities.
@@ -34,6 +37,7 @@ class ImageStatistics:
 
     width: int
     height: int
+    aspect: float
     white: int
     mean: float
     contrast: float
@@ -44,22 +48,19 @@ class ImageStatistics:
     digest: str
 
     @property
+    def true_size(self) -> tuple[float, float]:
+        """Width and height with square pixels of the stored height."""
+        return self.aspect * self.height, self.height
+
+    @property
     def is_constant(self) -> bool:
         """Whether all pixels have the same intensity."""
         return self.darkest == self.brightest
 
 
-def image_statistics(pixels: np.ndarray, white: int) -> ImageStatistics:
-    """Measures one radiograph.
-
-    Args:
-        pixels: Intensities, shape (height, width), uint8 or uint16.
-        white: The intensity of full white.
-
-    Returns:
-        Its statistics; the pixels themselves are not kept.
-    """
-    pixels = np.ascontiguousarray(pixels)
+def image_statistics(radiograph: Radiograph) -> ImageStatistics:
+    """Measures one radiograph; its pixels are not kept."""
+    pixels, white = np.ascontiguousarray(radiograph.pixels), radiograph.maximum
     height, width = pixels.shape
     mean, deviation = cv2.meanStdDev(pixels)
     darkest, brightest, _, _ = cv2.minMaxLoc(pixels)
@@ -69,6 +70,7 @@ def image_statistics(pixels: np.ndarray, white: int) -> ImageStatistics:
     return ImageStatistics(
         width=width,
         height=height,
+        aspect=radiograph.aspect or width / height,
         white=white,
         mean=float(mean[0, 0]) / white,
         contrast=float(deviation[0, 0]) / white,

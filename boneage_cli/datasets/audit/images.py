@@ -20,23 +20,24 @@ from boneage_cli.threads import worker_threads
 # training radiographs. The next two (ratio of the sides, pixels) flag none of these.
 DARK = 10 / 255
 FAINT = 8 / 255
-BRIGHT_SURROUND = 0.01
-EXTREME_ASPECT = 2.5
-TINY = 64
+_BRIGHT_SURROUND = 0.01
+_EXTREME_ASPECT = 2.5
+_TINY = 64
 # Images per task of a thread: with one image per task, scheduling costs a tenth of the work.
 _CHUNK = 16
 
 
-def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) -> Iterator[Finding]:
+def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) -> list[Finding]:
     """Reads every image once and fills in the statistics of its rows.
 
     Args:
         rows: The rows; rows that share an image share its statistics.
         workers: Number of threads; None for one per core.
 
-    Yields:
+    Returns:
         A finding for each row whose image is missing or cannot be read.
     """
+    findings = []
     by_path: dict[str, list[LabelledImage]] = {}
     for row in rows:
         if row.path:
@@ -47,7 +48,7 @@ def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) ->
     with worker_threads(workers) as executor:
         outcomes = track(
             chain.from_iterable(executor.map(_measure_all, chunks)),
-            description="Reading images",
+            description="read images",
             total=len(paths),
         )
         for owners, outcome in zip(by_path.values(), outcomes, strict=True):
@@ -55,7 +56,8 @@ def measure_images(rows: Sequence[LabelledImage], workers: int | None = None) ->
                 if isinstance(outcome, ImageStatistics):
                     row.statistics = outcome
                 else:
-                    yield row.finding(*outcome)
+                    findings.append(row.finding(*outcome))
+    return findings
 
 
 def _measure_all(paths: Sequence[str]) -> list[ImageStatistics | tuple[str, str]]:
@@ -69,27 +71,24 @@ def _measure(path: str) -> ImageStatistics | tuple[str, str]:
         radiograph = read_radiograph(path)
     except BoneageError as error:
         return "file-unreadable", str(error)
-    return image_statistics(radiograph.pixels, radiograph.maximum)
+    return image_statistics(radiograph)
 
 
-def image_findings(row: LabelledImage) -> Iterator[Finding]:
-    """Yields the findings on one image, by its statistics."""
-    image = row.statistics
-    if image is None:
-        return
+def image_findings(row: LabelledImage, image: ImageStatistics) -> Iterator[Finding]:
+    """Yields the findings on a row's image, by its statistics."""
     if image.is_constant:
         yield row.finding("constant", f"every pixel is {image.darkest:.0%} of full white")
         return
-    if min(image.width, image.height) < TINY:
+    if min(image.width, image.height) < _TINY:
         yield row.finding("tiny", f"{image.width} × {image.height} pixels")
-    width, height = row.original_size or (image.width, image.height)
-    if max(width / height, height / width) > EXTREME_ASPECT:
+    width, height = row.true_size(image)
+    if max(width / height, height / width) > _EXTREME_ASPECT:
         yield row.finding("extreme-aspect", f"{width:.0f} × {height:.0f} pixels")
     if image.mean < DARK:
         yield row.finding("very-dark", f"mean intensity {image.mean:.1%} of full white")
     elif image.contrast < FAINT:
         yield row.finding("faint", f"standard deviation {image.contrast:.1%} of full white")
-    if image.bright_surround > BRIGHT_SURROUND:
+    if image.bright_surround > _BRIGHT_SURROUND:
         message = f"background brighter than the hand by {image.bright_surround:.0%} of full white"
         yield row.finding("bright-surround", message)
 
@@ -117,6 +116,7 @@ def repeated_pixels(rows: Iterable[LabelledImage]) -> Iterator[Finding]:
 def unnamed_files(folder: Path, split: str, rows: Iterable[LabelledImage]) -> Iterator[Finding]:
     """Yields findings on image files in a split's folder that no row of any split refers to."""
     named = {row.path for row in rows}
-    for path, _ in radiographs_below(os.path.normpath(folder.absolute() / split)):
-        if path not in named:
+    for path, error in radiographs_below(os.path.normpath(folder.absolute() / split)):
+        # Of a folder that is missing or unreadable, the rows' own images tell.
+        if error is None and path not in named:
             yield Finding("file-unnamed", "no row refers to this image", split, path=path)

@@ -1,35 +1,34 @@
 """Checks of a data set's labels, for each cell and between rows.
 
-The label files are read as text, not with ``read_manifest``: that function raises on the first
+The label files are read cell by cell, not with ``read_manifest``: that function raises on the first
 invalid cell, but an audit must list all such cells with their lines.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from boneage_cli.ages import YEARS_AT_MOST, is_bone_age
+from boneage_cli.ages import is_bone_age, look_like_years
 from boneage_cli.datasets.audit.findings import Finding
 from boneage_cli.datasets.audit.image_statistics import ImageStatistics
 from boneage_cli.datasets.label_version import RSNA_TEST_IDS, label_version
-from boneage_cli.datasets.manifest import COLUMNS, EMPTY_WORDS, SEX_WORDS
+from boneage_cli.datasets.manifest import parse_male, parse_number, parse_size, read_cells
 from boneage_cli.datasets.source import SOURCE_FILE, Source
+from boneage_cli.datasets.tables import check_width
 from boneage_cli.errors import BoneageError
 from boneage_cli.wording import counted
 
 # Distributions of fewer rows are not checked.
-ENOUGH_ROWS = 20
-RARE_SEX = 0.3
-RARE_YOUNG = 0.1
+_ENOUGH_ROWS = 20
+_RARE_SEX = 0.3
+_RARE_YOUNG = 0.1
 YOUNG = 60.0
 
 
@@ -61,14 +60,11 @@ class LabelledImage:
     patient: str = ""
     statistics: ImageStatistics | None = None
 
-    @property
-    def original_size(self) -> tuple[float, float] | None:
-        """Original width and height, else those stored (pixels); None if neither is known."""
+    def true_size(self, image: ImageStatistics) -> tuple[float, float]:
+        """Returns the width and height of the original (pixels): the table's, else its image's."""
         if self.width and self.height:
             return self.width, self.height
-        if self.statistics:
-            return self.statistics.width, self.statistics.height
-        return None
+        return image.true_size
 
     def finding(self, kind: str, message: str) -> Finding:
         """Returns a finding about this row."""
@@ -89,93 +85,76 @@ def read_labels(folder: Path, split: str) -> tuple[list[LabelledImage], list[Fin
         BoneageError: The file is not a CSV with the columns of a manifest.
     """
     file = folder / f"{split}.csv"
+    header, lines = read_cells(file)
     rows: list[LabelledImage] = []
     findings: list[Finding] = []
-    try:
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
-            reader = csv.DictReader(handle)
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            missing = [name for name in COLUMNS if name not in reader.fieldnames]
-            if missing:
-                raise BoneageError(
-                    f"{file}: no column {', '.join(missing)}; 'boneage fetch local {folder}' makes "
-                    "a normalised data set from other layouts"
-                )
-            for cells in reader:
-                row, wrong = _read_row(cells, reader.line_num, folder, split)
-                rows.append(row)
-                findings += wrong
-    except csv.Error as error:
-        raise BoneageError(f"{file}: not a CSV file ({error}); save it as one") from None
+    for line, cells in lines:
+        row, wrong = _read_row(header, cells, line, file)
+        rows.append(row)
+        findings += wrong
     if not rows:
         findings.append(Finding("no-rows", f"{file.name} holds no rows", split, path=str(file)))
     return rows, findings
 
 
 def _read_row(
-    cells: dict[Any, Any], line: int, folder: Path, split: str
+    header: Sequence[str], cells: Sequence[str], line: int, file: Path
 ) -> tuple[LabelledImage, list[Finding]]:
-    text = {column: (value or "").strip() for column, value in cells.items() if column is not None}
+    text = dict(zip(header, cells, strict=False))
     row = LabelledImage(
         line=line,
         id=text["id"],
-        path=os.path.normpath(folder.absolute() / text["path"]) if text["path"] else "",
-        split=split,
-        width=_length(text.get("width", "")),
-        height=_length(text.get("height", "")),
+        path=os.path.normpath(file.parent.absolute() / text["path"]) if text["path"] else "",
+        split=file.stem,
         patient=text.get("patient", ""),
     )
     findings = []
-    for side in ("width", "height"):
-        cell = text.get(side, "")
-        if getattr(row, side) is None and cell.lower() not in EMPTY_WORDS:
-            findings.append(row.finding("size-unreadable", f"{side} '{cell}'"))
-    # DictReader stores surplus values under the key None and fills missing ones with None.
-    if None in cells or None in cells.values():
-        findings.append(row.finding("row-length", "more or fewer values than columns"))
+    try:
+        check_width(f"{file.name}, line {line}", cells, len(header))
+    except BoneageError:
+        message = f"{len(cells)} values under {len(header)} columns"
+        findings.append(row.finding("row-length", message))
     if not row.id:
         findings.append(row.finding("id-missing", "no id"))
     if not row.path:
         findings.append(row.finding("path-missing", "no path"))
-    if text["split"] != split:
-        findings.append(row.finding("wrong-split", f"split '{text['split']}' in {split}.csv"))
-
-    cell = text["boneage"]
-    boneage = _number(cell)
-    if cell.lower() in EMPTY_WORDS - {"nan"}:
-        # A test split without labels is common; it is reported once for the whole split.
-        if split != "test":
-            findings.append(row.finding("boneage-missing", "no bone age"))
-    elif boneage is None:
-        findings.append(row.finding("boneage-not-a-number", f"bone age '{cell}'"))
-    elif math.isnan(boneage):
-        findings.append(row.finding("boneage-nan", f"bone age '{cell}'"))
-    elif math.isinf(boneage):
-        findings.append(row.finding("boneage-infinite", f"bone age '{cell}'"))
-    elif not is_bone_age(boneage):
-        findings.append(row.finding("boneage-impossible", f"bone age {boneage:g} months"))
+    # An empty cell contradicts nothing.
+    if text["split"] not in ("", row.split):
+        findings.append(row.finding("wrong-split", f"split '{text['split']}' in {file.name}"))
+    for side in ("width", "height"):
+        try:
+            setattr(row, side, parse_size(text.get(side, "")))
+        except ValueError as error:
+            findings.append(row.finding("size-unreadable", f"{side} {error}"))
+    try:
+        row.male = parse_male(text["male"])
+        if row.male is None:
+            findings.append(row.finding("sex-missing", "no sex"))
+    except ValueError as error:
+        findings.append(row.finding("sex-unreadable", f"sex {error}"))
+    try:
+        boneage = parse_number(text["boneage"])
+    except ValueError as error:
+        findings.append(row.finding("boneage-not-a-number", f"bone age {error}"))
     else:
-        row.boneage = boneage
-
-    cell = text["male"]
-    row.male = SEX_WORDS.get(cell.lower())
-    if cell.lower() in EMPTY_WORDS:
-        findings.append(row.finding("sex-missing", "no sex"))
-    elif row.male is None:
-        findings.append(row.finding("sex-unreadable", f"sex '{cell}' is neither True nor False"))
+        if boneage is not None and is_bone_age(boneage):
+            row.boneage = boneage
+        else:
+            findings += _wrong_age(row, boneage, text["boneage"])
     return row, findings
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _length(text: str) -> float | None:
-    length = _number(text)
-    return length if length is not None and math.isfinite(length) and length > 0 else None
+def _wrong_age(row: LabelledImage, boneage: float | None, cell: str) -> Iterator[Finding]:
+    if cell.lower() == "nan" or (boneage is not None and math.isnan(boneage)):
+        yield row.finding("boneage-nan", f"bone age '{cell}'")
+    elif boneage is None:
+        # A test split without labels is common; it is reported once for the whole split.
+        if row.split != "test":
+            yield row.finding("boneage-missing", "no bone age")
+    elif math.isinf(boneage):
+        yield row.finding("boneage-infinite", f"bone age '{cell}'")
+    else:
+        yield row.finding("boneage-impossible", f"bone age {boneage:g} months")
 
 
 def repeated_ids(rows: Sequence[LabelledImage]) -> Iterator[Finding]:
@@ -255,22 +234,20 @@ def distributions(rows: Sequence[LabelledImage], split: str) -> Iterator[Finding
         yield Finding(
             "boneage-unknown", f"{len(rows) - len(ages):,} of {len(rows):,} without bone age", split
         )
-    if len(ages) >= ENOUGH_ROWS:
-        if max(ages) <= YEARS_AT_MOST:
-            yield Finding(
-                "boneage-in-years", f"bone ages from {min(ages):g} to {max(ages):g}", split
-            )
+    if look_like_years(ages):
+        yield Finding("boneage-in-years", f"bone ages from {min(ages):g} to {max(ages):g}", split)
+    if split == "train" and len(ages) >= _ENOUGH_ROWS:
         young = sum(age < YOUNG for age in ages)
-        if split == "train" and young < RARE_YOUNG * len(ages):
+        if young < _RARE_YOUNG * len(ages):
             message = (
                 f"{young:,} of {len(ages):,} ({young / len(ages):.0%}) under {YOUNG:.0f} months"
             )
             yield Finding("few-young", message, split)
     sexes = [row.male for row in rows if row.male is not None]
-    if len(sexes) >= ENOUGH_ROWS:
+    if len(sexes) >= _ENOUGH_ROWS:
         boys = sum(sexes)
         girls = len(sexes) - boys
-        if min(boys, girls) < RARE_SEX * len(sexes):
+        if min(boys, girls) < _RARE_SEX * len(sexes):
             yield Finding(
                 "sex-imbalance", f"{counted(boys, 'boy')} and {counted(girls, 'girl')}", split
             )

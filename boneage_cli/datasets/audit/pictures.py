@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from boneage_cli.datasets.audit.audit import Audit
+from boneage_cli.datasets.audit.image_statistics import ImageStatistics
 from boneage_cli.datasets.audit.labels import LabelledImage
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
 from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.imaging.resize import resize
 
 CLIP_LIMIT = 2.0
 TILES = 8
@@ -57,10 +59,10 @@ def sample_pictures(audit: Audit) -> dict[str, list[Picture]]:
     """Shows a dark, a medium and a bright radiograph of each split, with and without CLAHE."""
     samples = {}
     for split, rows in audit.by_split().items():
-        seen = [row for row in rows if row.statistics and not row.statistics.is_constant]
-        by_brightness = sorted(seen, key=lambda row: row.statistics.mean if row.statistics else 0)
+        seen = [pair for pair in _with_statistics(rows) if not pair[1].is_constant]
+        seen.sort(key=lambda pair: pair[1].mean)
         places = dict.fromkeys(round(place * (len(seen) - 1)) for place in _PLACES)
-        pictures = _pictures([by_brightness[place] for place in places] if seen else [], clahe=True)
+        pictures = _pictures([seen[place] for place in places] if seen else [], clahe=True)
         if pictures:
             samples[split] = pictures
     return samples
@@ -71,35 +73,41 @@ def flagged_pictures(audit: Audit, kind: str) -> list[Picture]:
     if kind not in _PICTURED:
         return []
     rows = {(row.split, row.line): row for row in audit.rows}
-    found = [rows.get((finding.split, finding.row or 0)) for finding in audit.by_kind()[kind]]
-    flagged = [row for row in found if row and row.statistics]
-    return _pictures(flagged[:_FLAGGED_PER_KIND], clahe=False)
+    flagged = [rows[finding.split, finding.row] for finding in audit.by_kind()[kind] if finding.row]
+    return _pictures(_with_statistics(flagged)[:_FLAGGED_PER_KIND], clahe=False)
 
 
-def _pictures(rows: Sequence[LabelledImage], *, clahe: bool) -> list[Picture]:
+def _with_statistics(
+    rows: Iterable[LabelledImage],
+) -> list[tuple[LabelledImage, ImageStatistics]]:
+    return [(row, row.statistics) for row in rows if row.statistics]
+
+
+def _pictures(
+    rows: Sequence[tuple[LabelledImage, ImageStatistics]], *, clahe: bool
+) -> list[Picture]:
     height = _SAMPLE_HEIGHT if clahe else _FLAGGED_HEIGHT
     pictures = []
-    for row in rows:
+    for row, image in rows:
         try:
             radiograph = read_radiograph(row.path)
         except BoneageError:
             # It was readable during the audit and has been removed since.
             continue
-        before = _jpeg(radiograph.pixels, radiograph.maximum, row, height)
+        true_width, true_height = row.true_size(image)
+        # Limited, so that an image of extreme aspect fits the page.
+        width = int(np.clip(round(height * true_width / true_height), height // 4, 3 * height))
+        before = _jpeg(radiograph.pixels, radiograph.maximum, width, height)
         after = None
         if clahe:
             equalised = apply_clahe(radiograph.pixels, CLIP_LIMIT, TILES, radiograph.maximum)
-            after = _jpeg(equalised, radiograph.maximum, row, height)
+            after = _jpeg(equalised, radiograph.maximum, width, height)
         pictures.append(Picture(_caption(row), before, after))
     return pictures
 
 
-def _jpeg(pixels: np.ndarray, white: int, row: LabelledImage, height: int) -> bytes:
-    original = row.original_size or (pixels.shape[1], pixels.shape[0])
-    # Limited, so that an image of extreme aspect fits the page.
-    width = int(np.clip(round(height * original[0] / original[1]), height // 4, 3 * height))
-    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    gray = to_8_bits(in_gray_levels(small, white))
+def _jpeg(pixels: np.ndarray, white: int, width: int, height: int) -> bytes:
+    gray = to_8_bits(resize(in_gray_levels(pixels, white), width, height))
     encoded = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
     return encoded.tobytes()
 

@@ -20,10 +20,10 @@ from boneage_cli.datasets.audit.images import DARK, FAINT
 from boneage_cli.datasets.audit.labels import bone_ages
 
 # Palette of Okabe & Ito 2008, whose colours colour-blind readers can distinguish.
-SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
-BOYS, GIRLS, UNKNOWN = "#0072B2", "#D55E00", "#8a8f98"
+_SPLIT_COLOURS = {"train": "#0072B2", "validation": "#E69F00", "test": "#009E73"}
+_BOYS, _GIRLS, _UNKNOWN = "#0072B2", "#D55E00", "#8a8f98"
 # Readable on white and on near-black.
-INK = "#7d8694"
+_INK = "#7d8694"
 
 
 class Plot(NamedTuple):
@@ -50,9 +50,9 @@ def _ages(audit: Audit) -> Plot:
         panels = figure.subplots(1, len(splits), squeeze=False, sharex=True)[0]
         for axes, (split, rows) in zip(panels, splits.items(), strict=True):
             by_sex = {
-                "girls": (GIRLS, [row for row in rows if row.male is False]),
-                "boys": (BOYS, [row for row in rows if row.male is True]),
-                "sex unknown": (UNKNOWN, [row for row in rows if row.male is None]),
+                "girls": (_GIRLS, [row for row in rows if row.male is False]),
+                "boys": (_BOYS, [row for row in rows if row.male is True]),
+                "sex unknown": (_UNKNOWN, [row for row in rows if row.male is None]),
             }
             groups = {name: group for name, group in by_sex.items() if len(bone_ages(group[1]))}
             axes.hist(
@@ -85,7 +85,7 @@ def _histograms(audit: Audit) -> Plot:
                 continue
             shares = 100 * np.array(images)
             low, high = np.percentile(shares, [10, 90], axis=0)
-            colour = SPLIT_COLOURS[split]
+            colour = _SPLIT_COLOURS[split]
             axes.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=0.15, lw=0)
             axes.stairs(shares.mean(axis=0), edges, color=colour, lw=1.4, label=split)
         axes.set_yscale("symlog", linthresh=1, linscale=0.6)
@@ -111,8 +111,8 @@ def _exposure(audit: Audit) -> Plot:
                 [(row.statistics.mean, row.statistics.contrast) for row in rows if row.statistics]
             )
             _cloud(axes, 100 * points, split)
-        axes.axvline(100 * DARK, color=INK, lw=0.8, ls=":")
-        axes.axhline(100 * FAINT, color=INK, lw=0.8, ls=":")
+        axes.axvline(100 * DARK, color=_INK, lw=0.8, ls=":")
+        axes.axhline(100 * FAINT, color=_INK, lw=0.8, ls=":")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("mean intensity (% of full white)")
@@ -131,8 +131,8 @@ def _sizes(audit: Audit) -> Plot:
     with _figure(drawing, (4.5, 3.8)) as figure:
         axes = figure.subplots()
         for split, rows in audit.by_split().items():
-            sizes = [row.original_size for row in rows]
-            _cloud(axes, np.array([size for size in sizes if size]), split)
+            sizes = [row.true_size(row.statistics) for row in rows if row.statistics]
+            _cloud(axes, np.array(sizes), split)
         axes.set_xlim(0, axes.get_xlim()[1] * 1.05)
         axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
         axes.set_aspect("equal")
@@ -155,7 +155,7 @@ def _cloud(axes: Axes, points: np.ndarray, split: str) -> None:
             s=7,
             lw=0,
             alpha=alpha,
-            color=SPLIT_COLOURS[split],
+            color=_SPLIT_COLOURS[split],
             label=split,
             rasterized=True,
         )
@@ -175,7 +175,7 @@ def _figure(drawing: io.StringIO, size: tuple[float, float]) -> Iterator[Figure]
         "legend.frameon": False,
         "svg.hashsalt": "boneage",
         **dict.fromkeys(
-            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
         ),
     }
     with rc_context(style):
@@ -183,6 +183,6 @@ def _figure(drawing: io.StringIO, size: tuple[float, float]) -> Iterator[Figure]
         yield figure
         for axes in figure.axes:
             axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(color=INK, alpha=0.2, lw=0.6)
+            axes.grid(color=_INK, alpha=0.2, lw=0.6)
             axes.set_axisbelow(True)
         figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})

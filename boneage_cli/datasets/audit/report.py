@@ -16,9 +16,9 @@ from boneage_cli.datasets.audit.plots import audit_plots
 from boneage_cli.datasets.audit.tables import audit_tables
 from boneage_cli.files import whole_file, writing
 
-PAGE_FILE = "index.html"
-FINDINGS_FILE = "findings.csv"
-FINDING_COLUMNS = ("severity", "kind", "split", "id", "path", "row", "message", "remedy")
+_PAGE_FILE = "index.html"
+_FINDINGS_FILE = "findings.csv"
+_FINDING_COLUMNS = ("severity", "kind", "split", "id", "path", "row", "message", "remedy")
 
 # Most findings of a kind that the page lists; the CSV file has all of them.
 _LISTED = 100
@@ -43,11 +43,11 @@ def write_report(audit: Audit, folder: Path) -> Path:
     """
     page = _page(audit)
     with writing(folder, "--report"):
-        with whole_file(folder / PAGE_FILE) as temporary:
+        with whole_file(folder / _PAGE_FILE) as temporary:
             # Names of files need not be UTF-8, but a page must be.
             temporary.write_text(page, encoding="utf-8", errors="replace")
-        _write_findings(audit, folder / FINDINGS_FILE)
-    return folder / PAGE_FILE
+        _write_findings(audit, folder / _FINDINGS_FILE)
+    return folder / _PAGE_FILE
 
 
 def _page(audit: Audit) -> str:
@@ -71,7 +71,7 @@ def _page(audit: Audit) -> str:
         samples=sample_pictures(audit),
         clip_limit=CLIP_LIMIT,
         tiles=TILES,
-        findings_file=FINDINGS_FILE,
+        findings_file=_FINDINGS_FILE,
         date=date.today().isoformat(),
         version=__version__,
     )
@@ -83,9 +83,9 @@ def _write_findings(audit: Audit, path: Path) -> None:
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as handle,
     ):
         writer = csv.writer(handle)
-        writer.writerow(FINDING_COLUMNS)
+        writer.writerow(_FINDING_COLUMNS)
         for finding in audit.findings:
-            writer.writerow(getattr(finding, column) for column in FINDING_COLUMNS)
+            writer.writerow(getattr(finding, column) for column in _FINDING_COLUMNS)
 
 
 def _data_address(content: str | bytes) -> str:

@@ -58,7 +58,7 @@ def _ages(audit: Audit) -> Table:
             least, median, most = (f"{age:g}" for age in np.percentile(ages, [0, 50, 100]))
             mean = f"{ages.mean():.1f} ± {ages.std():.1f}"
             young = f"{(ages < YOUNG).mean():.0%}"
-            rows.append((split, least, median, mean, most, young, bars(counts)))
+            rows.append((split, least, median, mean, most, young, _bars(counts)))
     return Table(
         "Bone age (months)",
         ("split", "min", "median", "mean ± SD", "max", f"<{YOUNG:.0f}", "by year of age"),
@@ -83,7 +83,7 @@ def _intensities(audit: Audit) -> Table:
                     f"{means.max():.1f}",
                     f"{contrast.mean():.1f}",
                     # Two bins per bar, so that the table fits a terminal of 80 columns.
-                    bars(np.sqrt(histogram.reshape(-1, 2).sum(axis=1))),
+                    _bars(np.sqrt(histogram.reshape(-1, 2).sum(axis=1))),
                 )
             )
     return Table(
@@ -118,7 +118,7 @@ def _extent(pairs: Sequence[tuple[float, float]]) -> tuple[str, str, str]:
     return smallest, median, largest
 
 
-def bars(heights: np.ndarray) -> str:
+def _bars(heights: np.ndarray) -> str:
     """Draws one character per value: a blank for zero, a full block for the largest."""
     top = max(float(np.max(heights)), 1e-12)
     levels = np.ceil(np.asarray(heights) / top * len(_BARS)).astype(int)

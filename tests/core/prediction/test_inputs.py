@@ -221,7 +221,7 @@ def test_a_table_that_makes_no_sense_is_refused(folder, table, message):
     [
         ("scans/old/c.jpg,X,,,", "'X'"),
         (",F,,,", "neither a path nor an id"),
-        ("scans/old/c.jpg,M,,0,10", "width 0"),
+        ("scans/old/c.jpg,M,,0,10", "'0' is no size in pixels"),
         ("scans/old/c.jpg,M,,wide,10", "'wide'"),
         ("scans/old/c.jpg,M,ten,,", "age_years 'ten' is not an age"),
         ("scans/old/c.jpg,M,-3,,", "age_years '-3' is not an age"),

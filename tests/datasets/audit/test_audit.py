@@ -7,8 +7,10 @@ import csv
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
 from boneage_cli.datasets.audit.audit import Audit, audit
 from boneage_cli.datasets.audit.findings import KINDS, Finding
@@ -24,8 +28,9 @@ from boneage_cli.datasets.audit.image_statistics import BINS, image_statistics
 from boneage_cli.datasets.audit.labels import read_labels
 from boneage_cli.datasets.audit.report import write_report
 from boneage_cli.datasets.audit.tables import audit_tables
-from boneage_cli.datasets.manifest import write_manifest
+from boneage_cli.datasets.manifest import read_manifest, warn_of_years, write_manifest
 from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.radiograph import Radiograph
 
 SIZES = {"train": 24, "validation": 6, "test": 6}
 FIRST_TEST_ID = 4360
@@ -191,6 +196,55 @@ def test_a_row_with_a_value_too_many_is_named(data: DataSet) -> None:
     assert [(finding.kind, finding.row) for finding in faults] == [("row-length", 2)]
 
 
+# What makes a table wrong, but not unreadable.
+ABOUT_AGES_AND_SPLITS = {
+    *(f"boneage-{what}" for what in ("missing", "nan", "infinite", "impossible")),
+    "wrong-split",
+}
+CELLS = {
+    "id": ["1", "NA", ""],
+    "path": ["1.png", ""],
+    "boneage": ["24", "", "nan", "inf", "-3", "n/a", "ten", "12,5", "1_2", "1e3"],
+    "male": ["True", "0", "1.0", "", "null", "M"],
+    "split": ["train", "", "test"],
+    "width": ["400", "400.5", "", "NaN", "-3", "0", "inf", "wide"],
+    "patient": ["Doe", "Doe, Jane", ""],
+    "beyond": ["", "7"],
+}
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    rows=st.lists(
+        st.tuples(st.tuples(*map(st.sampled_from, CELLS.values())), st.integers(1, len(CELLS))),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_the_audit_refuses_what_reading_a_table_refuses_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[tuple[str, ...], int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("cells")
+    with (folder / "train.csv").open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow([*CELLS][:-1])
+        writer.writerows(cells[:length] for cells, length in rows)
+    _, findings = read_labels(folder, "train")
+    errors = {f.kind for f in findings if f.severity == "error"} - ABOUT_AGES_AND_SPLITS
+    with suppress(BoneageError):
+        read_manifest(folder)
+        assert errors <= {"no-rows"}
+        return
+    assert errors
+
+
+def test_values_that_are_left_off_at_the_end_of_a_row_are_empty(data: DataSet) -> None:
+    data.check()
+    file = data.folder / "validation.csv"
+    file.write_text(file.read_text().replace(",True,validation", ",True"))
+    assert audit(data.folder).passed
+
+
 def test_a_row_in_the_file_of_another_split_is_named(data: DataSet) -> None:
     data.check()
     file = data.folder / "validation.csv"
@@ -298,6 +352,12 @@ def test_an_image_that_no_row_names_is_a_warning(data: DataSet) -> None:
     assert finding.split == "test"
 
 
+def test_images_may_be_elsewhere_than_in_the_folder_of_their_split(data: DataSet) -> None:
+    (data.folder / "test").rename(data.folder / "images")
+    data.table["path"] = data.table["path"].str.replace("test/", "images/")
+    assert not [f for f in data.check().findings if f.severity != "note"]
+
+
 def test_what_the_system_leaves_in_folders_is_no_image_and_dicom_without_a_suffix_is(
     data: DataSet,
 ) -> None:
@@ -306,14 +366,22 @@ def test_what_the_system_leaves_in_folders_is_no_image_and_dicom_without_a_suffi
     assert Path(data.only("file-unnamed").path).name == "IM0001"
 
 
-@pytest.mark.parametrize("width", ["inf", "-5", "0", "wide"])
+@pytest.mark.parametrize(
+    ("width", "problem"),
+    [
+        ("inf", "size in pixels"),
+        ("-5", "size in pixels"),
+        ("0", "size in pixels"),
+        ("wide", "number"),
+    ],
+)
 def test_a_size_that_is_none_is_named_and_the_report_is_written_all_the_same(
-    data: DataSet, width: str, tmp_path: Path
+    data: DataSet, width: str, problem: str, tmp_path: Path
 ) -> None:
     data.table["width"], data.table["height"] = "60", "70"
     data.table.loc["105", "width"] = width
     finding = data.only("size-unreadable")
-    assert (finding.id, finding.message) == ("105", f"width '{width}'")
+    assert (finding.id, finding.message) == ("105", f"width '{width}' is no {problem}")
     write_report(data.check(), tmp_path / "report")
     assert (tmp_path / "report" / "index.html").exists()
 
@@ -349,6 +417,25 @@ def test_a_squashed_strip_is_judged_by_the_size_it_was_taken_with(data: DataSet)
     assert (finding.id, finding.message) == ("105", "500 × 2000 pixels")
 
 
+def test_pixels_that_a_dicom_file_states_not_to_be_square_are_shown_in_true_proportions(
+    data: DataSet, tmp_path: Path
+) -> None:
+    dataset = dcmread(get_testdata_file("CT_small.dcm"))
+    del dataset.PixelSpacing
+    dataset.PixelAspectRatio = ["1", "3"]
+    dataset.PixelRepresentation = 0
+    dataset.Rows, dataset.Columns = 300, 100
+    dataset.PixelData = hand(7, 300, 100).astype(np.uint16).tobytes()
+    dataset.save_as(data.folder / "train" / "105.dcm")
+    data.image("105").unlink()
+    data.table.loc["105", "path"] = "train/105.dcm"
+    data.table = data.table.loc[["105"]]
+    assert "extreme-aspect" not in data.check().by_kind()
+    assert [picture.shape for picture in pictures_of(page_of(data, tmp_path / "report"))] == [
+        (300, 300)
+    ] * 2
+
+
 def test_the_label_version_of_the_test_split_is_named(data: DataSet) -> None:
     finding = data.check().by_kind()["label-version"][0]
     assert "official-decimal" in finding.message
@@ -379,6 +466,21 @@ def test_ages_that_look_like_years_and_a_rare_sex_are_warned_about(data: DataSet
     assert kinds["sex-imbalance"][0].message == "20 boys and 4 girls"
 
 
+@pytest.mark.parametrize("count", [9, 10])
+def test_ages_look_like_years_to_the_audit_if_they_do_to_training(
+    data: DataSet, count: int
+) -> None:
+    data.table = data.table.iloc[:count].assign(boneage="9")
+    data.table.iloc[0, data.table.columns.get_loc("boneage")] = "12"
+    found = data.check().by_kind().get("boneage-in-years", [])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        warn_of_years(read_manifest(data.folder))
+    assert len(found) == len(warned) == (count == 10)
+    assert all("ages from 9 to 12" in finding.message for finding in found)
+    assert all("ages from 9 to 12" in str(warning.message) for warning in warned)
+
+
 def test_an_interrupted_fetch_is_an_error(data: DataSet) -> None:
     data.source = {"name": "rsna", "complete": False}
     assert data.only("incomplete").path.endswith("SOURCE.json")
@@ -398,7 +500,7 @@ def test_a_split_that_is_not_there_is_refused(data: DataSet) -> None:
 @pytest.mark.parametrize("content", ["id,age\n1,2\n", "", "\x00\x01"])
 def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "train.csv").write_text(content)
-    with pytest.raises(BoneageError, match=r"train\.csv: .*(no column|not a CSV)"):
+    with pytest.raises(BoneageError, match=r"train\.csv.*: (no column|no row of a CSV table)"):
         audit(tmp_path)
 
 
@@ -411,14 +513,14 @@ def test_every_kind_of_finding_has_a_way_out_and_errors_come_first() -> None:
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 4095)])
 def test_statistics_are_those_of_the_pixels(dtype: type, white: int) -> None:
     pixels = np.random.default_rng(0).integers(0, white + 1, (70, 90)).astype(dtype)
-    found = image_statistics(pixels, white)
+    found = image_statistics(Radiograph(pixels, white))
     assert (found.width, found.height, found.white) == (90, 70, white)
     assert found.mean == pytest.approx(pixels.mean() / white)
     assert found.contrast == pytest.approx(pixels.std() / white)
     assert (found.darkest, found.brightest) == (pixels.min() / white, pixels.max() / white)
     counts, _ = np.histogram(pixels, bins=BINS, range=(0, white + 1))
     assert found.histogram == pytest.approx(counts / pixels.size)
-    assert found.digest != image_statistics(np.ascontiguousarray(pixels.T), white).digest
+    assert found.digest != image_statistics(Radiograph(pixels.T, white)).digest
 
 
 def test_tables_count_what_was_read(data: DataSet) -> None:
@@ -445,6 +547,12 @@ def test_tables_count_what_was_read(data: DataSet) -> None:
     assert sizes.rows[0] == ("train", "80 × 96", "80 × 96", "80 × 96", "8")
 
 
+def pictures_of(page: str) -> list[np.ndarray]:
+    """Returns the radiographs of a report."""
+    found = re.findall(r'"data:image/jpeg;base64,([^"]+)"', page)
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(jpeg), np.uint8), 0) for jpeg in found]
+
+
 def page_of(data: DataSet, folder: Path) -> str:
     return write_report(data.check(), folder).read_text(encoding="utf-8")
 
@@ -459,12 +567,9 @@ def test_the_report_is_one_page_with_plots_and_radiographs_before_and_after_clah
     assert re.findall(r'(?:href|src)="(?!data:)([^"]*)"', page) == ["findings.csv"]
     assert not re.search(r"<script|<link|url\(|@import", page)
     assert page.count('src="data:image/svg+xml') == 4
-    pairs = re.findall(r'"data:image/jpeg;base64,([^"]+)"[^>]*><img src="[^,]+,([^"]+)"', page)
-    assert len(pairs) == 9
-    for pair in pairs:
-        before, after = (
-            cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), 0) for picture in pair
-        )
+    pictures = pictures_of(page)
+    assert len(pictures) == 18
+    for before, after in zip(pictures[::2], pictures[1::2], strict=True):
         assert before.shape == after.shape == (300, 250)
         assert np.abs(before.astype(int) - after).mean() > 2
 
@@ -524,8 +629,10 @@ def test_inverted_real_radiographs_are_found_and_others_are_not(
     radiographs: Path, read: Callable[[Path], np.ndarray]
 ) -> None:
     files = sorted((radiographs / "train").iterdir())[::5]
-    upright = [image_statistics(read(file), 255).bright_surround > 0.01 for file in files]
-    inverted = [image_statistics(255 - read(file), 255).bright_surround > 0.01 for file in files]
+    upright = [image_statistics(Radiograph(read(file))).bright_surround > 0.01 for file in files]
+    inverted = [
+        image_statistics(Radiograph(255 - read(file))).bright_surround > 0.01 for file in files
+    ]
     assert np.mean(upright) < 0.02
     assert np.mean(inverted) > 0.95
 
