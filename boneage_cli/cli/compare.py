@@ -9,6 +9,7 @@ import typer
 
 from boneage_cli.cli.console import print_fields, print_table
 from boneage_cli.cli.options import split_paths
+from boneage_cli.wording import counted
 
 if TYPE_CHECKING:
     from boneage_cli.core.evaluation.comparison import Comparison
@@ -75,7 +76,7 @@ def _print_comparison(comparison: Comparison) -> None:
 
     several = any(model.trainings > 1 for model in comparison.models)
     print_table(
-        f"Models on the same {comparison.models[0].images:,} radiographs",
+        f"Models on the same {counted(comparison.models[0].images, 'radiograph')}",
         (
             "model",
             f"{unit} (95 %)",
@@ -85,7 +86,7 @@ def _print_comparison(comparison: Comparison) -> None:
         [
             (
                 model.name,
-                model.error.text(scale),
+                model.error.text_of(model.images, scale),
                 *(
                     (
                         model.trainings,
@@ -94,7 +95,9 @@ def _print_comparison(comparison: Comparison) -> None:
                     if several
                     else ()
                 ),
-                model.against_first.text(scale, "+") if model.against_first else "",
+                model.against_first.text_of(model.images, scale, "+")
+                if model.against_first
+                else "",
             )
             for model in comparison.models
         ],
@@ -104,7 +107,7 @@ def _print_comparison(comparison: Comparison) -> None:
         "Against the first, by group",
         ("", "images", *(model.name for model in others)),
         [
-            (name, images, *(model.groups[name][1].text(scale, "+") for model in others))
+            (name, images, *(model.groups[name][1].text_of(images, scale, "+") for model in others))
             for name, (images, _) in others[0].groups.items()
         ],
     )

@@ -24,7 +24,6 @@ from boneage_cli.wording import counted, decimal
 if TYPE_CHECKING:
     from boneage_cli.core.evaluation.ages import Evaluation
     from boneage_cli.core.evaluation.measuring import Measured
-    from boneage_cli.core.evaluation.metrics import Estimate
     from boneage_cli.core.evaluation.sexes import SexEvaluation
     from boneage_cli.core.evaluation.stress import Stress
     from boneage_cli.core.prediction.predictor import Predictor
@@ -186,7 +185,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
             (
                 name,
                 m.images,
-                _of_images(m.mae, m.images),
+                m.mae.text_of(m.images),
                 f"{m.median_absolute_error:.2f}",
                 f"{m.rmse:.2f}",
             )
@@ -197,7 +196,7 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
         "Predicted − known age, and share of errors of at most so many months",
         ("", "bias (95 %)", *(f"≤ {months}" for months in TOLERANCES)),
         [
-            (name, _of_images(m.bias, m.images), *(f"{share:.1%}" for share in m.within.values()))
+            (name, m.bias.text_of(m.images), *(f"{share:.1%}" for share in m.within.values()))
             for name, m in evaluation.groups.items()
         ],
     )
@@ -212,13 +211,6 @@ def _print_evaluation(evaluation: Evaluation, chosen: LabelledSplit) -> None:
     if evaluation.overall.r_squared is not None:
         lines["R²"] = f"{evaluation.overall.r_squared:.4f}"
     print_fields(lines | _left_out(evaluation, "age"))
-
-
-def _of_images(estimate: Estimate, images: int) -> str:
-    """Formats a mean, with its interval if there are enough radiographs."""
-    from boneage_cli.core.evaluation.metrics import ENOUGH
-
-    return str(estimate) if images >= ENOUGH else f"{estimate.value:.2f}"
 
 
 def _print_sexes(evaluation: SexEvaluation, chosen: LabelledSplit) -> None:

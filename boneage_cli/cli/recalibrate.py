@@ -10,6 +10,7 @@ import typer
 from boneage_cli.cli.commands import EXIT_FINDINGS
 from boneage_cli.cli.console import console, print_fields, print_table, warn
 from boneage_cli.cli.options import DeviceOption
+from boneage_cli.wording import counted
 
 
 def recalibrate(
@@ -59,6 +60,7 @@ def recalibrate(
     [bold]Exit status[/bold]: 0 if a bundle was written, 1 if the correction does
     not help, 2 if the table or the model is invalid.
     """
+    from boneage_cli.core.evaluation.recalibration import FEWEST
     from boneage_cli.core.evaluation.recalibration import recalibrate as fit
     from boneage_cli.core.intervals import LEAST
     from boneage_cli.core.runs import SHIPPED_MODEL
@@ -69,12 +71,17 @@ def recalibrate(
     rows = [
         ("MAE before (95 %)", str(result.before)),
         ("MAE after, cross-validated", str(result.after)),
-        ("decrease in MAE (95 %)", str(result.gain)),
+        ("decrease in MAE by the correction (95 %)", str(result.gain)),
     ]
-    for sex, (offset, slope) in result.correction.items():
+    for sex, (count, gain) in sorted(result.by_sex.items()):
         name = "girls" if sex == "F" else "boys"
-        rows.append((f"{name}: known age", f"{offset:+.2f} + {slope:.3f} × predicted"))
-    print_table(f"{result.images} radiographs, months", ("", ""), rows)
+        rows.append((f"{name}: readings", str(count)))
+        decrease = f"not tried: {FEWEST} readings are needed" if gain is None else str(gain)
+        rows.append((f"{name}: decrease in MAE (95 %)", decrease))
+        if sex in result.correction:
+            offset, slope = result.correction[sex]
+            rows.append((f"{name}: known age", f"{offset:+.2f} + {slope:.3f} × predicted"))
+    print_table(f"{counted(result.images, 'radiograph')}, months", ("", ""), rows)
     if result.written is None:
         console.print(
             "not written: no significant decrease in MAE (its interval includes zero or less)"

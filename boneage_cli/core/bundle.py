@@ -20,7 +20,7 @@ from boneage_cli import __version__
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.conversion import Graph
 from boneage_cli.core.experiment_file import parse_experiment
-from boneage_cli.core.fingerprints import Fingerprints
+from boneage_cli.core.fingerprints import Fingerprints, all_of
 from boneage_cli.core.intervals import Calibration
 from boneage_cli.core.likeness import Likeness
 from boneage_cli.core.runs import bundles_at
@@ -223,7 +223,7 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
         if all(bundle.calibration == first.calibration for bundle in bundles)
         else None,
         metrics={},
-        trained_on=_all_of([bundle.trained_on for bundle in bundles]),
+        trained_on=all_of([bundle.trained_on for bundle in bundles]),
         # save_bundle fills in the date and the software.
         provenance={
             name: value
@@ -232,11 +232,6 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
         },
         path=None,
     )
-
-
-def _all_of(trainings: Sequence[Fingerprints | None]) -> Fingerprints | None:
-    known = [each for each in trainings if each is not None]
-    return np.unique(np.concatenate(known)) if known else None
 
 
 def _seen(bundle: Bundle) -> tuple[object, ...]:

@@ -28,6 +28,12 @@ def fingerprints(manifest: pd.DataFrame) -> Fingerprints:
     return np.unique(_hashed([text for text in (*by_age, *by_sex) if text is not None]))
 
 
+def all_of(trainings: Sequence[Fingerprints | None]) -> Fingerprints | None:
+    """Returns those of all trainings; None if none is known."""
+    known = [each for each in trainings if each is not None]
+    return np.unique(np.concatenate(known)) if known else None
+
+
 def is_among(manifest: pd.DataFrame, trained_on: Fingerprints) -> NDArray[np.bool_]:
     """Whether each radiograph is one of a training.
 

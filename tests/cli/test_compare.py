@@ -67,6 +67,17 @@ def test_a_paired_difference_shows_what_the_intervals_of_both_do_not(three, tmp_
         assert (table["group"] == group).any()
 
 
+def test_an_interval_of_hardly_any_radiographs_is_not_shown(three, tmp_path) -> None:
+    few = pd.read_csv(three[0] / "predictions.csv").head(3)
+    few.assign(predicted=few["predicted"] + 1, absolute_error=few["absolute_error"] + 1).to_csv(
+        tmp_path / "few.csv", index=False
+    )
+    told = run(three[0], tmp_path / "few.csv").stdout
+    assert "the same 3 radiographs" in told
+    assert "+1.00 " in told
+    assert " to " not in told.partition("Against")[0].partition("the same")[2]
+
+
 def test_only_an_earlier_comparison_is_replaced(three, tmp_path):
     table = tmp_path / "ab.csv"
     run(three[0], three[1], "--output", table)

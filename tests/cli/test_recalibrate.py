@@ -106,13 +106,31 @@ def test_a_correction_that_does_not_help_is_not_written(recalibrate, hands: pd.D
     noisy = np.clip(hands["predicted"] + rng.normal(0, 15, len(hands)), 1, 240)
     result = recalibrate(hands.assign(boneage=noisy), status=1)
     assert "not written" in result.stdout
+    # What was tried is told for each sex.
+    for sex in ("girls", "boys"):
+        (line,) = (each for each in result.stdout.splitlines() if f"{sex}: decrease" in each)
+        assert " (-" in line
     assert not Path("site.safetensors").exists()
+
+
+def test_evaluate_warns_of_the_readings_that_a_model_was_recalibrated_on(
+    recalibrate, hands: pd.DataFrame, own_data: Path
+) -> None:
+    site = read_by_a_site(hands, noise=1)
+    recalibrate(site)
+    ages = dict(zip(site["id"], site["boneage"], strict=True))
+    table = pd.read_csv(own_data / "validation.csv", dtype={"id": str})
+    table.assign(boneage=table["id"].map(ages)).to_csv(own_data / "validation.csv", index=False)
+    line = f"evaluate -m site.safetensors -d {own_data} --split validation --device cpu -o out"
+    told = CliRunner().invoke(app, line.split())
+    assert "16 of these radiographs were trained on" in " ".join(told.stderr.split())
 
 
 def test_a_sex_with_few_radiographs_keeps_its_ages(recalibrate, hands: pd.DataFrame) -> None:
     site = read_by_a_site(hands, noise=1)
     few_girls = pd.concat([site[site["male"]], site[~site["male"].astype(bool)].head(5)])
-    recalibrate(few_girls)
+    told = recalibrate(few_girls).stdout
+    assert "not tried: 20 readings are needed" in told
     assert set(load_bundle(Path("site.safetensors")).correction) == {"M"}
 
 

@@ -26,6 +26,9 @@ SHARE_INTERVAL = f"{LEVEL:.0%} Wilson score"
 TOLERANCES = (6, 12, 24)
 """Months for which the share of errors up to that size is reported."""
 
+ENOUGH = 5
+"""Least number of radiographs for which the interval of a mean is shown."""
+
 # Indices drawn per step of the bootstrap: 8 MB, independent of the number of radiographs.
 _INDICES_AT_ONCE = 1_000_000
 
@@ -52,6 +55,10 @@ class Estimate:
         ends = (decimal(scale * end, 2, sign) for end in (self.value, self.low, self.high))
         return "{} ({} to {})".format(*ends)
 
+    def text_of(self, images: int, scale: float = 1, sign: str = "") -> str:
+        """Returns the same as ``text``, without the interval if it is of fewer than ``ENOUGH``."""
+        return self.text(scale, sign) if images >= ENOUGH else decimal(scale * self.value, 2, sign)
+
     def columns(self, name: str) -> dict[str, float]:
         """Returns the cells of a table: ``name``, ``name_low`` and ``name_high``."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
@@ -61,10 +68,6 @@ class Estimate:
         """A share and its interval as text, ``93.1% (91.0 to 95.0)``."""
         value, low, high = (100 * share for share in (self.value, self.low, self.high))
         return f"{value:.1f}% ({low:.1f} to {high:.1f})"
-
-
-ENOUGH = 5
-"""Least number of radiographs for which the interval of a mean is shown."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ from boneage_cli.ages import OLDEST_BONE_AGE, is_bone_age
 from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
 from boneage_cli.core.evaluation.ages import look_like_years
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
+from boneage_cli.core.fingerprints import all_of, fingerprints
 from boneage_cli.core.intervals import LEAST, Calibration, calibrate
 from boneage_cli.core.overwriting import check_model_output
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.inputs import cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import bundles_at
+from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import behind_link, writing
 from boneage_cli.progress import track
@@ -54,6 +56,8 @@ class Recalibration:
         after: MAE with lines fitted to the other folds, months.
         gain: Before − after, paired, with its 95 % interval, months. A sex whose gain may be
             chance has no line and counts as 0.
+        by_sex: Per sex of the readings their number, and the gain of a line, cross-validated; None
+            if they are too few for one.
         skipped: Why radiographs were left out.
         lost_intervals: Whether the new model lost the prediction intervals of the old one, because
             a corrected sex has too few readings for them.
@@ -65,6 +69,7 @@ class Recalibration:
     before: Estimate
     after: Estimate
     gain: Estimate
+    by_sex: dict[str, tuple[int, Estimate | None]]
     skipped: list[str]
     lost_intervals: bool
     written: Path | None
@@ -108,9 +113,8 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
     errors = (readings["predicted"] - readings["true"]).abs()
     gains = errors - (held_out - readings["true"]).abs()
     # Tested per sex, so that a line without a gain is not kept because of the other sex's gain.
-    sexes = [
-        sex for sex in sexes if mean_interval(gains[readings["sex"] == sex].to_numpy()).low > 0
-    ]
+    by_sex = {sex: mean_interval(gains[readings["sex"] == sex].to_numpy()) for sex in sexes}
+    sexes = [sex for sex in sexes if by_sex[sex].low > 0]
     helped = readings["sex"].isin(sexes)
     corrected = readings.assign(predicted=held_out.where(helped, readings["predicted"]))
     correction = fit_lines(readings, sexes)
@@ -128,6 +132,7 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
         before=mean_interval(errors.to_numpy()),
         after=mean_interval((corrected["predicted"] - corrected["true"]).abs().to_numpy()),
         gain=mean_interval(gains.where(helped, 0.0).to_numpy()),
+        by_sex={str(sex): (int(count), by_sex.get(str(sex))) for sex, count in counts.items()},
         skipped=skipped,
         lost_intervals=bundle.calibration is not None and calibration is None,
         written=None,
@@ -146,6 +151,7 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
                 correction=correction,
                 calibration=calibration,
                 metrics=bundle.metrics | {"recalibration": figures},
+                trained_on=all_of([bundle.trained_on, fingerprints(readings)]),
             ),
             behind_link(output),
         )
@@ -153,7 +159,11 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
 
 
 def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame, list[str]]:
-    """Returns a row of sex, predicted and true age per radiograph, and why others have none."""
+    """Returns a row per radiograph, and why others have none.
+
+    The columns are ``id``, ``male``, ``boneage``, and for their analysis ``sex``, ``predicted`` and
+    ``true`` (months).
+    """
     found = track(predictor.predict_files(once), description="predict", total=len(once))
     skipped, rows = [], []
     for prediction in found:
@@ -168,8 +178,11 @@ def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame,
                 "correct it"
             )
         else:
-            rows.append((sex_letter(male), prediction.months, case.known))
-    table = pd.DataFrame(rows, columns=["sex", "predicted", "true"])
+            identity = case.id or image_stem(case.path)
+            known = (identity, male, case.known)
+            rows.append((*known, sex_letter(male), prediction.months, case.known))
+    columns = ["id", "male", "boneage", "sex", "predicted", "true"]
+    table = pd.DataFrame(rows, columns=columns)
     ages = table["true"]
     if len(table) and look_like_years(ages.to_numpy(), table["predicted"].to_numpy()):
         raise BoneageError(
