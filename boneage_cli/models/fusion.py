@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from boneage_cli.models.dense import BatchNorm
-from boneage_cli.models.names import unknown_name
+from boneage_cli.models.names import Fusion, unknown_name
 
-FUSIONS = ("none", "embedding", "mlp", "cross_attention", "gated", "cross_attention_gated")
+FUSIONS = get_args(Fusion)
 
 
 class SexEmbedding(nn.Module):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from boneage_cli.models.names import unknown_name
+from boneage_cli.models.names import Normalisation, unknown_name
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -15,7 +17,7 @@ FIXED: dict[str, Statistics] = {
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "unit": ((0.0,), (1.0,)),
 }
-NORMALISATIONS = ("auto", "zscore", *FIXED)
+NORMALISATIONS = get_args(Normalisation)
 
 
 class Normalise(nn.Module):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from boneage_cli.models.names import unknown_name
+from boneage_cli.models.names import Pooling, unknown_name
 
-POOLINGS = ("avg", "gem", "attention", "attention_deep", "flatten")
+POOLINGS = get_args(Pooling)
 
 # Widths and kernel sizes of the convolutions that compute the attention mask.
 SHALLOW = ((128, 1), (64, 1), (16, 1))
