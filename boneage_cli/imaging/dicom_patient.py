@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import date
 
 from pydicom.dataset import Dataset
 
@@ -43,9 +43,9 @@ def age_of(dataset: Dataset) -> float | None:
 
 def _date(dataset: Dataset, name: str) -> date | None:
     # Files from before 1993 (ACR-NEMA) have dates like 1992.11.05.
-    digits = text_of(dataset, name).replace(".", "")
+    parts = re.fullmatch(r"(\d{4})(\.?)(\d\d)\2(\d\d)", text_of(dataset, name))
     try:
-        return datetime.strptime(digits, "%Y%m%d").date()
+        return date(int(parts[1]), int(parts[3]), int(parts[4])) if parts else None
     except ValueError:
         return None
 

@@ -435,6 +435,14 @@ def test_the_sex_is_read(hand_pixels, as_dicom, stated, male):
         ({"PatientBirthDate": "20100101", "StudyDate": "20170101", "PatientAge": "008Y"}, 84),
         # The date format of files from before 1993.
         ({"PatientBirthDate": "1987.11.05", "StudyDate": "1994.11.05"}, 84),
+        # Seven digits do not say which of month and day has one.
+        ({"PatientBirthDate": "20100315", "StudyDate": "2017315"}, None),
+        ({"PatientBirthDate": "2010111", "StudyDate": "20170315", "PatientAge": "006Y"}, 72),
+        (
+            {"PatientBirthDate": "20100315", "StudyDate": "2015315", "ContentDate": "20170315"},
+            84,
+        ),
+        ({"PatientBirthDate": "20100315", "StudyDate": "20171315", "PatientAge": "007Y"}, 84),
     ],
 )
 def test_the_age_is_read_in_months(hand_pixels, as_dicom, elements, months):
