@@ -19,9 +19,8 @@ import numpy as np
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.png import encode_png
-from boneage_cli.imaging.radiograph import Radiograph, negative
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of, negative, pixels_of
 from boneage_cli.imaging.reading import read_radiograph_bytes
-from boneage_cli.imaging.registration import aspect_of, pixels_of
 from boneage_cli.imaging.resize import resize
 
 # Noise grain and sizes of marks are relative to the image, so that a radiograph is affected equally

@@ -25,8 +25,7 @@ from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.foreground import Foreground, centre_intensities, find_foreground
 from boneage_cli.imaging.geometry import Box, Geometry, fitting
 from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import pixels_of
+from boneage_cli.imaging.radiograph import Radiograph, pixels_of
 from boneage_cli.imaging.resize import resize
 from boneage_cli.settings_section import Section
 

@@ -38,3 +38,15 @@ def negative(radiograph: Radiograph) -> Radiograph:
     """Returns the radiograph with black and white exchanged."""
     pixels = radiograph.maximum - np.minimum(radiograph.pixels, radiograph.maximum)
     return replace(radiograph, pixels=pixels.astype(radiograph.pixels.dtype))
+
+
+def aspect_of(radiograph: Radiograph) -> float:
+    """Returns the width divided by the height of the radiograph as it was taken."""
+    height, width = radiograph.pixels.shape
+    return radiograph.aspect or width / height
+
+
+def pixels_of(radiograph: Radiograph, share: float) -> tuple[float, float]:
+    """Converts a fraction of the true height to stored pixels, horizontally and vertically."""
+    height, width = radiograph.pixels.shape
+    return share * width / aspect_of(radiograph), share * height

@@ -18,8 +18,7 @@ from boneage_cli.imaging.file_headers import (
     begins_as_dicom,
     open_container,
 )
-from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of, negative
 
 # Images that were squashed to a square are at most a few times as long as wide.
 _LARGEST_PIXEL_RATIO = 20

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
 from boneage_cli.imaging.hand_mask import hand_mask
 from boneage_cli.imaging.landmarks import Landmarks, Points
-from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of, pixels_of
 
 Matrix = NDArray[np.float64]
 Region = Literal["hand", "carpal", "metaph"]
@@ -281,18 +281,6 @@ def _sampled(
     height, width = radiograph.pixels.shape
     columns, rows = (inside * (width, height)).astype(int).T
     return radiograph.pixels[rows, columns]
-
-
-def aspect_of(radiograph: Radiograph) -> float:
-    """Returns the width divided by the height of the radiograph as it was taken."""
-    height, width = radiograph.pixels.shape
-    return radiograph.aspect or width / height
-
-
-def pixels_of(radiograph: Radiograph, share: float) -> tuple[float, float]:
-    """Converts a fraction of the true height to stored pixels, horizontally and vertically."""
-    height, width = radiograph.pixels.shape
-    return share * width / aspect_of(radiograph), share * height
 
 
 def warp(

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.imaging.degradation import degrade
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
 
 SEEDS = st.integers(0, 10_000)
 

@@ -35,8 +35,7 @@ from boneage_cli.imaging.perturbations import (
     turn,
     turn_quarters,
 )
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
 
 ALL = pytest.mark.parametrize("perturbation", PERTURBATIONS, ids=lambda one: one.name)
 # Full white at the bit depths of radiographs.

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
 from boneage_cli.imaging.landmarks import Landmarks
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import Matrix, aspect_of, canonical_from_image, warp
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
+from boneage_cli.imaging.registration import Matrix, canonical_from_image, warp
 
 
 def show(
