@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from boneage_cli.imaging.resize import halvings
 
 Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+Matrix = NDArray[np.float64]
+"""An affine transform, (2, 3)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Geometry:
     placed: tuple[int, int, int, int]
 
     @property
-    def matrix(self) -> NDArray[np.float64]:
+    def matrix(self) -> Matrix:
         """Affine matrix, (2, 3), from fractions of the radiograph to the network's pixels."""
         width, height = self.source
         left, top, right, bottom = self.crop

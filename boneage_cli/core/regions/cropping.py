@@ -26,7 +26,8 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES
 from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.registration import Region, registered_mask, render_region, warp
+from boneage_cli.imaging.registration import Region, registered_mask, render_region
+from boneage_cli.imaging.warping import warp
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.progress import track
 from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
