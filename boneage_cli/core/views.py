@@ -141,8 +141,7 @@ class ViewRenderer:
                 box = region_box(cast(Region, name), width / height)
                 frames[name] = frame_from_image(radiograph, located.landmarks, box)
             else:
-                matrix = geometry(radiograph, self.settings.preprocessing).matrix
-                frames[name] = matrix / np.array([[width], [height]])
+                frames[name] = geometry(radiograph, self.settings.preprocessing).frame
         return frames
 
     def is_registered(self, view: str) -> bool:

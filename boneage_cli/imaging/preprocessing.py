@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.foreground import Foreground, centre_intensities, find_foreground
-from boneage_cli.imaging.geometry import Box, Geometry, fitting
+from boneage_cli.imaging.geometry import Box, Geometry, fit_geometry
 from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
 from boneage_cli.imaging.radiograph import Radiograph, pixels_of
 from boneage_cli.imaging.resize import resize
@@ -156,7 +156,7 @@ def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground 
         aside = settings.foreground_margin * (right - left)
         above = settings.foreground_margin * (bottom - top)
         box = (left - aside, top - above, right + aside, bottom + above)
-    return fitting(
+    return fit_geometry(
         (width, height),
         (settings.width, settings.height),
         aspect=radiograph.aspect,
