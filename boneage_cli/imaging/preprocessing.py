@@ -107,7 +107,7 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
     content = resize(radiograph.pixels[top:bottom, left:right], across, down)
     content = to_8_bits(content, *_black_and_white(radiograph, settings, hand))
     if settings.clahe:
-        content = apply_clahe(content, settings.clahe_clip_limit, settings.clahe_tiles)
+        content = apply_clahe(content, settings.clahe_clip_limit, settings.clahe_tiles, 255)
     if content.shape == (settings.height, settings.width):
         return content
     image = np.zeros((settings.height, settings.width), np.uint8)

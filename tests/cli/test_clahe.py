@@ -62,7 +62,7 @@ def test_validation_and_test_are_copied_and_are_splits_of_their_own(folder):
             assert before[column].tolist() == after[column].tolist()
         assert set(after["split"]) == {f"{split}_CLAHE"}
         for source, copy in zip(before["path"], after["path"], strict=True):
-            expected = apply_clahe(read_radiograph(source).pixels, 3, 4)
+            expected = apply_clahe(read_radiograph(source).pixels, 3, 4, 255)
             np.testing.assert_array_equal(read_radiograph(copy).pixels, expected)
     assert len(read_manifest(folder)) == 8
 
@@ -264,7 +264,7 @@ def test_tiles_and_clip_limit_change_the_copies_of_any_folder(folder):
         chosen = ("--tiles", str(tiles), "--clip-limit", str(clip))
         run("--input", folder / "validation", "--output", output, *chosen)
         copies.append(read_radiograph(Path(output, "d.png")).pixels)
-        np.testing.assert_array_equal(copies[-1], apply_clahe(pixels, clip, tiles))
+        np.testing.assert_array_equal(copies[-1], apply_clahe(pixels, clip, tiles, 255))
     for one, other in ((0, 1), (0, 2)):
         assert (copies[one] != copies[other]).any()
 
