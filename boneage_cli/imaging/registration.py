@@ -96,25 +96,21 @@ def canonical_from_image(landmarks: Landmarks, aspect: float) -> Matrix:
     return matrix * (aspect, 1.0, 1.0)
 
 
-def region_box(region: Region, shape: float | None = None) -> Box:
+def region_box(region: Region, shape: float) -> Box:
     """Returns a region's box in the canonical frame as (left, top, right, bottom).
 
     Args:
         region: Name of the region.
-        shape: Aspect ratio (width / height) to which the box is extended around its centre; None
-            for the box in ``REGIONS``.
+        shape: Aspect ratio (width / height) to which the box in ``REGIONS`` is extended around its
+            centre.
     """
     left, top, right, bottom = REGIONS[region]
     width, height = right - left, bottom - top
-    if shape is not None:
-        wider, higher = max(height * shape - width, 0) / 2, max(width / shape - height, 0) / 2
-        left, top, right, bottom = left - wider, top - higher, right + wider, bottom + higher
-    return left, top, right, bottom
+    wider, higher = max(height * shape - width, 0) / 2, max(width / shape - height, 0) / 2
+    return left - wider, top - higher, right + wider, bottom + higher
 
 
-def region_corners(
-    landmarks: Landmarks, aspect: float, region: Region, shape: float | None = None
-) -> Points:
+def region_corners(landmarks: Landmarks, aspect: float, region: Region, shape: float) -> Points:
     """Returns the corners of a region in the image.
 
     Args:

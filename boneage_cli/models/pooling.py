@@ -12,6 +12,8 @@ from boneage_cli.models.names import Pooling, unknown_name
 
 POOLINGS = get_args(Pooling)
 
+# Lower limit of features in the generalised mean, because its root needs positive numbers.
+_GEM_FLOOR = 1e-6
 # Widths and kernel sizes of the convolutions that compute the attention mask.
 SHALLOW = ((128, 1), (64, 1), (16, 1))
 DEEP = ((256, 1), (128, 3), (64, 1), (16, 1))
@@ -32,17 +34,15 @@ class GeM(nn.Module):
 
     Args:
         exponent: Initial exponent.
-        floor: Lower limit of features, because the root needs positive numbers.
     """
 
-    def __init__(self, exponent: float = 3.0, floor: float = 1e-6) -> None:
+    def __init__(self, exponent: float = 3.0) -> None:
         super().__init__()
         self.exponent = nn.Parameter(torch.tensor(exponent))
-        self.floor = floor
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pools feature maps of shape (B, C, h, w) to (B, C)."""
-        powers = maps.float().clamp_min(self.floor).pow(self.exponent).mean((2, 3))
+        powers = maps.float().clamp_min(_GEM_FLOOR).pow(self.exponent).mean((2, 3))
         # Powers of the floor underflow at large exponents, and the root of 0 has no gradient.
         return powers.clamp_min(torch.finfo(torch.float32).tiny).pow(1 / self.exponent)
 

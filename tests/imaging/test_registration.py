@@ -82,8 +82,8 @@ def test_a_region_holds_the_same_part_of_the_hand_in_any_pose_and_aspect(
     linear = factor * turn(angle) @ np.diag((-1.0 if mirror else 1.0, 1.0))
     posed = Landmarks.from_array(POINTS @ linear.T / (aspect, 1))
     for region in REGIONS:
-        expected = region_corners(plain, 1.0, region) @ linear.T / (aspect, 1)
-        np.testing.assert_allclose(region_corners(posed, aspect, region), expected, atol=1e-9)
+        expected = region_corners(plain, 1.0, region, 1.2) @ linear.T / (aspect, 1)
+        np.testing.assert_allclose(region_corners(posed, aspect, region, 1.2), expected, atol=1e-9)
 
 
 def test_a_registered_hand_has_its_middle_finger_above_and_its_thumb_right_of_the_capitate():
