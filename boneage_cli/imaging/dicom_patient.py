@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 from boneage_cli.ages import is_childs_age
 from boneage_cli.imaging.dicom_elements import text_of
 
-DAYS_PER_MONTH = 365.25 / 12
-_MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / DAYS_PER_MONTH, "D": 1 / DAYS_PER_MONTH}
+_DAYS_PER_MONTH = 365.25 / 12
+_MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / _DAYS_PER_MONTH, "D": 1 / _DAYS_PER_MONTH}
 # Dates of the examination; archives differ in which of them they keep.
 _DATES = ("StudyDate", "AcquisitionDate", "ContentDate")
 # Largest accepted difference between stated and computed age, months: anonymised files more often
@@ -33,7 +33,7 @@ def age_of(dataset: Dataset) -> float | None:
     taken = next(filter(None, (_date(dataset, name) for name in _DATES)), None)
     if birth is None or taken is None:
         return stated
-    counted = (taken - birth).days / DAYS_PER_MONTH
+    counted = (taken - birth).days / _DAYS_PER_MONTH
     if not is_childs_age(counted):
         return stated
     if stated is not None and abs(counted - stated) > _LARGEST_CONTRADICTION:

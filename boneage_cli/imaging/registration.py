@@ -30,8 +30,8 @@ REGIONS: dict[Region, Box] = {
     "metaph": (-0.46, -0.86, 0.58, 0.10),
 }
 # Positions of the capitate and the middle fingertip in the canonical frame.
-CAPITATE = (0.0, 0.0)
-MIDDLE_TIP = (0.0, -1.0)
+_CAPITATE = (0.0, 0.0)
+_MIDDLE_TIP = (0.0, -1.0)
 # Height in pixels at which the registered hand is segmented.
 _MASK_HEIGHT = 256
 
@@ -90,7 +90,7 @@ def canonical_from_image(landmarks: Landmarks, aspect: float) -> Matrix:
     middle_tip, _, capitate = landmarks.in_units(aspect)
     matrix = similarity(
         np.array([capitate, middle_tip]),
-        np.array([CAPITATE, MIDDLE_TIP]),
+        np.array([_CAPITATE, _MIDDLE_TIP]),
         mirrored=landmarks.is_mirrored(aspect),
     )
     return matrix * (aspect, 1.0, 1.0)

@@ -57,7 +57,7 @@ class DenseLayers(nn.Sequential):
             # Dropout of 0 is added, too: the position determines the names of later weights, which
             # otherwise would not fit a network with another rate.
             layers += [nn.Dropout(rate)]
-            layers += [_linear(features, width, name), build_activation(name)]
+            layers += [_linear(features, width, name), _build_activation(name)]
             features = width
         layers += [nn.Dropout(rates[-1])] if rates[-1] else []
         super().__init__(*layers)
@@ -80,7 +80,7 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(input)
 
 
-def build_activation(name: str) -> nn.Module:
+def _build_activation(name: str) -> nn.Module:
     """Makes the activation of that name; raises ValueError if it is unknown."""
     if name not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS)

@@ -51,7 +51,7 @@ class SmallCNN(nn.Sequential, Encoder):
         channels: Width of each block; each block halves the resolution.
     """
 
-    def __init__(self, in_channels: int, channels: Sequence[int] = (32, 64, 128)) -> None:
+    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
         if not channels or any(width < 1 for width in channels):
             raise ValueError(f"channels must name at least one block's width, not {channels}")
         layers: list[nn.Module] = []

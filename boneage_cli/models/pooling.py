@@ -15,8 +15,8 @@ POOLINGS = get_args(Pooling)
 # Lower limit of features in the generalised mean, because its root needs positive numbers.
 _GEM_FLOOR = 1e-6
 # Widths and kernel sizes of the convolutions that compute the attention mask.
-SHALLOW = ((128, 1), (64, 1), (16, 1))
-DEEP = ((256, 1), (128, 3), (64, 1), (16, 1))
+_SHALLOW = ((128, 1), (64, 1), (16, 1))
+_DEEP = ((256, 1), (128, 3), (64, 1), (16, 1))
 
 
 class AveragePool(nn.Module):
@@ -60,7 +60,7 @@ class SpatialAttention(nn.Module):
         widths: Width and kernel size of each convolution.
     """
 
-    def __init__(self, channels: int, widths: Sequence[tuple[int, int]] = SHALLOW) -> None:
+    def __init__(self, channels: int, widths: Sequence[tuple[int, int]] = _SHALLOW) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
         layers: list[nn.Module] = []
@@ -94,9 +94,9 @@ def build_pooling(name: str, channels: int) -> nn.Module:
     if name == "gem":
         return GeM()
     if name == "attention":
-        return SpatialAttention(channels, SHALLOW)
+        return SpatialAttention(channels, _SHALLOW)
     if name == "attention_deep":
-        return SpatialAttention(channels, DEEP)
+        return SpatialAttention(channels, _DEEP)
     if name == "flatten":
         return nn.Flatten()
     raise unknown_name("pooling", name, POOLINGS)
