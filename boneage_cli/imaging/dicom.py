@@ -113,7 +113,7 @@ def check_tags(names: Sequence[str]) -> None:
             known = {entry[4].lower(): entry[4] for entry in DicomDictionary.values()}
             near = get_close_matches(name.lower(), known, 1)
             hint = f"; did you mean {known[near[0]]}?" if near else "; see DICOM PS3.6"
-            raise DicomError(f"{name} is no keyword of a DICOM element{hint}")
+            raise DicomError(f"{name} is not a DICOM keyword{hint}")
         if dictionary_VR(tag) in _NO_TEXT:
             raise DicomError(f"{name} is no text, date or number; leave it out")
 

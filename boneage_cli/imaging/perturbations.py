@@ -112,7 +112,8 @@ def add_noise(radiograph: Radiograph, deviation: float) -> Radiograph:
     """Adds Gaussian noise with a grain of 1/512 of the height; larger pixels average their grains.
 
     Args:
-        radiograph: Its pixels seed the noise, which so does not depend on the file's location.
+        radiograph: Its pixels seed the noise, which therefore does not depend on where the file
+            lies.
         deviation: Standard deviation of a grain as a fraction of full white.
     """
     pixels = radiograph.pixels
