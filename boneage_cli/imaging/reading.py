@@ -37,7 +37,7 @@ class ReadError(BoneageError):
     """An image cannot be read; the one-line message names the file and the reason."""
 
 
-class NothingToSee(ReadError):
+class NoImageError(ReadError):
     """A file that belongs to an archive of radiographs but is not an image, such as a report."""
 
 
@@ -104,12 +104,12 @@ def read_radiograph_bytes(data: bytes, source: str, *, tags: Sequence[str] = ())
         raise ReadError(f"{source}: the file is empty; copy it again")
     if begins_as_dicom(data[:132]):
         # Imported here because pydicom takes a quarter of a second to import.
-        from boneage_cli.imaging.dicom import DicomError, NoImageError, read_dicom
+        from boneage_cli.imaging.dicom import DicomError, DicomNoImageError, read_dicom
 
         try:
             return read_dicom(data, source, tags=tags)
-        except NoImageError as error:
-            raise NothingToSee(f"{source}: {error}") from None
+        except DicomNoImageError as error:
+            raise NoImageError(f"{source}: {error}") from None
         except DicomError as error:
             raise ReadError(f"{source}: {error}") from None
     try:

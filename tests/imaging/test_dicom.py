@@ -33,7 +33,7 @@ from pydicom.uid import (
 from boneage_cli.imaging.file_headers import is_dicom
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import (
-    NothingToSee,
+    NoImageError,
     ReadError,
     read_radiograph,
     read_radiograph_bytes,
@@ -328,7 +328,7 @@ def test_a_file_without_an_image_is_refused(hand_pixels, as_dicom):
         dataset.save_as(file)
         with pytest.raises(ReadError, match=r"hand\.dcm: .*no image.* " + reason) as error:
             read(file.getvalue())
-        assert isinstance(error.value, NothingToSee) == (kind != ComputedRadiographyImageStorage)
+        assert isinstance(error.value, NoImageError) == (kind != ComputedRadiographyImageStorage)
 
 
 @pytest.mark.filterwarnings("ignore:End of file")
