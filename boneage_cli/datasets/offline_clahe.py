@@ -244,9 +244,9 @@ def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> s
         # An existing copy is of an earlier version of the file.
         target.unlink(missing_ok=True)
         return str(error)
-    pixels = apply_clahe(_square(radiograph), clip_limit, tiles, radiograph.maximum)
+    pixels = apply_clahe(_square(radiograph), clip_limit, tiles, radiograph.white)
     if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels * np.float32(65535 / radiograph.maximum)).astype(np.uint16)
+        pixels = np.rint(pixels * np.float32(65535 / radiograph.white)).astype(np.uint16)
     try:
         write_png(target, pixels, version, full_range=True)
     except OSError as error:

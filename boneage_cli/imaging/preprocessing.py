@@ -92,7 +92,8 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
     """Returns the network's image of a radiograph. The same input always gives the same output.
 
     Args:
-        radiograph: White bone on black, uint8 or uint16 of any size.
+        radiograph: White bone on black, of any size: uint8 or uint16, or a cut of a registered hand
+            in gray levels that are not rounded yet, float32.
         settings: The preprocessing settings.
 
     Returns:
@@ -138,13 +139,13 @@ def geometry(radiograph: Radiograph, settings: Preprocessing) -> Geometry:
 
 def _evened(radiograph: Radiograph, settings: Preprocessing) -> Radiograph:
     """Converts pixels to gray levels 0 to 255 (float32, unrounded) and blurs by ``softness``."""
-    pixels = in_gray_levels(radiograph.pixels, radiograph.maximum)
+    pixels = in_gray_levels(radiograph.pixels, radiograph.white)
     if share := softness(radiograph, settings):
         across, down = pixels_of(radiograph, share)
         pixels = cv2.GaussianBlur(
             pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
         )
-    return replace(radiograph, pixels=pixels, maximum=255)
+    return replace(radiograph, pixels=pixels, white=255)
 
 
 def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground | None) -> Geometry:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.depth import estimate_white
 from boneage_cli.imaging.file_headers import (
     MAX_PIXELS,
     ContainerError,
@@ -130,7 +130,7 @@ def read_radiograph_bytes(data: bytes, source: str, *, tags: Sequence[str] = ())
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ReadError(f"{source}: pixels of type {pixels.dtype}; save it with 8 or 16 bits")
     gray = _gray(pixels, composited=container.format == "TIFF" and pixels.dtype == np.uint8)
-    radiograph = Radiograph(gray, container.full_white or full_white(gray), source)
+    radiograph = Radiograph(gray, container.white or estimate_white(gray), source)
     # OpenCV inverts 8-bit images with white as zero by itself.
     if container.white_is_zero and gray.dtype == np.uint16:
         return negative(radiograph)

@@ -195,7 +195,7 @@ def _border_level(radiograph: Radiograph) -> float:
     """Returns the median of the outermost pixels, 0–255."""
     pixels = radiograph.pixels
     outermost = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return float(np.median(outermost)) * 255 / radiograph.maximum
+    return float(np.median(outermost)) * 255 / radiograph.white
 
 
 def registered_mask(radiograph: Radiograph, landmarks: Landmarks) -> np.ndarray | None:

@@ -87,7 +87,7 @@ def warp(
         (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=border * radiograph.maximum / 255,
+        borderValue=border * radiograph.white / 255,
     )
-    result = in_gray_levels(result, radiograph.maximum)
+    result = in_gray_levels(result, radiograph.white)
     return to_8_bits(result) if rounded else result

@@ -157,8 +157,8 @@ def test_a_region_goes_on_beyond_the_radiograph_in_the_level_of_its_border():
     hand[[0, -1]] = 70
     hand[:, [0, -1]] = 70
     near_the_edge = Landmarks(middle_tip=(0.5, 0.05), thumb_tip=(0.9, 0.5), capitate=(0.5, 0.9))
-    for pixels, maximum in ((hand, 255), (hand.astype(np.uint16) * 16, 4080)):
-        seen = render_region(Radiograph(pixels, maximum), near_the_edge, "hand", 160, 136)
+    for pixels, white in ((hand, 255), (hand.astype(np.uint16) * 16, 4080)):
+        seen = render_region(Radiograph(pixels, white), near_the_edge, "hand", 160, 136)
         assert seen[-1].tolist() == [70] * 136
 
 

@@ -69,7 +69,7 @@ def _measure(path: str) -> ImageStatistics | tuple[str, str]:
         radiograph = read_radiograph(path)
     except BoneageError as error:
         return "file-unreadable", str(error)
-    return image_statistics(radiograph.pixels, radiograph.maximum)
+    return image_statistics(radiograph.pixels, radiograph.white)
 
 
 def image_findings(row: LabelledImage) -> Iterator[Finding]:

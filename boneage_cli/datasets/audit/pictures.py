@@ -85,11 +85,11 @@ def _pictures(rows: Sequence[LabelledImage], *, clahe: bool) -> list[Picture]:
         except BoneageError:
             # It was readable during the audit and has been removed since.
             continue
-        before = _jpeg(radiograph.pixels, radiograph.maximum, row, height)
+        before = _jpeg(radiograph.pixels, radiograph.white, row, height)
         after = None
         if clahe:
-            equalised = apply_clahe(radiograph.pixels, CLIP_LIMIT, TILES, radiograph.maximum)
-            after = _jpeg(equalised, radiograph.maximum, row, height)
+            equalised = apply_clahe(radiograph.pixels, CLIP_LIMIT, TILES, radiograph.white)
+            after = _jpeg(equalised, radiograph.white, row, height)
         pictures.append(Picture(_caption(row), before, after))
     return pictures
 
