@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.settings_errors import flatten
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.files import locked_folder, whole_file
+from boneage_cli.files import whole_file
+from boneage_cli.locks import locked_folder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,11 +16,11 @@ from typer.testing import CliRunner, Result
 
 from boneage_cli.cli.app import app
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
-from boneage_cli.files import locked_folder
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.perturbations import dicom_bytes
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.locks import locked_folder
 
 
 @pytest.fixture
