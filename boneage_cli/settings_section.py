@@ -14,9 +14,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_answer(cls, value: Any, info: ValidationInfo) -> Any:
+    def _not_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         # Pydantic would accept true as the number 1.
-        answers = cls.model_fields[str(info.field_name)].annotation is bool
-        if isinstance(value, bool) and not answers:
+        may_be_boolean = cls.model_fields[str(info.field_name)].annotation is bool
+        if isinstance(value, bool) and not may_be_boolean:
             raise ValueError(f"{str(value).lower()} is not allowed here")
         return value

@@ -7,14 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from boneage_cli.imaging.preprocessing import Preprocessing
-from boneage_cli.models.families import resolve_family
+from boneage_cli.models.families import FAMILIES, resolve_family
 from boneage_cli.models.losses import LOSSES, build_loss, options_of
+from boneage_cli.models.names import Activation, AgeHead, Fusion, Normalisation, Pooling, Target
+from boneage_cli.models.options import activations_of, dropout_rates, of_view
 from boneage_cli.settings_section import Section
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-# A setting of each view: one value for all, or a table with one per view.
-Widths = tuple[int, ...]
-PerView = dict[str, Widths]
+Count = Annotated[int, Field(ge=1)]
+# Widths of layers; no layers, or at least one.
+Widths = tuple[Count, ...]
+SomeWidths = Annotated[Widths, Field(min_length=1)]
 
 
 class ModelSettings(Section):
@@ -34,44 +37,45 @@ class ModelSettings(Section):
         "imagenet",
         description="Initial weights: imagenet (pretrained), none (random) or a .safetensors file",
     )
-    channels: Widths | PerView = Field(
+    # A table has one value per view.
+    channels: SomeWidths | dict[str, SomeWidths] = Field(
         (32, 64, 128), description="Number of channels of each block of small_cnn"
     )
     in_channels: Literal[1, 3] = Field(
         3, description="Input channels of the encoder; the grayscale image is repeated to fill them"
     )
-    normalisation: str = Field(
+    normalisation: Normalisation = Field(
         "auto",
         description="How gray values are normalised: auto (the backbone's own, or zscore if "
         "it has none), zscore (per image), half (to −1…1), imagenet (by ImageNet's mean and SD) "
         "or unit (to 0…1)",
     )
-    pooling: str = Field(
+    pooling: Pooling = Field(
         "avg",
         description="How feature maps are pooled: avg (mean), gem (generalised mean, as in "
         "BoneXage), attention or attention_deep (weighted by a learnt spatial mask, as in "
         "the Keras system BoneAge) or flatten (every position kept)",
     )
-    branch_hidden: Widths | PerView = Field(
+    branch_hidden: Widths | dict[str, Widths] = Field(
         (),
         description="Widths of the dense layers of each view, before the views are joined; "
         "empty for none",
     )
-    branch_activation: str | tuple[str, ...] = Field(
+    branch_activation: Activation | tuple[Activation, ...] = Field(
         "relu", description="Activation of the branch_hidden layers: one for all, or one per layer"
     )
-    branch_dropout: float | tuple[float, ...] = Field(
+    branch_dropout: Share | tuple[Share, ...] = Field(
         0.0,
         description="Dropout rate before each branch_hidden layer: one for all, or one per layer",
     )
-    sex_fusion: str = Field(
+    sex_fusion: Fusion = Field(
         "embedding",
-        description="How sex is combined with the image features: embedding or mlp "
-        "(concatenation), gated (g · image + (1 − g) · sex, the image features projected to "
-        "sex_features), cross_attention (sex is the query, image positions are keys and values) "
-        "or cross_attention_gated (both)",
+        description="How sex is combined with the image features: none (only with gender = "
+        "false), embedding or mlp (concatenation), gated (g · image + (1 − g) · sex, the image "
+        "features projected to sex_features), cross_attention (sex is the query, image positions "
+        "are keys and values) or cross_attention_gated (both)",
     )
-    sex_features: int | Widths = Field(
+    sex_features: Count | SomeWidths = Field(
         8,
         description="Number of features that encode sex; or, except with embedding, a list: "
         "the widths of the dense layers that encode it",
@@ -84,16 +88,14 @@ class ModelSettings(Section):
     )
     attention_heads: int = Field(4, ge=1, description="Number of heads of the cross-attention")
     hidden: Widths = Field((128,), description="Widths of the dense layers before the output layer")
-    activation: str | tuple[str, ...] = Field(
-        "relu",
-        description="Activation of the hidden layers, one for all or one per layer: relu, "
-        "tanh, swish, mish, elu or gelu",
+    activation: Activation | tuple[Activation, ...] = Field(
+        "relu", description="Activation of the hidden layers: one for all, or one per layer"
     )
-    dropout: float | tuple[float, ...] = Field(
+    dropout: Share | tuple[Share, ...] = Field(
         0.2, description="Dropout rate before each hidden layer: one for all, or one per layer"
     )
     norm: bool = Field(False, description="Batch normalisation at the start of each hidden layer")
-    head: str = Field(
+    head: AgeHead = Field(
         "linear",
         description="Output layer: linear, sigmoid (scaled to 0…max_age) or distribution "
         "(expectation of a softmax over months)",
@@ -101,7 +103,7 @@ class ModelSettings(Section):
     max_age: float = Field(
         240, ge=1, description="Largest age that a sigmoid or distribution head can predict, months"
     )
-    targets: tuple[Literal["age", "sex"], ...] = Field(
+    targets: tuple[Target, ...] = Field(
         ("age",), min_length=1, description="What the network predicts: age, sex, or both"
     )
 
@@ -109,6 +111,16 @@ class ModelSettings(Section):
     @classmethod
     def _known_family(cls, value: str) -> str:
         return resolve_family(value)
+
+    @field_validator("weights")
+    @classmethod
+    def _known_weights(cls, value: str) -> str:
+        if value not in ("imagenet", "none") and not value.endswith(".safetensors"):
+            raise ValueError(
+                "only imagenet, none and .safetensors files are taken; other formats may run code "
+                "when they are read"
+            )
+        return value
 
     @property
     def needs_sex(self) -> bool:
@@ -126,6 +138,22 @@ class ModelSettings(Section):
                 "sex_norm and sex_dropout are for dense layers, which sex_fusion = 'embedding' "
                 "does not have; choose mlp, or leave them out"
             )
+        several = isinstance(self.sex_features, tuple) and len(self.sex_features) > 1
+        if self.gender and self.sex_fusion == "embedding" and several:
+            raise ValueError(f"an embedding has one width, not sex_features = {self.sex_features}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_views_and_layers(self) -> ModelSettings:
+        views = FAMILIES[self.family]
+        for view in views:
+            of_view(self.backbone, view, views, "backbone")
+            of_view(self.channels, view, views, "channels")
+            layers = of_view(self.branch_hidden, view, views, "branch_hidden")
+            activations_of(layers, self.branch_activation)
+            dropout_rates(layers, self.branch_dropout)
+        activations_of(self.hidden, self.activation)
+        dropout_rates(self.hidden, self.dropout)
         return self
 
 

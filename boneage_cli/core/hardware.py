@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from boneage_cli.cpu_limits import usable_threads
 from boneage_cli.errors import BoneageError
-from boneage_cli.threads import usable_threads
 from boneage_cli.wording import counted
 
 if TYPE_CHECKING:

@@ -24,16 +24,12 @@ from boneage_cli.core.hardware import choose_device
 from boneage_cli.core.runtime import Runner, choose_backend, run_graph
 from boneage_cli.core.weights_file import StoredWeights, read_weights, write_weights
 from boneage_cli.errors import BoneageError
+from boneage_cli.imaging.geometry import Matrix
+from boneage_cli.imaging.inversion import is_negative
 from boneage_cli.imaging.landmarks import Landmarks, Points
-from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.registration import (
-    Matrix,
-    apply_inverse,
-    aspect_of,
-    frame_from_image,
-    is_negative,
-    warp,
-)
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of, negative
+from boneage_cli.imaging.registration import apply_inverse, frame_from_image
+from boneage_cli.imaging.warping import warp
 
 if TYPE_CHECKING:
     from boneage_cli.models.landmark_network import LandmarkNetwork

@@ -31,10 +31,10 @@ from boneage_cli.core.conversion_cache import (
 )
 from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_type
 from boneage_cli.core.mixed_precision import COARSE, PartsRequest, parts
+from boneage_cli.cpu_limits import usable_threads
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.interrupts import interrupts_wait
 from boneage_cli.progress import track
-from boneage_cli.threads import usable_threads
 
 if TYPE_CHECKING:
     from openvino import InferRequest

@@ -38,18 +38,20 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
     """
     wanted: dict[str, list[str]] = {}
     given: dict[str, object] = {}
+    depths: dict[str, int] = {}
     for item in error.errors():
         location = [str(part) for part in item["loc"]]
         key = _key(schema, location) or "settings"
         if item["type"] == "extra_forbidden":
             yield _unknown(schema, location)
-        elif item["type"] == "too_short" and key in wanted:
-            # Invalid values were left out before the rest was counted.
-            continue
         elif item["type"] in _WANTED:
-            # A setting that may be of several types has an error for each.
-            wanted.setdefault(key, []).append(_WANTED[item["type"]].format(**item.get("ctx", {})))
-            given.setdefault(key, item["input"])
+            # A setting that may be of several types has an error for each. Where a value in a list
+            # or table is wrong, the errors of the whole only say that it is of no other type, or
+            # that the list is too short without that value.
+            if len(location) > depths.get(key, -1):
+                wanted[key], given[key], depths[key] = [], item["input"], len(location)
+            if len(location) == depths[key]:
+                wanted[key].append(_WANTED[item["type"]].format(**item.get("ctx", {})))
         elif key not in wanted:
             shown = "" if isinstance(item["input"], Mapping) else f" (given {item['input']!r})"
             yield f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}"

@@ -11,7 +11,7 @@ from boneage_cli.core.config import Experiment
 from boneage_cli.core.settings_errors import flatten
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.files import locked_folder
+from boneage_cli.locks import locked_folder
 
 if TYPE_CHECKING:
     import pandas as pd

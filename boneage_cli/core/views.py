@@ -16,10 +16,10 @@ from boneage_cli.code_digest import code_digest
 from boneage_cli.core.config import Experiment, RegionSettings
 from boneage_cli.core.landmarks import CODE as LOCATING
 from boneage_cli.core.landmarks import SHIPPED, LandmarkLocator, Located
+from boneage_cli.imaging.geometry import Matrix
 from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess, softness
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.registration import (
-    Matrix,
     Region,
     frame_from_image,
     region_box,
@@ -141,8 +141,7 @@ class ViewRenderer:
                 box = region_box(cast(Region, name), width / height)
                 frames[name] = frame_from_image(radiograph, located.landmarks, box)
             else:
-                matrix = geometry(radiograph, self.settings.preprocessing).matrix
-                frames[name] = matrix / np.array([[width], [height]])
+                frames[name] = geometry(radiograph, self.settings.preprocessing).frame
         return frames
 
     def is_registered(self, view: str) -> bool:

@@ -23,7 +23,8 @@ import pandas as pd
 from boneage_cli.code_digest import IMAGING, code_digest
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import locked_folder, whole_file
+from boneage_cli.files import whole_file
+from boneage_cli.locks import locked_folder
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 

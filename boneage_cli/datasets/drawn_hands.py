@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from boneage_cli.datasets import skeleton
 from boneage_cli.datasets.manifest import SPLITS, write_manifest
 from boneage_cli.files import whole_file
+from boneage_cli.imaging.geometry import Box
 from boneage_cli.imaging.png import write_png
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
 Image = NDArray[np.floating]
-Box = tuple[float, float, float, float]
 
 # Greatest bone age in each sex's atlas, months (Greulich and Pyle, 1959).
 OLDEST = skeleton.BySex(228, 216)

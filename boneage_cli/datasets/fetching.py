@@ -21,7 +21,8 @@ from boneage_cli.datasets.source import (
     write_source,
 )
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import check_writable, locked_folder, writing
+from boneage_cli.files import check_writable, writing
+from boneage_cli.locks import locked_folder
 
 
 @dataclass

@@ -17,7 +17,7 @@ from boneage_cli.datasets.folders import radiographs_below
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
 from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import is_below, locked_folder
+from boneage_cli.files import is_below
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.png import has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
@@ -25,6 +25,7 @@ from boneage_cli.imaging.reading import ReadError, read_radiograph
 from boneage_cli.imaging.resize import resize
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 from boneage_cli.json_files import read_json, write_json
+from boneage_cli.locks import locked_folder
 from boneage_cli.progress import track
 from boneage_cli.threads import worker_threads
 
@@ -244,9 +245,9 @@ def _copy_one(source: Path, target: Path, *, clip_limit: float, tiles: int) -> s
         # An existing copy is of an earlier version of the file.
         target.unlink(missing_ok=True)
         return str(error)
-    pixels = apply_clahe(_square(radiograph), clip_limit, tiles, radiograph.maximum)
+    pixels = apply_clahe(_square(radiograph), clip_limit, tiles, radiograph.white)
     if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels * np.float32(65535 / radiograph.maximum)).astype(np.uint16)
+        pixels = np.rint(pixels * np.float32(65535 / radiograph.white)).astype(np.uint16)
     try:
         write_png(target, pixels, version, full_range=True)
     except OSError as error:

@@ -14,9 +14,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
+from boneage_cli.imaging.landmarks import Points
+
 # Name, outlines and density of a bone at full mineralisation.
 Shape = tuple[str, tuple[Points, ...], float]
 DIGITS = (1, 2, 3, 4, 5)

@@ -10,22 +10,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from boneage_cli.imaging.depth import full_white
-
 _BINS = 256
 _STRIP = 64
 
 
-def apply_clahe(
-    pixels: np.ndarray, clip_limit: float = 2.0, tiles: int = 8, maximum: int | None = None
-) -> np.ndarray:
+def apply_clahe(pixels: np.ndarray, clip_limit: float, tiles: int, white: int) -> np.ndarray:
     """Equalises the local contrast of a radiograph.
 
     Args:
         pixels: Gray, (H, W), uint8 or uint16.
         clip_limit: The maximum slope of the intensity map; 1 leaves a tile almost unchanged.
         tiles: Number of tiles in each direction; at most the number of pixels.
-        maximum: Intensity of full white; None to estimate it with ``full_white``.
+        white: Intensity of full white; 255 for uint8.
 
     Returns:
         Pixels of the same shape, type and full white. An image in 8 bits and the same image in 16
@@ -35,7 +31,6 @@ def apply_clahe(
     across, down = min(tiles, columns), min(tiles, rows)
     if pixels.dtype == np.uint8:
         return cv2.createCLAHE(clip_limit, (across, down)).apply(pixels)
-    white = full_white(pixels) if maximum is None else maximum
     return _clahe_16(pixels, clip_limit, across, down, white)
 
 

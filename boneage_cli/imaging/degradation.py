@@ -30,22 +30,22 @@ _STEPS: tuple[Callable[[Radiograph, float], Radiograph], ...] = (
 _PROBABILITY = 1 / 3
 
 
-def degrade(radiograph: Radiograph, chance: np.random.Generator) -> Radiograph:
+def degrade(radiograph: Radiograph, rng: np.random.Generator) -> Radiograph:
     """Returns a copy that is faded, darker, blurred, small, noisy, a JPEG, or several of these.
 
     The severity ranges from almost invisible to hiding much of the hand.
 
     Args:
         radiograph: Any size and depth; it is not modified.
-        chance: Chooses the steps and their severity: the same state gives the same copy.
+        rng: Chooses the steps and their severity: the same state gives the same copy.
 
     Returns:
         The copy, at the same depth unless JPEG compression reduced it to 8 bits.
     """
-    happens = chance.random(len(_STEPS)) < _PROBABILITY
+    happens = rng.random(len(_STEPS)) < _PROBABILITY
     # At least one step is applied.
-    happens[chance.integers(len(_STEPS))] = True
-    badness = chance.random(len(_STEPS))
+    happens[rng.integers(len(_STEPS))] = True
+    badness = rng.random(len(_STEPS))
     for step, wanted, bad in zip(_STEPS, happens, badness, strict=True):
         if wanted:
             radiograph = step(radiograph, float(bad))

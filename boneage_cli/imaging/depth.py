@@ -7,7 +7,7 @@ import numpy as np
 _DEPTHS = (8, 10, 12, 14)
 
 
-def full_white(pixels: np.ndarray) -> int:
+def estimate_white(pixels: np.ndarray) -> int:
     """Estimates the intensity of full white in gray pixels.
 
     A 16-bit PNG or TIFF seldom states how many of its bits are used. The result is the smallest

@@ -26,7 +26,7 @@ from pydicom.uid import (
 from boneage_cli.imaging.dicom_display import displayed
 from boneage_cli.imaging.dicom_elements import (
     DicomError,
-    NoImageError,
+    DicomNoImageError,
     numbers_of,
     text_of,
     value_of,
@@ -113,7 +113,7 @@ def check_tags(names: Sequence[str]) -> None:
             known = {entry[4].lower(): entry[4] for entry in DicomDictionary.values()}
             near = get_close_matches(name.lower(), known, 1)
             hint = f"; did you mean {known[near[0]]}?" if near else "; see DICOM PS3.6"
-            raise DicomError(f"{name} is no keyword of a DICOM element{hint}")
+            raise DicomError(f"{name} is not a DICOM keyword{hint}")
         if dictionary_VR(tag) in _NO_TEXT:
             raise DicomError(f"{name} is no text, date or number; leave it out")
 
@@ -146,7 +146,7 @@ def _check(dataset: Dataset) -> None:
         # A file that was truncated early may have no elements at all.
         kind = UID(str(value_of(dataset, "SOPClassUID") or "")).name
         if kind and "Image Storage" not in kind:
-            raise NoImageError(f"the DICOM file holds no image ({kind})")
+            raise DicomNoImageError(f"the DICOM file holds no image ({kind})")
         raise DicomError("the DICOM file holds no image, or it is truncated; export it again")
     if "PixelData" not in dataset:
         raise DicomError("the DICOM file is truncated: it states an image but holds no pixels")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from pydicom.dataset import Dataset
 
-from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.depth import estimate_white
 from boneage_cli.imaging.dicom_elements import DicomError, numbers_of, text_of, value_of
 
 
@@ -28,7 +28,7 @@ def displayed(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if stored.ndim == 3:
         pixels = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
-        return pixels, full_white(pixels)
+        return pixels, estimate_white(pixels)
     bits = int(dataset.BitsStored)
     if bits <= 8 and stored.dtype == np.uint16:
         stored = stored.astype(np.uint8)
@@ -37,7 +37,7 @@ def displayed(dataset: Dataset, stored: np.ndarray) -> tuple[np.ndarray, int]:
     used = stored if padding is None or padding.all() else stored[~padding]
     inverted = text_of(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     if _shown_as_stored(dataset):
-        white = 255 if bits <= 8 else full_white(used) if bits == 16 else 2**bits - 1
+        white = 255 if bits <= 8 else estimate_white(used) if bits == 16 else 2**bits - 1
         pixels = np.minimum(stored, stored.dtype.type(white))
         if inverted:
             pixels = stored.dtype.type(white) - pixels

@@ -13,7 +13,7 @@ class DicomError(ValueError):
     """A DICOM file cannot be read as a radiograph; the message does not name the file."""
 
 
-class NoImageError(DicomError):
+class DicomNoImageError(DicomError):
     """A DICOM file without an image, such as a report."""
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import date
 
 from pydicom.dataset import Dataset
 
 from boneage_cli.ages import is_childs_age
 from boneage_cli.imaging.dicom_elements import text_of
 
-DAYS_PER_MONTH = 365.25 / 12
-_MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / DAYS_PER_MONTH, "D": 1 / DAYS_PER_MONTH}
+_DAYS_PER_MONTH = 365.25 / 12
+_MONTHS = {"Y": 12.0, "M": 1.0, "W": 7 / _DAYS_PER_MONTH, "D": 1 / _DAYS_PER_MONTH}
 # Dates of the examination; archives differ in which of them they keep.
 _DATES = ("StudyDate", "AcquisitionDate", "ContentDate")
 # Largest accepted difference between stated and computed age, months: anonymised files more often
@@ -33,7 +33,7 @@ def age_of(dataset: Dataset) -> float | None:
     taken = next(filter(None, (_date(dataset, name) for name in _DATES)), None)
     if birth is None or taken is None:
         return stated
-    counted = (taken - birth).days / DAYS_PER_MONTH
+    counted = (taken - birth).days / _DAYS_PER_MONTH
     if not is_childs_age(counted):
         return stated
     if stated is not None and abs(counted - stated) > _LARGEST_CONTRADICTION:
@@ -43,9 +43,9 @@ def age_of(dataset: Dataset) -> float | None:
 
 def _date(dataset: Dataset, name: str) -> date | None:
     # Files from before 1993 (ACR-NEMA) have dates like 1992.11.05.
-    digits = text_of(dataset, name).replace(".", "")
+    parts = re.fullmatch(r"(\d{4})(\.?)(\d\d)\2(\d\d)", text_of(dataset, name))
     try:
-        return datetime.strptime(digits, "%Y%m%d").date()
+        return date(int(parts[1]), int(parts[3]), int(parts[4])) if parts else None
     except ValueError:
         return None
 

@@ -38,7 +38,7 @@ class Container:
         width: Width in pixels.
         height: Height in pixels.
         data: Input for the decoder: the file, or for PNG only the chunks with the picture.
-        full_white: The intensity of white if the file states that its samples use their whole
+        white: The intensity of white if the file states that its samples use their whole
             depth; otherwise None.
         white_is_zero: Whether low values are bright.
     """
@@ -47,7 +47,7 @@ class Container:
     width: int
     height: int
     data: bytes
-    full_white: int | None = None
+    white: int | None = None
     white_is_zero: bool = False
 
 
@@ -138,7 +138,7 @@ def _png(data: bytes) -> Container:
     width, height, depth = struct.unpack_from(">IIB", kept[1], 8)
     # Section 11.3.2.4: if sBIT states the significant bits, samples are scaled to the full depth.
     white = 65535 if depth == 16 and b"sBIT" in kinds else None
-    return Container("PNG", width, height, b"".join(kept), full_white=white)
+    return Container("PNG", width, height, b"".join(kept), white=white)
 
 
 def _jpeg(data: bytes) -> Container:

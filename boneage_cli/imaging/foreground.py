@@ -126,9 +126,8 @@ def _small_copy(pixels: np.ndarray) -> np.ndarray:
 
 
 def _quantiles(values: np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
-    # Takes a third of the time of np.quantile, which interpolates.
-    ordered = np.sort(values, axis=None)
-    return ordered[(np.asarray(shares) * (ordered.size - 1)).astype(int)]
+    # Not interpolated: a level is always a gray value of the image.
+    return np.quantile(values, shares, method="lower")
 
 
 def _middle(image: np.ndarray, margin: float) -> np.ndarray:

@@ -5,54 +5,49 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from boneage_cli.imaging.resize import halvings
 
 Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+Matrix = NDArray[np.float64]
+"""An affine transform, (2, 3)."""
 
 
 @dataclass(frozen=True)
 class Geometry:
     """The transform from a stored radiograph to the network's image: crop, resize, place.
 
-    Points of the radiograph are fractions (x, y) of its width and height. Points of the network's
-    image are in pixels, where (0, 0) is the corner of the first pixel and (width, height) that of
-    the last; the centre of the first pixel is (0.5, 0.5).
+    Points are fractions (x, y) of width and height: (0, 0) is the corner of the first pixel and
+    (1, 1) that of the last.
 
     Attributes:
         source: Width and height of the stored radiograph, pixels.
+        target: Width and height of the network's image, pixels.
         crop: Left, top, right and bottom of the crop, pixels of the radiograph.
         placed: Left, top, width and height of the crop in the network's image, pixels.
     """
 
     source: tuple[int, int]
+    target: tuple[int, int]
     crop: tuple[int, int, int, int]
     placed: tuple[int, int, int, int]
 
     @property
-    def matrix(self) -> NDArray[np.float64]:
-        """Affine matrix, (2, 3), from fractions of the radiograph to the network's pixels."""
+    def frame(self) -> Matrix:
+        """Transform from fractions of the radiograph to fractions of the network's image."""
         width, height = self.source
         left, top, right, bottom = self.crop
         x, y, across, down = self.placed
         scale_x, scale_y = across / (right - left), down / (bottom - top)
-        return np.array(
+        pixels = np.array(
             [[width * scale_x, 0, x - left * scale_x], [0, height * scale_y, y - top * scale_y]]
         )
-
-    def to_network(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Converts fractions of the radiograph to pixels of the network's image, both (…, 2)."""
-        matrix = self.matrix
-        return np.asarray(points, float) * matrix.diagonal() + matrix[:, 2]
-
-    def to_fractions(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Converts pixels of the network's image to fractions of the radiograph, both (…, 2)."""
-        matrix = self.matrix
-        return (np.asarray(points, float) - matrix[:, 2]) / matrix.diagonal()
+        return pixels / np.array(self.target)[:, None]
 
 
-def fitting(
+def fit_geometry(
     source: tuple[int, int],
     target: tuple[int, int],
     *,
@@ -84,7 +79,7 @@ def fitting(
     left, right = _trim(left, right, step)
     top, bottom = _trim(top, bottom, step)
     placed = ((target[0] - across) // 2, (target[1] - down) // 2, across, down)
-    return Geometry(source, (left, top, right, bottom), placed)
+    return Geometry(source, target, (left, top, right, bottom), placed)
 
 
 def _pixels(first: float, last: float, length: int) -> tuple[int, int]:

@@ -6,18 +6,18 @@ import cv2
 import numpy as np
 
 
-def in_gray_levels(pixels: np.ndarray, maximum: int) -> np.ndarray:
+def in_gray_levels(pixels: np.ndarray, white: int) -> np.ndarray:
     """Scales pixels of any depth to gray levels, without rounding.
 
     Args:
         pixels: Any shape.
-        maximum: The intensity of full white.
+        white: The intensity of full white.
 
     Returns:
         float32 of the same shape; full white is 255.
     """
     # Division, unlike multiplication by 1/257, is exact for 8-bit values widened to 16 bits.
-    levels: np.ndarray = np.divide(pixels, np.float32(maximum / 255), dtype=np.float32)
+    levels: np.ndarray = np.divide(pixels, np.float32(white / 255), dtype=np.float32)
     return levels
 
 

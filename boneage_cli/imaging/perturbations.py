@@ -19,9 +19,8 @@ import numpy as np
 
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.png import encode_png
-from boneage_cli.imaging.radiograph import Radiograph, negative
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of, negative, pixels_of
 from boneage_cli.imaging.reading import read_radiograph_bytes
-from boneage_cli.imaging.registration import aspect_of, pixels_of
 from boneage_cli.imaging.resize import resize
 
 # Noise grain and sizes of marks are relative to the image, so that a radiograph is affected equally
@@ -80,7 +79,7 @@ def brighten(radiograph: Radiograph, by: float) -> Radiograph:
 
 def scale_contrast(radiograph: Radiograph, factor: float) -> Radiograph:
     """Scales all differences from the mean intensity and clips to the range."""
-    mean = float(radiograph.pixels.mean()) / radiograph.maximum
+    mean = float(radiograph.pixels.mean()) / radiograph.white
     return _in_shares(radiograph, lambda shares: mean + factor * (shares - mean))
 
 
@@ -113,7 +112,8 @@ def add_noise(radiograph: Radiograph, deviation: float) -> Radiograph:
     """Adds Gaussian noise with a grain of 1/512 of the height; larger pixels average their grains.
 
     Args:
-        radiograph: Its pixels seed the noise, which so does not depend on the file's location.
+        radiograph: Its pixels seed the noise, which therefore does not depend on where the file
+            lies.
         deviation: Standard deviation of a grain as a fraction of full white.
     """
     pixels = radiograph.pixels
@@ -121,7 +121,7 @@ def add_noise(radiograph: Radiograph, deviation: float) -> Radiograph:
     across, down = pixels_of(radiograph, 1 / _GRAINS)
     grid = math.ceil(height / max(down, 1.0)), math.ceil(width / max(across, 1.0))
     # A pixel that covers several grains has their mean.
-    deviation *= radiograph.maximum * math.sqrt(min(down, 1.0) * min(across, 1.0))
+    deviation *= radiograph.white * math.sqrt(min(down, 1.0) * min(across, 1.0))
     random = np.random.default_rng(zlib.crc32(pixels.tobytes()))
     grains = random.standard_normal(grid, np.float32) * deviation
     noise = cv2.resize(grains, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -218,7 +218,7 @@ def dicom_bytes(radiograph: Radiograph, photometric: str = "MONOCHROME2") -> byt
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = photometric
     dataset.BitsAllocated = 8 * pixels.itemsize
-    dataset.BitsStored = int(radiograph.maximum).bit_length()
+    dataset.BitsStored = int(radiograph.white).bit_length()
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = 0
     # Pixel data must have an even number of bytes (DICOM PS3.5, 8.1.1).
@@ -248,14 +248,14 @@ def _pixel_aspect(radiograph: Radiograph) -> float:
 def _in_shares(radiograph: Radiograph, change: Callable[[np.ndarray], np.ndarray]) -> Radiograph:
     """Maps each intensity, as a fraction of full white, and clips the result to 0 to 1."""
     kind = radiograph.pixels.dtype
-    shares = np.minimum(np.arange(np.iinfo(kind).max + 1) / radiograph.maximum, 1.0)
-    table = np.rint(np.clip(change(shares), 0, 1) * radiograph.maximum).astype(kind)
+    shares = np.minimum(np.arange(np.iinfo(kind).max + 1) / radiograph.white, 1.0)
+    table = np.rint(np.clip(change(shares), 0, 1) * radiograph.white).astype(kind)
     return replace(radiograph, pixels=table[radiograph.pixels])
 
 
 def _rounded(radiograph: Radiograph, values: np.ndarray) -> np.ndarray:
     """Clips and rounds values to the radiograph's range and data type."""
-    return np.rint(np.clip(values, 0, radiograph.maximum)).astype(radiograph.pixels.dtype)
+    return np.rint(np.clip(values, 0, radiograph.white)).astype(radiograph.pixels.dtype)
 
 
 def _reframed(radiograph: Radiograph, pixels: np.ndarray) -> Radiograph:
@@ -292,7 +292,7 @@ def _stamped(
     covered = pixels[top : top + size[1], left : left + size[0]]
     weight = mark.astype(np.float32) / 255
     beneath = 0.0 if opaque else covered * (1 - weight)
-    covered[...] = _rounded(radiograph, beneath + weight * radiograph.maximum)
+    covered[...] = _rounded(radiograph, beneath + weight * radiograph.white)
     return replace(radiograph, pixels=pixels)
 
 
@@ -300,10 +300,10 @@ def _at_depth(radiograph: Radiograph, kind: type[np.uint8] | type[np.uint16]) ->
     """Scales the pixels to the whole range of 8 or 16 bits."""
     white = int(np.iinfo(kind).max)
     # In 64-bit floats, so that 8-bit values become exact multiples of 257.
-    return np.rint(radiograph.pixels * (white / radiograph.maximum)).clip(0, white).astype(kind)
+    return np.rint(radiograph.pixels * (white / radiograph.white)).clip(0, white).astype(kind)
 
 
 def _read_again(radiograph: Radiograph, data: bytes) -> Radiograph:
     """Reads the pixels from a file's content; all other attributes are kept."""
     found = read_radiograph_bytes(data, radiograph.source)
-    return replace(radiograph, pixels=found.pixels, maximum=found.maximum)
+    return replace(radiograph, pixels=found.pixels, white=found.white)

@@ -23,10 +23,9 @@ from pydantic import Field, model_validator
 
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.foreground import Foreground, centre_intensities, find_foreground
-from boneage_cli.imaging.geometry import Box, Geometry, fitting
+from boneage_cli.imaging.geometry import Box, Geometry, fit_geometry
 from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import pixels_of
+from boneage_cli.imaging.radiograph import Radiograph, pixels_of
 from boneage_cli.imaging.resize import resize
 from boneage_cli.settings_section import Section
 
@@ -93,7 +92,8 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
     """Returns the network's image of a radiograph. The same input always gives the same output.
 
     Args:
-        radiograph: White bone on black, uint8 or uint16 of any size.
+        radiograph: White bone on black, of any size: uint8 or uint16, or a cut of a registered hand
+            in gray levels that are not rounded yet, float32.
         settings: The preprocessing settings.
 
     Returns:
@@ -108,7 +108,7 @@ def preprocess(radiograph: Radiograph, settings: Preprocessing) -> np.ndarray:
     content = resize(radiograph.pixels[top:bottom, left:right], across, down)
     content = to_8_bits(content, *_black_and_white(radiograph, settings, hand))
     if settings.clahe:
-        content = apply_clahe(content, settings.clahe_clip_limit, settings.clahe_tiles)
+        content = apply_clahe(content, settings.clahe_clip_limit, settings.clahe_tiles, 255)
     if content.shape == (settings.height, settings.width):
         return content
     image = np.zeros((settings.height, settings.width), np.uint8)
@@ -139,13 +139,13 @@ def geometry(radiograph: Radiograph, settings: Preprocessing) -> Geometry:
 
 def _evened(radiograph: Radiograph, settings: Preprocessing) -> Radiograph:
     """Converts pixels to gray levels 0 to 255 (float32, unrounded) and blurs by ``softness``."""
-    pixels = in_gray_levels(radiograph.pixels, radiograph.maximum)
+    pixels = in_gray_levels(radiograph.pixels, radiograph.white)
     if share := softness(radiograph, settings):
         across, down = pixels_of(radiograph, share)
         pixels = cv2.GaussianBlur(
             pixels, (0, 0), across, sigmaY=down, borderType=cv2.BORDER_REPLICATE
         )
-    return replace(radiograph, pixels=pixels, maximum=255)
+    return replace(radiograph, pixels=pixels, white=255)
 
 
 def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground | None) -> Geometry:
@@ -157,7 +157,7 @@ def _geometry(radiograph: Radiograph, settings: Preprocessing, hand: Foreground 
         aside = settings.foreground_margin * (right - left)
         above = settings.foreground_margin * (bottom - top)
         box = (left - aside, top - above, right + aside, bottom + above)
-    return fitting(
+    return fit_geometry(
         (width, height),
         (settings.width, settings.height),
         aspect=radiograph.aspect,

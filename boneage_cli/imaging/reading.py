@@ -11,15 +11,14 @@ import cv2
 import numpy as np
 
 from boneage_cli.errors import BoneageError
-from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.depth import estimate_white
 from boneage_cli.imaging.file_headers import (
     MAX_PIXELS,
     ContainerError,
     begins_as_dicom,
     open_container,
 )
-from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of, negative
 
 # Images that were squashed to a square are at most a few times as long as wide.
 _LARGEST_PIXEL_RATIO = 20
@@ -38,7 +37,7 @@ class ReadError(BoneageError):
     """An image cannot be read; the one-line message names the file and the reason."""
 
 
-class NothingToSee(ReadError):
+class NoImageError(ReadError):
     """A file that belongs to an archive of radiographs but is not an image, such as a report."""
 
 
@@ -105,12 +104,12 @@ def read_radiograph_bytes(data: bytes, source: str, *, tags: Sequence[str] = ())
         raise ReadError(f"{source}: the file is empty; copy it again")
     if begins_as_dicom(data[:132]):
         # Imported here because pydicom takes a quarter of a second to import.
-        from boneage_cli.imaging.dicom import DicomError, NoImageError, read_dicom
+        from boneage_cli.imaging.dicom import DicomError, DicomNoImageError, read_dicom
 
         try:
             return read_dicom(data, source, tags=tags)
-        except NoImageError as error:
-            raise NothingToSee(f"{source}: {error}") from None
+        except DicomNoImageError as error:
+            raise NoImageError(f"{source}: {error}") from None
         except DicomError as error:
             raise ReadError(f"{source}: {error}") from None
     try:
@@ -131,7 +130,7 @@ def read_radiograph_bytes(data: bytes, source: str, *, tags: Sequence[str] = ())
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ReadError(f"{source}: pixels of type {pixels.dtype}; save it with 8 or 16 bits")
     gray = _gray(pixels, composited=container.format == "TIFF" and pixels.dtype == np.uint8)
-    radiograph = Radiograph(gray, container.full_white or full_white(gray), source)
+    radiograph = Radiograph(gray, container.white or estimate_white(gray), source)
     # OpenCV inverts 8-bit images with white as zero by itself.
     if container.white_is_zero and gray.dtype == np.uint16:
         return negative(radiograph)

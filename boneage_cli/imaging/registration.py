@@ -6,33 +6,32 @@ length of the hand, from the capitate to the tip of the middle finger, which is 
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from boneage_cli.imaging.gray_levels import in_gray_levels, to_8_bits
+from boneage_cli.imaging.geometry import Box, Matrix
+from boneage_cli.imaging.gray_levels import to_8_bits
 from boneage_cli.imaging.hand_mask import hand_mask
 from boneage_cli.imaging.landmarks import Landmarks, Points
-from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
+from boneage_cli.imaging.warping import warp
 
-Matrix = NDArray[np.float64]
 Region = Literal["hand", "carpal", "metaph"]
 
 # Regions in the canonical frame as (left, top, right, bottom). Chosen from the ossification boxes
 # of 122 hands with manually placed key points, so that small and large hands have all bones inside:
 # hand, the whole hand; carpal, carpal bones with the distal epiphyses of radius and ulna; metaph,
 # metacarpals with the proximal phalanges.
-REGIONS: dict[Region, tuple[float, float, float, float]] = {
+REGIONS: dict[Region, Box] = {
     "hand": (-0.56, -1.06, 0.72, 0.42),
     "carpal": (-0.34, -0.33, 0.36, 0.37),
     "metaph": (-0.46, -0.86, 0.58, 0.10),
 }
 # Positions of the capitate and the middle fingertip in the canonical frame.
-CAPITATE = (0.0, 0.0)
-MIDDLE_TIP = (0.0, -1.0)
+_CAPITATE = (0.0, 0.0)
+_MIDDLE_TIP = (0.0, -1.0)
 # Height in pixels at which the registered hand is segmented.
 _MASK_HEIGHT = 256
 
@@ -91,31 +90,27 @@ def canonical_from_image(landmarks: Landmarks, aspect: float) -> Matrix:
     middle_tip, _, capitate = landmarks.in_units(aspect)
     matrix = similarity(
         np.array([capitate, middle_tip]),
-        np.array([CAPITATE, MIDDLE_TIP]),
+        np.array([_CAPITATE, _MIDDLE_TIP]),
         mirrored=landmarks.is_mirrored(aspect),
     )
     return matrix * (aspect, 1.0, 1.0)
 
 
-def region_box(region: Region, shape: float | None = None) -> tuple[float, float, float, float]:
+def region_box(region: Region, shape: float) -> Box:
     """Returns a region's box in the canonical frame as (left, top, right, bottom).
 
     Args:
         region: Name of the region.
-        shape: Aspect ratio (width / height) to which the box is extended around its centre; None
-            for the box in ``REGIONS``.
+        shape: Aspect ratio (width / height) to which the box in ``REGIONS`` is extended around its
+            centre.
     """
     left, top, right, bottom = REGIONS[region]
     width, height = right - left, bottom - top
-    if shape is not None:
-        wider, higher = max(height * shape - width, 0) / 2, max(width / shape - height, 0) / 2
-        left, top, right, bottom = left - wider, top - higher, right + wider, bottom + higher
-    return left, top, right, bottom
+    wider, higher = max(height * shape - width, 0) / 2, max(width / shape - height, 0) / 2
+    return left - wider, top - higher, right + wider, bottom + higher
 
 
-def region_corners(
-    landmarks: Landmarks, aspect: float, region: Region, shape: float | None = None
-) -> Points:
+def region_corners(landmarks: Landmarks, aspect: float, region: Region, shape: float) -> Points:
     """Returns the corners of a region in the image.
 
     Args:
@@ -200,7 +195,7 @@ def _border_level(radiograph: Radiograph) -> float:
     """Returns the median of the outermost pixels, 0–255."""
     pixels = radiograph.pixels
     outermost = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return float(np.median(outermost)) * 255 / radiograph.maximum
+    return float(np.median(outermost)) * 255 / radiograph.white
 
 
 def registered_mask(radiograph: Radiograph, landmarks: Landmarks) -> np.ndarray | None:
@@ -241,136 +236,9 @@ def _mask_of(mask: np.ndarray, region: Region, height: int, width: int) -> np.nd
     )
 
 
-def frame_from_image(
-    radiograph: Radiograph, landmarks: Landmarks, box: tuple[float, float, float, float]
-) -> Matrix:
+def frame_from_image(radiograph: Radiograph, landmarks: Landmarks, box: Box) -> Matrix:
     """Returns the transform from fractions of a radiograph to those of a canonical-frame box."""
     left, top, right, bottom = box
     matrix = canonical_from_image(landmarks, aspect_of(radiograph))
     size = np.array((right - left, bottom - top))
     return (matrix - ((0, 0, left), (0, 0, top))) / size[:, None]
-
-
-def is_negative(radiograph: Radiograph, landmarks: Landmarks) -> bool:
-    """Whether the radiograph is inverted: the hand is darker than its surroundings.
-
-    Compares the median of the palm with those of two narrow strips next to wrist and forearm;
-    beyond a collimated field, the background may be bright in a positive, too.
-
-    Args:
-        radiograph: Any size and depth.
-        landmarks: The key points of its hand.
-    """
-    matrix = canonical_from_image(landmarks, aspect_of(radiograph))
-    palm, *beside = (
-        _sampled(radiograph, matrix, box)
-        for box in ((-0.10, -0.40, 0.20, 0.10), (-0.38, 0.0, -0.24, 0.2), (0.24, 0.1, 0.36, 0.3))
-    )
-    levels = [np.median(strip) for strip in beside if strip.size]
-    return bool(palm.size and levels and np.median(palm) < min(levels))
-
-
-def _sampled(
-    radiograph: Radiograph, matrix: Matrix, box: tuple[float, float, float, float]
-) -> np.ndarray:
-    """Samples pixels on a grid in a canonical-frame box, skipping points outside the image."""
-    left, top, right, bottom = box
-    grid = np.stack(np.meshgrid(np.linspace(left, right, 16), np.linspace(top, bottom, 16)), -1)
-    places = apply_inverse(matrix, grid.reshape(-1, 2))
-    inside = places[((places >= 0) & (places < 1)).all(1)]
-    height, width = radiograph.pixels.shape
-    columns, rows = (inside * (width, height)).astype(int).T
-    return radiograph.pixels[rows, columns]
-
-
-def aspect_of(radiograph: Radiograph) -> float:
-    """Returns the width divided by the height of the radiograph as it was taken."""
-    height, width = radiograph.pixels.shape
-    return radiograph.aspect or width / height
-
-
-def pixels_of(radiograph: Radiograph, share: float) -> tuple[float, float]:
-    """Converts a fraction of the true height to stored pixels, horizontally and vertically."""
-    height, width = radiograph.pixels.shape
-    return share * width / aspect_of(radiograph), share * height
-
-
-def warp(
-    radiograph: Radiograph,
-    matrix: Matrix,
-    height: int,
-    width: int,
-    *,
-    border: float = 0.0,
-    softness: float = 0.0,
-    rounded: bool = True,
-) -> np.ndarray:
-    """Resamples a radiograph once, from its stored pixels.
-
-    If the result is coarser than the radiograph, it is smoothed first to avoid aliasing.
-
-    Args:
-        radiograph: Any size and depth.
-        matrix: Affine matrix, (2, 3), from fractions of the radiograph's width and height to
-            fractions of the result's.
-        height: Height of the result, pixels.
-        width: Width of the result, pixels.
-        border: Gray level of the result outside the radiograph, 0–255.
-        softness: Standard deviation of a Gaussian blur, fraction of the image's height.
-        rounded: Whether to round to whole gray levels. A faint hand has few of them, so do not
-            round before its contrast is stretched.
-
-    Returns:
-        uint8 (height, width), float32 in the same gray levels if not rounded.
-    """
-    source_height, source_width = radiograph.pixels.shape
-    # In pixel indices, where 0 is the centre of the first pixel.
-    linear = (
-        np.diag((width, height)) @ matrix[:, :2] @ np.diag((1 / source_width, 1 / source_height))
-    )
-    shift = matrix[:, 2] * (width, height) + linear @ (0.5, 0.5) - 0.5
-    inverse = np.linalg.inv(linear)
-    # Source pixels per pixel of the result, along the source's two axes.
-    step_x, step_y = np.linalg.norm(inverse, axis=1)
-    corners = np.array([(-1, -1), (width, -1), (width, height), (-1, height)])
-    corners = (corners - shift) @ inverse.T
-    margin = np.ceil((3 * step_x + 3, 3 * step_y + 3))
-    left, top = np.maximum(np.floor(corners.min(0) - margin), 0).astype(int)
-    right, bottom = np.ceil(corners.max(0) + margin).astype(int)
-    cut = radiograph.pixels[top : max(bottom, 0), left : max(right, 0)]
-    if not cut.size:
-        empty = np.full((height, width), border, np.float32)
-        return to_8_bits(empty) if rounded else empty
-    pixels: np.ndarray = cut
-    shift = shift + linear @ (left, top)
-    # In pixels, horizontally and vertically, of the radiograph and then of its halved copies.
-    soft = np.array(pixels_of(radiograph, softness))
-    # Strong reduction begins with area-averaging halvings, which cost a tenth of the smoothing.
-    while min(step_x, step_y) >= 4 and min(pixels.shape) >= 2:
-        rows, columns = (side // 2 for side in pixels.shape)
-        # Odd last rows and columns are dropped: sides that halve evenly take a 40th of the time.
-        pixels = cv2.resize(
-            pixels[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA
-        )
-        shift, linear = shift + linear @ (0.5, 0.5), 2 * linear
-        step_x, step_y, soft = step_x / 2, step_y / 2, soft / 2
-    pixels = pixels.astype(np.float32)
-    smoothing = [
-        math.hypot(0.45 * math.sqrt(max(step**2 - 1, 0)), sigma)
-        for step, sigma in zip((step_x, step_y), soft, strict=True)
-    ]
-    if max(smoothing) > 0.3:
-        pixels = cv2.GaussianBlur(
-            pixels, (0, 0), max(smoothing[0], 1e-3), sigmaY=max(smoothing[1], 1e-3),
-            borderType=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
-    result = cv2.warpAffine(
-        pixels,
-        np.column_stack([linear, shift]),
-        (width, height),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=border * radiograph.maximum / 255,
-    )
-    result = in_gray_levels(result, radiograph.maximum)
-    return to_8_bits(result) if rounded else result

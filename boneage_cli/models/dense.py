@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from boneage_cli.models.names import unknown_name
+from boneage_cli.models.options import activations_of, dropout_rates
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -48,20 +49,15 @@ class DenseLayers(nn.Sequential):
     ) -> None:
         if any(width < 1 for width in hidden):
             raise ValueError(f"dense layers must be at least 1 wide, not {tuple(hidden)}")
-        names = [activation] * len(hidden) if isinstance(activation, str) else list(activation)
-        if len(names) != len(hidden):
-            raise ValueError(
-                f"{len(names)} activations {tuple(names)} for {len(hidden)} dense layers "
-                f"{tuple(hidden)}; give one for all, or one per layer"
-            )
-        rates = _dropout_rates(dropout, len(hidden))
+        names = activations_of(hidden, activation)
+        rates = dropout_rates(hidden, dropout)
         layers: list[nn.Module] = []
         for width, name, rate in zip(hidden, names, rates, strict=False):
             layers += [BatchNorm(features)] if norm else []
             # Dropout of 0 is added, too: the position determines the names of later weights, which
             # otherwise would not fit a network with another rate.
             layers += [nn.Dropout(rate)]
-            layers += [_linear(features, width, name), build_activation(name)]
+            layers += [_linear(features, width, name), _build_activation(name)]
             features = width
         layers += [nn.Dropout(rates[-1])] if rates[-1] else []
         super().__init__(*layers)
@@ -84,7 +80,7 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(input)
 
 
-def build_activation(name: str) -> nn.Module:
+def _build_activation(name: str) -> nn.Module:
     """Makes the activation of that name; raises ValueError if it is unknown."""
     if name not in ACTIVATIONS:
         raise unknown_name("activation", name, ACTIVATIONS)
@@ -99,20 +95,3 @@ def _linear(features: int, width: int, activation: str) -> nn.Linear:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _dropout_rates(dropout: float | Sequence[float], layers: int) -> list[float]:
-    """Returns one rate per layer and one for the output."""
-    if isinstance(dropout, (int, float)):
-        rates = [float(dropout)] * layers + [0.0] if layers else [float(dropout)]
-    else:
-        rates = [float(rate) for rate in dropout]
-        if len(rates) not in (layers, layers + 1):
-            raise ValueError(
-                f"{len(rates)} dropout rates {tuple(rates)} for {layers} dense layers; "
-                "give one for all, one per layer, or one more for what the last layer gives"
-            )
-        rates += [0.0] * (layers + 1 - len(rates))
-    if any(not 0 <= rate < 1 for rate in rates):
-        raise ValueError(f"dropout must be at least 0 and less than 1, not {dropout}")
-    return rates

@@ -15,13 +15,13 @@ PACKAGES = {
 }
 
 # Names of a block's layers in those packages and in timm; the first stage has no expansion.
-STEM_BLOCK = {
+_STEM_BLOCK = {
     "_depthwise_conv": "conv_dw",
     "_bn1": "bn1",
     "_project_conv": "conv_pw",
     "_bn2": "bn2",
 }
-BLOCK = {
+_BLOCK = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
     "_depthwise_conv": "conv_dw",
@@ -29,7 +29,7 @@ BLOCK = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-OUTSIDE = {
+_OUTSIDE = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
     "_conv_head": "conv_head",
@@ -73,10 +73,10 @@ def rename_efficientnet_lite(weights: dict[str, Tensor], stages: list[int]) -> d
             if int(number) >= len(places):
                 continue
             stage, block = places[int(number)]
-            layer = (STEM_BLOCK if stage == 0 else BLOCK)[layer]
+            layer = (_STEM_BLOCK if stage == 0 else _BLOCK)[layer]
             renamed[".".join(["blocks", str(stage), str(block), layer, *rest])] = tensor
         else:
-            renamed[".".join([OUTSIDE[layer], *rest])] = tensor
+            renamed[".".join([_OUTSIDE[layer], *rest])] = tensor
     return renamed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -25,26 +25,33 @@ KERAS_NAMES = {
     "mobilenet_v3_large": "mobilenetv3_large_100",
 }
 
-M46_CHANNELS = (32, 64, 128, 128, 256, 384)
-# Its six poolings leave one feature of this many pixels, and none of fewer.
-M46_LEAST_PIXELS = 127
+_M46_CHANNELS = (32, 64, 128, 128, 256, 384)
 
 
-class SmallCNN(nn.Sequential):
+class Encoder(nn.Module):
+    """A network from gray values (B, in_channels, H, W) to feature maps (B, channels, h, w).
+
+    Attributes:
+        channels: Channels of the feature maps.
+        native: Mean and standard deviation per channel that its published weights expect; None if
+            there are none, so that its input is normalised to z-scores per image.
+        least_pixels: Smallest height and width of an image that leave a feature.
+    """
+
+    channels: int
+    native: Statistics | None = None
+    least_pixels: int = 1
+
+
+class SmallCNN(nn.Sequential, Encoder):
     """HDA_Project's network; each block is 2 × [Conv 3×3 → BN → ReLU], then max pooling 2×2.
 
     Args:
         in_channels: Channels of the input.
         channels: Width of each block; each block halves the resolution.
-
-    Attributes:
-        channels: Channels of the feature maps.
-        native: None, because its input is normalised to z-scores per image.
     """
 
-    native: Statistics | None = None
-
-    def __init__(self, in_channels: int, channels: Sequence[int] = (32, 64, 128)) -> None:
+    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
         if not channels or any(width < 1 for width in channels):
             raise ValueError(f"channels must name at least one block's width, not {channels}")
         layers: list[nn.Module] = []
@@ -59,27 +66,26 @@ class SmallCNN(nn.Sequential):
             in_channels = width
         super().__init__(*layers)
         self.channels = in_channels
+        self.least_pixels = 2 ** len(channels)
         _initialise(self)
 
 
-class M46(nn.Sequential):
+class M46(nn.Sequential, Encoder):
     """Iglovikov et al.'s VGG-like network (2018, arXiv:1712.05053), as in ml-recipe-bone-age.
 
     Six blocks of [Conv 3×3 → ELU → BN → Conv 1×1 → ELU → BN → max pooling 3×3 with stride 2].
 
     Args:
         in_channels: Channels of the input.
-
-    Attributes:
-        channels: Channels of the feature maps.
-        native: Mean and standard deviation that its input is normalised with.
     """
 
-    native: Statistics | None = ((0.5,), (0.5,))
+    native = ((0.5,), (0.5,))
+    # Its six poolings leave one feature of this many pixels, and none of fewer.
+    least_pixels = 127
 
     def __init__(self, in_channels: int) -> None:
         layers: list[nn.Module] = []
-        for width in M46_CHANNELS:
+        for width in _M46_CHANNELS:
             for conv in (nn.Conv2d(in_channels, width, 3, padding=1), nn.Conv2d(width, width, 1)):
                 layers += [conv, nn.ELU(inplace=True), nn.BatchNorm2d(width)]
             layers.append(nn.MaxPool2d(3, stride=2))
@@ -89,7 +95,7 @@ class M46(nn.Sequential):
         _initialise(self)
 
 
-class TimmEncoder(nn.Module):
+class TimmEncoder(Encoder):
     """A timm backbone up to its last feature maps.
 
     Args:
@@ -101,8 +107,6 @@ class TimmEncoder(nn.Module):
         name: The model's name, as given.
         in_channels: Channels of the input, as given.
         input_size: (height, width) of the input, as given.
-        channels: Channels of the feature maps.
-        native: Mean and standard deviation per channel used to train its published weights.
 
     Raises:
         ValueError: The model is unknown or does not support this input size.
@@ -119,7 +123,7 @@ class TimmEncoder(nn.Module):
         _drop_classifier(self.backbone)
         self.channels = int(self.backbone.num_features)
         published = self.backbone.pretrained_cfg
-        self.native: Statistics | None = (tuple(published["mean"]), tuple(published["std"]))
+        self.native = (tuple(published["mean"]), tuple(published["std"]))
 
     def forward(self, image: Tensor) -> Tensor:
         """Encodes images of shape (B, C, H, W) to feature maps of shape (B, channels, h, w)."""
@@ -143,7 +147,11 @@ class TimmEncoder(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (fitting[0], count // fitting[0]))
 
 
-Encoder = SmallCNN | M46 | TimmEncoder
+SMALL_NETWORKS: dict[str, Callable[[int, Sequence[int]], Encoder]] = {
+    "small_cnn": SmallCNN,
+    "m46": lambda in_channels, channels: M46(in_channels),
+}
+"""The networks that are not timm's: from the input's channels and those of blocks to an encoder."""
 
 
 def build_encoder(
@@ -156,7 +164,7 @@ def build_encoder(
     """Makes an untrained encoder.
 
     Args:
-        backbone: ``small_cnn``, ``m46``, any timm model, or a Keras name in ``KERAS_NAMES``.
+        backbone: A name in ``SMALL_NETWORKS``, any timm model, or a Keras name in ``KERAS_NAMES``.
         in_channels: Channels of the input.
         channels: Widths of the blocks of ``small_cnn``; the others ignore it.
         input_size: (height, width) of the input, pixels; needed by backbones that fix it.
@@ -165,15 +173,15 @@ def build_encoder(
         A module from (B, in_channels, H, W) to (B, ``.channels``, h, w).
 
     Raises:
-        ValueError: Unknown backbone; the message suggests the nearest names.
+        ValueError: Unknown backbone (the message suggests the nearest names), or the images are too
+            small for it.
     """
-    if backbone == "small_cnn":
-        return SmallCNN(in_channels, channels)
-    if backbone == "m46":
-        if input_size is not None and min(input_size) < M46_LEAST_PIXELS:
-            raise _too_small(input_size)
-        return M46(in_channels)
-    return TimmEncoder(KERAS_NAMES.get(backbone, backbone), in_channels, input_size)
+    if backbone not in SMALL_NETWORKS:
+        return TimmEncoder(KERAS_NAMES.get(backbone, backbone), in_channels, input_size)
+    encoder = SMALL_NETWORKS[backbone](in_channels, channels)
+    if input_size is not None and min(input_size) < encoder.least_pixels:
+        raise _too_small(input_size)
+    return encoder
 
 
 def create_backbone(
@@ -198,9 +206,7 @@ def create_backbone(
     """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise unknown_name(
-            "backbone", name, ["small_cnn", "m46", *KERAS_NAMES, *timm.list_models()]
-        )
+        raise unknown_name("backbone", name, [*SMALL_NETWORKS, *KERAS_NAMES, *timm.list_models()])
     if tag and name not in (tagged := timm.list_pretrained(f"{architecture}.*")):
         raise unknown_name("weights of a backbone", name, tagged)
     published = timm.get_pretrained_cfg(name)

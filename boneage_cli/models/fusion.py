@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from boneage_cli.models.dense import BatchNorm
-from boneage_cli.models.names import unknown_name
+from boneage_cli.models.names import Fusion, unknown_name
 
-FUSIONS = ("none", "embedding", "mlp", "cross_attention", "gated", "cross_attention_gated")
+FUSIONS = get_args(Fusion)
 
 
 class SexEmbedding(nn.Module):
@@ -40,13 +42,11 @@ class SexLayers(nn.Sequential):
     """
 
     def __init__(self, widths: Sequence[int], *, norm: bool = False, dropout: float = 0.0) -> None:
-        layers: list[nn.Module] = []
-        for entering, width in zip((1, *widths), widths, strict=False):
-            layers += [nn.Linear(entering, width), nn.ReLU()]
-        if norm:
-            for place in range(len(widths) - 1, 0, -1):
-                layers.insert(2 * place - 1, BatchNorm(widths[place - 1]))
-        super().__init__(*layers, nn.Dropout(dropout))
+        layers: list[nn.Module] = [nn.Linear(1, widths[0])]
+        for entering, width in pairwise(widths):
+            layers += [BatchNorm(entering)] if norm else []
+            layers += [nn.ReLU(), nn.Linear(entering, width)]
+        super().__init__(*layers, nn.ReLU(), nn.Dropout(dropout))
 
 
 class CrossAttention(nn.Module):

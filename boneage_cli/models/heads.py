@@ -5,12 +5,14 @@ Heads compute in float32 even under autocast: at 128 months the resolution of bf
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
-from boneage_cli.models.names import unknown_name
+from boneage_cli.models.names import AgeHead, unknown_name
 
-HEADS = ("linear", "sigmoid", "distribution")
+HEADS = get_args(AgeHead)
 
 
 class Head(nn.Module):

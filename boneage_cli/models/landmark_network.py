@@ -6,16 +6,16 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 BACKBONE = "tf_efficientnet_lite0"
 # Cells on each side of a peak over which the point is averaged: a window of 5 × 5.
-WINDOW = 2
+_WINDOW = 2
 # Number of key points, and channels of the decoder.
-POINTS, WIDTH = 3, 96
+_POINTS, _WIDTH = 3, 96
 # Standard deviation, in cells, of the Gaussian target around a true point.
-SPREAD = 0.8
+_SPREAD = 0.8
 
 
 class LandmarkNetwork(nn.Module):
@@ -32,23 +32,23 @@ class LandmarkNetwork(nn.Module):
         self.encoder: nn.Module = encoder
         # Seven cells of stride 16 wide, to tell a fingertip from others by the surrounding hand.
         self.context = nn.Sequential(
-            nn.Conv2d(deep, WIDTH, 1, bias=False),
-            nn.BatchNorm2d(WIDTH),
+            nn.Conv2d(deep, _WIDTH, 1, bias=False),
+            nn.BatchNorm2d(_WIDTH),
             nn.ReLU(inplace=True),
-            nn.Conv2d(WIDTH, WIDTH, 7, padding=3, groups=WIDTH, bias=False),
-            nn.BatchNorm2d(WIDTH),
+            nn.Conv2d(_WIDTH, _WIDTH, 7, padding=3, groups=_WIDTH, bias=False),
+            nn.BatchNorm2d(_WIDTH),
             nn.ReLU(inplace=True),
-            nn.Conv2d(WIDTH, WIDTH, 1),
+            nn.Conv2d(_WIDTH, _WIDTH, 1),
         )
-        self.lateral = nn.Conv2d(shallow, WIDTH, 1)
+        self.lateral = nn.Conv2d(shallow, _WIDTH, 1)
         self.head = nn.Sequential(
-            nn.BatchNorm2d(WIDTH),
+            nn.BatchNorm2d(_WIDTH),
             nn.ReLU(inplace=True),
-            nn.Conv2d(WIDTH, WIDTH, 5, padding=2, groups=WIDTH, bias=False),
-            nn.Conv2d(WIDTH, WIDTH, 1, bias=False),
-            nn.BatchNorm2d(WIDTH),
+            nn.Conv2d(_WIDTH, _WIDTH, 5, padding=2, groups=_WIDTH, bias=False),
+            nn.Conv2d(_WIDTH, _WIDTH, 1, bias=False),
+            nn.BatchNorm2d(_WIDTH),
             nn.ReLU(inplace=True),
-            nn.Conv2d(WIDTH, POINTS, 1),
+            nn.Conv2d(_WIDTH, _POINTS, 1),
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class LandmarkNetwork(nn.Module):
         pixels = pixels.float()
         deviation, mean = torch.std_mean(pixels, dim=(1, 2, 3), keepdim=True)
         shallow, deep = self.encoder((pixels - mean) / (deviation + 1e-3))
-        up = F.interpolate(
+        up = functional.interpolate(
             self.context(deep), scale_factor=2.0, mode="bilinear", align_corners=False
         )
         return self.head(up + self.lateral(shallow))
@@ -86,7 +86,7 @@ def peaks(logits: Tensor) -> tuple[Tensor, Tensor]:
     heat = logits.float().flatten(2).softmax(-1)
     row, column = _cells(height, width, logits.device)
     peak = heat.argmax(-1, keepdim=True)
-    near = ((row - row[peak]).abs() <= WINDOW) & ((column - column[peak]).abs() <= WINDOW)
+    near = ((row - row[peak]).abs() <= _WINDOW) & ((column - column[peak]).abs() <= _WINDOW)
     heat = heat * near
     share = heat.sum(-1)
     x = (heat * (column + 0.5)).sum(-1) / share / width
@@ -107,7 +107,7 @@ def heat_map_loss(logits: Tensor, points: Tensor) -> Tensor:
     height, width = logits.shape[-2:]
     row, column = _cells(height, width, logits.device)
     x, y = points[..., :1] * width - 0.5, points[..., 1:] * height - 0.5
-    target = (-((row - y).square() + (column - x).square()) / (2 * SPREAD**2)).softmax(-1)
+    target = (-((row - y).square() + (column - x).square()) / (2 * _SPREAD**2)).softmax(-1)
     flat = logits.float().flatten(2)
     entropy = -(target * flat.log_softmax(-1)).sum(-1)
     heat = flat.softmax(-1)

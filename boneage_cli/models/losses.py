@@ -1,6 +1,7 @@
 """Loss functions on bone age.
 
-Settings are checked without importing torch, which takes seconds.
+Imports torch only inside functions, because settings are validated with this module and importing
+torch takes seconds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,20 @@
-"""The error for unknown names of parts."""
+"""The names of a network's parts, and the error for unknown ones.
+
+Imports no torch, because settings are validated with these names and importing it takes seconds.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
+
+Normalisation = Literal["auto", "zscore", "half", "imagenet", "unit"]
+Pooling = Literal["avg", "gem", "attention", "attention_deep", "flatten"]
+Activation = Literal["relu", "tanh", "swish", "mish", "elu", "gelu"]
+Fusion = Literal["none", "embedding", "mlp", "cross_attention", "gated", "cross_attention_gated"]
+AgeHead = Literal["linear", "sigmoid", "distribution"]
+Target = Literal["age", "sex"]
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:

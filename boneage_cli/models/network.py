@@ -10,26 +10,24 @@ arguments, with the known number of weights of each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from boneage_cli.models.dense import DenseLayers
 from boneage_cli.models.encoders import build_encoder, feature_size
-from boneage_cli.models.families import VIEWS
 from boneage_cli.models.fusion import FUSIONS, SexFusion
 from boneage_cli.models.heads import SexHead, build_age_head
-from boneage_cli.models.names import unknown_name
+from boneage_cli.models.names import Target, unknown_name
 from boneage_cli.models.normalise import Normalise
+from boneage_cli.models.options import of_view
 from boneage_cli.models.pooling import build_pooling
 
-TARGETS = ("age", "sex")
+TARGETS = get_args(Target)
 
 RSNA_AGES = (127.3, 41.2)
 """Mean and standard deviation of the bone ages of RSNA's training radiographs, months."""
-
-T = TypeVar("T")
 
 
 class Network(nn.Module):
@@ -113,12 +111,12 @@ class Network(nn.Module):
         self.branches = nn.ModuleDict()
         image_features, map_channels = 0, []
         for view in views:
-            size = _for_view(input_size, view, views, "input_size")
+            size = of_view(input_size, view, views, "input_size")
             pixels = None if size is None else (int(size[0]), int(size[1]))
             encoder = build_encoder(
-                _for_view(backbone, view, views, "backbone"),
+                of_view(backbone, view, views, "backbone"),
                 in_channels=in_channels,
-                channels=_for_view(channels, view, views, "channels"),
+                channels=of_view(channels, view, views, "channels"),
                 input_size=pixels,
             )
             pooled = encoder.channels
@@ -130,7 +128,7 @@ class Network(nn.Module):
                 pooled = feature_size(encoder, in_channels, pixels)
             branch = DenseLayers(
                 pooled,
-                _for_view(branch_hidden, view, views, "branch_hidden"),
+                of_view(branch_hidden, view, views, "branch_hidden"),
                 activation=branch_activation,
                 dropout=branch_dropout,
             )
@@ -288,14 +286,3 @@ def _check(views: Sequence[str], in_channels: int, sex_fusion: str, targets: Seq
             f"targets has sex while sex_fusion = {sex_fusion} tells the network the sex; "
             "choose sex_fusion = none"
         )
-
-
-def _for_view(value: T | Mapping[str, T], view: str, views: Sequence[str], setting: str) -> T:
-    if not isinstance(value, Mapping):
-        return value
-    for name in value:
-        if name not in VIEWS and name not in views:
-            raise unknown_name(f"view in {setting}", name, VIEWS)
-    if view not in value:
-        raise ValueError(f"{setting} has a value for {', '.join(value)} but none for {view}")
-    return value[view]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from boneage_cli.models.names import unknown_name
+from boneage_cli.models.names import Normalisation, unknown_name
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
-FIXED: dict[str, Statistics] = {
+_FIXED: dict[str, Statistics] = {
     "half": ((0.5,), (0.5,)),
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
     "unit": ((0.0,), (1.0,)),
 }
-NORMALISATIONS = ("auto", "zscore", *FIXED)
+NORMALISATIONS = get_args(Normalisation)
 
 
 class Normalise(nn.Module):
@@ -40,7 +42,7 @@ class Normalise(nn.Module):
         if kind not in NORMALISATIONS:
             raise unknown_name("normalisation", kind, NORMALISATIONS)
         self.channels = channels
-        statistics = native if kind == "auto" else FIXED.get(kind)
+        statistics = native if kind == "auto" else _FIXED.get(kind)
         # Stored with the weights, so that a library update cannot change a trained network's input.
         self.register_buffer("mean", _per_channel(statistics[0], channels) if statistics else None)
         self.register_buffer("std", _per_channel(statistics[1], channels) if statistics else None)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from boneage_cli.models.names import unknown_name
+from boneage_cli.models.names import Pooling, unknown_name
 
-POOLINGS = ("avg", "gem", "attention", "attention_deep", "flatten")
+POOLINGS = get_args(Pooling)
 
+# Lower limit of features in the generalised mean, because its root needs positive numbers.
+_GEM_FLOOR = 1e-6
 # Widths and kernel sizes of the convolutions that compute the attention mask.
-SHALLOW = ((128, 1), (64, 1), (16, 1))
-DEEP = ((256, 1), (128, 3), (64, 1), (16, 1))
+_SHALLOW = ((128, 1), (64, 1), (16, 1))
+_DEEP = ((256, 1), (128, 3), (64, 1), (16, 1))
 
 
 class AveragePool(nn.Module):
@@ -31,17 +34,15 @@ class GeM(nn.Module):
 
     Args:
         exponent: Initial exponent.
-        floor: Lower limit of features, because the root needs positive numbers.
     """
 
-    def __init__(self, exponent: float = 3.0, floor: float = 1e-6) -> None:
+    def __init__(self, exponent: float = 3.0) -> None:
         super().__init__()
         self.exponent = nn.Parameter(torch.tensor(exponent))
-        self.floor = floor
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pools feature maps of shape (B, C, h, w) to (B, C)."""
-        powers = maps.float().clamp_min(self.floor).pow(self.exponent).mean((2, 3))
+        powers = maps.float().clamp_min(_GEM_FLOOR).pow(self.exponent).mean((2, 3))
         # Powers of the floor underflow at large exponents, and the root of 0 has no gradient.
         return powers.clamp_min(torch.finfo(torch.float32).tiny).pow(1 / self.exponent)
 
@@ -59,7 +60,7 @@ class SpatialAttention(nn.Module):
         widths: Width and kernel size of each convolution.
     """
 
-    def __init__(self, channels: int, widths: Sequence[tuple[int, int]] = SHALLOW) -> None:
+    def __init__(self, channels: int, widths: Sequence[tuple[int, int]] = _SHALLOW) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
         layers: list[nn.Module] = []
@@ -93,9 +94,9 @@ def build_pooling(name: str, channels: int) -> nn.Module:
     if name == "gem":
         return GeM()
     if name == "attention":
-        return SpatialAttention(channels, SHALLOW)
+        return SpatialAttention(channels, _SHALLOW)
     if name == "attention_deep":
-        return SpatialAttention(channels, DEEP)
+        return SpatialAttention(channels, _DEEP)
     if name == "flatten":
         return nn.Flatten()
     raise unknown_name("pooling", name, POOLINGS)

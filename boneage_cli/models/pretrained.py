@@ -49,7 +49,8 @@ def load_pretrained(network: Network, weights: str) -> Loaded:
         network: The network; its head is unchanged unless a file contains a head that fits.
         weights: ``none``; ``imagenet``, for every encoder; or the path of a ``.safetensors`` file
             with a network of this package (such as a bundle) or a timm model. From a network, the
-            encoders of the views that both have are taken, and the head if all of it fits.
+            encoders of the views that both have are taken, and the head if all of it fits; from an
+            averaged bundle, those of the first of its networks that fits.
 
     Raises:
         PretrainedError: The weights are not available (the message names a remedy) or do not fit.

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_cli.core.hardware import describe_hardware
-from boneage_cli.threads import usable_threads
+from boneage_cli.cpu_limits import usable_threads
 
 BONEAGE = [sys.executable, "-m", "boneage_cli"]
 

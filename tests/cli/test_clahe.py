@@ -16,11 +16,11 @@ from typer.testing import CliRunner, Result
 
 from boneage_cli.cli.app import app
 from boneage_cli.datasets.manifest import read_manifest, write_manifest
-from boneage_cli.files import locked_folder
 from boneage_cli.imaging.clahe import apply_clahe
 from boneage_cli.imaging.perturbations import dicom_bytes
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import read_radiograph
+from boneage_cli.locks import locked_folder
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_validation_and_test_are_copied_and_are_splits_of_their_own(folder):
             assert before[column].tolist() == after[column].tolist()
         assert set(after["split"]) == {f"{split}_CLAHE"}
         for source, copy in zip(before["path"], after["path"], strict=True):
-            expected = apply_clahe(read_radiograph(source).pixels, 3, 4)
+            expected = apply_clahe(read_radiograph(source).pixels, 3, 4, 255)
             np.testing.assert_array_equal(read_radiograph(copy).pixels, expected)
     assert len(read_manifest(folder)) == 8
 
@@ -127,7 +127,7 @@ def test_the_copy_of_a_dark_12_bit_radiograph_is_as_dark(tmp_path):
     copy = read_radiograph(tmp_path / "copies" / "hand.png")
     expected = apply_clahe(dark, 1, 2, 4095) / 4095
     assert expected.max() < 0.25
-    np.testing.assert_allclose(copy.pixels / copy.maximum, expected, atol=1e-3)
+    np.testing.assert_allclose(copy.pixels / copy.white, expected, atol=1e-3)
 
 
 def test_a_split_with_nothing_to_copy_is_refused(folder):
@@ -264,7 +264,7 @@ def test_tiles_and_clip_limit_change_the_copies_of_any_folder(folder):
         chosen = ("--tiles", str(tiles), "--clip-limit", str(clip))
         run("--input", folder / "validation", "--output", output, *chosen)
         copies.append(read_radiograph(Path(output, "d.png")).pixels)
-        np.testing.assert_array_equal(copies[-1], apply_clahe(pixels, clip, tiles))
+        np.testing.assert_array_equal(copies[-1], apply_clahe(pixels, clip, tiles, 255))
     for one, other in ((0, 1), (0, 2)):
         assert (copies[one] != copies[other]).any()
 

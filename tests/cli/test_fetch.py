@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 from boneage_cli.cli import fetch
 from boneage_cli.cli.commands import CommandGroup
 from boneage_cli.datasets.source import read_source
-from boneage_cli.files import locked_folder
+from boneage_cli.locks import locked_folder
 
 app = typer.Typer(cls=CommandGroup, rich_markup_mode="rich")
 app.add_typer(fetch.app, name="fetch")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -67,7 +69,8 @@ def _section(name: str, schema: type[BaseModel]) -> Iterator[str]:
             default = field.get_default(call_default_factory=True)
             shown = "" if default == () or default == {} else f"`{_toml(default)}`"
             text = (field.description or "").replace("|", "\\|")
-            yield f"| `{key}` | {shown} | {_values(field)} | {text} |"
+            values = _values(field.annotation, field.metadata)
+            yield f"| `{key}` | {shown} | {values} | {text} |"
     yield ""
     for key, section in sections.items():
         yield from _section(key, section)
@@ -78,19 +81,27 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(_toml, value))}]"
-    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _values(field: FieldInfo) -> str:
-    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    if choices:
-        return ", ".join(f"`{_toml(choice)}`" for choice in choices)
-    if field.annotation is bool:
+def _values(kind: Any, rules: Sequence[Any] = ()) -> str:
+    """Describes the values of a type; of several types the first, of a list its first value."""
+    parts = get_args(kind)
+    if get_origin(kind) is Annotated:
+        details = [each.metadata if isinstance(each, FieldInfo) else [each] for each in parts[1:]]
+        return _values(parts[0], [*rules, *chain(*details)])
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{_toml(choice)}`" for choice in parts)
+    if get_origin(kind) in (tuple, Union, UnionType):
+        return _values(parts[0])
+    if kind is bool:
         return "`true`, `false`"
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     bounds = [
-        f"{sign} {getattr(rule, name):g}"
-        for rule in field.metadata
+        f"{sign} {_toml(getattr(rule, name))}"
+        for rule in rules
         for name, sign in signs.items()
         if getattr(rule, name, None) is not None
     ]

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.imaging.degradation import degrade
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
 
 SEEDS = st.integers(0, 10_000)
 
@@ -19,7 +18,7 @@ def radiograph(request: pytest.FixtureRequest) -> Radiograph:
     white = 255 if request.param is np.uint8 else 4095
     rows, columns = np.mgrid[:300, :240]
     wave = 0.5 + 0.4 * np.sin(rows / 9) * np.sin(columns / 7)
-    return Radiograph((wave * white).astype(request.param), maximum=white, aspect=0.75, male=True)
+    return Radiograph((wave * white).astype(request.param), white=white, aspect=0.75, male=True)
 
 
 @settings(deadline=None, max_examples=50)
@@ -30,7 +29,7 @@ def test_a_copy_is_still_of_the_same_child(radiograph: Radiograph, seed: int) ->
     assert np.array_equal(radiograph.pixels, before), "the radiograph stays as it was"
     assert aspect_of(copy) == pytest.approx(0.75)
     assert copy.male is True
-    assert copy.pixels.max() <= copy.maximum
+    assert copy.pixels.max() <= copy.white
     assert copy.pixels.std() > 0, "something of the hand is left"
 
 

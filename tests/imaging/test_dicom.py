@@ -33,7 +33,7 @@ from pydicom.uid import (
 from boneage_cli.imaging.file_headers import is_dicom
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.reading import (
-    NothingToSee,
+    NoImageError,
     ReadError,
     read_radiograph,
     read_radiograph_bytes,
@@ -56,7 +56,7 @@ def test_an_8_bit_image_in_dicom_reads_as_its_png(hand_pixels, as_dicom):
     radiograph = read(as_dicom(hand_pixels))
     np.testing.assert_array_equal(radiograph.pixels, hand_pixels)
     assert radiograph.pixels.dtype == np.uint8
-    assert radiograph.maximum == 255
+    assert radiograph.white == 255
 
 
 def test_real_radiographs_read_alike_from_png_and_from_dicom(shared_data, as_dicom):
@@ -68,7 +68,7 @@ def test_real_radiographs_read_alike_from_png_and_from_dicom(shared_data, as_dic
             png = read_radiograph_bytes(file.read(name), name)
             for pixels in (png.pixels, png.pixels.astype(np.uint16) * 257):
                 radiograph = read(as_dicom(pixels))
-                scaled = radiograph.pixels / radiograph.maximum
+                scaled = radiograph.pixels / radiograph.white
                 np.testing.assert_allclose(scaled, png.pixels / 255, atol=1e-6)
 
 
@@ -117,7 +117,7 @@ def test_stored_bits_set_full_white(hand_pixels, as_dicom, bits):
     deep = np.rint(hand_pixels / 255 * white).astype(np.uint16)
     deep[0, 0] = white
     radiograph = read(as_dicom(deep, BitsStored=bits))
-    assert radiograph.maximum == white
+    assert radiograph.white == white
     np.testing.assert_array_equal(radiograph.pixels, deep)
 
 
@@ -128,8 +128,8 @@ def test_monochrome1_is_the_inverted_monochrome2(hand_pixels, as_dicom, window):
     inverted = read(
         as_dicom(deep, BitsStored=12, PhotometricInterpretation="MONOCHROME1", **window)
     )
-    assert inverted.maximum == plain.maximum
-    np.testing.assert_allclose(inverted.pixels, plain.maximum - plain.pixels.astype(int), atol=1)
+    assert inverted.white == plain.white
+    np.testing.assert_allclose(inverted.pixels, plain.white - plain.pixels.astype(int), atol=1)
 
 
 def test_the_window_is_applied_after_the_rescale(as_dicom):
@@ -147,7 +147,7 @@ def test_the_window_is_applied_after_the_rescale(as_dicom):
     # PS3.3 C.11.2.1.2.1 with the first window, on rescaled values 2000 to 4000.
     rescaled = np.arange(4096) * 2 - 1000
     expected = np.clip((rescaled - (3000 - 0.5)) / (2000 - 1) + 0.5, 0, 1)
-    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.maximum, expected, atol=2e-5)
+    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.white, expected, atol=2e-5)
 
 
 def test_signed_values_and_falling_rescales_are_read(hand_pixels, as_dicom):
@@ -163,7 +163,7 @@ def test_signed_values_and_falling_rescales_are_read(hand_pixels, as_dicom):
 def test_lookup_tables_are_applied(name):
     # Both files show the SMPTE pattern: patches of 0 to 100 % in steps of 10 %.
     radiograph = read_radiograph(sample(name))
-    shares = np.unique(np.rint(radiograph.pixels / radiograph.maximum * 100).astype(int))
+    shares = np.unique(np.rint(radiograph.pixels / radiograph.white * 100).astype(int))
     assert set(range(0, 101, 10)) <= set(shares)
 
 
@@ -185,7 +185,7 @@ def test_a_table_of_any_depth_shows_deep_pixels(as_dicom, bits, form):
         item["LUTData"].VR = "OW"
     rescale = {"RescaleSlope": 1, "RescaleIntercept": -1000}
     radiograph = read(as_dicom(ramp, BitsStored=12, VOILUTSequence=[item], **rescale))
-    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.maximum, curve, atol=0.51 / 255)
+    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.white, curve, atol=0.51 / 255)
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
@@ -195,7 +195,7 @@ def test_windows_show_what_pydicom_shows(as_dicom, function):
     data = as_dicom(ramp, BitsStored=12, **window)
     expected = apply_windowing(ramp[0], pydicom.dcmread(io.BytesIO(data))) / 4095
     radiograph = read(data)
-    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.maximum, expected, atol=2e-5)
+    np.testing.assert_allclose(radiograph.pixels[0] / radiograph.white, expected, atol=2e-5)
 
 
 def test_padding_is_black(hand_pixels, as_dicom):
@@ -224,7 +224,7 @@ def test_padding_does_not_change_how_bright_the_hand_is(hand_pixels, as_dicom, p
     framed = pixels.copy()
     framed[:40] = padding
     padded = read(as_dicom(framed, **{"PixelPaddingValue": padding} | elements))
-    assert padded.maximum == plain.maximum
+    assert padded.white == plain.white
     np.testing.assert_array_equal(padded.pixels[40:], plain.pixels)
 
 
@@ -304,7 +304,7 @@ def test_real_cr_radiographs_read_alike_in_every_syntax(name):
     plain = read_radiograph(sample(f"{name}_UNCR.dcm"))
     compressed = read_radiograph(sample(f"{name}_J2KR.dcm"))
     np.testing.assert_array_equal(plain.pixels, compressed.pixels)
-    assert plain.maximum == 65535
+    assert plain.white == 65535
     # Both are MONOCHROME1: in the stored pixels, bone is darker than its surroundings.
     stored = pydicom.dcmread(sample(f"{name}_UNCR.dcm")).pixel_array
     assert np.corrcoef(stored[::9, ::9].ravel(), plain.pixels[::9, ::9].ravel())[0, 1] < -0.9
@@ -328,7 +328,7 @@ def test_a_file_without_an_image_is_refused(hand_pixels, as_dicom):
         dataset.save_as(file)
         with pytest.raises(ReadError, match=r"hand\.dcm: .*no image.* " + reason) as error:
             read(file.getvalue())
-        assert isinstance(error.value, NothingToSee) == (kind != ComputedRadiographyImageStorage)
+        assert isinstance(error.value, NoImageError) == (kind != ComputedRadiographyImageStorage)
 
 
 @pytest.mark.filterwarnings("ignore:End of file")
@@ -396,7 +396,7 @@ def test_colours_are_as_bright_as_they_look(as_dicom):
 def test_colour_becomes_gray():
     radiograph = read_radiograph(sample("SC_rgb_16bit.dcm"))
     assert radiograph.pixels.shape == (100, 100)
-    assert radiograph.maximum == 65535
+    assert radiograph.white == 65535
 
 
 @pytest.mark.parametrize(("stated", "male"), [("M", True), ("F", False), ("O", None), ("", None)])
@@ -435,6 +435,14 @@ def test_the_sex_is_read(hand_pixels, as_dicom, stated, male):
         ({"PatientBirthDate": "20100101", "StudyDate": "20170101", "PatientAge": "008Y"}, 84),
         # The date format of files from before 1993.
         ({"PatientBirthDate": "1987.11.05", "StudyDate": "1994.11.05"}, 84),
+        # Seven digits do not say which of month and day has one.
+        ({"PatientBirthDate": "20100315", "StudyDate": "2017315"}, None),
+        ({"PatientBirthDate": "2010111", "StudyDate": "20170315", "PatientAge": "006Y"}, 72),
+        (
+            {"PatientBirthDate": "20100315", "StudyDate": "2015315", "ContentDate": "20170315"},
+            84,
+        ),
+        ({"PatientBirthDate": "20100315", "StudyDate": "20171315", "PatientAge": "007Y"}, 84),
     ],
 )
 def test_the_age_is_read_in_months(hand_pixels, as_dicom, elements, months):

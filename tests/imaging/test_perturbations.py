@@ -35,8 +35,7 @@ from boneage_cli.imaging.perturbations import (
     turn,
     turn_quarters,
 )
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import aspect_of
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
 
 ALL = pytest.mark.parametrize("perturbation", PERTURBATIONS, ids=lambda one: one.name)
 # Full white at the bit depths of radiographs.
@@ -113,7 +112,7 @@ def test_depth_is_kept_by_all_that_is_not_about_the_file(
     kind = np.uint8 if white == 255 else np.uint16
     pixels = (hand_pixels * (white / 255)).astype(kind)
     found = perturbation.change(Radiograph(pixels, white))
-    assert (found.pixels.dtype, found.maximum) == (kind, white)
+    assert (found.pixels.dtype, found.white) == (kind, white)
     assert found.pixels.max() <= white
 
 
@@ -124,7 +123,7 @@ def test_any_size_depth_and_proportions_will_do(radiograph: Radiograph):
         found = perturbation.change(radiograph)
         name, quarter = perturbation.name, perturbation.name in ("turned 90°", "turned 270°")
         assert found.pixels.size > 0, name
-        assert found.pixels.max() <= found.maximum, name
+        assert found.pixels.max() <= found.white, name
         if name in IN_FRAME or perturbation.group in ("exposure", "file") or name == "noise":
             assert found.pixels.shape == radiograph.pixels.shape, name
         if "pixels high" in name:
@@ -186,7 +185,7 @@ def test_a_turn_brings_in_the_border_and_no_black(hand: Radiograph):
 @given(radiograph=radiographs(), by=st.floats(-1, 1))
 @settings(deadline=None)
 def test_brightness_is_added_and_clipped(radiograph: Radiograph, by: float):
-    wanted = np.clip(radiograph.pixels + by * radiograph.maximum, 0, radiograph.maximum)
+    wanted = np.clip(radiograph.pixels + by * radiograph.white, 0, radiograph.white)
     np.testing.assert_allclose(brighten(radiograph, by).pixels, wanted, atol=0.51)
 
 
@@ -303,7 +302,7 @@ def test_a_text_box_covers_what_is_beneath_and_a_letter_does_not():
 def test_a_dicom_file_of_either_kind_gives_the_same_intensities(radiograph, photometric):
     # 16-bit images with unused upper bits are read as images of fewer bits.
     radiograph.pixels[0] = 0
-    radiograph.pixels[1] = radiograph.maximum
+    radiograph.pixels[1] = radiograph.white
     assert_same(as_dicom(radiograph, photometric), radiograph)
 
 
@@ -323,7 +322,7 @@ def test_a_16_bit_png_holds_the_same_shares_of_full_white(hand_pixels, white):
     pixels = np.rint(hand_pixels * (white / 255)).astype(np.uint8 if white == 255 else np.uint16)
     pixels[0, 0] = white
     found = as_16_bit_png(Radiograph(pixels, white))
-    assert (found.pixels.dtype, found.maximum) == (np.uint16, 65535)
+    assert (found.pixels.dtype, found.white) == (np.uint16, 65535)
     np.testing.assert_allclose(found.pixels / 65535, pixels / white, atol=0.6 / 65535)
 
 
@@ -332,7 +331,7 @@ def test_an_inverted_png_comes_as_a_negative(hand_pixels, white):
     pixels = (hand_pixels * (white / 255)).astype(np.uint8 if white == 255 else np.uint16)
     found = as_negative_png(Radiograph(pixels, white))
     np.testing.assert_array_equal(found.pixels, white - pixels)
-    assert found.maximum == white
+    assert found.white == white
 
 
 def test_a_jpeg_has_8_bits_and_loses_more_at_a_lower_quality(hand: Radiograph):
@@ -342,7 +341,7 @@ def test_a_jpeg_has_8_bits_and_loses_more_at_a_lower_quality(hand: Radiograph):
         for quality, one in found.items()
     }
     assert found[30].pixels.dtype == np.uint8
-    assert found[30].maximum == 255
+    assert found[30].white == 255
     assert 0 < errors[95] < errors[30] < 0.02
 
 

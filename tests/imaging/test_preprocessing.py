@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from boneage_cli.datasets.drawn_hands import NO_NUISANCES, draw_hand
-from boneage_cli.imaging.depth import full_white
+from boneage_cli.imaging.depth import estimate_white
 from boneage_cli.imaging.preprocessing import Preprocessing, geometry, preprocess
 from boneage_cli.imaging.radiograph import Radiograph
 
@@ -84,7 +84,9 @@ def test_the_container_of_the_pixels_does_not_matter(hand_pixels, chosen, scale)
         deep = np.rint(shallow * (white / 255)).astype(np.uint16)
         np.testing.assert_array_equal(preprocess(Radiograph(deep, white), chosen), plain)
     deep = np.rint(shallow * (4095 / 255)).astype(np.uint16)
-    difference = np.abs(preprocess(Radiograph(deep, full_white(deep)), chosen).astype(int) - plain)
+    difference = np.abs(
+        preprocess(Radiograph(deep, estimate_white(deep)), chosen).astype(int) - plain
+    )
     if chosen.clahe:
         # CLAHE amplifies the difference of a pixel that rounds to the next gray level.
         assert difference.mean() < 0.6
@@ -230,7 +232,8 @@ def test_points_are_told_to_lie_where_their_pixels_are_put(drawn_hand):
             shown, plain = (preprocess(Radiograph(p), chosen) for p in (marked, pixels))
             change, at = np.abs(shown.astype(float) - plain), np.arange(512) + 0.5
             rows, columns = (np.average(at, weights=change.sum(a)) for a in (1, 0))
-            expected = place.to_network((120.5 / 256, 160.5 / 320))
+            mark = np.array((120.5 / 256, 160.5 / 320))
+            expected = 512 * (place.frame[:, :2] @ mark + place.frame[:, 2])
             assert (columns, rows) == pytest.approx(tuple(expected), abs=2)
         moved += geometry(Radiograph(pixels), settings) != geometry(Radiograph(pixels), sharp)
     assert moved, "softness made no difference, so nothing was tried"

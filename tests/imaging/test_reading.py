@@ -66,7 +66,7 @@ def test_every_lossless_form_of_an_image_gives_the_same_pixels(hand_pixels):
     }
     for name, data in forms.items():
         radiograph = read_radiograph_bytes(data, name)
-        assert radiograph.maximum == 255, name
+        assert radiograph.white == 255, name
         np.testing.assert_array_equal(radiograph.pixels, hand_pixels, err_msg=name)
 
 
@@ -81,7 +81,7 @@ def test_16_bit_files_keep_their_depth(hand_pixels, suffix):
     deep = hand_pixels.astype(np.uint16) * 257 + 3
     radiograph = read_radiograph_bytes(encode(deep, suffix), "hand")
     np.testing.assert_array_equal(radiograph.pixels, deep)
-    assert radiograph.maximum == 65535
+    assert radiograph.white == 65535
 
 
 @pytest.mark.parametrize(
@@ -91,22 +91,22 @@ def test_the_same_image_in_any_depth_is_equally_bright(hand_pixels, factor, whit
     bright = np.clip(hand_pixels.astype(np.uint16), 0, 254)
     bright[0, 0] = 255
     radiograph = read_radiograph_bytes(encode(bright * np.uint16(factor), ".png"), "hand")
-    assert radiograph.maximum == white
-    np.testing.assert_allclose(radiograph.pixels / radiograph.maximum, bright / 255, atol=1 / 255)
+    assert radiograph.white == white
+    np.testing.assert_allclose(radiograph.pixels / radiograph.white, bright / 255, atol=1 / 255)
 
 
 @pytest.mark.parametrize("factor", [256, 257])
 def test_a_very_dark_8_bit_image_widened_to_16_bits_stays_dark(factor):
     dark = np.tile(np.arange(12, dtype=np.uint16), (32, 4))
     radiograph = read_radiograph_bytes(encode(dark * np.uint16(factor), ".png"), "hand")
-    assert radiograph.maximum == 65535
+    assert radiograph.white == 65535
 
 
 def test_a_dark_16_bit_png_that_states_its_significant_bits_stays_dark(tmp_path, hand_pixels):
     dark = hand_pixels.astype(np.uint16) * 20
     write_png(tmp_path / "hand.png", dark, full_range=True)
     radiograph = read_radiograph(tmp_path / "hand.png")
-    assert radiograph.maximum == 65535
+    assert radiograph.white == 65535
     np.testing.assert_array_equal(radiograph.pixels, dark)
 
 

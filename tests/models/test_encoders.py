@@ -51,6 +51,11 @@ def test_an_image_too_small_for_the_backbone_is_refused() -> None:
     with pytest.raises(ValueError, match="200 × 126 pixels are too few"):
         build_encoder("m46", input_size=(200, 126))
     assert feature_size(build_encoder("m46", input_size=(127, 127)), 1, (127, 127)) == 384
+    six_blocks = (4, 4, 4, 4, 4, 4)
+    with pytest.raises(ValueError, match="64 × 63 pixels are too few"):
+        build_encoder("small_cnn", channels=six_blocks, input_size=(64, 63))
+    smallest = build_encoder("small_cnn", channels=six_blocks, input_size=(64, 64))
+    assert feature_size(smallest, 1, (64, 64)) == 4
 
 
 @pytest.mark.parametrize(

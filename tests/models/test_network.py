@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from boneage_cli.models.dense import BatchNorm, DenseLayers
 from boneage_cli.models.fusion import FUSIONS, CrossAttention, SexEmbedding, SexLayers
+from boneage_cli.models.names import Activation, AgeHead, Fusion, Normalisation, Pooling
 from boneage_cli.models.network import Network, encoder_parameters, freeze_encoder, head_parameters
 from boneage_cli.models.normalise import Normalise
 from boneage_cli.models.pooling import POOLINGS, GeM, SpatialAttention, build_pooling
@@ -31,6 +32,25 @@ def hands(count: int = 3, *views: str) -> dict[str, Tensor]:
 
 
 BOYS_AND_GIRL = torch.tensor([1.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        (setting, name)
+        for setting, names in (
+            ("normalisation", Normalisation),
+            ("pooling", Pooling),
+            ("activation", Activation),
+            ("sex_fusion", Fusion),
+            ("head", AgeHead),
+        )
+        for name in get_args(names)
+    ],
+)
+def test_every_part_that_settings_can_name_can_be_built(setting: str, name: str) -> None:
+    network = tiny(input_size=(32, 32), **{setting: name}).eval()
+    assert network(hands(), BOYS_AND_GIRL)["age"].shape == (3,)
 
 
 # Inputs

@@ -24,8 +24,8 @@ from boneage_cli.core.bench.timing import count_answered, measure_latency, rate_
 from boneage_cli.core.hardware import device_type
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
+from boneage_cli.cpu_limits import usable_threads
 from boneage_cli.progress import track
-from boneage_cli.threads import usable_threads
 
 # Shares of the time; the rest is for the network's passes.
 _LATENCY, _FILES, _REFERENCE = 0.25, 0.25, 0.15

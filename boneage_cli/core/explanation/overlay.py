@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from boneage_cli.imaging.foreground import centre_intensities
 from boneage_cli.imaging.gray_levels import to_8_bits
 from boneage_cli.imaging.landmarks import Landmarks, Points
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import aspect_of, warp
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
+from boneage_cli.imaging.warping import warp
 
 # Values 0 to 1 over a whole radiograph in its true proportions, float32 (H, W).
 HeatMap = NDArray[np.float32]

@@ -26,10 +26,11 @@ from boneage_cli.core.prediction.preparing import SEX_UNKNOWN
 from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file, writing
+from boneage_cli.imaging.geometry import Matrix
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.png import EXPLANATION, has_note, write_png
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import Matrix, frame_corners
+from boneage_cli.imaging.registration import frame_corners
 from boneage_cli.sexes import sex_letter
 
 # Explains the pictures, and marks the folder as one whose pictures may be replaced.

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boneage_cli.core.explanation.overlay import HeatMap
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import Matrix, aspect_of
+from boneage_cli.imaging.geometry import Matrix
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
 from boneage_cli.models.average import AverageNetwork
 from boneage_cli.models.network import Network
 

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
+from boneage_cli.imaging.geometry import Matrix
 from boneage_cli.imaging.landmarks import Landmarks
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import Matrix, aspect_of, canonical_from_image, warp
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
+from boneage_cli.imaging.registration import canonical_from_image
+from boneage_cli.imaging.warping import warp
 
 
 def show(

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from boneage_cli.batching import batched
 from boneage_cli.core.landmarks import LandmarkLocator
 from boneage_cli.core.regions.locators import KeyPointRegions, LocatedRegions, SalientPeaks
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks, Points
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import Region, aspect_of
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
+from boneage_cli.imaging.registration import Region
 from boneage_cli.progress import track
-from boneage_cli.threads import batched
 
 # Quarter turns counter-clockwise, and whether the image is mirrored first.
 POSES = {

@@ -15,9 +15,9 @@ from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
-from boneage_cli.imaging.radiograph import Radiograph
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
 from boneage_cli.imaging.reading import read_radiograph
-from boneage_cli.imaging.registration import aspect_of, warp
+from boneage_cli.imaging.warping import warp
 from boneage_cli.progress import track
 
 # One in this many ids is held out from training; the choice depends only on the id.

@@ -28,7 +28,7 @@ from boneage_cli.datasets.names import whole_id
 from boneage_cli.datasets.tables import CSV_SUFFIXES, check_width, csv_rows
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.imaging.file_headers import is_dicom
-from boneage_cli.imaging.reading import NothingToSee
+from boneage_cli.imaging.reading import NoImageError
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 STANDARD_INPUT = "-"
@@ -122,7 +122,7 @@ def _with_images(found: Iterable[Case]) -> Iterator[Case]:
         if case.searched_for and case.error is None and is_dicom(Path(case.path)):
             try:
                 case.read()
-            except NothingToSee:
+            except NoImageError:
                 continue
         yield case
 

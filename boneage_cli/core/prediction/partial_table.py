@@ -15,7 +15,8 @@ from typing import IO, Any
 from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.output import Row
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import try_lock, writing
+from boneage_cli.files import writing
+from boneage_cli.locks import try_lock
 
 
 class PartialTable:

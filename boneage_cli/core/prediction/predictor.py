@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from boneage_cli.batching import as_they_come, batched
 from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.hardware import choose_device, choose_precision, cpu_has_bf16
 from boneage_cli.core.intervals import LEAST, check_level
@@ -22,10 +23,11 @@ from boneage_cli.core.prediction.tta import AS_IT_IS, tta_views, turned
 from boneage_cli.core.runs import SHIPPED_MODEL, bundles_at
 from boneage_cli.core.runtime import choose_backend, is_on_disk, run_graph
 from boneage_cli.core.views import Rendered
+from boneage_cli.cpu_limits import usable_threads
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
-from boneage_cli.threads import as_they_come, batched, in_turn, usable_threads, worker_threads
+from boneage_cli.threads import in_turn, worker_threads
 
 # Batch size for computing features.
 _AT_ONCE = 32

@@ -14,7 +14,7 @@ from boneage_cli.core.runtime import is_on_disk
 from boneage_cli.core.views import Rendered, ViewRenderer, ViewSettings, view_settings
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.reading import NothingToSee
+from boneage_cli.imaging.reading import NoImageError
 from boneage_cli.sexes import male_of, sex_letter
 
 SEX_UNKNOWN = "sex unknown: name it in a table (column sex); --sex would apply to all files"
@@ -96,7 +96,7 @@ class Preparer:
                 return Prepared(replace(known, error=self.of_one_sex, reason="other-sex"), None)
             pixels, reason = self.see(radiograph)
             return Prepared(replace(known, reason=reason), pixels)
-        except NothingToSee as error:
+        except NoImageError as error:
             return Prepared(Prediction(case, None, error=str(error), reason="no-image"), None)
         except BoneageError as error:
             reason = "unreadable" if case.error is None else "bad-input"

@@ -11,13 +11,8 @@ import numpy as np
 
 from boneage_cli.core.landmarks import LandmarkLocator, Located
 from boneage_cli.imaging.landmarks import Points
-from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.registration import (
-    aspect_of,
-    canonical_from_image,
-    frame_corners,
-    frame_from_image,
-)
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of, negative
+from boneage_cli.imaging.registration import canonical_from_image, frame_corners, frame_from_image
 
 # Confidence of the key points below which there is no hand. Of 600 RSNA radiographs not used for
 # training, 99.5 % have more than 0.98; of 33 photographs, textures and other scans the maximum is

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from boneage_cli.batching import batched
 from boneage_cli.core.explanation.overlay import overlay
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.regions.crop_folder import COLUMNS, HEAT_MAPS, Row, file_of, files_of
@@ -22,14 +23,16 @@ from boneage_cli.core.regions.locators import (
 )
 from boneage_cli.core.regions.roi_settings import RoiSettings, region_locator
 from boneage_cli.core.runtime import is_on_disk
+from boneage_cli.cpu_limits import usable_threads
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES
 from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
-from boneage_cli.imaging.registration import Region, registered_mask, render_region, warp
+from boneage_cli.imaging.registration import Region, registered_mask, render_region
+from boneage_cli.imaging.warping import warp
 from boneage_cli.processes import ENOUGH, processes_for, worker_processes
 from boneage_cli.progress import track
-from boneage_cli.threads import batched, in_turn, usable_threads, worker_threads
+from boneage_cli.threads import in_turn, worker_threads
 
 
 def draw_regions(radiograph: Radiograph, regions: LocatedRegions) -> np.ndarray:

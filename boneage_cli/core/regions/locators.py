@@ -10,8 +10,8 @@ from boneage_cli.core.explanation.overlay import HeatMap
 from boneage_cli.core.landmarks import LandmarkLocator
 from boneage_cli.core.regions.salient_regions import THRESHOLD, place_regions
 from boneage_cli.imaging.landmarks import Landmarks, Points
-from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.imaging.registration import Region, aspect_of, region_corners
+from boneage_cli.imaging.radiograph import Radiograph, aspect_of
+from boneage_cli.imaging.registration import Region, region_corners
 
 if TYPE_CHECKING:
     from boneage_cli.core.regions.age_saliency import AgeSaliency

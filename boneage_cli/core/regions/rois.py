@@ -44,8 +44,9 @@ from boneage_cli.core.regions.roi_settings import RoiSettings, region_locator
 from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.names import image_stem
-from boneage_cli.files import locked_folder, writing
+from boneage_cli.files import writing
 from boneage_cli.json_files import write_json
+from boneage_cli.locks import locked_folder
 from boneage_cli.progress import track
 
 # Interval at which the table is written, so that a killed run loses little, seconds.

@@ -47,7 +47,7 @@ from boneage_cli.core.training.trainer import (
 )
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError, Interrupted
-from boneage_cli.files import try_lock
+from boneage_cli.locks import try_lock
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained
 

@@ -60,7 +60,7 @@ class ImageStatistics:
 
 def image_statistics(radiograph: Radiograph) -> ImageStatistics:
     """Measures one radiograph; its pixels are not kept."""
-    pixels, white = np.ascontiguousarray(radiograph.pixels), radiograph.maximum
+    pixels, white = np.ascontiguousarray(radiograph.pixels), radiograph.white
     height, width = pixels.shape
     mean, deviation = cv2.meanStdDev(pixels)
     darkest, brightest, _, _ = cv2.minMaxLoc(pixels)

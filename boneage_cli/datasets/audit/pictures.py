@@ -97,11 +97,11 @@ def _pictures(
         true_width, true_height = row.true_size(image)
         # Limited, so that an image of extreme aspect fits the page.
         width = int(np.clip(round(height * true_width / true_height), height // 4, 3 * height))
-        before = _jpeg(radiograph.pixels, radiograph.maximum, width, height)
+        before = _jpeg(radiograph.pixels, radiograph.white, width, height)
         after = None
         if clahe:
-            equalised = apply_clahe(radiograph.pixels, CLIP_LIMIT, TILES, radiograph.maximum)
-            after = _jpeg(equalised, radiograph.maximum, width, height)
+            equalised = apply_clahe(radiograph.pixels, CLIP_LIMIT, TILES, radiograph.white)
+            after = _jpeg(equalised, radiograph.white, width, height)
         pictures.append(Picture(_caption(row), before, after))
     return pictures
 

@@ -14,8 +14,8 @@ from boneage_cli.core.batch_prediction import predict_batch
 from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import try_lock
 from boneage_cli.imaging.png import write_png
+from boneage_cli.locks import try_lock
 
 
 @pytest.fixture

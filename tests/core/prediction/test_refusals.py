@@ -126,7 +126,7 @@ def test_a_faint_hand_keeps_its_shades(tiny: Experiment, hands: list[Radiograph]
     for hand in hands[:3]:
         # The same 256 levels, in a twentieth of the 16-bit range.
         pixels = 2000 + 12 * hand.pixels.astype(np.uint16)
-        faint = Radiograph(pixels, maximum=65535, aspect=hand.aspect)
+        faint = Radiograph(pixels, white=65535, aspect=hand.aspect)
         located = render.locate(hand)
         seen, expected = (render.render(each, located)["hand"] for each in (faint, hand))
         assert np.abs(seen.astype(int) - expected).max() <= 2

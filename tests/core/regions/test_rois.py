@@ -23,10 +23,10 @@ from boneage_cli.core.regions.roi_settings import RoiSettings
 from boneage_cli.core.regions.rois import locate_rois
 from boneage_cli.datasets.drawn_hands import NO_NUISANCES, draw_hand
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import locked_folder
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES, Landmarks
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.imaging.registration import region_corners, render_region
+from boneage_cli.locks import locked_folder
 
 SIZE = 64
 KEY_POINTS = RoiSettings(size=SIZE)
