@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.imaging.file_headers import is_dicom
+from boneage_cli.imaging.file_headers import DICOM_INDEX, is_dicom
 from boneage_cli.imaging.png import EXPLANATION, has_note
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
@@ -57,10 +57,12 @@ def radiographs_below(
 
     Args:
         folder: The folder.
-        warn: Whether to warn of skipped images in unsupported formats.
+        warn: Whether to warn of skipped images in unsupported formats, and of skipped files that
+            are named like DICOM files.
     """
     closed: list[OSError] = []
     others: list[str] = []
+    broken: list[str] = []
     for place, names in files_below(folder, closed.append):
         for name in names:
             path = place / name
@@ -70,15 +72,19 @@ def radiographs_below(
                 yield str(path), None
             elif path.suffix.lower() in _OTHER_PICTURES:
                 others.append(str(path))
+            elif _is_named_like_dicom(path):
+                broken.append(str(path))
     for error in closed:
         yield str(error.filename), f"cannot be read ({error.strerror}); check its permissions"
-    if others and warn:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        warnings.warn(
-            f"{folder}: left out {others[0]}{more}, of a kind that is not read; save as PNG",
-            BoneageWarning,
-            stacklevel=2,
-        )
+    for left_out, why in (
+        (others, "of a kind that is not read; save as PNG"),
+        (broken, "not DICOM: damaged, or no radiograph"),
+    ):
+        if left_out and warn:
+            more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+            warnings.warn(
+                f"{folder}: left out {left_out[0]}{more}, {why}", BoneageWarning, stacklevel=2
+            )
 
 
 def _is_radiograph(path: Path) -> bool:
@@ -87,7 +93,12 @@ def _is_radiograph(path: Path) -> bool:
     with suppress(OSError):
         if path.exists():
             return is_dicom(path)
-    # A file that cannot be opened counts if it is named like DICOM files in archives (IM000001, or
-    # a UID, which ends in a number), so that the error is reported when it is read.
+    # A file that cannot be opened counts, so that the error is reported when it is read.
+    return _is_named_like_dicom(path)
+
+
+def _is_named_like_dicom(path: Path) -> bool:
+    """Whether a file is named as in archives: IM000001, or a UID, which ends in a number."""
     suffix = path.suffix.lower()
-    return suffix in ("", ".ima") or suffix[1:].isdigit()
+    is_index = path.name.upper() == DICOM_INDEX
+    return not is_index and (suffix in ("", ".ima") or suffix[1:].isdigit())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -32,7 +34,7 @@ from boneage_cli.imaging.dicom_elements import (
     value_of,
 )
 from boneage_cli.imaging.dicom_patient import age_of, laterality_of
-from boneage_cli.imaging.file_headers import MAX_PIXELS, jpeg_frame
+from boneage_cli.imaging.file_headers import MAX_PIXELS, is_dicom, jpeg_frame
 from boneage_cli.imaging.radiograph import Radiograph
 from boneage_cli.sexes import male_of
 
@@ -86,15 +88,54 @@ def read_dicom(data: bytes, source: str, *, tags: Sequence[str] = ()) -> Radiogr
         raise DicomError(
             f"the DICOM file's window or LUT is wrong ({_one_line(error)}); export it again"
         ) from None
+    header = _header(dataset, tags)
     return Radiograph(
         pixels,
         white,
         source,
         aspect=_aspect(dataset),
-        male=male_of(text_of(dataset, "PatientSex")),
-        age=age_of(dataset),
-        laterality=laterality_of(dataset),
-        tags={name: _written(value_of(dataset, name)) for name in tags},
+        male=header.male,
+        age=header.age,
+        laterality=header.laterality,
+        tags=header.tags,
+    )
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """What a DICOM file states of the child; see ``Radiograph``."""
+
+    male: bool | None = None
+    age: float | None = None
+    laterality: str | None = None
+    tags: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def read_header(path: str | Path, tags: Sequence[str] = ()) -> DicomHeader:
+    """Reads what a DICOM file states of the child, also if its image cannot be read.
+
+    Args:
+        path: The file.
+        tags: As in ``read_dicom``.
+
+    Returns:
+        The header; nothing is known if it cannot be read, or the file is not DICOM.
+    """
+    try:
+        if is_dicom(Path(path)):
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+            return _header(dataset, tags)
+    except Exception:  # pydicom raises a dozen types on damaged files
+        return DicomHeader()
+    return DicomHeader()
+
+
+def _header(dataset: Dataset, tags: Sequence[str]) -> DicomHeader:
+    return DicomHeader(
+        male_of(text_of(dataset, "PatientSex")),
+        age_of(dataset),
+        laterality_of(dataset),
+        {name: _written(value_of(dataset, name)) for name in tags},
     )
 
 

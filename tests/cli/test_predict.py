@@ -637,6 +637,15 @@ def test_elements_of_dicom_files_become_columns(predict, archive):
     assert found[0]["AccessionNumber"] is None
 
 
+def test_a_row_whose_image_cannot_be_read_still_says_whose_it_is(predict, archive):
+    data = (archive / "IM1").read_bytes()
+    (archive / "IM1").write_bytes(data[: len(data) // 2])
+    (row,) = rows(predict("archive/IM1 -f csv --dicom-tags AccessionNumber", status=1).stdout)
+    assert (row["reason"], row["months"]) == ("unreadable", "")
+    assert (row["AccessionNumber"], row["sex"], row["laterality"]) == ("A-17", "F", "R")
+    assert row["error"].startswith("the DICOM file is damaged or truncated")
+
+
 def test_a_table_is_text_whatever_an_archive_pads_its_elements_with(predict, archive):
     dataset = dcmread(archive / "IM1")
     dataset.PatientComments = "left\0\0"

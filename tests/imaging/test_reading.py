@@ -49,7 +49,7 @@ def read(data: bytes) -> np.ndarray:
 def test_every_lossless_form_of_an_image_gives_the_same_pixels(hand_pixels):
     gray = Image.fromarray(hand_pixels)
     palette = gray.convert("P", palette=Image.Palette.WEB)
-    palette.putdata(list(gray.getdata()))
+    palette.putdata(hand_pixels.ravel().tolist())
     palette.putpalette([level for gray_level in range(256) for level in [gray_level] * 3])
     opaque = np.dstack([hand_pixels] * 3 + [np.full_like(hand_pixels, 255)])
     forms = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from boneage_cli.core.bundle import Bundle
@@ -97,10 +98,11 @@ class Preparer:
             pixels, reason = self.see(radiograph)
             return Prepared(replace(known, reason=reason), pixels)
         except NoImageError as error:
-            return Prepared(Prediction(case, None, error=str(error), reason="no-image"), None)
+            return Prepared(_unread(case, error, "no-image"), None)
         except BoneageError as error:
-            reason = "unreadable" if case.error is None else "bad-input"
-            return Prepared(Prediction(case, None, error=str(error), reason=reason), None)
+            if case.error is not None:
+                return Prepared(Prediction(case, None, error=case.error, reason="bad-input"), None)
+            return Prepared(_unread(case, error, "unreadable"), None)
 
     def locate(self, radiograph: Radiograph) -> Located | None:
         """Returns the key points of a radiograph's hand; None if no model needs them."""
@@ -146,6 +148,25 @@ class Preparer:
         }
         self.mark("rendered")
         return pixels
+
+
+def _unread(case: Case, error: BoneageError, reason: str) -> Prediction:
+    """Returns what is known of a child whose radiograph cannot be read."""
+    # Imported here because pydicom takes a quarter of a second to import.
+    from boneage_cli.imaging.dicom import read_header
+
+    header = read_header(case.path, case.tags)
+    return Prediction(
+        case,
+        None,
+        # The row has the path in a column of its own.
+        error=str(error).removeprefix(f"{Path(case.path)}: "),
+        stated=header.male,
+        age=header.age if case.age is None else case.age,
+        reason=reason,
+        laterality=header.laterality,
+        tags=header.tags,
+    )
 
 
 def _unmarked(name: str) -> None:
