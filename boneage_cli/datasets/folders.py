@@ -72,7 +72,7 @@ def radiographs_below(
                 yield str(path), None
             elif path.suffix.lower() in _OTHER_PICTURES:
                 others.append(str(path))
-            elif _is_named_like_dicom(path):
+            elif _is_named_like_dicom(path) and _is_no_text(path):
                 broken.append(str(path))
     for error in closed:
         yield str(error.filename), f"cannot be read ({error.strerror}); check its permissions"
@@ -95,6 +95,16 @@ def _is_radiograph(path: Path) -> bool:
             return is_dicom(path)
     # A file that cannot be opened counts, so that the error is reported when it is read.
     return _is_named_like_dicom(path)
+
+
+def _is_no_text(path: Path) -> bool:
+    """Whether a file is empty or binary: README, VERSION and the like are no damaged DICOM."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                start = file.read(512)
+            return not start or b"\0" in start
+    return False
 
 
 def _is_named_like_dicom(path: Path) -> bool:

@@ -290,15 +290,14 @@ def test_a_column_that_could_be_months_or_years_is_told_of(folder):
 def test_one_file_of_a_folder_that_cannot_be_opened_does_not_keep_the_others(folder):
     (folder / "scans" / "IM0009").symlink_to("/nowhere")
     os.mkfifo(folder / "scans" / "pipe")
-    with pytest.warns(BoneageWarning, match="scans: left out scans/pipe, not DICOM"):
-        found = paths("scans")
-    assert found == ["scans/IM0009", "scans/a.png", "scans/b.PNG", "scans/old/c.jpg"]
+    assert paths("scans") == ["scans/IM0009", "scans/a.png", "scans/b.PNG", "scans/old/c.jpg"]
 
 
 def test_files_that_are_named_like_dicom_but_are_none_are_told_of(folder):
     (folder / "scans" / "IM0001").write_bytes(b"")
     (folder / "scans" / "1.2.840.1").write_bytes(bytes(500))
     (folder / "scans" / "DICOMDIR").write_bytes(b"")
+    (folder / "scans" / "README").write_text("From the archive")
     (folder / "scans" / "list.txt").write_text("a.png")
     with pytest.warns(BoneageWarning, match=r"left out scans/1.2.840.1 and 1 more, not DICOM"):
         assert paths("scans") == ["scans/a.png", "scans/b.PNG", "scans/old/c.jpg"]
