@@ -21,10 +21,10 @@ _WANTED = {
     "literal_error": "{expected}",
     "string_pattern_mismatch": "of the pattern {pattern}",
     "too_short": "of {min_length} or more values",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
 }
 """What a setting must be, by pydantic's type of error."""
 
@@ -51,12 +51,20 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
             if len(location) > depths.get(key, -1):
                 wanted[key], given[key], depths[key] = [], item["input"], len(location)
             if len(location) == depths[key]:
-                wanted[key].append(_WANTED[item["type"]].format(**item.get("ctx", {})))
+                wanted[key].append(_WANTED[item["type"]].format(**_bounds(item)))
         elif key not in wanted:
             shown = "" if isinstance(item["input"], Mapping) else f" (given {item['input']!r})"
             yield f"{key}: {item['msg'].removeprefix('Value error, ')}{shown}"
     for key, kinds in wanted.items():
         yield f"{key}: must be {' or '.join(dict.fromkeys(kinds))}, not {given[key]!r}"
+
+
+def _bounds(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values for an entry of ``_WANTED``; pydantic makes a bound of 1 to 1.0."""
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in item.get("ctx", {}).items()
+    }
 
 
 def _key(schema: type[BaseModel], location: Sequence[str]) -> str:
