@@ -12,12 +12,15 @@ from boneage_cli.errors import BoneageError
 
 
 @contextmanager
-def writing(place: str | os.PathLike[str], option: str = "--output") -> Iterator[None]:
+def explaining_write_errors(
+    place: str | os.PathLike[str], instead: str = "--output"
+) -> Iterator[None]:
     """Turns an OSError of the block into a one-line error that names the file or folder.
 
     Args:
         place: The file or folder.
-        option: The option that chose it.
+        instead: What the message says to choose another of: the option that chose it, or a phrase
+            such as ``folder with --to``.
 
     Raises:
         BoneageError: Instead of the block's OSError.
@@ -26,7 +29,7 @@ def writing(place: str | os.PathLike[str], option: str = "--output") -> Iterator
         yield
     except OSError as error:
         raise BoneageError(
-            f"{place}: cannot be written ({error.strerror}); choose another {option}"
+            f"{place}: cannot be written ({error.strerror}); choose another {instead}"
         ) from None
 
 
@@ -38,21 +41,22 @@ def nearest_existing(path: str | os.PathLike[str]) -> Path:
     return existing
 
 
-def check_writable(place: str | os.PathLike[str], option: str = "--output") -> None:
+def check_writable(place: str | os.PathLike[str], instead: str = "--output") -> None:
     """Refuses a file or folder that cannot be written, before work that would be lost.
 
     Args:
         place: The file or folder; it need not exist yet.
-        option: The option that chose it.
+        instead: What the message says to choose another of: the option that chose it, or a phrase
+            such as ``folder with --to``.
 
     Raises:
         BoneageError: It is not writable, or one of its parent folders is a file.
     """
     existing = nearest_existing(place)
     if existing != Path(place).absolute() and not existing.is_dir():
-        raise BoneageError(f"{place}: {existing} is a file; choose another {option}")
+        raise BoneageError(f"{place}: {existing} is a file; choose another {instead}")
     if not os.access(existing, os.W_OK):
-        raise BoneageError(f"{place}: may not be written to; choose another {option}")
+        raise BoneageError(f"{place}: may not be written to; choose another {instead}")
 
 
 def is_below(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:

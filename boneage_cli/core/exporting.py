@@ -28,7 +28,7 @@ from boneage_cli.core.runtime import check_packages
 from boneage_cli.core.views import Rendered
 from boneage_cli.datasets.drawn_hands import draw_hand
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import behind_link, whole_file, writing
+from boneage_cli.files import behind_link, explaining_write_errors, whole_file
 from boneage_cli.imaging.radiograph import Radiograph
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml"}
@@ -127,7 +127,7 @@ def export_model(
         files = tuple(
             output.with_suffix(file.suffix) for file in sorted(Path(folder).iterdir(), reverse=True)
         )
-        with writing(output):
+        with explaining_write_errors(output):
             # The weights are written before the graph that refers to them.
             for file in reversed(files):
                 with whole_file(file) as temporary:

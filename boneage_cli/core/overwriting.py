@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import is_below, writing
+from boneage_cli.files import explaining_write_errors, is_below
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
 
 
@@ -45,7 +45,7 @@ def check_table_output(output: Path, first_columns: str, inputs: Sequence[str] =
     check_text_output(output, inputs)
     if not output.is_file():
         return
-    with writing(output), output.open("rb") as file:
+    with explaining_write_errors(output), output.open("rb") as file:
         if output.stat().st_size and not file.readline().startswith(first_columns.encode()):
             raise _not_ours(output)
 
@@ -79,18 +79,18 @@ def check_export_output(output: Path, mark: str) -> None:
     """
     if not output.is_file():
         return
-    with writing(output):
+    with explaining_write_errors(output):
         if mark.encode() not in output.read_bytes():
             raise _not_ours(output)
 
 
-def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
+def check_pictures(folder: Path, inputs: Sequence[str], instead: str) -> None:
     """Refuses to write pictures into a folder of radiographs, where they would become inputs.
 
     Args:
         folder: The folder for the pictures.
         inputs: The inputs with the radiographs.
-        option: The option that chose the folder.
+        instead: As for ``check_writable``.
 
     Raises:
         BoneageError: The folder is one of the inputs, or inside one.
@@ -99,7 +99,7 @@ def check_pictures(folder: Path, inputs: Sequence[str], option: str) -> None:
         if Path(name).is_dir() and is_below(folder, name):
             raise BoneageError(
                 f"{folder}: lies in {name}, so that its pictures would be taken for radiographs; "
-                f"choose another {option}"
+                f"choose another {instead}"
             )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from boneage_cli.datasets.fetching import Fetched, already_there, begin, fetching, finish
 from boneage_cli.datasets.source import Source
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import writing
+from boneage_cli.files import explaining_write_errors
 
 
 def fetch_demo(
@@ -55,6 +55,6 @@ def fetch_demo(
 
         if earlier is None:
             begin(folder, wanted)
-        with writing(folder, "--to"):
+        with explaining_write_errors(folder, "--to"):
             write_demo(folder, **counts, seed=seed)
         return finish(folder, wanted)

@@ -21,7 +21,7 @@ from boneage_cli.datasets.source import (
     write_source,
 )
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import check_writable, writing
+from boneage_cli.files import check_writable, explaining_write_errors
 from boneage_cli.locks import locked_folder
 
 
@@ -66,7 +66,7 @@ def fetching(folder: Path, wanted: Source, *, force: bool = False) -> Iterator[S
     if folder.exists() and not folder.is_dir():
         raise BoneageError(f"{folder}: is a file; choose another folder with --to")
     check_writable(folder, "folder with --to")
-    with writing(folder, "folder with --to"):
+    with explaining_write_errors(folder, "folder with --to"):
         folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder}: another fetch is writing it; wait for that, or choose another --to"
     try:

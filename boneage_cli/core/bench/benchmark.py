@@ -12,7 +12,7 @@ from boneage_cli.core.bench.environment import PACKAGES
 from boneage_cli.core.bench.timing import TIMES, Latency
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import check_writable, writing
+from boneage_cli.files import check_writable, explaining_write_errors
 from boneage_cli.json_files import write_json
 
 TABLE, RECORD = "bench.csv", "bench.json"
@@ -95,7 +95,7 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
         BoneageError: The folder cannot be written.
     """
     table = pd.DataFrame(benchmark.throughput, columns=COLUMNS)
-    with writing(folder):
+    with explaining_write_errors(folder):
         write_csv(table, folder / TABLE, "%.4f")
         write_json(benchmark.to_dict(), folder / RECORD)
     return [folder / TABLE, folder / RECORD]

@@ -12,7 +12,7 @@ import pandas as pd
 from boneage_cli.core.bench.benchmark import COLUMNS, TABLE
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import writing
+from boneage_cli.files import explaining_write_errors
 
 # A column of ``ranking``, whether larger is better, and the heading of its table.
 RANKINGS = (
@@ -121,7 +121,7 @@ def write_report(table: pd.DataFrame, folder: Path) -> list[Path]:
         *("best-throughput.png", "efficiency.png"),
     )
     files = [folder / name for name in names]
-    with writing(folder):
+    with explaining_write_errors(folder):
         write_csv(networks, files[0], "%.4f")
         rates = {network: rows[:, [0, 1]] for network, rows in series.items()}
         by_batch_size(rates, files[1], "images/s", "Images per second")

@@ -48,7 +48,7 @@ from boneage_cli.core.views import describe_shapes
 from boneage_cli.csv_files import write_csv
 from boneage_cli.datasets.drawn_hands import write_demo
 from boneage_cli.errors import BoneageError, Interrupted
-from boneage_cli.files import writing
+from boneage_cli.files import explaining_write_errors
 from boneage_cli.json_files import read_json, write_json
 from boneage_cli.progress import track
 
@@ -205,7 +205,7 @@ def write_measurements(measurements: Sequence[Mapping[str, Any]], folder: Path) 
         BoneageError: The folder cannot be written.
     """
     rows = [row for each in measurements for row in each["rows"]]
-    with writing(folder):
+    with explaining_write_errors(folder):
         write_csv(pd.DataFrame(rows, columns=COLUMNS), folder / TABLE, "%.5g")
         write_json({"measurements": list(measurements)}, folder / RECORD)
     return [folder / TABLE, folder / RECORD]

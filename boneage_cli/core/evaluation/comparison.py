@@ -22,7 +22,7 @@ from boneage_cli.core.overwriting import check_table_output
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import behind_link, writing
+from boneage_cli.files import behind_link, explaining_write_errors
 
 # Months by which the known age of one radiograph may differ between two tables, by rounding.
 _SAME_AGE = 0.01
@@ -156,7 +156,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
             of the tables that were compared.
     """
     check_table_output(path, _FIRST_COLUMNS)
-    with writing(path):
+    with explaining_write_errors(path):
         write_csv(comparison.to_table(), behind_link(path))
 
 

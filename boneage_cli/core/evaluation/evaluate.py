@@ -25,7 +25,7 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
 from boneage_cli.datasets.labelled_split import LabelledSplit, labelled_split
 from boneage_cli.errors import BoneageWarning
-from boneage_cli.files import check_writable, writing
+from boneage_cli.files import check_writable, explaining_write_errors
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def evaluate_model(
         processes=True,
         about=about,
     )
-    with writing(folder):
+    with explaining_write_errors(folder):
         files = write_measured(measured, folder, chosen.title)
     # The table of runs gets no metrics of a precision that the user chose.
     summary = note_test_metrics(measured) if precision == "auto" else None
@@ -131,7 +131,7 @@ def evaluate_model(
         changed = stress(
             predictor, chosen.manifest, batch_size=batch_size, workers=workers, tta=tta, about=about
         )
-    with writing(folder):
+    with explaining_write_errors(folder):
         if changed is not None:
             files += write_stress(changed, folder, chosen.title)
         else:

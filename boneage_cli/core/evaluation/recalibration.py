@@ -27,7 +27,7 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.runs import bundles_at
 from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import behind_link, writing
+from boneage_cli.files import behind_link, explaining_write_errors
 from boneage_cli.progress import track
 from boneage_cli.sexes import sex_letter
 from boneage_cli.wording import counted
@@ -144,7 +144,7 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
         "mae_before": result.before.value,
         "mae_after_cross_validated": result.after.value,
     }
-    with writing(output):
+    with explaining_write_errors(output):
         save_bundle(
             replace(
                 bundle,

@@ -25,7 +25,7 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.prediction.preparing import SEX_UNKNOWN
 from boneage_cli.datasets.names import image_stem
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import whole_file, writing
+from boneage_cli.files import explaining_write_errors, whole_file
 from boneage_cli.imaging.geometry import Matrix
 from boneage_cli.imaging.landmarks import Landmarks, Points
 from boneage_cli.imaging.png import EXPLANATION, has_note, write_png
@@ -205,7 +205,7 @@ class Explanations:
         self.errors: list[str] = []
         self._names: Counter[str] = Counter()
         check_pictures(folder, inputs, _OPTION)
-        with writing(folder, _OPTION):
+        with explaining_write_errors(folder, _OPTION):
             # Otherwise a picture could replace a radiograph of the same name.
             if folder.is_dir() and any(folder.iterdir()) and not self._is_ours():
                 raise BoneageError(
@@ -234,7 +234,7 @@ class Explanations:
             picture = self.explainer.draw(radiograph, _answer(prediction), prediction.male)
             earlier.discard(self._write(picture, image_stem(prediction.case.path)))
         if self.pictures:
-            with writing(self.folder, _OPTION):
+            with explaining_write_errors(self.folder, _OPTION):
                 for path in earlier:
                     path.unlink(missing_ok=True)
 
@@ -245,7 +245,7 @@ class Explanations:
             name = f"{stem}-{self._names[stem]}"
         self._names[name] += 1
         path = self.folder / f"{name}.png"
-        with writing(self.folder, _OPTION):
+        with explaining_write_errors(self.folder, _OPTION):
             write_png(path, picture, EXPLANATION)
         self.pictures += 1
         return path

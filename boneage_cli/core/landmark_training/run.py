@@ -18,7 +18,7 @@ from boneage_cli.core.regions.age_saliency import AgeSaliency
 from boneage_cli.core.regions.locators import SalientPeaks
 from boneage_cli.datasets.find_dataset import find_dataset
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import check_writable, writing
+from boneage_cli.files import check_writable, explaining_write_errors
 
 Metrics = dict[str, dict[str, float]]
 """Metrics by pose, see ``evaluation.measure``."""
@@ -111,7 +111,7 @@ def train_or_measure(
     if evaluate is not None:
         figures = measure_bundle(load_landmark_bundle(evaluate), examples, device=where)
     else:
-        with writing(output):
+        with explaining_write_errors(output):
             figures = train_landmarks(
                 examples, recipe, output, device=where, weights=weights, report=report
             ).metrics

@@ -14,7 +14,7 @@ from boneage_cli.ages import look_like_other_units, years_and_months
 from boneage_cli.core.prediction.cases import REASONS, Prediction
 from boneage_cli.core.prediction.deviation_score import REFERENCE, deviation_score
 from boneage_cli.errors import BoneageError
-from boneage_cli.files import behind_link, whole_file, writing
+from boneage_cli.files import behind_link, explaining_write_errors, whole_file
 from boneage_cli.sexes import says_boy, sex_letter
 from boneage_cli.wording import decimal
 
@@ -45,7 +45,7 @@ def write(chunks: Iterable[str], output: Path | None = None) -> None:
         _write_stream(chunks)
         return
     with (
-        writing(output),
+        explaining_write_errors(output),
         whole_file(behind_link(output)) as path,
         path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):

@@ -15,7 +15,7 @@ from typing import IO, Any
 from boneage_cli.core.prediction.cases import Case, Prediction
 from boneage_cli.core.prediction.output import Row
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import writing
+from boneage_cli.files import explaining_write_errors
 from boneage_cli.locks import try_lock
 
 
@@ -39,7 +39,7 @@ class PartialTable:
         self.path = output.with_name(f".{output.name}-{key}.partial")
         self._file: IO[bytes] | None = None
         if self.path.exists():
-            with writing(output):
+            with explaining_write_errors(output):
                 file = self._open()
                 whole = sum(len(line) for line in self._lines())
                 if whole < file.seek(0, 2):
@@ -65,7 +65,7 @@ class PartialTable:
         for line in self._lines():
             case = next(cases, None)
             if case is None or _version(case) != json.loads(line)["version"]:
-                with writing(self.output):
+                with explaining_write_errors(self.output):
                     (self._file or self._open()).truncate(size)
                 warnings.warn(
                     f"{self.output}: the inputs have changed since it was interrupted; all after "
@@ -85,7 +85,7 @@ class PartialTable:
         """
         for prediction, row in answers:
             stored = {"row": row, "version": _version(prediction.case)}
-            with writing(self.output):
+            with explaining_write_errors(self.output):
                 # Without a first row there is no file: a command that fails at once leaves none.
                 file = self._file or self._open()
                 file.write(f"{json.dumps(stored, allow_nan=False)}\n".encode("ascii"))

@@ -44,7 +44,7 @@ from boneage_cli.core.regions.roi_settings import RoiSettings, region_locator
 from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.names import image_stem
-from boneage_cli.files import writing
+from boneage_cli.files import explaining_write_errors
 from boneage_cli.json_files import write_json
 from boneage_cli.locks import locked_folder
 from boneage_cli.progress import track
@@ -121,7 +121,7 @@ def locate_rois(
     described = settings.describe()
     named = _named(cases)
     busy = f"{folder}: another 'boneage locate-rois' is writing it; wait for that"
-    with writing(folder, "place with --output"), ExitStack() as stack:
+    with explaining_write_errors(folder, "place with --output"), ExitStack() as stack:
         claim(folder)
         stack.enter_context(locked_folder(folder, busy))
         keys = _keys(named, described, folder / DIGESTS, workers)

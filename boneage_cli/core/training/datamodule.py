@@ -22,7 +22,7 @@ from boneage_cli.datasets.cache import DIGESTS, content_digests
 from boneage_cli.datasets.manifest import read_manifest, warn_of_years
 from boneage_cli.datasets.splits import Fold, assign_folds, choose
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import writing
+from boneage_cli.files import explaining_write_errors
 from boneage_cli.wording import counted
 
 # Share of the GPU's free memory that may hold radiographs; the rest is for the network.
@@ -102,7 +102,7 @@ class BoneAgeData(pl.LightningDataModule):
             table[table.columns.intersection(columns)].to_csv(index=False) for table in tables
         ]
         paths = [path for table in tables for path in table["path"]]
-        with writing(self.cache, "place with --cache"):
+        with explaining_write_errors(self.cache, "place with --cache"):
             contents = content_digests(paths, self.cache / DIGESTS)
         return hashlib.sha256(
             "".join(labels + contents).encode(errors="surrogateescape")

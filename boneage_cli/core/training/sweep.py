@@ -20,7 +20,7 @@ from boneage_cli.core.training.folds import cross_validate
 from boneage_cli.core.training.run import Begin, Report, check_folder, silent, train_into
 from boneage_cli.core.training.sweep_table import Outcome, check_table, ranked, write_tables
 from boneage_cli.errors import BoneageError, Interrupted
-from boneage_cli.files import writing
+from boneage_cli.files import explaining_write_errors
 from boneage_cli.models.network import RSNA_AGES
 
 
@@ -67,7 +67,7 @@ def sweep(
     for each in combinations:
         record = RunRecord.new(data, folds=folds)
         check_folder(folder / each.experiment.name, each.experiment, record)
-    with writing(folder):
+    with explaining_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for number, combination in enumerate(combinations, 1):
         begin(number, combination)
@@ -112,6 +112,6 @@ def sweep(
                 f"interrupted in {number} of {len(combinations)}, {experiment.name}; "
                 "run the same command again to go on"
             ) from None
-        with writing(folder):
+        with explaining_write_errors(folder):
             write_tables(outcomes, folder)
     return ranked(outcomes)

@@ -14,7 +14,7 @@ from boneage_cli.datasets.audit.audit import Audit
 from boneage_cli.datasets.audit.pictures import CLIP_LIMIT, TILES, flagged_pictures, sample_pictures
 from boneage_cli.datasets.audit.plots import audit_plots
 from boneage_cli.datasets.audit.tables import audit_tables
-from boneage_cli.files import whole_file, writing
+from boneage_cli.files import explaining_write_errors, whole_file
 
 _PAGE_FILE = "index.html"
 _FINDINGS_FILE = "findings.csv"
@@ -42,7 +42,7 @@ def write_report(audit: Audit, folder: Path) -> Path:
         BoneageError: The folder cannot be written.
     """
     page = _page(audit)
-    with writing(folder, "--report"):
+    with explaining_write_errors(folder, "--report"):
         with whole_file(folder / _PAGE_FILE) as temporary:
             # Names of files need not be UTF-8, but a page must be.
             temporary.write_text(page, encoding="utf-8", errors="replace")
