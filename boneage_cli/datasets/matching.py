@@ -24,6 +24,7 @@ from boneage_cli.datasets.source_files import FoundFiles, SourceFile
 from boneage_cli.datasets.tables import TABLE_SUFFIXES
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.suffixes import IMAGE_SUFFIXES
+from boneage_cli.wording import counted
 
 
 @dataclass
@@ -353,7 +354,8 @@ def _decide_splits(rows: Sequence[_Row], notes: list[str]) -> None:
             row.split = "train"
             guessed += 1
     if guessed:
-        notes.append(f"No name told the split of {guessed:,} radiographs; they count as train.")
+        which = counted(guessed, "radiograph")
+        notes.append(f"No name of a file or folder states the split of {which}, taken as train.")
 
 
 def _is_rsna_test(key: str) -> bool:

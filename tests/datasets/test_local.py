@@ -624,7 +624,9 @@ def test_the_same_numbers_elsewhere_are_not_taken_for_rsnas_test_set(images, tmp
     )
     fetched = fetch_local([tmp_path / "mine"], tmp_path / "data", validation_fraction=0)
     assert set(fetched.manifest["split"]) == {"train"}
-    assert fetched.notes == ["No name told the split of 300 radiographs; they count as train."]
+    assert fetched.notes == [
+        "No name of a file or folder states the split of 300 radiographs, taken as train."
+    ]
 
 
 def test_the_real_radiographs_give_12411_labelled_ones(shared_data, tmp_path):
