@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -163,7 +163,8 @@ def count_cases(inputs: Sequence[str]) -> int | None:
 def may_state_sex(inputs: Sequence[str]) -> bool:
     """Whether any input could state a child's sex: a DICOM file, or a table with a sex column.
 
-    Standard input cannot be read twice, so it is assumed to.
+    Standard input cannot be read twice, so it is assumed to, as is an input without radiographs,
+    which has an error of its own.
     """
     for text in inputs:
         kind = _kind(text)
@@ -172,7 +173,10 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
         ):
             return True
         with closing(_read(text, kind, None)) as found:
-            if any(_may_be_dicom(Path(case.path)) for case in found):
+            first = next(found, None)
+            if first is None or any(
+                _may_be_dicom(Path(case.path)) for case in chain([first], found)
+            ):
                 return True
     return False
 
