@@ -173,10 +173,9 @@ def may_state_sex(inputs: Sequence[str]) -> bool:
         ):
             return True
         with closing(_read(text, kind, None)) as found:
-            first = next(found, None)
-            if first is None or any(
-                _may_be_dicom(Path(case.path)) for case in chain([first], found)
-            ):
+            paths = (Path(case.path) for case in found)
+            first = next(paths, None)
+            if first is None or any(map(_may_be_dicom, chain([first], paths))):
                 return True
     return False
 
@@ -222,7 +221,8 @@ def _unroll(
         if empty:
             what = "radiographs" if kind == "folder" else "paths"
             name = "standard input" if kind == "stdin" else text
-            problem = f"{name}: no {what} in it; see 'boneage predict --help'"
+            suffixes = f" ({', '.join(IMAGE_SUFFIXES)})" if kind == "folder" else ""
+            problem = f"{name}: no {what} in it{suffixes}; see 'boneage predict --help'"
             if len(sources) == 1:
                 raise BoneageError(problem)
             # The other inputs are still predicted.

@@ -419,6 +419,12 @@ def test_a_table_with_any_names_quoted_by_the_csv_rules_is_read(tmp_path_factory
     assert [case.path for case in found] == [f"{name}.png".strip() for name, _ in rows]
 
 
+def test_an_empty_folder_is_not_told_to_lack_the_sex(folder):
+    (folder / "empty").mkdir()
+    assert may_state_sex(["empty"])
+    assert not may_state_sex(["scans"])
+
+
 def test_an_empty_folder_fails_by_itself_among_others(folder):
     (folder / "nobody").mkdir()
     found = list(cases(["nobody", "a.png"]))
