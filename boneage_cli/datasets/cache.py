@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.code_digest import IMAGING, code_digest
+from boneage_cli.csv_files import write_csv
 from boneage_cli.datasets.disk import require_free
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import whole_file
@@ -146,10 +147,7 @@ def content_digests(paths: Sequence[str], memo: Path, workers: int | None = None
             found = pool.map(digest, [path for path, _, _ in new], chunksize=64)
             known.update(zip(new, found, strict=True))
         rows = [(*each, digest) for each, digest in known.items()]
-        with whole_file(memo) as temporary:
-            table = pd.DataFrame(rows, columns=["path", "size", "changed", "digest"])
-            # File names may hold bytes that are not UTF-8; they are preserved.
-            table.to_csv(temporary, index=False, errors="surrogateescape")
+        write_csv(pd.DataFrame(rows, columns=["path", "size", "changed", "digest"]), memo)
     return [known[each] for each in stamps]
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from boneage_cli.csv_files import write_csv
 from boneage_cli.datasets import skeleton
 from boneage_cli.datasets.manifest import SPLITS, write_manifest
-from boneage_cli.files import whole_file
 from boneage_cli.imaging.geometry import Box
 from boneage_cli.imaging.png import write_png
 from boneage_cli.progress import track
@@ -178,8 +178,8 @@ def write_demo(
                 total=len(manifest),
             )
         )
-    _write_table(_landmark_rows(manifest, drawn_hands), folder / "landmarks.csv")
-    _write_table(_region_rows(manifest, drawn_hands), folder / "regions.csv")
+    write_csv(_landmark_rows(manifest, drawn_hands), folder / "landmarks.csv", "%.5f")
+    write_csv(_region_rows(manifest, drawn_hands), folder / "regions.csv", "%.5f")
     write_manifest(manifest, folder)
 
 
@@ -224,11 +224,6 @@ def _region_rows(manifest: pd.DataFrame, hands: list[DrawnHand]) -> pd.DataFrame
         for label, box in hand.regions.items()
     ]
     return pd.DataFrame(rows, columns=["id", "label", "xmin", "ymin", "xmax", "ymax"])
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    with whole_file(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.5f")
 
 
 def _individual(

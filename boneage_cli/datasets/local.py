@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from boneage_cli.csv_files import write_csv
 from boneage_cli.datasets.archives import extract_member, open_archive
 from boneage_cli.datasets.checksum import sha256
 from boneage_cli.datasets.disk import require_free
@@ -162,8 +163,7 @@ def place(arrangement: Arrangement, folder: Path, *, copy: bool) -> None:
         if file.exists():
             listed = pd.read_csv(file, dtype=str, encoding_errors="surrogateescape")
             unmatched = pd.concat([listed, unmatched]).drop_duplicates()
-        with whole_file(file) as temporary:
-            unmatched.to_csv(temporary, index=False, errors="surrogateescape")
+        write_csv(unmatched, file)
     extra = [name for name in ("patient", "width", "height") if name in table]
     write_manifest(table[[*COLUMNS, *extra]], folder)
 

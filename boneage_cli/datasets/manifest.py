@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage_cli.ages import is_bone_age, look_like_years
+from boneage_cli.csv_files import write_csv
 from boneage_cli.datasets.tables import check_width, csv_rows
 from boneage_cli.errors import BoneageError, BoneageWarning
-from boneage_cli.files import whole_file
 from boneage_cli.sexes import sex_letter
 
 if TYPE_CHECKING:
@@ -47,11 +47,8 @@ def write_manifest(manifest: pd.DataFrame, folder: Path) -> None:
     """
     extra = [column for column in manifest.columns if column not in COLUMNS]
     for split, rows in manifest.groupby("split", sort=False):
-        with whole_file(folder / f"{split}.csv") as temporary:
-            # Whole numbers are written as integers: 120, not 120.0.
-            table = rows[[*COLUMNS, *extra]].convert_dtypes()
-            # Names of files need not be UTF-8.
-            table.to_csv(temporary, index=False, errors="surrogateescape")
+        # Whole numbers are written as integers: 120, not 120.0.
+        write_csv(rows[[*COLUMNS, *extra]].convert_dtypes(), folder / f"{split}.csv")
 
 
 def read_manifest(folder: Path, split: str | None = None) -> pd.DataFrame:

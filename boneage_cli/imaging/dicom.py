@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -121,12 +122,10 @@ def read_header(path: str | Path, tags: Sequence[str] = ()) -> DicomHeader:
     Returns:
         The header; nothing is known if it cannot be read, or the file is not DICOM.
     """
-    try:
+    with suppress(Exception):  # pydicom raises a dozen types on damaged files
         if is_dicom(Path(path)):
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
             return _header(dataset, tags)
-    except Exception:  # pydicom raises a dozen types on damaged files
-        return DicomHeader()
     return DicomHeader()
 
 

@@ -144,6 +144,7 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
         "mae_before": result.before.value,
         "mae_after_cross_validated": result.after.value,
     }
+    as_manifest = readings.rename(columns={"true": "boneage"})
     with explaining_write_errors(output):
         save_bundle(
             replace(
@@ -151,7 +152,7 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
                 correction=correction,
                 calibration=calibration,
                 metrics=bundle.metrics | {"recalibration": figures},
-                trained_on=all_of([bundle.trained_on, fingerprints(readings)]),
+                trained_on=all_of([bundle.trained_on, fingerprints(as_manifest)]),
             ),
             behind_link(output),
         )
@@ -161,8 +162,7 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
 def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame, list[str]]:
     """Returns a row per radiograph, and why others have none.
 
-    The columns are ``id``, ``male``, ``boneage``, and for their analysis ``sex``, ``predicted`` and
-    ``true`` (months).
+    The columns are ``id``, ``male``, ``sex``, ``predicted`` and ``true`` (months).
     """
     found = track(predictor.predict_files(once), description="predict", total=len(once))
     skipped, rows = [], []
@@ -179,10 +179,8 @@ def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame,
             )
         else:
             identity = case.id or image_stem(case.path)
-            known = (identity, male, case.known)
-            rows.append((*known, sex_letter(male), prediction.months, case.known))
-    columns = ["id", "male", "boneage", "sex", "predicted", "true"]
-    table = pd.DataFrame(rows, columns=columns)
+            rows.append((identity, male, sex_letter(male), prediction.months, case.known))
+    table = pd.DataFrame(rows, columns=["id", "male", "sex", "predicted", "true"])
     ages = table["true"]
     if len(table) and look_like_years(ages.to_numpy(), table["predicted"].to_numpy()):
         raise BoneageError(
