@@ -44,13 +44,15 @@ def measure_norms(
     network.eval()
     for layer in layers:
         layer.reset_running_stats()
-        # With momentum None the running averages are plain averages over all batches.
-        layer.momentum = None
         layer.train()
     try:
-        # A momentum of None would split a compiled network at each of these layers.
+        # A compiled network would be compiled again for each momentum.
         with torch.compiler.set_stance("force_eager"):
-            for views, male in batches:
+            for number, (views, male) in enumerate(batches, start=1):
+                for layer in layers:
+                    # Makes the running averages plain averages over all batches. A momentum of
+                    # None does the same, but waits for the GPU in every layer.
+                    layer.momentum = 1 / number
                 network(views, male)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
