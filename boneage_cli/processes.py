@@ -22,7 +22,7 @@ from typing import Any
 from boneage_cli.errors import BoneageError
 from boneage_cli.interrupts import SIGNALS, interrupts_wait
 
-ENOUGH = 512
+ENOUGH_FOR_PROCESSES = 512
 """Number of radiographs from which starting processes pays off."""
 
 # More processes would read faster than disks can, and each needs memory of its own.

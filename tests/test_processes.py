@@ -18,7 +18,7 @@ from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import cases
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest
-from boneage_cli.processes import ENOUGH, processes_for
+from boneage_cli.processes import ENOUGH_FOR_PROCESSES, processes_for
 
 BONEAGE = [sys.executable, "-m", "boneage_cli"]
 BROKEN, MISSING = 100, 400
@@ -29,7 +29,7 @@ def listed(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A list long enough for worker processes; one file is damaged and one missing."""
     folder = tmp_path_factory.mktemp("lists")
     (folder / "broken.png").write_bytes(b"no picture")
-    paths = list(islice(cycle(read_manifest(demo_data, "test")["path"]), ENOUGH + 60))
+    paths = list(islice(cycle(read_manifest(demo_data, "test")["path"]), ENOUGH_FOR_PROCESSES + 60))
     paths[BROKEN], paths[MISSING] = str(folder / "broken.png"), str(folder / "missing.png")
     listed = folder / "list.txt"
     listed.write_text("\n".join(paths) + "\n")
@@ -140,7 +140,7 @@ def test_processes_make_the_crops_that_one_makes(listed: Path, tmp_path: Path) -
         return {name: path.read_bytes() for name, path in files.items() if "digests" not in name}
 
     shared = crops(2)
-    assert len(shared) > 2 * ENOUGH
+    assert len(shared) > 2 * ENOUGH_FOR_PROCESSES
     assert shared == crops(1)
 
 

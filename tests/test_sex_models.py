@@ -36,7 +36,7 @@ from boneage_cli.core.training.run import train
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
-from boneage_cli.processes import ENOUGH
+from boneage_cli.processes import ENOUGH_FOR_PROCESSES
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_views_are_averaged_in_the_probability_as_in_the_age(both_run: Run, mark
 
 
 def test_several_processes_tell_the_sexes_that_one_tells(both_run: Run, marked: Path) -> None:
-    paths = islice(cycle(read_manifest(marked, "test")["path"]), ENOUGH + 20)
+    paths = islice(cycle(read_manifest(marked, "test")["path"]), ENOUGH_FOR_PROCESSES + 20)
     cases = [Case(path) for path in paths]
     predictor = Predictor.load(both_run.bundle, "cpu")
     alone, shared = (

@@ -51,10 +51,10 @@ def print_training(measured: TrainingBenchmark) -> None:
 
 
 def _print_step(real: dict[str, Any], synthetic: dict[str, Any]) -> None:
-    from boneage_cli.core.bench.step_timing import PARTS
+    from boneage_cli.core.bench.step_timing import STEP_PARTS
 
-    totals = [sum(row[f"{part}_ms"] for part in PARTS) for row in (real, synthetic)]
-    rows = [(part, real[f"{part}_ms"], synthetic[f"{part}_ms"]) for part in PARTS]
+    totals = [sum(row[f"{part}_ms"] for part in STEP_PARTS) for row in (real, synthetic)]
+    rows = [(part, real[f"{part}_ms"], synthetic[f"{part}_ms"]) for part in STEP_PARTS]
     print_table(
         f"A step of {real['model']}: {real['parameters']:,} parameters, {real['batch_size']} "
         f"images of {real['pixels']} pixels, precision {real['precision']}, ms",

@@ -62,7 +62,7 @@ def recalibrate(
     """
     from boneage_cli.core.evaluation.recalibration import FEWEST
     from boneage_cli.core.evaluation.recalibration import recalibrate as fit
-    from boneage_cli.core.intervals import LEAST
+    from boneage_cli.core.intervals import LEAST_TO_CALIBRATE
     from boneage_cli.core.runs import SHIPPED_MODEL
 
     result = fit(model or SHIPPED_MODEL, table, output, device=device)
@@ -89,7 +89,7 @@ def recalibrate(
         raise typer.Exit(EXIT_FINDINGS)
     if result.lost_intervals:
         warn(
-            f"the new model gives no prediction intervals: they need {LEAST} readings for each "
-            "corrected sex"
+            "the new model gives no prediction intervals: they need "
+            f"{LEAST_TO_CALIBRATE} readings for each corrected sex"
         )
     print_fields({"written": result.written})

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from boneage_cli.models.average import AverageNetwork
     from boneage_cli.models.network import Network
 
-FORMAT = "boneage-bundle-1"
+BUNDLE_FORMAT = "boneage-bundle-1"
 # Prefix, and name, of the tensors that are not weights of the network.
 _LIKENESS, _TRAINED_ON = "likeness.", "trained_on"
 
@@ -277,7 +277,7 @@ def save_bundle(bundle: Bundle, path: Path, *, half: bool = False) -> None:
         half: Whether weights are stored as 16-bit floats, in half the space.
     """
     header = {
-        "format": FORMAT,
+        "format": BUNDLE_FORMAT,
         "experiment": bundle.experiment.model_dump(mode="json"),
         "age_mean": bundle.age_mean,
         "age_std": bundle.age_std,
@@ -318,7 +318,7 @@ def load_bundle(path: Path) -> Bundle:
     """
     path = Path(path)
     header, weights, beside = read_weights(
-        path, "model bundle", FORMAT, "boneage train", beside=(_LIKENESS, _TRAINED_ON)
+        path, "model bundle", BUNDLE_FORMAT, "boneage train", beside=(_LIKENESS, _TRAINED_ON)
     )
     provenance = header.get("provenance")
     writer = provenance.get("software") if isinstance(provenance, dict) else None

@@ -123,8 +123,8 @@ class ModelSettings(Section):
         return value
 
     @property
-    def needs_sex(self) -> bool:
-        """Whether the sex must be known, because it is an input or a target."""
+    def trains_with_sex(self) -> bool:
+        """Whether the sex must be known in training, because it is an input or a target."""
         return self.gender or "sex" in self.targets
 
     @model_validator(mode="after")

@@ -159,7 +159,7 @@ def earlier_stages(experiment: Experiment, source: str = "settings") -> list[Exp
 
 def _held_out_by(experiment: Experiment) -> tuple[object, ...]:
     """The settings that determine which radiographs a fold holds out."""
-    return experiment.training.seed, experiment.data.sex, experiment.model.needs_sex
+    return experiment.training.seed, experiment.data.sex, experiment.model.trains_with_sex
 
 
 def experiment_to_toml(experiment: Experiment) -> str:

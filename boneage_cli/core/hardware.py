@@ -20,7 +20,7 @@ from boneage_cli.wording import counted
 if TYPE_CHECKING:
     import torch
 
-Precision = Literal["32", "mixed", "bf16", "fp16"]
+Arithmetic = Literal["32", "mixed", "bf16", "fp16"]
 # Driver libraries whose presence means that there may be a GPU: NVIDIA's on Linux and on Windows,
 # and AMD's (torch calls AMD GPUs cuda, too).
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
@@ -55,7 +55,9 @@ def device_type(device: str | torch.device) -> str:
     return str(device).partition(":")[0]
 
 
-def choose_precision(name: str, device: str | torch.device, *, training: bool = False) -> Precision:
+def choose_precision(
+    name: str, device: str | torch.device, *, training: bool = False
+) -> Arithmetic:
     """Chooses the precision of the network's arithmetic.
 
     For training, ``auto`` means bf16 on GPUs and CPUs that support it in hardware, fp16 (with loss
@@ -67,7 +69,7 @@ def choose_precision(name: str, device: str | torch.device, *, training: bool = 
     Raises:
         BoneageError: The precision is unknown, or the device does not support it.
     """
-    if name not in ("auto", *get_args(Precision)):
+    if name not in ("auto", *get_args(Arithmetic)):
         raise BoneageError(f"--precision {name}: unknown; take auto, 32, mixed, bf16 or fp16")
     kind = device_type(device)
     if name == "fp16" and kind == "cpu":
@@ -88,7 +90,7 @@ def choose_precision(name: str, device: str | torch.device, *, training: bool = 
     return "bf16" if kind == "cpu" and cpu_has_bf16() else "32"
 
 
-def autocast(precision: Precision, device: str | torch.device) -> AbstractContextManager[object]:
+def autocast(precision: Arithmetic, device: str | torch.device) -> AbstractContextManager[object]:
     """The context in which torch runs a network at this precision."""
     if precision in ("32", "mixed"):
         return nullcontext()

@@ -35,7 +35,7 @@ COVERAGE = "coverage.csv"
 # Number of parts that are held out in turn to measure the coverage.
 _PARTS = 10
 
-LEAST = 40
+LEAST_TO_CALIBRATE = 40
 """Minimum number of radiographs in a group; smaller groups use the width of a larger group."""
 
 
@@ -145,15 +145,18 @@ def calibrate(predictions: pd.DataFrame, source: str) -> Calibration:
         BoneageError: There are too few radiographs.
     """
     known = predictions[predictions["predicted"].notna()]
-    if len(known) < LEAST:
+    if len(known) < LEAST_TO_CALIBRATE:
         raise BoneageError(
-            f"{len(known)} radiographs are too few to calibrate intervals on; {LEAST} are needed"
+            f"{len(known)} radiographs are too few to calibrate intervals on; "
+            f"{LEAST_TO_CALIBRATE} are needed"
         )
     errors: dict[str, list[float]] = {}
     for true, predicted, sex in zip(known["true"], known["predicted"], known["sex"], strict=True):
         for group in _groups(predicted, male_of(sex)):
             errors.setdefault(group, []).append(abs(predicted - true))
-    large = {group: np.sort(found) for group, found in errors.items() if len(found) >= LEAST}
+    large = {
+        group: np.sort(found) for group, found in errors.items() if len(found) >= LEAST_TO_CALIBRATE
+    }
     return Calibration(
         widths={group: _quantiles(found) for group, found in large.items()},
         images={group: len(found) for group, found in large.items()},
@@ -169,7 +172,11 @@ def calibration_of(predictions: pd.DataFrame, which: str) -> Calibration | None:
         which: What follows "n radiographs" in their description.
     """
     count = int(predictions["predicted"].notna().sum())
-    return calibrate(predictions, f"{count} radiographs{which}") if count >= LEAST else None
+    return (
+        calibrate(predictions, f"{count} radiographs{which}")
+        if count >= LEAST_TO_CALIBRATE
+        else None
+    )
 
 
 def coverage(
@@ -190,7 +197,7 @@ def coverage(
     """
     known = predictions["predicted"].notna().to_numpy()
     predictions, parts = predictions[known], parts[known]
-    if min((parts != part).sum() for part in np.unique(parts)) < LEAST:
+    if min((parts != part).sum() for part in np.unique(parts)) < LEAST_TO_CALIBRATE:
         return {}
     held: dict[str, list[bool]] = {}
     widths: dict[str, list[float]] = {}

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from boneage_cli.models.landmark_network import LandmarkNetwork
 
 SHIPPED = Path(__file__).parents[1] / "weights" / "landmarks.safetensors"
-FORMAT = "boneage-landmarks-1"
+LANDMARKS_FORMAT = "boneage-landmarks-1"
 CODE = (
     *(Path(__file__), Path(__file__).with_name("graphs.py")),
     Path(__file__).parents[1] / "models" / "landmark_network.py",
@@ -102,7 +102,7 @@ class LandmarkBundle:
 def save_landmark_bundle(bundle: LandmarkBundle, path: Path) -> None:
     """Writes a key-point bundle in 16-bit floats, atomically."""
     header = {
-        "format": FORMAT,
+        "format": LANDMARKS_FORMAT,
         "size": bundle.size,
         "metrics": bundle.metrics,
         "provenance": {"software": f"boneage {__version__}", **bundle.provenance},
@@ -127,7 +127,7 @@ def load_landmark_bundle(path: Path = SHIPPED) -> LandmarkBundle:
 
 def _read(path: Path) -> tuple[dict[str, Any], StoredWeights]:
     header, weights, _ = read_weights(
-        Path(path), "key-point bundle", FORMAT, "boneage train-landmarks"
+        Path(path), "key-point bundle", LANDMARKS_FORMAT, "boneage train-landmarks"
     )
     return header, weights
 

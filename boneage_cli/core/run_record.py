@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from boneage_cli.core.runs import NO_RUN, RECORD
+from boneage_cli.core.runs import NO_RUN, RUN_RECORD
 from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError
 from boneage_cli.json_files import read_json_as, write_json
@@ -100,11 +100,11 @@ class RunRecord(Resources):
         Raises:
             BoneageError: The record is missing or damaged.
         """
-        return read_json_as(cls, folder / RECORD, NO_RUN)
+        return read_json_as(cls, folder / RUN_RECORD, NO_RUN)
 
     def write(self, folder: Path) -> None:
         """Writes the record into a run folder."""
-        write_json(self.model_dump(mode="json"), folder / RECORD)
+        write_json(self.model_dump(mode="json"), folder / RUN_RECORD)
 
     def of_fold(self, fold: Fold) -> RunRecord:
         """Returns the record of one fold's run of this cross-validation."""

@@ -36,7 +36,7 @@ from boneage_cli.json_files import read_json
 
 RUNS = Path("runs")
 SETTINGS = "settings.toml"
-RECORD = "run.json"
+RUN_RECORD = "run.json"
 RESULT = "result.json"
 BUNDLE = "best.safetensors"
 CHECKPOINT = "last.ckpt"
@@ -77,8 +77,8 @@ def bundles_at(path: Path) -> list[Path]:
     Warns if a cross-validation is not finished; only its folds so far are returned.
     """
     folds = sorted(path.glob(f"{FOLD}*/{BUNDLE}")) if path.is_dir() else []
-    if folds and (path / RECORD).exists():
-        wanted = read_json(path / RECORD, NO_RUN).get("folds") or len(folds)
+    if folds and (path / RUN_RECORD).exists():
+        wanted = read_json(path / RUN_RECORD, NO_RUN).get("folds") or len(folds)
         finished = sum((file.parent / RESULT).exists() for file in folds)
         if finished < wanted:
             warnings.warn(
@@ -93,4 +93,4 @@ def bundles_at(path: Path) -> list[Path]:
 def run_of(path: Path) -> Path | None:
     """Returns the run folder of a path, the folder itself or its bundle; None if it is no run."""
     folder = path.parent if path.name == BUNDLE else path
-    return folder if (folder / RECORD).is_file() else None
+    return folder if (folder / RUN_RECORD).is_file() else None

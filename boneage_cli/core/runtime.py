@@ -29,7 +29,7 @@ from boneage_cli.core.conversion_cache import (
     save_graph,
     shipped_graph,
 )
-from boneage_cli.core.hardware import Precision, autocast, cpu_has_bf16, device_type
+from boneage_cli.core.hardware import Arithmetic, autocast, cpu_has_bf16, device_type
 from boneage_cli.core.mixed_precision import COARSE, PartsRequest, parts
 from boneage_cli.cpu_limits import usable_threads
 from boneage_cli.errors import BoneageError, BoneageWarning
@@ -57,7 +57,7 @@ class Runner(Protocol):
         ...
 
 
-def choose_backend(name: str, device: str, precision: Precision) -> Backend:
+def choose_backend(name: str, device: str, precision: Arithmetic) -> Backend:
     """Chooses the backend that runs the networks.
 
     ``auto`` means OpenVINO on a CPU that supports the precision in hardware, else torch.
@@ -101,7 +101,7 @@ def check_packages(asked: str, backend: str) -> None:
         )
 
 
-def run_graph(graph: Graph, backend: str, device: str, precision: Precision) -> Runner:
+def run_graph(graph: Graph, backend: str, device: str, precision: Arithmetic) -> Runner:
     """Loads a graph into a backend.
 
     Args:
@@ -155,7 +155,7 @@ class _Torch:
     """Runs a module on its device, with the batches as given."""
 
     def __init__(
-        self, graph: Graph, device: str, precision: Precision, *, compiled: bool = False
+        self, graph: Graph, device: str, precision: Arithmetic, *, compiled: bool = False
     ) -> None:
         import torch
 
@@ -194,7 +194,7 @@ class _OpenVino:
 
     backend = "openvino"
 
-    def __init__(self, graph: Graph, precision: Precision) -> None:
+    def __init__(self, graph: Graph, precision: Arithmetic) -> None:
         import openvino
 
         streams = usable_threads()

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from boneage_cli.cli.app import app
 from boneage_cli.core.bench.benchmark import COLUMNS
-from boneage_cli.core.bench.step_timing import PARTS as TRAINING_PARTS
-from boneage_cli.core.bench.timing import PARTS
+from boneage_cli.core.bench.step_timing import STEP_PARTS
+from boneage_cli.core.bench.timing import LATENCY_PARTS
 from boneage_cli.core.bench.training import COLUMNS as TRAINING_COLUMNS
 from boneage_cli.core.bundle import load_bundle
 from boneage_cli.core.config import Experiment
@@ -59,8 +59,8 @@ def test_a_run_prints_and_writes_all_figures(bench, quick: str, demo_bundle: Pat
     assert (table["parameters"] == weights).all()
     record = json.loads(Path("out/bench.json").read_text())
     latency = record["latency"]["parts"]
-    assert tuple(latency) == (*PARTS, "total")
-    parts = [latency[name]["mean_ms"] for name in PARTS]
+    assert tuple(latency) == (*LATENCY_PARTS, "total")
+    parts = [latency[name]["mean_ms"] for name in LATENCY_PARTS]
     assert min(parts) > 0
     assert sum(parts) == pytest.approx(latency["total"]["mean_ms"])
     assert record["images"] == "8 drawn hands of 1536 × 1920 pixels"
@@ -69,7 +69,17 @@ def test_a_run_prints_and_writes_all_figures(bench, quick: str, demo_bundle: Pat
     ratio = record["files"]["images_per_s"] / naive["images_per_s"]
     assert naive["ratio"] == pytest.approx(ratio)
     assert record["memory_mb"]["files"] >= record["memory_mb"]["loaded"] > 0
-    for text in (*PARTS, "p50", "p95", "p99", "std", "median", "images/s", "from files", "naive"):
+    for text in (
+        *LATENCY_PARTS,
+        "p50",
+        "p95",
+        "p99",
+        "std",
+        "median",
+        "images/s",
+        "from files",
+        "naive",
+    ):
         assert text in result.stdout
     for word in ("memory", "hardware", "versions", f"{weights:,}", "64 × 56"):
         assert word in result.stdout
@@ -246,7 +256,7 @@ def test_training_is_measured_on_real_data_and_synthetic_tensors(
     steps = table["ms_per_step"] * table["images_per_s"]
     assert steps.tolist() == pytest.approx([1000 * 16] * 2, rel=1e-3)
     assert table["share_of_synthetic"][1] == 1
-    assert (table[[f"{part}_ms" for part in TRAINING_PARTS]] > 0).all(axis=None)
+    assert (table[[f"{part}_ms" for part in STEP_PARTS]] > 0).all(axis=None)
     assert table["share_of_peak"].between(0, 1).all()
     (record,) = json.loads(Path("out/train-bench.json").read_text())["measurements"]
     assert record["about"]["data"] == str(demo_data)
@@ -255,7 +265,7 @@ def test_training_is_measured_on_real_data_and_synthetic_tensors(
     assert "convolution_backward" in network["operators"]
     assert [row["data"] for row in record["rows"]] == ["real", "synthetic"]
     for text in (
-        *TRAINING_PARTS,
+        *STEP_PARTS,
         "images/s",
         "s per epoch",
         "arithmetic",

@@ -15,7 +15,7 @@ from boneage_cli.errors import BoneageError
 from boneage_cli.files import check_writable, explaining_write_errors
 from boneage_cli.json_files import write_json
 
-TABLE, RECORD = "bench.csv", "bench.json"
+BENCH_TABLE, BENCH_RECORD = "bench.csv", "bench.json"
 COLUMNS = (
     *("model", "batch_size", "passes", *TIMES, "ms_per_image", "images_per_s"),
     *("parameters", "pixels", "device", "backend", "precision", "hardware"),
@@ -74,10 +74,10 @@ def check_folder(folder: Path) -> None:
         BoneageError: The folder is refused.
     """
     check_writable(folder)
-    if (folder / TABLE).exists():
+    if (folder / BENCH_TABLE).exists():
         raise BoneageError(
-            f"{folder}: holds a measurement ({TABLE}); choose another --output, and compare both "
-            "with 'boneage bench report'"
+            f"{folder}: holds a measurement ({BENCH_TABLE}); choose another --output, and compare "
+            "both with 'boneage bench report'"
         )
 
 
@@ -96,6 +96,6 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
     """
     table = pd.DataFrame(benchmark.throughput, columns=COLUMNS)
     with explaining_write_errors(folder):
-        write_csv(table, folder / TABLE, "%.4f")
-        write_json(benchmark.to_dict(), folder / RECORD)
-    return [folder / TABLE, folder / RECORD]
+        write_csv(table, folder / BENCH_TABLE, "%.4f")
+        write_json(benchmark.to_dict(), folder / BENCH_RECORD)
+    return [folder / BENCH_TABLE, folder / BENCH_RECORD]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from boneage_cli.core.bench.benchmark import COLUMNS, TABLE
+from boneage_cli.core.bench.benchmark import BENCH_TABLE, COLUMNS
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import explaining_write_errors
@@ -39,9 +39,9 @@ def read_results(paths: Sequence[Path]) -> pd.DataFrame:
     Raises:
         BoneageError: One of them is not such a table.
     """
-    files = [path / TABLE if path.is_dir() else path for path in paths]
+    files = [path / BENCH_TABLE if path.is_dir() else path for path in paths]
     # The folder's name, because bench always gives its table the same file name.
-    names = {file: file.parent.name if file.name == TABLE else file.stem for file in files}
+    names = {file: file.parent.name if file.name == BENCH_TABLE else file.stem for file in files}
     tables = [
         _read(file).assign(source=name if list(names.values()).count(name) == 1 else str(file))
         for file, name in names.items()

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity
 
 from boneage_cli.core.bench.arithmetic import wait_for
 
-PARTS = ("loading", "augmentation", "forward", "backward", "optimiser", "rest")
+STEP_PARTS = ("loading", "augmentation", "forward", "backward", "optimiser", "rest")
 # Number of operators that are reported; the others take little time.
 _OPERATORS = 8
 
@@ -22,7 +22,7 @@ def time_shares(split: Mapping[str, float], flops: float, peak: float) -> dict[s
     """Returns the shares of a step's time, which add up to 1.
 
     Args:
-        split: Milliseconds of each of ``PARTS``.
+        split: Milliseconds of each of ``STEP_PARTS``.
         flops: Floating-point operations of the step.
         peak: Peak rate of the device, FLOP/s.
 
@@ -33,13 +33,13 @@ def time_shares(split: Mapping[str, float], flops: float, peak: float) -> dict[s
     whole = sum(split.values())
     passes = split["forward"] + split["backward"]
     arithmetic = min(1000 * flops / peak, passes)
-    others = {part: split[part] for part in PARTS if part not in ("forward", "backward")}
+    others = {part: split[part] for part in STEP_PARTS if part not in ("forward", "backward")}
     times = {"arithmetic": arithmetic, "network": passes - arithmetic, **others}
     return {name: value / whole for name, value in times.items()}
 
 
 class StepSplit(Profiler):
-    """Divides the whole time of every epoch among ``PARTS``; the innermost running part counts.
+    """Divides the time of every epoch among ``STEP_PARTS``; the innermost running part counts.
 
     Args:
         device: The training device, synchronised whenever a part begins or ends.
@@ -61,7 +61,7 @@ class StepSplit(Profiler):
         if part is None:
             return
         if action_name == _EPOCH:
-            self.epochs.append(dict.fromkeys(PARTS, 0.0))
+            self.epochs.append(dict.fromkeys(STEP_PARTS, 0.0))
         self._account()
         self._running.append(part)
 

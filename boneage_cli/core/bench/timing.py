@@ -18,7 +18,7 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.errors import BoneageError
 
 TIMES = ("mean_ms", "std_ms", "min_ms", "max_ms", "median_ms")
-PARTS = ("read", "preprocess", "network", "rest")
+LATENCY_PARTS = ("read", "preprocess", "network", "rest")
 PERCENTILES = (50, 95, 99)
 
 # Warm-up repetitions that are not counted, and the fewest that are timed.
@@ -30,7 +30,7 @@ class Latency:
     """Latency of single radiographs from file to bone age.
 
     Attributes:
-        parts: Milliseconds of each of ``PARTS``, (repetitions,) each.
+        parts: Milliseconds of each of ``LATENCY_PARTS``, (repetitions,) each.
     """
 
     parts: dict[str, np.ndarray]
@@ -86,7 +86,7 @@ def percentiles(milliseconds: np.ndarray) -> dict[str, float]:
 
 
 def split(marks: Mapping[str, float]) -> dict[str, float]:
-    """Divides one radiograph's time among ``PARTS``.
+    """Divides one radiograph's time among ``LATENCY_PARTS``.
 
     Args:
         marks: Seconds at which ``begun``, ``reading``, ``read``, ``rendered``, ``passing``,
@@ -108,11 +108,11 @@ def measure_latency(predictor: Predictor, chosen: Sequence[Case], seconds: float
     """Times radiographs one at a time, repeatedly, for about ``seconds``."""
     source = cycle(chosen)
     parts = [time_one(predictor, next(source)) for _ in repetitions(seconds)][WARM_UP:]
-    return Latency({name: np.array([each[name] for each in parts]) for name in PARTS})
+    return Latency({name: np.array([each[name] for each in parts]) for name in LATENCY_PARTS})
 
 
 def time_one(predictor: Predictor, case: Case) -> dict[str, float]:
-    """Returns the milliseconds of ``PARTS`` for one radiograph."""
+    """Returns the milliseconds of ``LATENCY_PARTS`` for one radiograph."""
     marks: dict[str, float] = {}
 
     def mark(name: str) -> None:

@@ -32,7 +32,7 @@ from boneage_cli.core.bench.arithmetic import (
 from boneage_cli.core.bench.environment import environment, load_per_core
 from boneage_cli.core.bench.step_timing import (
     AUGMENTATION,
-    PARTS,
+    STEP_PARTS,
     Operators,
     StepSplit,
     time_shares,
@@ -52,10 +52,10 @@ from boneage_cli.files import explaining_write_errors
 from boneage_cli.json_files import read_json, write_json
 from boneage_cli.progress import track
 
-TABLE, RECORD = "train-bench.csv", "train-bench.json"
+TRAINING_TABLE, TRAINING_RECORD = "train-bench.csv", "train-bench.json"
 COLUMNS = (
     *("model", "data", "images_per_s", "share_of_synthetic", "epoch_s", "epochs", "steps"),
-    *("ms_per_step", *(f"{part}_ms" for part in PARTS)),
+    *("ms_per_step", *(f"{part}_ms" for part in STEP_PARTS)),
     *("gflop_per_image", "gflop_per_s", "peak_gflop_per_s", "share_of_peak"),
     *("train_images", "batch_size", "parameters", "pixels"),
     *("device", "precision", "hardware", "python", "torch", "boneage", "date"),
@@ -175,7 +175,7 @@ def earlier_measurements(folder: Path) -> list[dict[str, Any]]:
     Raises:
         BoneageError: The file is damaged.
     """
-    path = folder / RECORD
+    path = folder / TRAINING_RECORD
     if not path.exists():
         return []
     refusal = BoneageError(f"{path}: not written by boneage bench --train; choose another --output")
@@ -206,9 +206,9 @@ def write_measurements(measurements: Sequence[Mapping[str, Any]], folder: Path) 
     """
     rows = [row for each in measurements for row in each["rows"]]
     with explaining_write_errors(folder):
-        write_csv(pd.DataFrame(rows, columns=COLUMNS), folder / TABLE, "%.5g")
-        write_json({"measurements": list(measurements)}, folder / RECORD)
-    return [folder / TABLE, folder / RECORD]
+        write_csv(pd.DataFrame(rows, columns=COLUMNS), folder / TRAINING_TABLE, "%.5g")
+        write_json({"measurements": list(measurements)}, folder / TRAINING_RECORD)
+    return [folder / TRAINING_TABLE, folder / TRAINING_RECORD]
 
 
 class _Epochs(pl.Callback):
@@ -351,7 +351,7 @@ class _Bench:
             "epochs": len(rates[kind]),
             "steps": len(rates[kind]) * steps,
             "ms_per_step": 1000 * images / self._longest / typical,
-            **{f"{part}_ms": split[part] for part in PARTS},
+            **{f"{part}_ms": split[part] for part in STEP_PARTS},
             "gflop_per_image": self.flops / 1e9,
             "gflop_per_s": self.flops * typical / 1e9,
             "peak_gflop_per_s": peak / 1e9,

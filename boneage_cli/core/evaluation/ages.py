@@ -27,7 +27,7 @@ from boneage_cli.datasets.manifest import sex_letters, warn_of_impossible_ages
 from boneage_cli.errors import BoneageWarning
 from boneage_cli.json_files import write_json
 
-FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
+AGE_FILES = ("metrics.json", PREDICTIONS, "scatter.png", "bland_altman.png")
 
 PREDICTION_COLUMNS = ("image_id", "true", "predicted", "absolute_error", "sex", "error")
 
@@ -180,7 +180,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, title: str = "") -> l
     done = evaluation.predictions[evaluation.predictions["predicted"].notna()]
     true, predicted = done["true"].to_numpy(float), done["predicted"].to_numpy(float)
     male = None if done["sex"].isna().any() else (done["sex"] == "M").to_numpy(bool)
-    files = [folder / name for name in FILES]
+    files = [folder / name for name in AGE_FILES]
     write_json(evaluation.to_dict(), files[0])
     write_csv(evaluation.predictions.round(DECIMALS), files[1])
     scatter(true, predicted, files[2], title, male=male)

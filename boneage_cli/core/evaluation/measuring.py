@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from boneage_cli.core.evaluation.ages import (
-    FILES,
+    AGE_FILES,
     Evaluation,
     evaluate_predictions,
     write_evaluation,
@@ -162,7 +162,7 @@ def write_measured(measured: Measured, folder: Path, title: str = "") -> list[Pa
         files += write_evaluation(measured.ages, folder, title)
     if measured.sexes is not None:
         files += write_sex_evaluation(measured.sexes, folder, title)
-    for evaluation, names in ((measured.ages, FILES), (measured.sexes, SEX_FILES)):
+    for evaluation, names in ((measured.ages, AGE_FILES), (measured.sexes, SEX_FILES)):
         if evaluation is None:
             remove_evaluation(folder, names)
     return files

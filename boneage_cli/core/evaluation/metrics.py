@@ -26,7 +26,7 @@ SHARE_INTERVAL = f"{LEVEL:.0%} Wilson score"
 TOLERANCES = (6, 12, 24)
 """Months for which the share of errors up to that size is reported."""
 
-ENOUGH = 5
+ENOUGH_FOR_INTERVAL = 5
 """Least number of radiographs for which the interval of a mean is shown."""
 
 # Indices drawn per step of the bootstrap: 8 MB, independent of the number of radiographs.
@@ -56,8 +56,10 @@ class Estimate:
         return "{} ({} to {})".format(*ends)
 
     def text_of(self, images: int, scale: float = 1, sign: str = "") -> str:
-        """Returns the same as ``text``, without the interval if it is of fewer than ``ENOUGH``."""
-        return self.text(scale, sign) if images >= ENOUGH else decimal(scale * self.value, 2, sign)
+        """Returns ``text``, without the interval if there are too few images for one."""
+        if images < ENOUGH_FOR_INTERVAL:
+            return decimal(scale * self.value, 2, sign)
+        return self.text(scale, sign)
 
     def columns(self, name: str) -> dict[str, float]:
         """Returns the cells of a table: ``name``, ``name_low`` and ``name_high``."""

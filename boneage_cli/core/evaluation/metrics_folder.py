@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from boneage_cli.core.evaluation.ages import FILES
+from boneage_cli.core.evaluation.ages import AGE_FILES
 from boneage_cli.core.evaluation.sexes import SEX_FILES
 from boneage_cli.core.evaluation.stress import STRESS_FILES
 from boneage_cli.core.run_record import is_trained_on
@@ -37,7 +37,7 @@ def metrics_folder(bundles: Sequence[Path], name: str, about: Mapping[str, Any])
 
 def _is_free(folder: Path, about: Mapping[str, Any]) -> bool:
     """Whether a folder has no metrics, or those of the same measurement."""
-    kept = [folder / names[0] for names in (FILES, SEX_FILES, STRESS_FILES)]
+    kept = [folder / names[0] for names in (AGE_FILES, SEX_FILES, STRESS_FILES)]
     try:
         there = [read_json(path) for path in kept if path.exists()]
     except BoneageError:

@@ -19,7 +19,7 @@ from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
 from boneage_cli.core.evaluation.ages import look_like_years
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.fingerprints import all_of, fingerprints
-from boneage_cli.core.intervals import LEAST, Calibration, calibrate
+from boneage_cli.core.intervals import LEAST_TO_CALIBRATE, Calibration, calibrate
 from boneage_cli.core.overwriting import check_model_output
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.inputs import cases
@@ -35,7 +35,7 @@ from boneage_cli.wording import counted
 FEWEST = 20
 """Least number of radiographs of one sex to which a line is fitted."""
 
-PARTS = 10
+FOLDS = 10
 """Number of folds of the cross-validation."""
 
 STEEPEST = 2.0
@@ -214,7 +214,7 @@ def _calibration(bundle: Bundle, site: pd.DataFrame, sexes: Sequence[str]) -> Ca
         groups |= {name: (old.widths[name], old.images[name]) for name in old.widths}
     groups = {name: found for name, found in groups.items() if name[0] in {"F", "M"} - set(sexes)}
     rows = site[site["sex"].isin(sexes)]
-    if len(rows) >= LEAST:
+    if len(rows) >= LEAST_TO_CALIBRATE:
         new = calibrate(rows, "")
         groups |= {
             name: (new.widths[name], new.images[name]) for name in new.widths if name[0] in sexes
@@ -247,10 +247,10 @@ def fit_lines(table: pd.DataFrame, sexes: Iterable[str]) -> dict[str, Line]:
 def _cross_validated(table: pd.DataFrame, sexes: Iterable[str]) -> pd.Series:
     """Returns each row's age corrected by lines that were fitted without its fold."""
     # Each fold gets an equal share of each sex.
-    shuffled = table.sample(frac=1, random_state=0).groupby("sex").cumcount() % PARTS
+    shuffled = table.sample(frac=1, random_state=0).groupby("sex").cumcount() % FOLDS
     part = shuffled.reindex(table.index).to_numpy()
     ages = table["predicted"].to_numpy(float).copy()
-    for number in range(PARTS):
+    for number in range(FOLDS):
         for sex, (offset, slope) in fit_lines(table[part != number], sexes).items():
             rows = (part == number) & (table["sex"] == sex).to_numpy()
             ages[rows] = offset + slope * ages[rows]

@@ -15,7 +15,7 @@ import numpy as np
 from boneage_cli.batching import as_they_come, batched
 from boneage_cli.core.bundle import Bundle, load_bundle
 from boneage_cli.core.hardware import choose_device, choose_precision, cpu_has_bf16
-from boneage_cli.core.intervals import LEAST, check_level
+from boneage_cli.core.intervals import LEAST_TO_CALIBRATE, check_level
 from boneage_cli.core.mixed_precision import MIXED_PRECISION
 from boneage_cli.core.prediction.cases import NO_NUMBER, REASONS, Asked, Case, Prediction
 from boneage_cli.core.prediction.preparing import SEX_UNKNOWN, Pixels, Prepared, Preparer
@@ -26,7 +26,7 @@ from boneage_cli.core.views import Rendered
 from boneage_cli.cpu_limits import usable_threads
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
-from boneage_cli.processes import ENOUGH, processes_for, worker_processes
+from boneage_cli.processes import ENOUGH_FOR_PROCESSES, processes_for, worker_processes
 from boneage_cli.threads import in_turn, worker_threads
 
 # Batch size for computing features.
@@ -271,8 +271,8 @@ class Predictor(Preparer):
             tta: Whether to average over mirrored and slightly rotated views.
             interval: Level of the prediction intervals, per cent; None for no intervals.
             force: Whether to predict refused images, too.
-            processes: Whether worker processes may be used for ``ENOUGH`` cases or more, if
-                ``load`` read the models from files. With OpenVINO the workers do the whole
+            processes: Whether worker processes may be used for ``ENOUGH_FOR_PROCESSES`` cases or
+                more, if ``load`` read the models from files. With OpenVINO the workers do the whole
                 prediction, else they prepare the views. See ``worker_processes`` for what this
                 requires of the calling program.
             slow_source: Whether cases may arrive one by one; those available are then predicted
@@ -291,7 +291,7 @@ class Predictor(Preparer):
         workers = workers or usable_threads()
         source = iter(cases)
         if processes and (count := self.processes(workers)):
-            enough, source = _at_least(ENOUGH, source)
+            enough, source = _at_least(ENOUGH_FOR_PROCESSES, source)
             if enough:
                 yield from self._in_processes(source, count, batch_size, asked)
                 return
@@ -355,8 +355,8 @@ class Predictor(Preparer):
             else:
                 raise BoneageError(
                     f"{bundle.path}: this model has no calibration for --interval, which takes "
-                    f"{LEAST} radiographs: of the validation split when it is trained, or of each "
-                    "sex that recalibrate corrects"
+                    f"{LEAST_TO_CALIBRATE} radiographs: of the validation split when it is "
+                    "trained, or of each sex that recalibrate corrects"
                 )
 
     def interval(self, months: float, male: bool | None, level: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from boneage_cli.files import whole_file
 from boneage_cli.imaging.landmarks import LANDMARK_NAMES
 
 HEAT_MAPS = "heatmaps"
-TABLE = "rois.csv"
+ROI_TABLE = "rois.csv"
 SETTINGS = "rois.json"
 COLUMNS = (
     "id",
@@ -46,7 +46,9 @@ def claim(folder: Path) -> None:
 def read_table(folder: Path) -> list[Row]:
     """Returns the rows of an earlier call; empty if there is no table with these columns."""
     try:
-        with (folder / TABLE).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with (folder / ROI_TABLE).open(
+            encoding="utf-8", errors="surrogateescape", newline=""
+        ) as file:
             rows = list(csv.DictReader(file))
     except (OSError, csv.Error):
         return []
@@ -56,7 +58,7 @@ def read_table(folder: Path) -> list[Row]:
 def write_table(folder: Path, rows: Mapping[str, Row], order: Iterable[str]) -> None:
     """Writes the table, with the rows in an order of their names."""
     with (
-        whole_file(folder / TABLE) as temporary,
+        whole_file(folder / ROI_TABLE) as temporary,
         # File names may contain bytes that are not UTF-8; they are written unchanged.
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):

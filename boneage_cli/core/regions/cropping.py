@@ -30,7 +30,7 @@ from boneage_cli.imaging.png import write_png
 from boneage_cli.imaging.radiograph import Radiograph, negative
 from boneage_cli.imaging.registration import Region, registered_mask, render_region
 from boneage_cli.imaging.warping import warp
-from boneage_cli.processes import ENOUGH, processes_for, worker_processes
+from boneage_cli.processes import ENOUGH_FOR_PROCESSES, processes_for, worker_processes
 from boneage_cli.progress import track
 from boneage_cli.threads import in_turn, worker_threads
 
@@ -137,7 +137,7 @@ def crop_all(
     count = workers or usable_threads()
     # Smaller batches if there are few radiographs, so that every worker gets some.
     share = max(1, min(batch_size, -(-len(todo) // count)))
-    able = processes and len(todo) >= ENOUGH and job.is_on_disk
+    able = processes and len(todo) >= ENOUGH_FOR_PROCESSES and job.is_on_disk
     number = processes_for(count) if able else 0
     with (
         track(todo, description="locate regions") as bar,

@@ -58,7 +58,7 @@ class BoneAgeData(pl.LightningDataModule):
         self.pool: pd.DataFrame | None = None
         self.places: dict[str, np.ndarray | None] = {"train": None, "validation": None}
         self.degraded = experiment.augmentation.share_degraded
-        seed, needs_sex = experiment.training.seed, experiment.model.needs_sex
+        seed, needs_sex = experiment.training.seed, experiment.model.trains_with_sex
         if fold is None:
             train, validation = (
                 usable(read_manifest(folder, split), experiment.data, needs_sex)

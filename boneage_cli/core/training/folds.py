@@ -25,8 +25,8 @@ from boneage_cli.core.runs import (
     FOLD,
     OUT_OF_FOLD,
     PREDICTIONS,
-    RECORD,
     RESULT,
+    RUN_RECORD,
     RUNS,
     SETTINGS,
     SEX_PREDICTIONS,
@@ -108,7 +108,7 @@ def cross_validate(
     folder = new_run_folder(runs, experiment.name) if folder is None else folder
     record = RunRecord.new(data, resources, config_file=config_file, folds=folds)
     check_folder(folder, experiment, record)
-    if not (folder / RECORD).exists():
+    if not (folder / RUN_RECORD).exists():
         begin_folder(folder, experiment, record)
         started(folder)
     try:
@@ -116,7 +116,7 @@ def cross_validate(
     except BoneageError:
         # Settings or data that allow no training leave no folder that could be resumed.
         if not (folder / f"{FOLD}1").exists():
-            for name in (SETTINGS, RECORD):
+            for name in (SETTINGS, RUN_RECORD):
                 (folder / name).unlink(missing_ok=True)
             with suppress(OSError):
                 folder.rmdir()

@@ -23,8 +23,8 @@ from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
     BUNDLE,
     CHECKPOINT,
-    RECORD,
     RESULT,
+    RUN_RECORD,
     RUNS,
     SETTINGS,
     STAGE,
@@ -114,7 +114,7 @@ def train_into(
         BoneageError: The folder holds a run of other settings or data.
         Interrupted: The user stopped it.
     """
-    if not (folder / RECORD).exists():
+    if not (folder / RUN_RECORD).exists():
         _train(experiment, record, folder, folder.parent, begin, report)
     else:
         check_folder(folder, experiment, record)
@@ -136,7 +136,7 @@ def check_folder(folder: Path, experiment: Experiment, record: RunRecord) -> Non
     Raises:
         BoneageError: The folder holds a run of other settings or data.
     """
-    if not (folder / RECORD).exists():
+    if not (folder / RUN_RECORD).exists():
         return
     earlier, settings = read_run(folder)
     if settings != experiment or not earlier.is_of_same_work(record):
@@ -256,7 +256,7 @@ def _resumable(folder: Path) -> Iterator[None]:
     try:
         with ExitStack() as stack:
             if is_main_process():
-                record = stack.enter_context((folder / RECORD).open("rb"))
+                record = stack.enter_context((folder / RUN_RECORD).open("rb"))
                 if not try_lock(record):
                     raise BoneageError(f"{folder}: another process is training it; wait for that")
             yield

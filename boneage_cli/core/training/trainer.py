@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.environments import (
 )
 
 from boneage_cli.core.config import Experiment, TrainingSettings
-from boneage_cli.core.hardware import Precision, choose_precision, keep_freed_memory
+from boneage_cli.core.hardware import Arithmetic, choose_precision, keep_freed_memory
 from boneage_cli.core.training.module import BoneAgeModule
 from boneage_cli.errors import BoneageError
 from boneage_cli.models.depthwise_gradients import use_fast_depthwise_gradients
@@ -83,7 +83,7 @@ def make_trainer(
     )
 
 
-def training_precision(name: str, devices: str) -> Precision:
+def training_precision(name: str, devices: str) -> Arithmetic:
     """Returns the precision in which a setting makes these devices train.
 
     Raises:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boneage_cli.core.bench.timing import (
-    PARTS,
+    LATENCY_PARTS,
     Latency,
     percentiles,
     split,
@@ -52,14 +52,14 @@ def test_the_parts_of_a_radiograph_s_time_add_up_to_it(times: list[float]) -> No
     names = ("begun", "reading", "read", "rendered", "passing", "passed", "ended")
     marks = dict(zip(names, sorted(times), strict=True))
     parts = split(marks)
-    assert tuple(parts) == PARTS
+    assert tuple(parts) == LATENCY_PARTS
     assert sum(parts.values()) == pytest.approx(1000 * (marks["ended"] - marks["begun"]))
     assert min(parts.values()) >= -1e-9
 
 
 def test_the_means_of_the_parts_add_up_to_the_mean_of_the_total() -> None:
-    times = np.random.default_rng(0).uniform(1, 50, (len(PARTS), 40))
-    figures = Latency(dict(zip(PARTS, times, strict=True))).to_dict()
+    times = np.random.default_rng(0).uniform(1, 50, (len(LATENCY_PARTS), 40))
+    figures = Latency(dict(zip(LATENCY_PARTS, times, strict=True))).to_dict()
     assert figures["repetitions"] == 40
     total = figures["parts"].pop("total")
     for key in ("mean_ms", "share"):
@@ -73,7 +73,7 @@ def test_a_predictor_tells_the_steps_of_a_radiograph_in_order_and_only_while_it_
 ) -> None:
     predictor = Predictor.load(demo_run.bundle, "cpu")
     case = next(iter(manifest_cases(read_manifest(demo_data, "test"))))
-    assert set(time_one(predictor, case)) == set(PARTS)
+    assert set(time_one(predictor, case)) == set(LATENCY_PARTS)
     told: list[str] = []
     predictor.mark = told.append
     list(predictor.predict_files([case], force=True))

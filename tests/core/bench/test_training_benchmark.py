@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from boneage_cli.core.bench.arithmetic import flops_of_step
-from boneage_cli.core.bench.step_timing import PARTS, StepSplit, time_shares
+from boneage_cli.core.bench.step_timing import STEP_PARTS, StepSplit, time_shares
 from boneage_cli.core.bench.synthetic_data import KINDS, kind_of, synthetic_batch
 from boneage_cli.core.bench.training import (
-    RECORD,
+    TRAINING_RECORD,
     _Epochs,
     earlier_measurements,
     share_out,
@@ -84,15 +84,18 @@ def test_all_the_time_of_an_epoch_goes_to_the_part_that_runs() -> None:
             pass
     passed = time.perf_counter() - begun
     (parts,) = split.epochs
-    assert tuple(parts) == PARTS
-    assert {name for name, seconds in parts.items() if seconds} == {*PARTS} - {"backward"}
+    assert tuple(parts) == STEP_PARTS
+    assert {name for name, seconds in parts.items() if seconds} == {*STEP_PARTS} - {"backward"}
     assert 0 < sum(parts.values()) <= passed
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(0.1, 100), min_size=len(PARTS), max_size=len(PARTS)), st.floats(1, 1e12))
+@given(
+    st.lists(st.floats(0.1, 100), min_size=len(STEP_PARTS), max_size=len(STEP_PARTS)),
+    st.floats(1, 1e12),
+)
 def test_the_shares_of_a_step_add_up_to_it(times: list[float], flops: float) -> None:
-    split = dict(zip(PARTS, times, strict=True))
+    split = dict(zip(STEP_PARTS, times, strict=True))
     shares = time_shares(split, flops, peak=1e10)
     assert sum(shares.values()) == pytest.approx(1)
     assert min(shares.values()) >= 0
@@ -128,7 +131,7 @@ def test_a_folder_without_measurements_has_none_and_a_damaged_one_is_told_of(
 ) -> None:
     assert earlier_measurements(tmp_path) == []
     for text in ("{}", "[]", "nonsense", '{"measurements": [1]}'):
-        (tmp_path / RECORD).write_text(text)
+        (tmp_path / TRAINING_RECORD).write_text(text)
         with pytest.raises(BoneageError, match=r"train-bench\.json: .* --output"):
             earlier_measurements(tmp_path)
 
