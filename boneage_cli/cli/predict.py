@@ -181,13 +181,14 @@ def predict(
 
       hand.png: girl (probability 0.931)
 
-    CSV, JSON (one array) and JSON Lines (jsonl, an object a line) have path, id,
-    sex, months, years_months, low, high, age, sds, reference, predicted_sex,
-    male_probability, laterality, reason, error and warning, then the elements of
-    --dicom-tags. Ages are in months; sex is what is known of the child, and
-    laterality (L or R) what a DICOM file states. A warning says that the sex or
-    the child's age contradicts the file or the bone age: an age that looks like
-    years instead of months, say, or that of an adult.
+    CSV, JSON (one array) and JSON Lines (jsonl, an object a line) have path,
+    id, sex, months, years_months, low, high, age, sds, reference,
+    predicted_sex, male_probability, laterality, reason, error and warning,
+    then the elements of --dicom-tags. Ages are in months; sex is what is
+    known of the child, and laterality (L or R) what a DICOM file states. With
+    --explain there is a column picture before those elements. A warning says
+    that the sex or the child's age contradicts the file or the bone age: an
+    age that looks like years instead of months, say, or that of an adult.
 
     A radiograph that cannot be predicted is reported on standard error and, in
     CSV and JSON, gets a row with its error; the others are predicted all the
@@ -207,14 +208,15 @@ def predict(
     [bold]Explanations[/bold]
 
     With --explain DIR each radiograph that was predicted becomes a picture
-    DIR/<name>.png (<name>-2.png where two have one name): on the left the
-    radiograph, on the right the same with heat where the model's age comes from
-    (Grad-CAM: what adds to the age and what takes from it alike), the regions
-    that the model cuts out, and the key points of the hand. For models that
-    predict only sex, it is the heat of the sex; for those with a gate between
-    image and sex (sex_fusion), the picture says how far it is open. The heat of
-    several models is averaged. DIR/README.txt explains how to read it. Pictures
-    of an earlier run there are removed when the new ones are made.
+    DIR/<name>.png (<name>-2.png where two have one name; the column picture
+    tells which is whose): on the left the radiograph, on the right the same
+    with heat where the model's age comes from (Grad-CAM: what adds to the age
+    and what takes from it alike), the regions that the model cuts out, and
+    the key points of the hand. For models that predict only sex, it is the
+    heat of the sex; for those with a gate between image and sex (sex_fusion),
+    the picture says how far it is open. The heat of several models is
+    averaged. DIR/README.txt explains how to read it. Pictures of an earlier
+    run there are removed when the new ones are made.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
     when the command line or an input makes no sense. A research tool, not a

@@ -483,7 +483,9 @@ def test_each_predicted_radiograph_is_explained_by_a_picture_and_the_ages_stay(p
     line = "hands/a.png gone.png hands/c.png --sex M --format csv"
     plain = predict(line, status=1)
     result = predict(f"{line} --explain why", status=1)
-    assert result.stdout == plain.stdout
+    explained = rows(result.stdout)
+    assert [row.pop("picture") for row in explained] == ["why/a.png", "", "why/c.png"]
+    assert explained == rows(plain.stdout)
     assert "2 pictures: why" in result.stderr
     found = pictures("why")
     assert list(found) == ["a", "c"]
@@ -513,6 +515,31 @@ def test_pictures_of_one_name_do_not_replace_each_other_but_those_of_an_earlier_
         found = pictures("why")
         assert sorted(found) == ["a", "a-2", "a-2-2"]
         assert len({picture.tobytes() for picture in found.values()}) == 3
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "jsonl"])
+def test_each_row_names_its_own_picture_where_names_repeat(predict, hands, style):
+    # As in archives.
+    for study, hand in (("s1", "a"), ("s2", "b")):
+        Path(study).mkdir()
+        as_dicom(hands / "hands" / f"{hand}.png", Path(study, "IM000001"), "F")
+    line = f"s1 s2 --explain why -o ages.{style} --dicom-tags PatientSex"
+    predict(line)
+    text = Path(f"ages.{style}").read_text()
+    found = {
+        "csv": lambda: rows(text),
+        "json": lambda: json.loads(text),
+        "jsonl": lambda: [json.loads(each) for each in text.splitlines()],
+    }[style]()
+    assert [list(row)[-3:] for row in found] == [["warning", "picture", "PatientSex"]] * 2
+    assert [row["picture"] for row in found] == ["why/IM000001.png", "why/IM000001-2.png"]
+    for row in found:
+        predict(f"{row['path']} --explain alone")
+        assert Path(row["picture"]).read_bytes() == Path("alone/IM000001.png").read_bytes()
+    first, second = pictures("why").values()
+    assert (first != second).any()
+    predict(f"s1 s2 -o plain.{style}")
+    assert "picture" not in Path(f"plain.{style}").read_text()
 
 
 def test_no_picture_but_its_own_is_removed_by_explain(predict):
@@ -744,7 +771,7 @@ def test_a_picture_that_cannot_be_drawn_is_told_of_and_the_status_is_1(hands, de
     # The last radiograph's age is predicted with its batch, long before its picture is drawn.
     Path("last.png").write_bytes(Path("hands/a.png").read_bytes())
     Path("list.txt").write_text("hands/b.png\n" * 30 + "last.png\n")
-    line = f"predict list.txt --sex M --model {demo_bundle} --device cpu --explain why"
+    line = f"predict list.txt --sex M --model {demo_bundle} --device cpu --explain why -f jsonl"
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "boneage_cli", *line.split()],
         stdout=subprocess.PIPE,
@@ -757,8 +784,12 @@ def test_a_picture_that_cannot_be_drawn_is_told_of_and_the_status_is_1(hands, de
         Path("last.png").unlink()
         lines = [first, *process.stdout]
         told = process.stderr.read()
-    assert len(lines) == 31
-    assert all(LINE.match(each.rstrip("\n")) for each in lines)
+    found = [json.loads(each) for each in lines]
+    assert len(found) == 31
+    assert all(row["months"] for row in found)
+    # Neither is an earlier radiograph's picture promised to the last one.
+    assert [row["picture"] for row in found if row["path"] == "last.png"] == [None]
+    assert all(Path(row["picture"]).is_file() for row in found[:-1])
     assert "last.png: no such file" in told
     assert "30 pictures: why" in told
     assert process.returncode == 1

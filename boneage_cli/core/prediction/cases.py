@@ -107,6 +107,7 @@ class Prediction:
         male_probability: The probability of being a boy; None if no model predicts sex.
         laterality: ``L`` or ``R`` as stated in the file; None if it states none.
         tags: Values of the DICOM elements that the case requested, by keyword.
+        picture: Path of the picture that explains it; None if there is none.
     """
 
     case: Case
@@ -120,6 +121,7 @@ class Prediction:
     male_probability: float | None = None
     laterality: str | None = None
     tags: Mapping[str, str | None] = field(default_factory=dict)
+    picture: str | None = None
 
     @property
     def refusal(self) -> str | None:
