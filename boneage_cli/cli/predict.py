@@ -187,8 +187,9 @@ def predict(
     then the elements of --dicom-tags. Ages are in months; sex is what is
     known of the child, and laterality (L or R) what a DICOM file states. With
     --explain there is a column picture before those elements. A warning says
-    that the sex or the child's age contradicts the file or the bone age: an
-    age that looks like years instead of months, say, or that of an adult.
+    that the sex or the child's age contradicts the file or the bone age (an
+    age that looks like years instead of months, say, or that of an adult), or
+    that a DICOM file contradicts itself on the age, which then is unknown.
 
     A radiograph that cannot be predicted is reported on standard error and, in
     CSV and JSON, gets a row with its error; the others are predicted all the

@@ -454,6 +454,34 @@ def test_the_dates_of_a_dicom_file_tell_the_age(predict, hands):
     assert row["sds"]
 
 
+def test_a_file_whose_dates_contradict_its_stated_age_is_warned_of_with_both(predict, hands):
+    as_dicom(hands / "hands" / "a.png", hands / "a.dcm", "F")
+    dataset = dcmread(hands / "a.dcm")
+    dataset.PatientBirthDate, dataset.StudyDate = "20100115", "20200115"
+    dataset.PatientAge = "006Y"
+    dataset.save_as(hands / "a.dcm", enforce_file_format=True)
+    said = "age unknown: 120 months by the file's dates, but 72 by its PatientAge"
+    result = predict("a.dcm -f csv")
+    (row,) = rows(result.stdout)
+    assert (row["age"], row["sds"]) == ("", "")
+    assert row["warning"].startswith(said)
+    assert f"warning: a.dcm: {said}" in result.stderr
+    # All warnings of a row are given.
+    (row,) = rows(predict("a.dcm -f csv --sex M").stdout)
+    assert row["warning"].startswith(f"taken as M, but it says F; {said}")
+    Path("told.csv").write_text("path,age_months\na.dcm,110\n")
+    for line in ("a.dcm --age 110", "told.csv"):
+        result = predict(f"{line} -f csv")
+        (row,) = rows(result.stdout)
+        assert (row["age"], row["warning"]) == ("110.0", "")
+        assert "warning" not in result.stderr
+    # A row without a bone age says, too, why it has no age.
+    data = (hands / "a.dcm").read_bytes()
+    (hands / "a.dcm").write_bytes(data[: len(data) // 2])
+    (row,) = rows(predict("a.dcm -f csv", status=1).stdout)
+    assert row["warning"].startswith(said)
+
+
 def test_an_age_that_makes_no_sense_is_refused(predict):
     assert "'ten' is not an age" in predict("hands/a.png -s F --age ten", status=2).stderr
 
