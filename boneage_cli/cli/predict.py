@@ -78,7 +78,7 @@ def predict(
         ),
     ] = None,
     interval: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--interval",
             metavar="PERCENT",
@@ -228,6 +228,7 @@ def predict(
 
     with interrupts_wait():
         from boneage_cli.core.batch_prediction import predict_batch
+        from boneage_cli.core.intervals import parse_level
 
     outcome = predict_batch(
         [str(path) for path in inputs],
@@ -236,7 +237,7 @@ def predict(
         age=None if age is None else parse_childs_age(age),
         style=format or _style_by_ending(output),
         output=output,
-        interval=interval,
+        interval=None if interval is None else parse_level(interval),
         explain=explain,
         tags=list(
             dict.fromkeys(name.strip() for name in (dicom_tags or "").split(",") if name.strip())

@@ -430,9 +430,21 @@ def test_a_model_without_calibration_gives_no_interval(predict):
     )
 
 
-def test_an_interval_of_no_such_level_is_refused(predict, calibrated):
-    result = predict("hands/a.png -s F --interval 100", status=2, model=calibrated)
-    assert "from 50 to 99" in result.stderr
+@pytest.mark.parametrize("level", ["100", "49%", "0.9", "-90", "high", "9" * 5000])
+def test_an_interval_of_no_such_level_is_refused_in_one_line(predict, calibrated, level):
+    result = predict(f"hands/a.png -s F --interval {level}", status=2, model=calibrated)
+    assert result.stderr == (
+        f"error: --interval {level}: choose a whole per cent from 50 to 99, such as 90\n"
+    )
+
+
+def test_a_level_may_be_written_with_its_sign(predict, calibrated):
+    plain, signed = (
+        predict(f"hands/a.png -s F --interval {level}", model=calibrated).stdout
+        for level in ("95", "95%")
+    )
+    assert signed == plain
+    assert " to " in signed
 
 
 def test_the_age_of_a_child_gives_the_standard_deviation_score(predict):
