@@ -153,7 +153,8 @@ def predict(
     or age_years, and columns width and height with the size of the original
     where the stored image was squashed.
     Relative paths are looked for in the current folder first, then beside the
-    list. Names on standard input are answered as they come.
+    list. A list or table of which no path exists is refused. Names on standard
+    input are answered as they come.
 
     [bold]Sex[/bold]
 

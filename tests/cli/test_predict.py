@@ -134,6 +134,17 @@ def test_unreadable_images_are_error_rows_and_the_others_are_predicted(predict):
     assert result.stderr.count("cut.png") == 1
 
 
+def test_a_list_of_an_archive_that_is_not_mounted_is_one_error_and_no_table(predict):
+    Path("list.txt").write_text("".join(f"nas/IM{number}\n" for number in range(300)))
+    result = predict("list.txt --sex M -o ages.csv", status=2)
+    assert result.stderr.count("\n") == 1
+    assert "list.txt: none of its paths exists (the first is nas/IM0)" in result.stderr
+    assert not list(Path().glob("*ages*"))
+    # Names on standard input are answered as they come.
+    result = predict("- --sex M -f csv", status=1, stdin="nas/IM0\nnas/IM1\n")
+    assert [row["reason"] for row in rows(result.stdout)] == ["unreadable"] * 2
+
+
 def test_standard_output_carries_results_alone(predict):
     result = predict("gone.png hands/a.png --sex M", status=1)
     assert all(LINE.match(line) for line in result.stdout.splitlines())
