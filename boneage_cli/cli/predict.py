@@ -78,7 +78,7 @@ def predict(
         ),
     ] = None,
     interval: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--interval",
             metavar="PERCENT",
@@ -153,7 +153,8 @@ def predict(
     or age_years, and columns width and height with the size of the original
     where the stored image was squashed.
     Relative paths are looked for in the current folder first, then beside the
-    list. Names on standard input are answered as they come.
+    list. A list or table of which no path exists is refused. Names on standard
+    input are answered as they come.
 
     [bold]Sex[/bold]
 
@@ -181,13 +182,15 @@ def predict(
 
       hand.png: girl (probability 0.931)
 
-    CSV, JSON (one array) and JSON Lines (jsonl, an object a line) have path, id,
-    sex, months, years_months, low, high, age, sds, reference, predicted_sex,
-    male_probability, laterality, reason, error and warning, then the elements of
-    --dicom-tags. Ages are in months; sex is what is known of the child, and
-    laterality (L or R) what a DICOM file states. A warning says that the sex or
-    the child's age contradicts the file or the bone age: an age that looks like
-    years instead of months, say, or that of an adult.
+    CSV, JSON (one array) and JSON Lines (jsonl, an object a line) have path,
+    id, sex, months, years_months, low, high, age, sds, reference,
+    predicted_sex, male_probability, laterality, reason, error and warning,
+    then the elements of --dicom-tags. Ages are in months; sex is what is
+    known of the child, and laterality (L or R) what a DICOM file states. With
+    --explain there is a column picture before those elements. A warning says
+    that the sex or the child's age contradicts the file or the bone age (an
+    age that looks like years instead of months, say, or that of an adult), or
+    that a DICOM file contradicts itself on the age, which then is unknown.
 
     A radiograph that cannot be predicted is reported on standard error and, in
     CSV and JSON, gets a row with its error; the others are predicted all the
@@ -207,14 +210,15 @@ def predict(
     [bold]Explanations[/bold]
 
     With --explain DIR each radiograph that was predicted becomes a picture
-    DIR/<name>.png (<name>-2.png where two have one name): on the left the
-    radiograph, on the right the same with heat where the model's age comes from
-    (Grad-CAM: what adds to the age and what takes from it alike), the regions
-    that the model cuts out, and the key points of the hand. For models that
-    predict only sex, it is the heat of the sex; for those with a gate between
-    image and sex (sex_fusion), the picture says how far it is open. The heat of
-    several models is averaged. DIR/README.txt explains how to read it. Pictures
-    of an earlier run there are removed when the new ones are made.
+    DIR/<name>.png (<name>-2.png where two have one name; the column picture
+    tells which is whose): on the left the radiograph, on the right the same
+    with heat where the model's age comes from (Grad-CAM: what adds to the age
+    and what takes from it alike), the regions that the model cuts out, and
+    the key points of the hand. For models that predict only sex, it is the
+    heat of the sex; for those with a gate between image and sex (sex_fusion),
+    the picture says how far it is open. The heat of several models is
+    averaged. DIR/README.txt explains how to read it. Pictures of an earlier
+    run there are removed when the new ones are made.
 
     [bold]Exit status[/bold]: 0 when all were predicted, 1 when some were not, 2
     when the command line or an input makes no sense. A research tool, not a
@@ -225,6 +229,7 @@ def predict(
 
     with interrupts_wait():
         from boneage_cli.core.batch_prediction import predict_batch
+        from boneage_cli.core.intervals import parse_level
 
     outcome = predict_batch(
         [str(path) for path in inputs],
@@ -233,7 +238,7 @@ def predict(
         age=None if age is None else parse_childs_age(age),
         style=format or _style_by_ending(output),
         output=output,
-        interval=interval,
+        interval=None if interval is None else parse_level(interval),
         explain=explain,
         tags=list(
             dict.fromkeys(name.strip() for name in (dicom_tags or "").split(",") if name.strip())

@@ -17,6 +17,7 @@ from boneage_cli.core.prediction.cases import Prediction
 from boneage_cli.core.prediction.inputs import STANDARD_INPUT, cases, count_cases, may_state_sex
 from boneage_cli.core.prediction.output import (
     COLUMNS,
+    PICTURE,
     Row,
     prediction_row,
     row_lines,
@@ -143,6 +144,7 @@ def predict_batch(
     if age is not None:
         predictor.check_age("--age")
     explanations = None if explain is None else _explanations(predictor, explain, inputs)
+    more = [*([PICTURE] if explain else []), *tags]
     outcome = BatchOutcome()
     with ExitStack() as stack:
         partial = None
@@ -173,20 +175,20 @@ def predict_batch(
         if sys.stderr.isatty() and not running:
             total, done = count_cases(inputs), outcome.done
             predictions = track(predictions, description="predict", total=total, initial=done)
-        answers = _counted(predictions, inputs, outcome, tell)
+        answers = _counted(predictions, inputs, outcome, tell, explained=explain is not None)
         if partial is not None:
             try:
                 partial.add(answers)
             finally:
                 if not outcome.total:
                     partial.remove()
-            write(row_lines(_answered(partial.rows()), style, tags), output)
+            write(row_lines(_answered(partial.rows()), style, more), output)
             partial.remove()
         elif style == "text":
             shown = (prediction for prediction, row in answers if LEFT_OUT not in row)
             write(text_lines(shown), output)
         else:
-            write(row_lines(_answered(row for _, row in answers), style, tags), output)
+            write(row_lines(_answered(row for _, row in answers), style, more), output)
     if explanations:
         outcome.pictures, outcome.undrawn = explanations.pictures, explanations.errors
     return outcome
@@ -197,6 +199,7 @@ def _counted(
     inputs: Sequence[str],
     outcome: BatchOutcome,
     tell: Callable[[Prediction], None] | None,
+    explained: bool,
 ) -> Iterator[tuple[Prediction, Row]]:
     """Yields each prediction with its row and counts it in the outcome.
 
@@ -204,7 +207,7 @@ def _counted(
         BoneageError: There were only DICOM files without an image.
     """
     for prediction in predictions:
-        row = prediction_row(prediction)
+        row = prediction_row(prediction, explained=explained)
         # Archives contain reports and the like among the radiographs.
         if prediction.reason == "no-image" and prediction.case.searched_for:
             row[LEFT_OUT] = True

@@ -129,9 +129,26 @@ def check_level(level: int) -> None:
         BoneageError: The level is not in ``LEVELS``.
     """
     if level not in LEVELS:
-        raise BoneageError(
-            f"--interval {level}: choose a whole per cent from {LEVELS[0]} to {LEVELS[-1]}"
-        )
+        raise _no_such_level(level)
+
+
+def parse_level(text: str) -> int:
+    """Reads a level in per cent: ``90`` or ``90%``.
+
+    Raises:
+        BoneageError: The text is not one of ``LEVELS``.
+    """
+    levels = {str(level): level for level in LEVELS}
+    number = text.strip().removesuffix("%").rstrip()
+    if number not in levels:
+        raise _no_such_level(text)
+    return levels[number]
+
+
+def _no_such_level(level: object) -> BoneageError:
+    return BoneageError(
+        f"--interval {level}: choose a whole per cent from {LEVELS[0]} to {LEVELS[-1]}, such as 90"
+    )
 
 
 def calibrate(predictions: pd.DataFrame, source: str) -> Calibration:

@@ -97,6 +97,7 @@ def read_dicom(data: bytes, source: str, *, tags: Sequence[str] = ()) -> Radiogr
         aspect=_aspect(dataset),
         male=header.male,
         age=header.age,
+        contradictory_ages=header.contradictory_ages,
         laterality=header.laterality,
         tags=header.tags,
     )
@@ -108,6 +109,7 @@ class DicomHeader:
 
     male: bool | None = None
     age: float | None = None
+    contradictory_ages: tuple[float, float] | None = None
     laterality: str | None = None
     tags: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -132,7 +134,7 @@ def read_header(path: str | Path, tags: Sequence[str] = ()) -> DicomHeader:
 def _header(dataset: Dataset, tags: Sequence[str]) -> DicomHeader:
     return DicomHeader(
         male_of(text_of(dataset, "PatientSex")),
-        age_of(dataset),
+        *age_of(dataset),
         laterality_of(dataset),
         {name: _written(value_of(dataset, name)) for name in tags},
     )

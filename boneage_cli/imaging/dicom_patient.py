@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -19,11 +20,24 @@ _DATES = ("StudyDate", "AcquisitionDate", "ContentDate")
 _LARGEST_CONTRADICTION = 24.0
 
 
-def age_of(dataset: Dataset) -> float | None:
-    """Returns the age in months, from the dates or, without them, as stated; None if unknown.
+class PatientsAge(NamedTuple):
+    """A patient's chronological age.
 
-    The dates are preferred, because ages stated in whole years are rounded down. None if dates and
-    stated age contradict each other. A stated age of 0 years means unknown.
+    Attributes:
+        months: The age in months; None if unknown.
+        contradictory: The age by the dates and the stated one, months, if they contradict each
+            other, so that the age is unknown; else None.
+    """
+
+    months: float | None
+    contradictory: tuple[float, float] | None = None
+
+
+def age_of(dataset: Dataset) -> PatientsAge:
+    """Returns the age from the dates or, without them, as stated.
+
+    The dates are preferred, because ages stated in whole years are rounded down. A stated age of 0
+    years means unknown.
     """
     match = re.fullmatch(r"(\d{1,3})([DWMY])", text_of(dataset, "PatientAge"))
     stated = int(match[1]) * _MONTHS[match[2]] if match else None
@@ -32,13 +46,13 @@ def age_of(dataset: Dataset) -> float | None:
     birth = _date(dataset, "PatientBirthDate")
     taken = next(filter(None, (_date(dataset, name) for name in _DATES)), None)
     if birth is None or taken is None:
-        return stated
+        return PatientsAge(stated)
     counted = (taken - birth).days / _DAYS_PER_MONTH
     if not is_childs_age(counted):
-        return stated
+        return PatientsAge(stated)
     if stated is not None and abs(counted - stated) > _LARGEST_CONTRADICTION:
-        return None
-    return counted
+        return PatientsAge(None, (counted, stated))
+    return PatientsAge(counted)
 
 
 def _date(dataset: Dataset, name: str) -> date | None:

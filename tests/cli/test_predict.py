@@ -134,6 +134,17 @@ def test_unreadable_images_are_error_rows_and_the_others_are_predicted(predict):
     assert result.stderr.count("cut.png") == 1
 
 
+def test_a_list_of_an_archive_that_is_not_mounted_is_one_error_and_no_table(predict):
+    Path("list.txt").write_text("".join(f"nas/IM{number}\n" for number in range(300)))
+    result = predict("list.txt --sex M -o ages.csv", status=2)
+    assert result.stderr.count("\n") == 1
+    assert "list.txt: none of its paths exists (the first is nas/IM0)" in result.stderr
+    assert not list(Path().glob("*ages*"))
+    # Names on standard input are answered as they come.
+    result = predict("- --sex M -f csv", status=1, stdin="nas/IM0\nnas/IM1\n")
+    assert [row["reason"] for row in rows(result.stdout)] == ["unreadable"] * 2
+
+
 def test_standard_output_carries_results_alone(predict):
     result = predict("gone.png hands/a.png --sex M", status=1)
     assert all(LINE.match(line) for line in result.stdout.splitlines())
@@ -430,9 +441,21 @@ def test_a_model_without_calibration_gives_no_interval(predict):
     )
 
 
-def test_an_interval_of_no_such_level_is_refused(predict, calibrated):
-    result = predict("hands/a.png -s F --interval 100", status=2, model=calibrated)
-    assert "from 50 to 99" in result.stderr
+@pytest.mark.parametrize("level", ["100", "49%", "0.9", "-90", "high", "9" * 5000])
+def test_an_interval_of_no_such_level_is_refused_in_one_line(predict, calibrated, level):
+    result = predict(f"hands/a.png -s F --interval {level}", status=2, model=calibrated)
+    assert result.stderr == (
+        f"error: --interval {level}: choose a whole per cent from 50 to 99, such as 90\n"
+    )
+
+
+def test_a_level_may_be_written_with_its_sign(predict, calibrated):
+    plain, signed = (
+        predict(f"hands/a.png -s F --interval {level}", model=calibrated).stdout
+        for level in ("95", "95%")
+    )
+    assert signed == plain
+    assert " to " in signed
 
 
 def test_the_age_of_a_child_gives_the_standard_deviation_score(predict):
@@ -452,6 +475,34 @@ def test_the_dates_of_a_dicom_file_tell_the_age(predict, hands):
     (row,) = rows(predict("a.dcm -f csv").stdout)
     assert float(row["age"]) == pytest.approx(120, abs=0.1)
     assert row["sds"]
+
+
+def test_a_file_whose_dates_contradict_its_stated_age_is_warned_of_with_both(predict, hands):
+    as_dicom(hands / "hands" / "a.png", hands / "a.dcm", "F")
+    dataset = dcmread(hands / "a.dcm")
+    dataset.PatientBirthDate, dataset.StudyDate = "20100115", "20200115"
+    dataset.PatientAge = "006Y"
+    dataset.save_as(hands / "a.dcm", enforce_file_format=True)
+    said = "age unknown: 120 months by the file's dates, but 72 by its PatientAge"
+    result = predict("a.dcm -f csv")
+    (row,) = rows(result.stdout)
+    assert (row["age"], row["sds"]) == ("", "")
+    assert row["warning"].startswith(said)
+    assert f"warning: a.dcm: {said}" in result.stderr
+    # All warnings of a row are given.
+    (row,) = rows(predict("a.dcm -f csv --sex M").stdout)
+    assert row["warning"].startswith(f"taken as M, but it says F; {said}")
+    Path("told.csv").write_text("path,age_months\na.dcm,110\n")
+    for line in ("a.dcm --age 110", "told.csv"):
+        result = predict(f"{line} -f csv")
+        (row,) = rows(result.stdout)
+        assert (row["age"], row["warning"]) == ("110.0", "")
+        assert "warning" not in result.stderr
+    # A row without a bone age says, too, why it has no age.
+    data = (hands / "a.dcm").read_bytes()
+    (hands / "a.dcm").write_bytes(data[: len(data) // 2])
+    (row,) = rows(predict("a.dcm -f csv", status=1).stdout)
+    assert row["warning"].startswith(said)
 
 
 def test_an_age_that_makes_no_sense_is_refused(predict):
@@ -483,7 +534,9 @@ def test_each_predicted_radiograph_is_explained_by_a_picture_and_the_ages_stay(p
     line = "hands/a.png gone.png hands/c.png --sex M --format csv"
     plain = predict(line, status=1)
     result = predict(f"{line} --explain why", status=1)
-    assert result.stdout == plain.stdout
+    explained = rows(result.stdout)
+    assert [row.pop("picture") for row in explained] == ["why/a.png", "", "why/c.png"]
+    assert explained == rows(plain.stdout)
     assert "2 pictures: why" in result.stderr
     found = pictures("why")
     assert list(found) == ["a", "c"]
@@ -513,6 +566,31 @@ def test_pictures_of_one_name_do_not_replace_each_other_but_those_of_an_earlier_
         found = pictures("why")
         assert sorted(found) == ["a", "a-2", "a-2-2"]
         assert len({picture.tobytes() for picture in found.values()}) == 3
+
+
+@pytest.mark.parametrize("style", ["csv", "json", "jsonl"])
+def test_each_row_names_its_own_picture_where_names_repeat(predict, hands, style):
+    # As in archives.
+    for study, hand in (("s1", "a"), ("s2", "b")):
+        Path(study).mkdir()
+        as_dicom(hands / "hands" / f"{hand}.png", Path(study, "IM000001"), "F")
+    line = f"s1 s2 --explain why -o ages.{style} --dicom-tags PatientSex"
+    predict(line)
+    text = Path(f"ages.{style}").read_text()
+    found = {
+        "csv": lambda: rows(text),
+        "json": lambda: json.loads(text),
+        "jsonl": lambda: [json.loads(each) for each in text.splitlines()],
+    }[style]()
+    assert [list(row)[-3:] for row in found] == [["warning", "picture", "PatientSex"]] * 2
+    assert [row["picture"] for row in found] == ["why/IM000001.png", "why/IM000001-2.png"]
+    for row in found:
+        predict(f"{row['path']} --explain alone")
+        assert Path(row["picture"]).read_bytes() == Path("alone/IM000001.png").read_bytes()
+    first, second = pictures("why").values()
+    assert (first != second).any()
+    predict(f"s1 s2 -o plain.{style}")
+    assert "picture" not in Path(f"plain.{style}").read_text()
 
 
 def test_no_picture_but_its_own_is_removed_by_explain(predict):
@@ -744,7 +822,7 @@ def test_a_picture_that_cannot_be_drawn_is_told_of_and_the_status_is_1(hands, de
     # The last radiograph's age is predicted with its batch, long before its picture is drawn.
     Path("last.png").write_bytes(Path("hands/a.png").read_bytes())
     Path("list.txt").write_text("hands/b.png\n" * 30 + "last.png\n")
-    line = f"predict list.txt --sex M --model {demo_bundle} --device cpu --explain why"
+    line = f"predict list.txt --sex M --model {demo_bundle} --device cpu --explain why -f jsonl"
     with subprocess.Popen(
         [sys.executable, "-u", "-m", "boneage_cli", *line.split()],
         stdout=subprocess.PIPE,
@@ -757,8 +835,12 @@ def test_a_picture_that_cannot_be_drawn_is_told_of_and_the_status_is_1(hands, de
         Path("last.png").unlink()
         lines = [first, *process.stdout]
         told = process.stderr.read()
-    assert len(lines) == 31
-    assert all(LINE.match(each.rstrip("\n")) for each in lines)
+    found = [json.loads(each) for each in lines]
+    assert len(found) == 31
+    assert all(row["months"] for row in found)
+    # Neither is an earlier radiograph's picture promised to the last one.
+    assert [row["picture"] for row in found if row["path"] == "last.png"] == [None]
+    assert all(Path(row["picture"]).is_file() for row in found[:-1])
     assert "last.png: no such file" in told
     assert "30 pictures: why" in told
     assert process.returncode == 1

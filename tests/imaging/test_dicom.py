@@ -451,6 +451,16 @@ def test_the_age_is_read_in_months(hand_pixels, as_dicom, elements, months):
 
 
 @pytest.mark.parametrize(
+    ("stated", "ages"), [("010Y", (84, 120)), ("009Y", None), ("007Y", None), ("004Y", (84, 48))]
+)
+def test_ages_that_contradict_each_other_are_both_read(hand_pixels, as_dicom, stated, ages):
+    dates = {"PatientBirthDate": "20100101", "StudyDate": "20170102"}
+    found = read(as_dicom(hand_pixels, PatientAge=stated, **dates))
+    assert found.contradictory_ages == (None if ages is None else pytest.approx(ages, abs=0.1))
+    assert (found.age is None) == (ages is not None)
+
+
+@pytest.mark.parametrize(
     ("elements", "side"),
     [
         ({}, None),

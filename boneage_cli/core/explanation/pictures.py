@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -47,7 +47,8 @@ yellow the metacarpal region, blue the registered hand. Crosses: the key points 
 outlines. Above: the age, and the sex if the model uses it; or the predicted sex. "63% image": in a
 model with a gate between image and sex, the share of the image, averaged over the features.
 
-Each run replaces the pictures of an earlier one in this folder.
+The column "picture" of the table tells which radiograph each picture is of. Each run replaces the
+pictures of an earlier one in this folder.
 
 Heat shows where a network looks, not whether it is right. Each picture has its own scale: if an age
 is near the mean of the training radiographs, no place changes it much, and the largest change may
@@ -215,28 +216,37 @@ class Explanations:
                 temporary.write_text(_ABOUT_TEXT, encoding="utf-8")
 
     def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Passes predictions on, and draws a picture of each successful one.
+        """Draws a picture of each successful prediction, and passes it on with ``picture``.
+
+        The picture exists before its row does, so that a row never names a picture that could not
+        be drawn, and readers of a stream can open it at once.
 
         Raises:
             BoneageError: A picture cannot be written.
         """
         earlier = {path for path in self.folder.glob("*.png") if has_note(path, EXPLANATION)}
         for prediction in predictions:
-            yield prediction
-            if prediction.error is not None:
-                continue
-            try:
-                # Read again, because predictions contain no pixels.
-                radiograph = prediction.case.read()
-            except BoneageError as error:
-                self.errors.append(str(error))
-                continue
-            picture = self.explainer.draw(radiograph, _answer(prediction), prediction.male)
-            earlier.discard(self._write(picture, image_stem(prediction.case.path)))
+            path = None if prediction.error is not None else self._draw(prediction)
+            if path is None:
+                yield prediction
+            else:
+                earlier.discard(path)
+                yield replace(prediction, picture=str(path))
         if self.pictures:
             with explaining_write_errors(self.folder, _OPTION):
                 for path in earlier:
                     path.unlink(missing_ok=True)
+
+    def _draw(self, prediction: Prediction) -> Path | None:
+        """Writes a prediction's picture; None if its radiograph can no longer be read."""
+        try:
+            # Read again, because predictions contain no pixels.
+            radiograph = prediction.case.read()
+        except BoneageError as error:
+            self.errors.append(str(error))
+            return None
+        picture = self.explainer.draw(radiograph, _answer(prediction), prediction.male)
+        return self._write(picture, image_stem(prediction.case.path))
 
     def _write(self, picture: np.ndarray, stem: str) -> Path:
         name = stem

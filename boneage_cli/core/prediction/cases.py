@@ -102,11 +102,13 @@ class Prediction:
         stated: The sex stated in the file, True for male; None if there is none.
         interval: Lower and upper end of the prediction interval in months, if requested.
         age: The child's chronological age in months, if known.
+        contradictory_ages: Those of the file, see ``Radiograph``.
         reason: Why there is no prediction, a code of ``REASONS`` or ``FAILURES``; None if there is
             no objection. With a code of ``REASONS``, a forced prediction is present.
         male_probability: The probability of being a boy; None if no model predicts sex.
         laterality: ``L`` or ``R`` as stated in the file; None if it states none.
         tags: Values of the DICOM elements that the case requested, by keyword.
+        picture: Path of the picture that explains it; None if there is none.
     """
 
     case: Case
@@ -116,10 +118,12 @@ class Prediction:
     stated: bool | None = None
     interval: tuple[float, float] | None = None
     age: float | None = None
+    contradictory_ages: tuple[float, float] | None = None
     reason: str | None = None
     male_probability: float | None = None
     laterality: str | None = None
     tags: Mapping[str, str | None] = field(default_factory=dict)
+    picture: str | None = None
 
     @property
     def refusal(self) -> str | None:
@@ -128,10 +132,14 @@ class Prediction:
 
     @property
     def warning(self) -> str | None:
-        """A contradiction of the given sex or age with the file or the bone age, or None.
+        """Contradictions on the sex or the age, or None.
 
-        Contradictions that do not affect the prediction are not reported.
+        Those that affect neither the prediction nor the known age are not reported.
         """
+        found = [self._doubt_of_sex(), self._doubt_of_age()]
+        return "; ".join(text for text in found if text) or None
+
+    def _doubt_of_sex(self) -> str | None:
         scored = self.age is not None and self.months is not None
         # Models that do not use the sex: it still matters if a standard deviation score or a
         # predicted sex is shown.
@@ -139,6 +147,15 @@ class Prediction:
         used = self.known_male if shown else self.male
         if used is not None and self.stated not in (None, used):
             return f"taken as {sex_letter(used)}, but it says {sex_letter(not used)}"
+        return None
+
+    def _doubt_of_age(self) -> str | None:
+        if self.age is None and self.contradictory_ages is not None:
+            counted, stated = self.contradictory_ages
+            return (
+                f"age unknown: {counted:.0f} months by the file's dates, but {stated:.0f} by its "
+                "PatientAge; name it in a table (column age_months)"
+            )
         if self.age is not None and self.months is not None:
             return doubt_of_age(self.age, self.months)
         return None

@@ -69,8 +69,8 @@ def cases(
         the error. A row with invalid cells is a case with an ``error``.
 
     Raises:
-        BoneageError: At once if an input does not exist or a table lacks a needed column; while
-            iterating if an input is empty or is not a CSV table.
+        BoneageError: At once if an input does not exist, a table lacks a needed column, or no path
+            of a list or table exists; while iterating if an input is empty or is not a CSV table.
     """
     sources = [(text, _kind(text)) for text in inputs]
     for text, kind in sources:
@@ -87,6 +87,8 @@ def cases(
                 )
         elif kind == "folder":
             _warn_of_squashed(Path(text))
+        if kind in ("list", "table"):
+            _check_paths(text, kind)
     found = _unroll(sources, male, tell=True)
     if age is not None or tags:
         return (
@@ -94,6 +96,27 @@ def cases(
             for case in found
         )
     return found
+
+
+def _check_paths(text: str, kind: Kind) -> None:
+    """Refuses a list or table of which no path exists.
+
+    An archive that is not mounted would else give an error for each path, and the exit status of
+    an archive in which some radiographs are refused, as in most.
+    """
+    missing = None
+    with closing(_read(text, kind, None)) as found:
+        for case in found:
+            # os.path.exists also answers for names that are too long or hold a null.
+            if os.path.exists(case.path):  # noqa: PTH110
+                return
+            if missing is None and case.error is None:
+                missing = case.path
+    if missing is not None:
+        raise BoneageError(
+            f"{text}: none of its paths exists (the first is {missing:.200}); mount the archive, "
+            "go to the folder where relative paths start, or name a list of radiographs"
+        )
 
 
 def some_cases(

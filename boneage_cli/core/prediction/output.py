@@ -23,6 +23,9 @@ COLUMNS = (
     *("predicted_sex", "male_probability", "laterality", "reason", "error", "warning"),
 )
 
+PICTURE = "picture"
+"""Column of explained predictions."""
+
 Row = dict[str, Any]
 """The values of one radiograph by column, as JSON types."""
 
@@ -89,26 +92,26 @@ def doubt_text(prediction: Prediction) -> str:
     return "" if prediction.refusal is None else f" [doubtful: {REASONS[prediction.refusal]}]"
 
 
-def row_lines(rows: Iterable[Row], style: str, tags: Sequence[str] = ()) -> Iterator[str]:
+def row_lines(rows: Iterable[Row], style: str, more: Sequence[str] = ()) -> Iterator[str]:
     """Yields the lines of rows made by ``prediction_row``.
 
     Args:
         rows: The rows.
         style: ``csv``, a table with ``COLUMNS``; ``json``, one array with an object of ``COLUMNS``
             per radiograph; ``jsonl``, one such object per line.
-        tags: DICOM elements that every case requested, which become columns.
+        more: The columns that follow in every row: ``PICTURE``, requested DICOM elements.
     """
     if style == "csv":
-        return csv_lines(rows, tags)
+        return csv_lines(rows, more)
     return json_array(rows) if style == "json" else json_lines(rows)
 
 
-def csv_lines(rows: Iterable[Row], tags: Sequence[str] = ()) -> Iterator[str]:
+def csv_lines(rows: Iterable[Row], more: Sequence[str] = ()) -> Iterator[str]:
     """Yields a header and a CSV row per radiograph; a failed one has an error and no prediction.
 
     Args:
         rows: Rows of ``prediction_row``.
-        tags: DICOM elements that every case requested.
+        more: As in ``row_lines``.
     """
     line = io.StringIO()
     writer = csv.writer(line, lineterminator="\n")
@@ -119,7 +122,7 @@ def csv_lines(rows: Iterable[Row], tags: Sequence[str] = ()) -> Iterator[str]:
         writer.writerow(cells)
         return line.getvalue()
 
-    columns = (*COLUMNS, *tags)
+    columns = (*COLUMNS, *more)
     yield written(columns)
     for row in rows:
         yield written(row[column] for column in columns)
@@ -140,10 +143,14 @@ def json_lines(rows: Iterable[Row]) -> Iterator[str]:
         yield f"{json.dumps(row, allow_nan=False)}\n"
 
 
-def prediction_row(prediction: Prediction) -> Row:
+def prediction_row(prediction: Prediction, *, explained: bool = False) -> Row:
     """Returns a prediction's values by ``COLUMNS`` and requested DICOM elements.
 
     Known sex is M or F, ages are in months, unknown values are None.
+
+    Args:
+        prediction: The prediction.
+        explained: Whether to add ``PICTURE``.
     """
     months = prediction.months
     low, high = prediction.interval or (None, None)
@@ -166,6 +173,7 @@ def prediction_row(prediction: Prediction) -> Row:
         "reason": prediction.reason,
         "error": prediction.error,
         "warning": prediction.warning,
+        **({PICTURE: prediction.picture} if explained else {}),
         **{name: prediction.tags.get(name) for name in prediction.case.tags},
     }
 

@@ -236,10 +236,23 @@ def test_a_radiograph_that_is_gone_is_told_and_the_others_are_drawn(
     pictures = Explanations(model, tmp_path / "why")
     assert cv2.imwrite(str(tmp_path / "here.png"), hand.pixels)
     given = [Prediction(Case("gone.png"), 100.0), Prediction(Case(f"{tmp_path}/here.png"), 100.0)]
-    assert list(pictures.watch(given)) == given
+    drawn = str(tmp_path / "why" / "here.png")
+    assert list(pictures.watch(given)) == [given[0], replace(given[1], picture=drawn)]
     assert pictures.pictures == 1
     (error,) = pictures.errors
     assert "gone.png" in error
+
+
+def test_a_row_that_names_a_picture_comes_after_the_picture(hand: DrawnHand, tmp_path: Path):
+    model = explainer(looking_at("global", "hand", MIDDLE, MIDDLE))
+    assert cv2.imwrite(str(tmp_path / "here.png"), hand.pixels)
+    given = [Prediction(Case(f"{tmp_path}/here.png"), 100.0)] * 2
+    names = []
+    for prediction in Explanations(model, tmp_path / "why").watch(given):
+        assert prediction.picture is not None
+        assert Path(prediction.picture).is_file()
+        names.append(Path(prediction.picture).name)
+    assert names == ["here.png", "here-2.png"]
 
 
 def test_the_picture_of_a_doubtful_answer_says_so(hand: DrawnHand, tmp_path: Path):

@@ -138,30 +138,30 @@ def test_a_table_of_ids_finds_files_whose_suffix_is_in_capitals(folder):
 
 
 def test_a_row_that_names_a_sex_wins_over_the_option_and_others_take_the_option(folder):
-    Path("children.csv").write_text("id,path,sex\n1,a.png,M\n2,b.png,\n3,c.png,unknown\n")
+    Path("children.csv").write_text("id,path,sex\n1,scans/a.png,M\n2,b.png,\n3,c.png,unknown\n")
     found = list(cases(["children.csv"], male=False))
     assert [case.male for case in found] == [True, False, False]
     assert [case.id for case in found] == ["1", "2", "3"]
 
 
 def test_the_size_of_the_original_gives_the_true_aspect(folder):
-    Path("children.csv").write_text("path,width,height\na.png,1500,2000\nb.png,,\n")
+    Path("children.csv").write_text("path,width,height\nscans/a.png,1500,2000\nb.png,,\n")
     assert [case.aspect for case in cases(["children.csv"])] == [0.75, None]
 
 
 def test_ages_of_a_table_come_before_the_one_for_all(folder):
-    Path("months.csv").write_text("path,age_months\na.png,122\nb.png,\n")
-    Path("years.csv").write_text("path,Age (years)\na.png,10.5\n")
+    Path("months.csv").write_text("path,age_months\nscans/a.png,122\nb.png,\n")
+    Path("years.csv").write_text("path,Age (years)\nscans/a.png,10.5\n")
     assert [case.age for case in cases(["months.csv"], age=60)] == [122, 60]
     assert [case.age for case in cases(["years.csv", "a.png"], age=60)] == [126, 60]
     assert [case.age for case in cases(["months.csv"])] == [122, None]
 
 
 def test_the_bone_age_of_a_table_is_known(folder):
-    Path("known.csv").write_text("path,boneage\na.png,126.5\nb.png,\n")
+    Path("known.csv").write_text("path,boneage\nscans/a.png,126.5\nb.png,\n")
     assert [case.known for case in cases(["known.csv"])] == [126.5, None]
     # A list of hands still to be read; prediction needs no reading.
-    Path("known.csv").write_text("path,boneage\na.png,pending\n")
+    Path("known.csv").write_text("path,boneage\nscans/a.png,pending\n")
     assert [(case.known, case.error) for case in cases(["known.csv"])] == [(None, None)]
 
 
@@ -322,6 +322,41 @@ def test_an_input_that_does_not_exist_is_refused_before_anything_is_read(folder,
         cases(["scans/a.png", name])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "first"),
+    [
+        ("list.txt", "# exported\n\nnas/a.png\nnas/b.png\n", "nas/a.png"),
+        ("README.md", f"# The archive\n\n{'x' * 5000} hand radiographs, since 2010.\n", "x" * 200),
+        ("children.csv", "path,sex\nscans/c.png,X\nnas/a.png,M\nnas/b.png,F\n", "nas/a.png"),
+        ("nas.csv", "id,sex\n4360,M\n4361,F\n", "4360"),
+    ],
+)
+def test_a_list_or_table_of_which_no_path_exists_is_refused_at_once(folder, name, content, first):
+    Path(name).write_text(content)
+    with pytest.raises(BoneageError) as refusal:
+        cases(["scans", name])
+    assert str(refusal.value).startswith(
+        f"{name}: none of its paths exists (the first is {first}); mount the archive"
+    )
+
+
+@pytest.mark.parametrize("last", ["scans/a.png", "scans"])
+def test_a_list_of_which_one_path_exists_gives_each(folder, last):
+    Path("list.txt").write_text(f"nas/a.png\nnas/b.png\n{last}\n")
+    Path("list.csv").write_text(f"path\nnas/a.png\nnas/b.png\n{last}\n")
+    assert paths("list.txt") == paths("list.csv") == ["nas/a.png", "nas/b.png", last]
+
+
+def test_a_table_whose_rows_are_all_invalid_gives_each_with_its_line(folder):
+    Path("list.csv").write_text("path,sex\nnas/a.png,X\n,M\n")
+    assert ["line 2" in str(case.error) for case in cases(["list.csv"])] == [True, False]
+
+
+def test_names_on_standard_input_need_not_exist(folder, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"nas/a.png\nnas/b.png\n")))
+    assert paths("-") == ["nas/a.png", "nas/b.png"]
+
+
 def test_a_missing_radiograph_is_a_case_that_fails_by_itself(folder):
     assert paths("scans/a.png", "gone.png") == ["scans/a.png", "gone.png"]
 
@@ -365,7 +400,8 @@ def test_standard_input_could_name_a_sex(folder):
 def test_a_long_list_takes_no_more_memory_than_a_short_one(folder):
     def peak(lines: int) -> int:
         with Path("list.txt").open("w") as file:
-            file.writelines(f"scans/{line}.png\n" for line in range(lines))
+            file.writelines(f"scans/{line}.png\n" for line in range(1, lines))
+            file.write("scans/a.png\n")
         tracemalloc.start()
         try:
             assert sum(1 for _ in cases(["list.txt"])) == lines
@@ -385,18 +421,15 @@ line_text = st.text(
 @given(st.lists(line_text, max_size=8))
 def test_every_line_of_a_list_that_is_no_comment_is_one_radiograph(tmp_path_factory, lines):
     file = tmp_path_factory.mktemp("lists") / "list.txt"
+    # The list names itself, so that one of its paths exists.
+    lines = [*lines, file.name]
     file.write_text("\n".join(lines), encoding="utf-8")
     # A U+FEFF at the beginning is a byte order mark, not text.
     expected = [line.strip() for line in "\n".join(lines).removeprefix("\ufeff").split("\n")]
     expected = [line for line in expected if line and not line.startswith("#")]
-    if expected:
-        found = paths(str(file))
-        assert [name.rsplit("/", 1)[-1] for name in found] == [
-            name.rsplit("/", 1)[-1] for name in expected
-        ]
-    else:
-        with pytest.raises(BoneageError):
-            paths(str(file))
+    assert [name.rsplit("/", 1)[-1] for name in paths(str(file))] == [
+        name.rsplit("/", 1)[-1] for name in expected
+    ]
 
 
 cell = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), max_size=12)
@@ -414,7 +447,9 @@ def test_a_table_with_any_names_quoted_by_the_csv_rules_is_read(tmp_path_factory
         writer = csv.writer(stream, delimiter=delimiter)
         writer.writerow(["path", "sex"])
         writer.writerows((f"{name}.png", word) for name, (word, _) in rows)
-    found = list(cases([str(file)]))
+        # The table names itself, so that one of its paths exists.
+        writer.writerow([file.name, "M"])
+    *found, _ = cases([str(file)])
     assert [case.male for case in found] == [male for _, (_, male) in rows]
     assert [case.path for case in found] == [f"{name}.png".strip() for name, _ in rows]
 
@@ -441,7 +476,7 @@ def test_paths_as_windows_writes_them_are_found(folder, entry):
 
 
 def test_ages_in_two_columns_may_not_contradict_each_other(folder):
-    Path("t.csv").write_text("path,age_years,age_months\na.png,9,112\nb.png,9,9\nc.png,,9\n")
+    Path("t.csv").write_text("path,age_years,age_months\nscans/a.png,9,112\nb.png,9,9\nc.png,,9\n")
     first, second, third = cases(["t.csv"])
     assert (first.age, first.error) == (112, None)
     assert "line 3: two columns contradict each other on the age" in second.error

@@ -190,6 +190,23 @@ def test_inputs_that_changed_in_between_are_predicted_again(
     assert (tmp_path / "ages.csv").read_bytes() == continued
 
 
+def test_an_archive_that_is_not_mounted_loses_nothing_of_an_interrupted_table(
+    scans: Path, demo_bundle: Path, tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{path}\n" for path in sorted(scans.iterdir())))
+    options = {"male": True, "style": "csv", "device": "cpu", "output": tmp_path / "ages.csv"}
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch([str(listed)], [demo_bundle], tell=interrupt_after(3), **options)
+    elsewhere = scans.rename(tmp_path / "elsewhere")
+    with pytest.raises(BoneageError, match="none of its paths exists"):
+        predict_batch([str(listed)], [demo_bundle], **options)
+    elsewhere.rename(scans)
+    done: list[int] = []
+    predict_batch([str(listed)], [demo_bundle], go_on=done.append, **options)
+    assert done == [3]
+
+
 @pytest.mark.parametrize("corrected", ["scans/1.png,M,100", "scans/1.png,F,101"])
 def test_a_child_that_is_corrected_in_between_is_predicted_again(
     corrected: str, scans: Path, demo_bundle: Path, tmp_path: Path
