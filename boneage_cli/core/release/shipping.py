@@ -20,7 +20,7 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.release.card import model_card
 from boneage_cli.core.runs import BUNDLE, SHIPPED_MODEL
 from boneage_cli.core.training.outcome import learn_likeness
-from boneage_cli.core.training.run import check_data, data_of, read_run
+from boneage_cli.core.training.run_folder import check_data, data_of, read_run
 from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.source import read_source

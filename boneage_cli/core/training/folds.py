@@ -38,12 +38,10 @@ from boneage_cli.core.training.logs import check_loggers
 from boneage_cli.core.training.run import (
     Begin,
     Report,
-    begin_folder,
-    check_folder,
-    read_run,
     silent,
     train_into,
 )
+from boneage_cli.core.training.run_folder import begin_folder, check_folder, read_run
 from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.datasets.splits import Fold
 from boneage_cli.errors import BoneageError, Interrupted

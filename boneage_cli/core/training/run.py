@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -16,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from boneage_cli.core.bundle import Bundle, build_network
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.experiment_file import earlier_stages, load_experiment, write_experiment
+from boneage_cli.core.experiment_file import earlier_stages
 from boneage_cli.core.fingerprints import fingerprints
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.run_record import Resources, RunRecord
@@ -26,7 +24,6 @@ from boneage_cli.core.runs import (
     RESULT,
     RUN_RECORD,
     RUNS,
-    SETTINGS,
     STAGE,
     TEACHER,
     new_run_folder,
@@ -35,6 +32,14 @@ from boneage_cli.core.training.datamodule import BoneAgeData, mean_and_deviation
 from boneage_cli.core.training.logs import check_loggers, close_loggers, run_loggers
 from boneage_cli.core.training.outcome import Run, finish
 from boneage_cli.core.training.recorder import EpochRow, RunRecorder, TrainingProgress
+from boneage_cli.core.training.run_folder import (
+    begin_folder,
+    check_checkpoint,
+    check_data,
+    check_folder,
+    data_of,
+    read_run,
+)
 from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.core.training.stages import check_stages, warn_of_untrained_parts
 from boneage_cli.core.training.teacher import teach
@@ -123,53 +128,6 @@ def train_into(
         else:
             _resume(folder, record, begin, report)
     return RunResult.read(folder)
-
-
-def check_folder(folder: Path, experiment: Experiment, record: RunRecord) -> None:
-    """Refuses a folder with a run, or a cross-validation, that is not of this work.
-
-    Args:
-        folder: The run folder; it need not exist.
-        experiment: The settings of this work.
-        record: The record that it would have.
-
-    Raises:
-        BoneageError: The folder holds a run of other settings or data.
-    """
-    if not (folder / RUN_RECORD).exists():
-        return
-    earlier, settings = read_run(folder)
-    if settings != experiment or not earlier.is_of_same_work(record):
-        raise BoneageError(
-            f"{folder}: holds a run of other settings or of another data set; choose another "
-            "folder, or remove this one"
-        )
-
-
-def begin_folder(folder: Path, experiment: Experiment, record: RunRecord) -> None:
-    """Writes the settings and the record of a new run, or cross-validation, into its folder."""
-    write_experiment(experiment, folder / SETTINGS)
-    record.model_copy(update={"settings_digest": _settings_digest(folder)}).write(folder)
-
-
-def read_run(folder: Path) -> tuple[RunRecord, Experiment]:
-    """Reads the record and the settings of a run, or cross-validation.
-
-    Raises:
-        BoneageError: One is missing or damaged, or the settings were edited since the run began.
-    """
-    record = RunRecord.read(folder)
-    experiment = load_experiment(folder / SETTINGS)
-    if record.settings_digest != _settings_digest(folder):
-        raise BoneageError(
-            f"{folder / SETTINGS}: was edited after the run began; undo that, or start a new run: "
-            f"boneage train --config {folder / SETTINGS}"
-        )
-    return record, experiment
-
-
-def _settings_digest(folder: Path) -> str:
-    return hashlib.sha256((folder / SETTINGS).read_bytes()).hexdigest()[:16]
 
 
 def _train(
@@ -276,24 +234,6 @@ def _resumable(folder: Path) -> Iterator[None]:
         raise Interrupted(f"interrupted; go on with: boneage train --resume {folder}") from None
 
 
-def data_of(record: RunRecord, experiment: Experiment) -> BoneAgeData:
-    """Returns the data module of a run."""
-    return BoneAgeData(record.data, experiment, record.cache, record.fold)
-
-
-def check_data(folder: Path, record: RunRecord, datamodule: BoneAgeData) -> None:
-    """Checks that a run's data set is what it was when the run began.
-
-    Raises:
-        BoneageError: Labels or images have changed.
-    """
-    if datamodule.digest() != record.data_digest:
-        raise BoneageError(
-            f"{record.data}: the labels or images changed since {folder.name} began; "
-            "start a new run"
-        )
-
-
 def _new_network(
     experiment: Experiment, datamodule: BoneAgeData, *, pretrained: bool = True
 ) -> Network:
@@ -377,7 +317,7 @@ def _fit(
     try:
         bundle = record.teacher or _bundle_of_teacher(folder, experiment)
         if resume:
-            _check_checkpoint(folder)
+            check_checkpoint(folder)
         if bundle is not None:
             share, device = experiment.training.teacher_share, device_of(record.devices)
             teach(datamodule, bundle, share, folder / TEACHER, device)
@@ -391,20 +331,6 @@ def _fit(
     finally:
         datamodule.release()
         close_loggers(record.wandb)
-
-
-def _check_checkpoint(folder: Path) -> None:
-    try:
-        # Checkpoints are zip files; this compares the checksums of all parts.
-        with zipfile.ZipFile(folder / CHECKPOINT) as parts:
-            damaged = parts.testzip() is not None
-    except (OSError, zipfile.BadZipFile):
-        damaged = True
-    if damaged:
-        raise BoneageError(
-            f"{folder / CHECKPOINT}: damaged; remove it to train this run from its beginning with: "
-            f"boneage train --resume {folder}"
-        )
 
 
 def _provenance(datamodule: BoneAgeData, record: RunRecord) -> dict[str, Any]:

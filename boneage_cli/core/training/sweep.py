@@ -17,7 +17,8 @@ from boneage_cli.core.evaluation.comparison import paired_difference
 from boneage_cli.core.experiment_file import earlier_stages
 from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.training.folds import cross_validate
-from boneage_cli.core.training.run import Begin, Report, check_folder, silent, train_into
+from boneage_cli.core.training.run import Begin, Report, silent, train_into
+from boneage_cli.core.training.run_folder import check_folder
 from boneage_cli.core.training.sweep_table import Outcome, check_table, ranked, write_tables
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import explaining_write_errors
