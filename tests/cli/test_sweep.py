@@ -65,6 +65,61 @@ def test_every_combination_is_trained_and_ranked_by_its_mae(sweep) -> None:
     assert all(line.count("|") == lines[0].count("|") for line in lines)
 
 
+def test_one_at_a_time_the_recipe_is_followed_by_each_single_change_of_it(sweep) -> None:
+    line = (
+        "--one-at-a-time --set training.warmup_epochs=0.5 --vary model.gender=true,false "
+        "--vary training.loss=mae,huber --vary augmentation.rotate=0,15.0,30"
+    )
+    first = sweep(line)
+    folder = Path("runs/sweep-tiny-one-at-a-time")
+    table = pd.read_csv(folder / "table.csv").set_index("run")
+    recipe = load_experiment(folder / "tiny" / "settings.toml")
+    assert recipe.training.warmup_epochs == 0.5
+    changed = {
+        "tiny-gender-false": ("model", "gender", False),
+        "tiny-loss-huber": ("training", "loss", "huber"),
+        "tiny-rotate-0": ("augmentation", "rotate", 0),
+        "tiny-rotate-30": ("augmentation", "rotate", 30),
+    }
+    assert set(table.index) == {"tiny", *changed}
+    assert "1 of 5: tiny\n" in first.stdout
+    for name, (section, key, value) in changed.items():
+        own = getattr(recipe, section).model_copy(update={key: value})
+        expected = recipe.model_copy(update={"name": name, section: own})
+        assert load_experiment(folder / name / "settings.toml") == expected
+        assert table.loc[name, f"{section}.{key}"] == value
+    assert table.loc["tiny-rotate-0", "training.loss"] == "mae"
+    # All differences are from the recipe.
+    assert table.index[table["against_first"].isna()].tolist() == ["tiny"]
+    errors = {
+        name: pd.read_csv(folder / name / "validation" / "predictions.csv")["absolute_error"]
+        for name in table.index
+    }
+    for name in changed:
+        expected = (errors[name] - errors["tiny"]).mean()
+        assert table.loc[name, "against_first"] == pytest.approx(expected, abs=1e-3)
+
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("*/best.safetensors")}
+    again = sweep(f"{line} -b small_cnn,resnet10t --vary preprocessing.height=64,72")
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+    assert again.stdout.count("epoch   1") == 2
+    table = pd.read_csv(folder / "table.csv").set_index("run")
+    assert set(table.index) == {"tiny", *changed, "tiny-backbone-resnet10t", "tiny-height-72"}
+
+
+def test_one_at_a_time_equal_values_of_two_settings_have_different_names(sweep) -> None:
+    sweep(
+        "--one-at-a-time -o out --vary model.activation=elu --vary model.branch_activation=elu "
+        "--vary preprocessing.height=72 --vary regions.height=72"
+    )
+    changes = {"activation-elu", "branch_activation-elu"}
+    changes |= {"preprocessing.height-72", "regions.height-72"}
+    assert {path.parent.name for path in Path("out").glob("*/best.safetensors")} == {
+        "tiny",
+        *(f"tiny-{change}" for change in changes),
+    }
+
+
 def test_long_names_can_be_told_apart_in_a_narrow_terminal(sweep, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     result = sweep("--vary training.loss=mae,huber --vary training.label_noise=0.25 -o out")
@@ -111,6 +166,15 @@ def test_each_combination_can_be_cross_validated(sweep) -> None:
         ("--vary training.loss=mae,mse --set training.loss=mae", "also given to --vary"),
         ("-c tiny.toml", "twice in this sweep"),
         ("--vary training.loss=mae,mse --devices 2", "sweep: trains on one device"),
+        ("--one-at-a-time", "name what changes with --vary or --backbones"),
+        ("--one-at-a-time --vary training.loss=mae", "only has the recipe's own value"),
+        ("--one-at-a-time --vary training.loss=mse -c tiny.toml", "name one --config"),
+        ("--one-at-a-time --vary training.los=mse", "did you mean training.loss?"),
+        ("--one-at-a-time -b no_such_net", "no_such_net"),
+        (
+            "--one-at-a-time --vary training.loss=mse --set training.loss=huber",
+            "also given to --vary",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(
