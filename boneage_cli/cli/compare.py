@@ -20,8 +20,9 @@ def compare(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Run folders, folders that evaluate wrote, or their predictions.csv; with commas "
-            "between them, several trainings of one model.",
+            help="Run folders, the folder of a sweep for all of its runs, folders that evaluate "
+            "wrote, or their predictions.csv; with commas between them, several trainings of one "
+            "model.",
             show_default=False,
         ),
     ],
@@ -36,6 +37,7 @@ def compare(
 
     \b
       boneage compare runs/a runs/b
+      boneage compare runs/sweep-quick-family-clahe
       boneage compare runs/a/evaluation-test runs/b/evaluation-test -o ab.csv
       boneage compare runs/a-1,runs/a-2,runs/a-3 runs/b-1,runs/b-2,runs/b-3
 
@@ -48,8 +50,9 @@ def compare(
     and by band of known age (0–5 means below 5 years).
 
     A run folder stands for its validation split, a cross-validation for its
-    out-of-fold predictions. Only radiographs that all models have predicted
-    count.
+    out-of-fold predictions, and the folder of a sweep for each of its runs, in
+    the order in which they were trained. Only radiographs that all models have
+    predicted count.
 
     Two trainings of one recipe differ, too, by the seed alone (training.seed).
     Name several trainings of each model, with commas between them: their errors

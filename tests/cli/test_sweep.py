@@ -228,6 +228,53 @@ def test_a_sweep_does_not_replace_the_table_of_another(sweep) -> None:
     assert Path("out/table.csv").read_text() == table
 
 
+def test_a_sweep_does_not_replace_a_table_that_no_sweep_wrote(sweep) -> None:
+    Path("out").mkdir()
+    Path("out/table.csv").write_text("id,notes\n1,precious\n")
+    result = sweep("--vary training.loss=mae,huber -o out", status=2)
+    assert "out/table.csv: not a table that sweep wrote" in result.stderr
+    assert Path("out/table.csv").read_text() == "id,notes\n1,precious\n"
+    assert not Path("out/tiny-mae").exists()
+
+
+def test_the_runs_of_a_sweep_can_be_compared_by_the_name_of_its_folder(sweep) -> None:
+    sweep("--vary training.loss=mae,huber,mse -o out")
+    sweep("--vary training.seed=7 -o other")
+
+    def compared(*models: str) -> pd.DataFrame:
+        result = CliRunner().invoke(app, ["compare", *models, "-o", "table.csv"])
+        assert result.exit_code == 0, result.output
+        return pd.read_csv("table.csv")
+
+    runs = [f"out/tiny-{loss}" for loss in ("mae", "huber", "mse")]
+    table = compared("out")
+    pd.testing.assert_frame_equal(table, compared(*runs))
+    assert table["model"].drop_duplicates().tolist() == runs
+    swept = pd.read_csv("out/table.csv").set_index("run")["against_first"]
+    for row in table[table["group"] == "all"][1:].itertuples():
+        assert row.against_first == pytest.approx(swept[Path(row.model).name])
+    other = "other/tiny-seed-7"
+    assert compared(other, "out")["model"].drop_duplicates().tolist() == [other, *runs]
+    both = compared(f"{other},{runs[0]}", "out")
+    assert both["model"].drop_duplicates().tolist() == [f"{other}, {runs[0]}", *runs]
+
+    result = CliRunner().invoke(app, ["compare", f"{other},out", "out"])
+    assert result.exit_code == 2
+    assert "out: is a sweep, whose runs are different models" in " ".join(result.stderr.split())
+
+
+def test_failed_runs_of_a_sweep_are_left_out_of_a_comparison(sweep) -> None:
+    sweep("-b small_cnn --vary model.weights=gone.safetensors,none,also.safetensors -o a", status=1)
+    result = CliRunner().invoke(app, ["compare", "a", "a/tiny-small_cnn-none"])
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.stderr.split())
+    assert "a/tiny-small_cnn-gone.safetensors: left out: " in told
+    assert "a/tiny-small_cnn-also.safetensors: left out: " in told
+    assert "name two models" in CliRunner().invoke(app, ["compare", "a"]).stderr
+    sweep("-b small_cnn --vary model.weights=gone.safetensors -o b", status=1)
+    assert "no run of this sweep" in CliRunner().invoke(app, ["compare", "b"]).stderr
+
+
 def test_a_radiograph_that_is_in_a_data_set_twice_is_compared_all_the_same(
     sweep, own_data: Path
 ) -> None:
