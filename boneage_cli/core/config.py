@@ -169,7 +169,7 @@ class DataSettings(Section):
         0,
         ge=0,
         description="Number of training radiographs to use, sampled with stratification by "
-        "sex and age; 0 for all",
+        "sex and age, the same ones whatever training.seed is; 0 for all",
     )
     validation_images: int = Field(
         0,
