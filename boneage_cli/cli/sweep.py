@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.commands import EXIT_FINDINGS
-from boneage_cli.cli.console import console, fail, print_fields, print_table
+from boneage_cli.cli.console import console, fail, print_fields
+from boneage_cli.cli.model_table import print_model_table
 from boneage_cli.cli.options import CacheOption, DataOption
 from boneage_cli.cli.training_lines import print_epoch, print_stage
 from boneage_cli.errors import BoneageError
@@ -153,7 +154,8 @@ def sweep(
         report=print_epoch,
     )
     heads, *rows = table_rows(outcomes)
-    print_table("Sweep", heads, rows)
+    # The weights, the time and the epoch can be spared: table.csv has them, too.
+    print_model_table("Sweep, best first", heads, rows, spare=3)
     failures = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failures:
         fail(f"{outcome.name}: {outcome.error}")

@@ -36,5 +36,5 @@ def read_sweep(folder: Path) -> pd.DataFrame | None:
         return None
     except (OSError, ValueError, KeyError):
         raise BoneageError(
-            f"{path}: not a table that sweep wrote; move it away, or name another folder"
+            f"{path}: not a table of this version of sweep; move it away, or name another folder"
         ) from None

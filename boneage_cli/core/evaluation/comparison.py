@@ -36,8 +36,7 @@ class Compared:
     """One compared model, or several trainings of it.
 
     Attributes:
-        name: The paths that name it.
-        trainings: Number of its tables of predictions.
+        paths: The paths of its trainings.
         images: Number of radiographs that all models have predicted.
         error: Mean absolute error in months, or share of wrong sexes, over these radiographs and
             all trainings.
@@ -47,13 +46,17 @@ class Compared:
         groups: The same difference by sex and by band of known age, with the number of radiographs.
     """
 
-    name: str
-    trainings: int
+    paths: tuple[Path, ...]
     images: int
     error: Estimate
     spread: float | None
     against_first: Estimate | None
     groups: dict[str, tuple[int, Estimate]]
+
+    @property
+    def name(self) -> str:
+        """The paths, with commas between them."""
+        return ", ".join(map(str, self.paths))
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Comparison:
         """Returns a row per model and group, ``all`` first, with interval ends in columns."""
         rows: list[dict[str, Any]] = []
         for model in self.models:
-            about = {"model": model.name, "trainings": model.trainings}
+            about = {"model": model.name, "trainings": len(model.paths)}
             own = model.error.columns("error") | {"spread": model.spread}
             first = model.against_first
             rows.append(
@@ -119,8 +122,7 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
         apart = errors - first
         compared.append(
             Compared(
-                name=", ".join(map(str, trainings)),
-                trainings=len(trainings),
+                paths=tuple(trainings),
                 images=len(common),
                 error=mean_interval(errors),
                 spread=float(np.std(means, ddof=1)) if len(means) > 1 else None,

@@ -69,12 +69,8 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """Returns the ranked outcomes as rows of text, the headings first."""
     judged = figure_name(outcome.result for outcome in outcomes if outcome.result is not None)
-    heads = ("rank", "run", judged, "against the first (95 %)", "weights", "training", "epoch kept")
-    rows = [
-        (str(rank) if outcome.result else "", outcome.name, *_cells(outcome))
-        for rank, outcome in enumerate(outcomes, 1)
-    ]
-    return [heads, *rows]
+    heads = ("run", judged, "against the first (95 %)", "weights", "training", "epoch kept")
+    return [heads, *((outcome.name, *_cells(outcome)) for outcome in outcomes)]
 
 
 def check_table(folder: Path, names: set[str]) -> None:
