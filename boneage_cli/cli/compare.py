@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from boneage_cli.cli.console import print_fields, print_table
+from boneage_cli.cli.console import print_fields
+from boneage_cli.cli.model_table import print_model_table
 from boneage_cli.cli.options import split_paths
 from boneage_cli.wording import counted
 
 if TYPE_CHECKING:
-    from boneage_cli.core.evaluation.comparison import Comparison
+    from boneage_cli.core.evaluation.comparison import Compared, Comparison
+    from boneage_cli.core.evaluation.metrics import Estimate
 
 
 def compare(
@@ -20,8 +22,9 @@ def compare(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Run folders, folders that evaluate wrote, or their predictions.csv; with commas "
-            "between them, several trainings of one model.",
+            help="Run folders, the folder of a sweep for all of its runs, folders that evaluate "
+            "wrote, or their predictions.csv; with commas between them, several trainings of one "
+            "model.",
             show_default=False,
         ),
     ],
@@ -36,6 +39,7 @@ def compare(
 
     \b
       boneage compare runs/a runs/b
+      boneage compare runs/sweep-quick-family-clahe
       boneage compare runs/a/evaluation-test runs/b/evaluation-test -o ab.csv
       boneage compare runs/a-1,runs/a-2,runs/a-3 runs/b-1,runs/b-2,runs/b-3
 
@@ -48,8 +52,9 @@ def compare(
     and by band of known age (0–5 means below 5 years).
 
     A run folder stands for its validation split, a cross-validation for its
-    out-of-fold predictions. Only radiographs that all models have predicted
-    count.
+    out-of-fold predictions, and the folder of a sweep for each of its runs, in
+    the order in which they were trained. Only radiographs that all models have
+    predicted count.
 
     Two trainings of one recipe differ, too, by the seed alone (training.seed).
     Name several trainings of each model, with commas between them: their errors
@@ -73,41 +78,44 @@ def compare(
 
 def _print_comparison(comparison: Comparison) -> None:
     unit, scale = ("MAE, months", 1) if comparison.of_ages else ("wrong sexes, %", 100)
-
-    several = any(model.trainings > 1 for model in comparison.models)
-    print_table(
-        f"Models on the same {counted(comparison.models[0].images, 'radiograph')}",
-        (
-            "model",
-            f"{unit} (95 %)",
-            *(("trainings", "SD") if several else ()),
-            "against the first (95 %)",
-        ),
+    several = any(len(model.paths) > 1 for model in comparison.models)
+    folders = {path.parent for model in comparison.models for path in model.paths}
+    # Where all are in one folder, it is named once.
+    shared = len(folders) == 1 and folders != {Path()}
+    names = [
+        ", ".join(path.name if shared else str(path) for path in model.paths)
+        for model in comparison.models
+    ]
+    where = f" of {folders.pop()}" if shared else ""
+    images = counted(comparison.models[0].images, "radiograph")
+    print_model_table(
+        f"Models{where} on the same {images}",
+        ("model", f"{unit} (95 %)", *(["SD"] if several else []), "against the first (95 %)"),
         [
             (
-                model.name,
+                name,
                 model.error.text_of(model.images, scale),
-                *(
-                    (
-                        model.trainings,
-                        "" if model.spread is None else f"{scale * model.spread:.2f}",
-                    )
-                    if several
-                    else ()
-                ),
-                model.against_first.text_of(model.images, scale, "+")
-                if model.against_first
-                else "",
+                *([_spread(model, scale)] if several else []),
+                _difference(model.against_first, model.images, scale),
             )
-            for model in comparison.models
+            for name, model in zip(names, comparison.models, strict=True)
         ],
     )
-    others = comparison.models[1:]
-    print_table(
-        "Against the first, by group",
-        ("", "images", *(model.name for model in others)),
+    print_model_table(
+        f"Against {names[0]}, by group",
+        ("model", "group", "images", "against the first (95 %)"),
         [
-            (name, images, *(model.groups[name][1].text_of(images, scale, "+") for model in others))
-            for name, (images, _) in others[0].groups.items()
+            # The model's name is in the first of its rows only.
+            (name if row == 0 else "", group, images, _difference(difference, images, scale))
+            for name, model in zip(names[1:], comparison.models[1:], strict=True)
+            for row, (group, (images, difference)) in enumerate(model.groups.items())
         ],
     )
+
+
+def _difference(found: Estimate | None, images: int, scale: float) -> str:
+    return found.text_of(images, scale, "+") if found else ""
+
+
+def _spread(model: Compared, scale: float) -> str:
+    return "" if model.spread is None else f"{scale * model.spread:.2f}"

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from boneage_cli.cli.commands import EXIT_FINDINGS
-from boneage_cli.cli.console import console, fail, print_fields, print_table
+from boneage_cli.cli.console import console, fail, print_fields
+from boneage_cli.cli.model_table import print_model_table
 from boneage_cli.cli.options import CacheOption, DataOption
 from boneage_cli.cli.training_lines import print_epoch, print_stage
+from boneage_cli.errors import BoneageError
 
 
 def sweep(
@@ -35,6 +37,14 @@ def sweep(
             "combination is trained.",
         ),
     ] = None,
+    one_at_a_time: Annotated[
+        bool,
+        typer.Option(
+            "--one-at-a-time",
+            help="Train the recipe itself, then each --vary value by itself instead of every "
+            "combination.",
+        ),
+    ] = False,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,7 +59,7 @@ def sweep(
             "-o",
             file_okay=False,
             help="The sweep's folder. Default: runs/sweep-NAME-SETTING, with the name of the first "
-            "settings file and the settings that are varied.",
+            "settings file and the settings that are varied, or runs/sweep-NAME-one-at-a-time.",
         ),
     ] = None,
     folds: Annotated[
@@ -63,10 +73,11 @@ def sweep(
 ) -> None:
     """Train the same recipe with several backbones or settings, and rank them.
 
-    Every settings file is trained with every combination of the varied values, on
-    the same radiographs. Ctrl-C is safe: run the same command again to continue;
-    nothing is trained twice. If a run fails (for example because weights cannot
-    be downloaded), this is reported at the end and the others are still trained.
+    Every settings file is trained with every combination of the varied values, or
+    with --one-at-a-time with each value by itself, on the same radiographs.
+    Ctrl-C is safe: run the same command again to continue; nothing is trained
+    twice. If a run fails (for example because weights cannot be downloaded), this
+    is reported at the end and the others are still trained.
 
     [bold]Examples[/bold]
 
@@ -77,6 +88,16 @@ def sweep(
         --vary preprocessing.clahe=false,true
       boneage sweep -c configs/s1-global.toml -c configs/s1-roi.toml \\
         --set training.epochs=5 --set data.train_images=2000
+      boneage sweep -c configs/ablation.toml --one-at-a-time \\
+        --vary model.gender=false --vary model.pooling=gem,attention
+
+    [bold]One at a time[/bold]
+
+    What is each part of a recipe worth? With --one-at-a-time, the recipe is
+    trained as its settings file and --set describe it, and then once for each
+    --vary value that differs from its own, with nothing else changed: eight
+    settings with one other value each are 9 runs, where all combinations would be
+    256. The recipe is the first run, so every difference is that of one change.
 
     [bold]What it writes[/bold]
 
@@ -97,18 +118,25 @@ def sweep(
     settings or the data are invalid.
     """
     from boneage_cli.core.combinations import Combination, combinations
+    from boneage_cli.core.combinations import one_at_a_time as changes_of
     from boneage_cli.core.run_record import Resources
     from boneage_cli.core.runs import RUNS
     from boneage_cli.datasets.find_dataset import find_dataset
 
     choices = [*([f"model.backbone={backbones}"] if backbones else []), *(vary or ())]
-    found = combinations(config or [], choices, set_ or ())
+    if not one_at_a_time:
+        found = combinations(config or [], choices, set_ or ())
+        varied = [key.rpartition(".")[2] for key in found[0].varied]
+    elif config and len(config) > 1:
+        raise BoneageError("--one-at-a-time: changes one recipe; name one --config")
+    else:
+        found = changes_of(config[0] if config else None, choices, set_ or ())
+        varied = ["one-at-a-time"]
     folder = find_dataset(data)
     # Mistakes in these are told at once: importing torch and Lightning takes seconds.
     from boneage_cli.core.training.sweep import sweep as run_sweep
     from boneage_cli.core.training.sweep_table import table_rows
 
-    varied = [key.rpartition(".")[2] for key in found[0].varied]
     target = output or RUNS / "-".join(["sweep", found[0].base, *varied])
     print_fields({"data": folder, "sweep": f"{target}: {len(found)} to train"})
 
@@ -126,7 +154,8 @@ def sweep(
         report=print_epoch,
     )
     heads, *rows = table_rows(outcomes)
-    print_table("Sweep", heads, rows)
+    # The weights, the time and the epoch can be spared: table.csv has them, too.
+    print_model_table("Sweep, best first", heads, rows, spare=3)
     failures = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failures:
         fail(f"{outcome.name}: {outcome.error}")

@@ -49,7 +49,10 @@ def train(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="Initial weights: imagenet, none, or a .safetensors file."),
+        typer.Option(
+            "--weights",
+            help="Initial weights: imagenet, none, a run folder, or a .safetensors file.",
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
+from boneage_cli.core.runs import BUNDLE, FOLD, NO_RUN
 from boneage_cli.imaging.preprocessing import Preprocessing
 from boneage_cli.models.families import FAMILIES, resolve_family
 from boneage_cli.models.losses import LOSSES, build_loss, options_of
@@ -35,7 +37,8 @@ class ModelSettings(Section):
     )
     weights: str = Field(
         "imagenet",
-        description="Initial weights: imagenet (pretrained), none (random) or a .safetensors file",
+        description="Initial weights: imagenet (pretrained), none (random), a run folder (its "
+        "model) or a .safetensors file",
     )
     # A table has one value per view.
     channels: SomeWidths | dict[str, SomeWidths] = Field(
@@ -115,12 +118,16 @@ class ModelSettings(Section):
     @field_validator("weights")
     @classmethod
     def _known_weights(cls, value: str) -> str:
-        if value not in ("imagenet", "none") and not value.endswith(".safetensors"):
+        if value in ("imagenet", "none"):
+            return value
+        # A run's settings name the file, so that they mean the same without the folder.
+        path = _model_in(Path(value)) if Path(value).is_dir() else value
+        if not str(path).endswith(".safetensors"):
             raise ValueError(
-                "only imagenet, none and .safetensors files are taken; other formats may run code "
-                "when they are read"
+                "only imagenet, none, run folders and .safetensors files are taken; other formats "
+                "may run code when they are read"
             )
-        return value
+        return str(path)
 
     @property
     def trains_with_sex(self) -> bool:
@@ -157,6 +164,18 @@ class ModelSettings(Section):
         return self
 
 
+def _model_in(folder: Path) -> Path:
+    """Returns the model in a run folder; a ValueError says why there is none."""
+    if folds := sorted(folder.glob(f"{FOLD}*/{BUNDLE}")):
+        raise ValueError(
+            f"{folder} is a cross-validation, with one model per fold; name one of them, such as "
+            f"{folds[0].parent}"
+        )
+    if not (folder / BUNDLE).is_file():
+        raise ValueError(f"no {BUNDLE} in {folder}; {NO_RUN}")
+    return folder / BUNDLE
+
+
 class DataSettings(Section):
     """Which radiographs of a data set are trained on."""
 
@@ -169,7 +188,7 @@ class DataSettings(Section):
         0,
         ge=0,
         description="Number of training radiographs to use, sampled with stratification by "
-        "sex and age; 0 for all",
+        "sex and age, the same ones whatever training.seed is; 0 for all",
     )
     validation_images: int = Field(
         0,

@@ -99,6 +99,30 @@ def test_several_trainings_of_a_model_are_averaged_and_their_spread_is_told(thre
     assert f" {np.std(means, ddof=1):.2f} " in result.stdout
 
 
+def test_a_narrow_terminal_shows_whole_figures_of_many_models(three, tmp_path, monkeypatch):
+    table = pd.read_csv(three[1] / "predictions.csv")
+    changes = ["background_removed-true", "registered_hand-false", "head-distribution"]
+    runs = [tmp_path / "sweep" / f"ablation-{change}" for change in ["", *changes]]
+    for number, path in enumerate(runs):
+        path.mkdir(parents=True)
+        error = table["absolute_error"] * (1 + number / 4)
+        table.assign(absolute_error=error).to_csv(path / "predictions.csv", index=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["compare", *map(str, runs), "-o", str(tmp_path / "table.csv")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+    assert all(len(line) <= 80 for line in lines if "│" in line)
+    shown = {(row[1], row[3]) for row in rows if len(row) == 4}
+    for row in pd.read_csv(tmp_path / "table.csv").itertuples():
+        if row.group != "all":
+            low, high = row.against_first_low, row.against_first_high
+            assert (row.group, f"{row.against_first:+.2f} ({low:+.2f} to {high:+.2f})") in shown
+    names = {row[0] for row in rows if len(row) == 4}
+    assert {"ablation-background_", "removed-true", "ablation-head-"} <= names
+
+
 def test_models_are_compared_on_what_all_have_predicted(three):
     result = run(*three)
     assert "the same 60 radiographs" in result.stdout

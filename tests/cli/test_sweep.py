@@ -65,13 +65,80 @@ def test_every_combination_is_trained_and_ranked_by_its_mae(sweep) -> None:
     assert all(line.count("|") == lines[0].count("|") for line in lines)
 
 
-def test_long_names_can_be_told_apart_in_a_narrow_terminal(sweep, monkeypatch) -> None:
+def test_one_at_a_time_the_recipe_is_followed_by_each_single_change_of_it(sweep) -> None:
+    line = (
+        "--one-at-a-time --set training.warmup_epochs=0.5 --vary model.gender=true,false "
+        "--vary training.loss=mae,huber --vary augmentation.rotate=0,15.0,30"
+    )
+    first = sweep(line)
+    folder = Path("runs/sweep-tiny-one-at-a-time")
+    table = pd.read_csv(folder / "table.csv").set_index("run")
+    recipe = load_experiment(folder / "tiny" / "settings.toml")
+    assert recipe.training.warmup_epochs == 0.5
+    changed = {
+        "tiny-gender-false": ("model", "gender", False),
+        "tiny-loss-huber": ("training", "loss", "huber"),
+        "tiny-rotate-0": ("augmentation", "rotate", 0),
+        "tiny-rotate-30": ("augmentation", "rotate", 30),
+    }
+    assert set(table.index) == {"tiny", *changed}
+    assert "1 of 5: tiny\n" in first.stdout
+    for name, (section, key, value) in changed.items():
+        own = getattr(recipe, section).model_copy(update={key: value})
+        expected = recipe.model_copy(update={"name": name, section: own})
+        assert load_experiment(folder / name / "settings.toml") == expected
+        assert table.loc[name, f"{section}.{key}"] == value
+    assert table.loc["tiny-rotate-0", "training.loss"] == "mae"
+    # All differences are from the recipe.
+    assert table.index[table["against_first"].isna()].tolist() == ["tiny"]
+    errors = {
+        name: pd.read_csv(folder / name / "validation" / "predictions.csv")["absolute_error"]
+        for name in table.index
+    }
+    for name in changed:
+        expected = (errors[name] - errors["tiny"]).mean()
+        assert table.loc[name, "against_first"] == pytest.approx(expected, abs=1e-3)
+
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("*/best.safetensors")}
+    again = sweep(f"{line} -b small_cnn,resnet10t --vary preprocessing.height=64,72")
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+    assert again.stdout.count("epoch   1") == 2
+    table = pd.read_csv(folder / "table.csv").set_index("run")
+    assert set(table.index) == {"tiny", *changed, "tiny-backbone-resnet10t", "tiny-height-72"}
+
+
+def test_one_at_a_time_equal_values_of_two_settings_have_different_names(sweep) -> None:
+    sweep(
+        "--one-at-a-time -o out --vary model.activation=elu --vary model.branch_activation=elu "
+        "--vary preprocessing.height=72 --vary regions.height=72"
+    )
+    changes = {"activation-elu", "branch_activation-elu"}
+    changes |= {"preprocessing.height-72", "regions.height-72"}
+    assert {path.parent.name for path in Path("out").glob("*/best.safetensors")} == {
+        "tiny",
+        *(f"tiny-{change}" for change in changes),
+    }
+
+
+def test_a_narrow_terminal_shows_whole_names_and_figures(sweep, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    result = sweep("--vary training.loss=mae,huber --vary training.label_noise=0.25 -o out")
-    rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
-    names = "".join(line.split("│")[2].strip() for line in rows)
-    for loss in ("mae", "huber"):
-        assert f"tiny-{loss}-label_noise-0.25" in names
+    result = sweep(
+        "--vary training.loss=mae,huber --vary training.label_noise=0.25 --vary model.dropout=0.1 "
+        "-o out"
+    )
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines[lines.index("Sweep, best first") :])) <= 80
+    rows = [line.split("│")[1:4] for line in lines if line.startswith("│")]
+    table = pd.read_csv("out/table.csv").set_index("run")
+    parts = [name.strip() for name, *_ in rows]
+    assert len(parts) > len(table)
+    assert "".join(parts) == "".join(table.index)
+    assert all(part.endswith(("-", "_", "-0.1")) for part in parts), "broken between words"
+    for run, row in table.iterrows():
+        mae, low, high = row[["validation_mae", "validation_mae_low", "validation_mae_high"]]
+        assert f"{mae:.2f} ({low:.2f} to {high:.2f})" in [figure.strip() for _, figure, _ in rows]
+        assert f"| {run} | " in Path("out/table.md").read_text()
+    assert "Not shown for lack of width: weights, training, epoch kept" in lines
 
 
 def test_a_second_time_nothing_is_trained_again_and_new_values_join(sweep) -> None:
@@ -111,6 +178,15 @@ def test_each_combination_can_be_cross_validated(sweep) -> None:
         ("--vary training.loss=mae,mse --set training.loss=mae", "also given to --vary"),
         ("-c tiny.toml", "twice in this sweep"),
         ("--vary training.loss=mae,mse --devices 2", "sweep: trains on one device"),
+        ("--one-at-a-time", "name what changes with --vary or --backbones"),
+        ("--one-at-a-time --vary training.loss=mae", "only has the recipe's own value"),
+        ("--one-at-a-time --vary training.loss=mse -c tiny.toml", "name one --config"),
+        ("--one-at-a-time --vary training.los=mse", "did you mean training.loss?"),
+        ("--one-at-a-time -b no_such_net", "no_such_net"),
+        (
+            "--one-at-a-time --vary training.loss=mse --set training.loss=huber",
+            "also given to --vary",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(
@@ -162,6 +238,53 @@ def test_a_sweep_does_not_replace_the_table_of_another(sweep) -> None:
     result = sweep("--vary training.seed=1,2 -o out", status=2)
     assert "holds the table of another sweep (with tiny-huber)" in result.stderr
     assert Path("out/table.csv").read_text() == table
+
+
+def test_a_sweep_does_not_replace_a_table_that_no_sweep_wrote(sweep) -> None:
+    Path("out").mkdir()
+    Path("out/table.csv").write_text("id,notes\n1,precious\n")
+    result = sweep("--vary training.loss=mae,huber -o out", status=2)
+    assert "out/table.csv: not a table of this version of sweep" in result.stderr
+    assert Path("out/table.csv").read_text() == "id,notes\n1,precious\n"
+    assert not Path("out/tiny-mae").exists()
+
+
+def test_the_runs_of_a_sweep_can_be_compared_by_the_name_of_its_folder(sweep) -> None:
+    sweep("--vary training.loss=mae,huber,mse -o out")
+    sweep("--vary training.seed=7 -o other")
+
+    def compared(*models: str) -> pd.DataFrame:
+        result = CliRunner().invoke(app, ["compare", *models, "-o", "table.csv"])
+        assert result.exit_code == 0, result.output
+        return pd.read_csv("table.csv")
+
+    runs = [f"out/tiny-{loss}" for loss in ("mae", "huber", "mse")]
+    table = compared("out")
+    pd.testing.assert_frame_equal(table, compared(*runs))
+    assert table["model"].drop_duplicates().tolist() == runs
+    swept = pd.read_csv("out/table.csv").set_index("run")["against_first"]
+    for row in table[table["group"] == "all"][1:].itertuples():
+        assert row.against_first == pytest.approx(swept[Path(row.model).name])
+    other = "other/tiny-seed-7"
+    assert compared(other, "out")["model"].drop_duplicates().tolist() == [other, *runs]
+    both = compared(f"{other},{runs[0]}", "out")
+    assert both["model"].drop_duplicates().tolist() == [f"{other}, {runs[0]}", *runs]
+
+    result = CliRunner().invoke(app, ["compare", f"{other},out", "out"])
+    assert result.exit_code == 2
+    assert "out: is a sweep, whose runs are different models" in " ".join(result.stderr.split())
+
+
+def test_failed_runs_of_a_sweep_are_left_out_of_a_comparison(sweep) -> None:
+    sweep("-b small_cnn --vary model.weights=gone.safetensors,none,also.safetensors -o a", status=1)
+    result = CliRunner().invoke(app, ["compare", "a", "a/tiny-small_cnn-none"])
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.stderr.split())
+    assert "a/tiny-small_cnn-gone.safetensors: left out: " in told
+    assert "a/tiny-small_cnn-also.safetensors: left out: " in told
+    assert "name two models" in CliRunner().invoke(app, ["compare", "a"]).stderr
+    sweep("-b small_cnn --vary model.weights=gone.safetensors -o b", status=1)
+    assert "no run of this sweep" in CliRunner().invoke(app, ["compare", "b"]).stderr
 
 
 def test_a_radiograph_that_is_in_a_data_set_twice_is_compared_all_the_same(

@@ -83,7 +83,10 @@ def test_a_wrong_value_is_named_with_its_key_and_the_file() -> None:
         ({"model": {"backbone": {"carpal": "m46"}}}, r"model: backbone has .* none for hand"),
         ({"model": {"sex_features": [4, 0]}}, r"model\.sex_features: must be at least 1, not 0$"),
         ({"model": {"sex_features": [8, 4]}}, r"model: an embedding has one width"),
-        ({"model": {"weights": "imagnet"}}, r"model\.weights: only imagenet, none and \.safete"),
+        (
+            {"model": {"weights": "imagnet"}},
+            r"model\.weights: only imagenet, none, run folders and",
+        ),
         ({"model": {"targets": ["x"]}}, r"model\.targets: must be 'age' or 'sex', not 'x'$"),
         ({"model": {"gender": "maybe"}}, r"model\.gender: must be true or false, not 'maybe'"),
         ({"model": 3}, r"model: must be a section of settings, not 3"),

@@ -7,7 +7,7 @@ show a difference between models whose own intervals overlap.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from boneage_cli.core.evaluation.grouped_metrics import age_groups
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.overwriting import check_table_output
 from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
+from boneage_cli.core.sweep_folder import read_sweep
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import behind_link, explaining_write_errors
@@ -35,8 +36,7 @@ class Compared:
     """One compared model, or several trainings of it.
 
     Attributes:
-        name: The paths that name it.
-        trainings: Number of its tables of predictions.
+        paths: The paths of its trainings.
         images: Number of radiographs that all models have predicted.
         error: Mean absolute error in months, or share of wrong sexes, over these radiographs and
             all trainings.
@@ -46,13 +46,17 @@ class Compared:
         groups: The same difference by sex and by band of known age, with the number of radiographs.
     """
 
-    name: str
-    trainings: int
+    paths: tuple[Path, ...]
     images: int
     error: Estimate
     spread: float | None
     against_first: Estimate | None
     groups: dict[str, tuple[int, Estimate]]
+
+    @property
+    def name(self) -> str:
+        """The paths, with commas between them."""
+        return ", ".join(map(str, self.paths))
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Comparison:
         """Returns a row per model and group, ``all`` first, with interval ends in columns."""
         rows: list[dict[str, Any]] = []
         for model in self.models:
-            about = {"model": model.name, "trainings": model.trainings}
+            about = {"model": model.name, "trainings": len(model.paths)}
             own = model.error.columns("error") | {"spread": model.spread}
             first = model.against_first
             rows.append(
@@ -91,13 +95,15 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
 
     Args:
         models: For each model its trainings: run folders, folders of a cross-validation, folders
-            of an evaluation, or tables of predictions. The others are compared with the first.
+            of an evaluation, or tables of predictions. A single folder of a sweep stands for each
+            of its runs. The others are compared with the first.
 
     Raises:
         BoneageError: There is no such table, fewer than two models are named, they predict
             different targets or have no radiograph in common, or the tables contradict each other
             on a known age.
     """
+    models = [model for trainings in models for model in _models_of(trainings)]
     if len(models) < 2:
         raise BoneageError("name two models to compare, or more: boneage compare RUN_A RUN_B")
     tables = [[_errors_at(path) for path in trainings] for trainings in models]
@@ -116,8 +122,7 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
         apart = errors - first
         compared.append(
             Compared(
-                name=", ".join(map(str, trainings)),
-                trainings=len(trainings),
+                paths=tuple(trainings),
                 images=len(common),
                 error=mean_interval(errors),
                 spread=float(np.std(means, ddof=1)) if len(means) > 1 else None,
@@ -130,6 +135,25 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
             )
         )
     return Comparison(of_ages, compared)
+
+
+def _models_of(trainings: Sequence[Path]) -> list[Sequence[Path]]:
+    """Returns the runs of a sweep, each a model; other trainings are of one model."""
+    folder = next((path for path in trainings if _table_at(path) is None), trainings[0])
+    table = None if _table_at(folder) else read_sweep(folder)
+    if table is None:
+        return [trainings]
+    if len(trainings) > 1:
+        raise BoneageError(
+            f"{folder}: is a sweep, whose runs are different models; name it without commas"
+        )
+    failed = table[table["error"].notna()]
+    for name, reason in zip(failed["run"], failed["error"], strict=True):
+        warnings.warn(f"{folder / name}: left out: {reason}", BoneageWarning, stacklevel=3)
+    finished = table.loc[table["error"].isna(), "run"]
+    if finished.empty:
+        raise BoneageError(f"{folder}: no run of this sweep is finished; run it again")
+    return [[folder / name] for name in finished]
 
 
 def paired_difference(run: Path, first: Path) -> Estimate | None:
@@ -162,27 +186,28 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 def _errors_at(path: Path) -> tuple[bool, pd.DataFrame]:
     """Reads errors by radiograph, see ``_read_errors``."""
-    for file in _candidates(path):
-        if not file.is_file():
-            continue
-        try:
-            return _read_errors(file)
-        except (ValueError, KeyError):
-            raise BoneageError(
-                f"{file}: not a table of predictions that train or evaluate wrote"
-            ) from None
-    raise BoneageError(
-        f"{path}: no {PREDICTIONS} there; name a run folder, a folder that evaluate wrote, or such "
-        "a table"
-    )
+    file = _table_at(path)
+    if file is None:
+        raise BoneageError(
+            f"{path}: no {PREDICTIONS} there; name a run folder, the folder of a sweep, a folder "
+            "that evaluate wrote, or such a table"
+        )
+    try:
+        return _read_errors(file)
+    except (ValueError, KeyError):
+        raise BoneageError(
+            f"{file}: not a table of predictions that train or evaluate wrote"
+        ) from None
 
 
-def _candidates(path: Path) -> Iterable[Path]:
+def _table_at(path: Path) -> Path | None:
+    """Returns the table of predictions at a path; None if there is none."""
     if path.is_file() and path.suffix == ".csv":
-        return [path]
+        return path
     folder = path.parent if path.is_file() else path
     places = (folder, folder / OUT_OF_FOLD, folder / VALIDATION)
-    return (place / name for place in places for name in (PREDICTIONS, SEX_PREDICTIONS))
+    files = (place / name for place in places for name in (PREDICTIONS, SEX_PREDICTIONS))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _read_errors(file: Path) -> tuple[bool, pd.DataFrame]:

@@ -27,6 +27,8 @@ from boneage_cli.wording import counted
 
 # Share of the GPU's free memory that may hold radiographs; the rest is for the network.
 _SHARE_OF_GPU = 0.4
+# Not training.seed: trainings that differ in it are compared on the same radiographs.
+_SEED_OF_SUBSETS = 42
 
 
 class BoneAgeData(pl.LightningDataModule):
@@ -72,13 +74,13 @@ class BoneAgeData(pl.LightningDataModule):
             held_out = assign_folds(self.pool, fold.of, seed) == fold.number - 1
             train, validation = self.pool[~held_out], self.pool[held_out]
         if experiment.data.train_images:
-            train = choose(train, experiment.data.train_images, seed)
+            train = choose(train, experiment.data.train_images, _SEED_OF_SUBSETS)
         if experiment.data.validation_images:
             if fold is not None:
                 raise BoneageError(
                     "data.validation_images: --folds measures on all radiographs; leave it out"
                 )
-            validation = choose(validation, experiment.data.validation_images, seed)
+            validation = choose(validation, experiment.data.validation_images, _SEED_OF_SUBSETS)
         if fold is not None:
             # All folds share one cache.
             self.places = {

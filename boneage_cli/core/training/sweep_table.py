@@ -12,6 +12,7 @@ import pandas as pd
 
 from boneage_cli.core.combinations import Combination
 from boneage_cli.core.evaluation.metrics import Estimate
+from boneage_cli.core.sweep_folder import TABLE, read_sweep
 from boneage_cli.core.training.run_result import RunResult, figure_name
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
@@ -68,12 +69,8 @@ def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def table_rows(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     """Returns the ranked outcomes as rows of text, the headings first."""
     judged = figure_name(outcome.result for outcome in outcomes if outcome.result is not None)
-    heads = ("rank", "run", judged, "against the first (95 %)", "weights", "training", "epoch kept")
-    rows = [
-        (str(rank) if outcome.result else "", outcome.name, *_cells(outcome))
-        for rank, outcome in enumerate(outcomes, 1)
-    ]
-    return [heads, *rows]
+    heads = ("run", judged, "against the first (95 %)", "weights", "training", "epoch kept")
+    return [heads, *((outcome.name, *_cells(outcome)) for outcome in outcomes)]
 
 
 def check_table(folder: Path, names: set[str]) -> None:
@@ -84,14 +81,10 @@ def check_table(folder: Path, names: set[str]) -> None:
         names: The sweep's experiments.
 
     Raises:
-        BoneageError: It holds the table of another sweep.
+        BoneageError: It holds the table of another sweep, or another file of that name.
     """
-    try:
-        table = pd.read_csv(folder / "table.csv", encoding_errors="surrogateescape")
-        earlier = set(table["run"].astype(str))
-    except (OSError, ValueError, KeyError):
-        return
-    if others := sorted(earlier - names):
+    table = read_sweep(folder)
+    if others := sorted(set() if table is None else set(table["run"]) - names):
         raise BoneageError(
             f"{folder}: holds the table of another sweep (with {others[0]}), which this one would "
             "replace; choose another --output"
@@ -102,7 +95,7 @@ def write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Writes table.csv and table.md, the best experiment first.
 
     Args:
-        outcomes: The outcomes so far.
+        outcomes: The outcomes so far, in the order of the training.
         folder: The sweep's folder.
 
     Raises:
@@ -119,6 +112,7 @@ def write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
             "against_first": outcome.difference,
         }
         row: dict[str, Any] = {"rank": rank if result else None, "run": outcome.name}
+        row["number"] = outcomes.index(outcome) + 1
         row |= outcome.combination.varied
         for name, estimate in estimates.items():
             row |= (estimate or _UNKNOWN).columns(name)
@@ -126,7 +120,7 @@ def write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
             row["against_first_of"] = "months" if of_ages else "share of wrong sexes"
         rows.append(row | {name: getattr(result, name, None) for name in _OF_RESULT})
         rows[-1]["error"] = outcome.error
-    write_csv(pd.DataFrame(rows), folder / "table.csv")
+    write_csv(pd.DataFrame(rows), folder / TABLE)
     heads, *texts = table_rows(order)
     lines = [heads, ("---",) * len(heads), *texts]
     with whole_file(folder / "table.md") as temporary:

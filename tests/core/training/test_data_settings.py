@@ -18,7 +18,7 @@ from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.run import train
 from boneage_cli.datasets.manifest import read_manifest
-from boneage_cli.datasets.splits import Fold
+from boneage_cli.datasets.splits import Fold, choose
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.imaging.reading import read_radiograph
 
@@ -33,6 +33,22 @@ def test_a_stated_number_of_training_images_leaves_validation_whole(
     data = BoneAgeData(demo_data, of(tiny, train_images=20))
     assert len(data.train_manifest) == 20
     assert len(data.validation_manifest) == 16
+
+
+def test_the_choice_of_radiographs_does_not_depend_on_the_seed_of_the_training(
+    tiny: Experiment, demo_data: Path
+) -> None:
+    fewer = of(tiny, train_images=20, validation_images=6)
+    seeds = [
+        fewer.model_copy(update={"training": tiny.training.model_copy(update={"seed": seed})})
+        for seed in (42, 7)
+    ]
+    first, second = (BoneAgeData(demo_data, each) for each in seeds)
+    assert first.train_manifest["id"].tolist() == second.train_manifest["id"].tolist()
+    assert first.validation_manifest["id"].tolist() == second.validation_manifest["id"].tolist()
+    # Figures in the documentation are of this choice.
+    documented = choose(read_manifest(demo_data, "train"), 20, seed=42)
+    assert first.train_manifest["id"].tolist() == documented["id"].tolist()
 
 
 def test_more_images_than_there_are_is_refused(tiny: Experiment, demo_data: Path) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_as_one, load_bundle, save_bundle
 from boneage_cli.core.config import Experiment
-from boneage_cli.core.experiment_file import write_experiment
+from boneage_cli.core.experiment_file import load_experiment, write_experiment
 from boneage_cli.core.intervals import coverage
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
@@ -61,6 +61,16 @@ def test_no_model_predicts_what_it_was_trained_on(validation: CrossValidation) -
     for result, ids in zip(validation.folds, held_out, strict=True):
         assert result.train_images == 80 - len(ids)
         assert result.validation_images == len(ids)
+
+
+def test_the_initial_weights_of_a_training_are_those_of_one_fold(
+    validation: CrossValidation,
+) -> None:
+    fold = validation.folder / "fold-1"
+    with pytest.raises(BoneageError, match=f"one model per fold; name one of them, such as {fold}"):
+        load_experiment(flags={"model.weights": str(validation.folder)})
+    found = load_experiment(flags={"model.weights": str(fold)})
+    assert found.model.weights == str(fold / "best.safetensors")
 
 
 def test_evaluate_says_where_a_cross_validation_was_trained_on_what_it_measures(

@@ -143,6 +143,31 @@ def test_what_starts_anew_beside_another_model_s_weights_is_said(
         assert result.stderr.count("warning") == result.stderr.count(said) == count
 
 
+def test_a_run_folder_as_initial_weights_is_its_model(
+    run: Run, staged: Experiment, demo_data: Path, tmp_path: Path
+) -> None:
+    still = staged.model_copy(update={"stages": ()})
+    write_experiment(still, tmp_path / "settings.toml")
+    line = f"train -c {tmp_path}/settings.toml --data {demo_data} --weights {run.folder}"
+    result = CliRunner().invoke(app, [*line.split(), "--runs", str(tmp_path / "runs")])
+    assert result.exit_code == 0, result.output
+    (again,) = (tmp_path / "runs").glob("*-tiny")
+    assert load_experiment(again / "settings.toml").model.weights == str(run.bundle)
+    expected = kernels(run.folder)
+    for name, weight in kernels(again).items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-6, rtol=0)
+
+
+def test_a_folder_without_a_model_is_refused_as_initial_weights(
+    demo_data: Path, tmp_path: Path
+) -> None:
+    line = f"train --data {demo_data} --weights {tmp_path} --runs {tmp_path}/runs"
+    result = CliRunner().invoke(app, line.split())
+    assert result.exit_code == 2
+    assert f"model.weights: no best.safetensors in {tmp_path}" in " ".join(result.stderr.split())
+    assert not (tmp_path / "runs").exists()
+
+
 def test_no_stage_sees_what_its_fold_holds_out(
     staged: Experiment, demo_data: Path, tmp_path: Path
 ) -> None:
