@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -330,6 +331,17 @@ def load_bundle(path: Path) -> Bundle:
             f"{source}: boneage {__version__} does not understand its header "
             f"({type(error).__name__}: {error}); use the version that wrote it, or train again"
         ) from None
+
+
+def trained_on_in(path: Path) -> Fingerprints | None:
+    """Returns the fingerprints of the radiographs that a file's weights were trained on.
+
+    Args:
+        path: A bundle; of another model's weights, or a file that is gone, nothing is known.
+    """
+    with suppress(BoneageError):
+        return load_bundle(path).trained_on
+    return None
 
 
 def _bundle_of(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from boneage_cli.core.bundle import Bundle, build_network
+from boneage_cli.core.bundle import Bundle, build_network, trained_on_in
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.experiment_file import earlier_stages
-from boneage_cli.core.fingerprints import fingerprints
+from boneage_cli.core.fingerprints import Fingerprints, all_of, fingerprints, is_among
 from boneage_cli.core.hardware import describe_hardware
 from boneage_cli.core.run_record import Resources, RunRecord
 from boneage_cli.core.runs import (
@@ -51,7 +53,7 @@ from boneage_cli.core.training.trainer import (
     training_precision,
 )
 from boneage_cli.datasets.source import read_source
-from boneage_cli.errors import BoneageError, Interrupted
+from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
 from boneage_cli.locks import try_lock
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained
@@ -297,13 +299,17 @@ def _fit(
 ) -> Run:
     module = make_module(network, experiment)
     mean, deviation = mean_and_deviation(datamodule.train_manifest["boneage"])
+    inherited = all_of([trained_on_in(path) for path in _origins(folder, record, experiment)])
+    # Said once: of a run with stages by the first.
+    if inherited is not None and not (resume or record.begin_with or experiment.stages):
+        _warn_of_seen(datamodule.validation_manifest, inherited, experiment.model.weights)
     untrained = Bundle(
         experiment,
         mean,
         deviation,
         {},
         provenance=_provenance(datamodule, record),
-        trained_on=fingerprints(datamodule.train_manifest),
+        trained_on=all_of([fingerprints(datamodule.train_manifest), inherited]),
     )
     recorder = RunRecorder(folder, untrained, report)
     trainer = make_trainer(
@@ -331,6 +337,26 @@ def _fit(
     finally:
         datamodule.release()
         close_loggers(record.wandb)
+
+
+def _origins(folder: Path, record: RunRecord, experiment: Experiment) -> list[Path]:
+    """Bundles whose training reaches into this one's, by initial weights or as a teacher."""
+    stages = [folder / f"{STAGE}{number}" / BUNDLE for number, _ in enumerate(experiment.stages, 1)]
+    before = [record.begin_with, record.teacher, Path(experiment.model.weights)]
+    # A resumed run's own, because the file that it began with may be gone.
+    return [*filter(None, before), *stages, folder / BUNDLE]
+
+
+def _warn_of_seen(validation: pd.DataFrame, trained_on: Fingerprints, weights: str) -> None:
+    seen = int(is_among(validation, trained_on).sum())
+    if seen:
+        warnings.warn(
+            f"{weights}: trained on {seen:,} of the {len(validation):,} validation radiographs, so "
+            "the validation figures will flatter the model; begin with weights that did not see "
+            "them",
+            BoneageWarning,
+            stacklevel=2,
+        )
 
 
 def _provenance(datamodule: BoneAgeData, record: RunRecord) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from boneage_cli.cli.app import app
 from boneage_cli.core.bundle import load_as_one, load_bundle, save_bundle
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.experiment_file import load_experiment, write_experiment
+from boneage_cli.core.fingerprints import is_among
 from boneage_cli.core.intervals import coverage
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.run_record import Resources
 from boneage_cli.core.training.datamodule import BoneAgeData
 from boneage_cli.core.training.folds import CrossValidation, cross_validate, resume_cross_validation
+from boneage_cli.core.training.run import train
 from boneage_cli.core.training.run_result import RunResult
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.datasets.splits import Fold
@@ -71,6 +73,21 @@ def test_the_initial_weights_of_a_training_are_those_of_one_fold(
         load_experiment(flags={"model.weights": str(validation.folder)})
     found = load_experiment(flags={"model.weights": str(fold)})
     assert found.model.weights == str(fold / "best.safetensors")
+
+
+def test_weights_that_saw_the_validation_radiographs_are_told_and_remembered(
+    validation: CrossValidation, demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    fold = validation.folder / "fold-1"
+    model = tiny.model.model_copy(update={"weights": str(fold / "best.safetensors")})
+    held_out = predictions(fold / "validation")["image_id"]
+    measured = read_manifest(demo_data, "validation")
+    seen = ~measured["id"].astype(str).isin(held_out).to_numpy()
+    with pytest.warns(BoneageWarning, match=f"trained on {seen.sum()} of the 16 validation"):
+        run = train(tiny.model_copy(update={"model": model}), demo_data, runs=tmp_path)
+    trained_on = load_bundle(run.bundle).trained_on
+    assert trained_on is not None
+    assert (is_among(measured, trained_on) == seen).all()
 
 
 def test_evaluate_says_where_a_cross_validation_was_trained_on_what_it_measures(
