@@ -310,8 +310,12 @@ def bench(
             precision=precision,
             backend=backend,
         )
-    print_benchmark(measured)
-    _print_written(folder, write_benchmark(measured, folder))
+    # Written first: a reader such as head may close the output before it is complete.
+    try:
+        files = write_benchmark(measured, folder)
+    finally:
+        print_benchmark(measured)
+    _print_written(folder, files)
 
 
 @app.command(cls=Command)
@@ -354,8 +358,11 @@ def report(
     from boneage_cli.core.bench.report import ranking, read_results, write_report
 
     table = read_results(results)
-    print_rankings(ranking(table))
-    _print_written(output, write_report(table, output))
+    try:
+        files = write_report(table, output)
+    finally:
+        print_rankings(ranking(table))
+    _print_written(output, files)
 
 
 def _bench_training(
@@ -379,8 +386,11 @@ def _bench_training(
     drawn = "drawn hands in a temporary folder; use your own with --data"
     print_fields({"data": found or drawn})
     measured = benchmark_training(chosen, found, **options)
-    print_training(measured)
-    _print_written(folder, write_measurements([*earlier, measured.to_dict()], folder))
+    try:
+        files = write_measurements([*earlier, measured.to_dict()], folder)
+    finally:
+        print_training(measured)
+    _print_written(folder, files)
 
 
 def _warn_if_busy(load: float | None) -> None:

@@ -70,9 +70,13 @@ def compare(
     from boneage_cli.core.evaluation.comparison import write_comparison
 
     comparison = compare_models([split_paths([each]) for each in models])
-    _print_comparison(comparison)
+    # Written first: a reader such as head may close the output before it is complete.
+    try:
+        if output is not None:
+            write_comparison(comparison, output)
+    finally:
+        _print_comparison(comparison)
     if output is not None:
-        write_comparison(comparison, output)
         print_fields({"written": output})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,20 @@ def test_a_paired_difference_shows_what_the_intervals_of_both_do_not(three, tmp_
     for group in ("girls", "boys", "0–5 years"):
         assert group in result.stdout
         assert (table["group"] == group).any()
+
+
+def test_the_table_is_written_even_if_the_output_is_not_read(three, tmp_path) -> None:
+    table = tmp_path / "table.csv"
+    words = ["compare", *map(str, three), "--output", str(table)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "boneage_cli", *words],
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait() == 141
+    assert {*pd.read_csv(table)["model"]} == {*map(str, three)}
 
 
 def test_an_interval_of_hardly_any_radiographs_is_not_shown(three, tmp_path) -> None:
