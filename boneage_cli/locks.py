@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from boneage_cli.errors import BoneageError
@@ -14,6 +15,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+LOCK = ".lock"
+
 
 def try_lock(file: IO[Any]) -> bool:
     """Takes an advisory lock; False if another process holds it, True if there are no locks.
@@ -22,6 +25,25 @@ def try_lock(file: IO[Any]) -> bool:
         file: An open file; the lock is released when it is closed.
     """
     return _locked(file.fileno(), wait=False)
+
+
+@contextmanager
+def only_process(folder: Path, busy: str) -> Iterator[None]:
+    """Keeps other processes from doing the same work in a folder, by a lock on a file in it.
+
+    Unlike ``locked_folder`` it lasts for hours, during which others may lock the folder itself.
+
+    Args:
+        folder: An existing folder.
+        busy: The message if another process works there.
+
+    Raises:
+        BoneageError: Another process works there.
+    """
+    with (folder / LOCK).open("ab") as file:
+        if not try_lock(file):
+            raise BoneageError(busy)
+        yield
 
 
 @contextmanager

@@ -13,9 +13,16 @@ from rich.text import Text
 if TYPE_CHECKING:
     from boneage_cli.core.prediction.predictor import Predictor
 
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves a closed pipe to the command, which has an exit status for it; rich takes 1."""
+        raise BrokenPipeError
+
+
 # Without emoji: ":m:" in a file's name is no circled letter.
-console = Console(highlight=False, soft_wrap=True, emoji=False)
-error_console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+console = _Console(highlight=False, soft_wrap=True, emoji=False)
+error_console = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_table(

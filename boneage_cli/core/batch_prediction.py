@@ -181,7 +181,7 @@ def predict_batch(
                 partial.add(answers)
             finally:
                 if not outcome.total:
-                    partial.remove()
+                    partial.discard()
             write(row_lines(_answered(partial.rows()), style, more), output)
             partial.remove()
         elif style == "text":

@@ -13,6 +13,7 @@ A run folder contains::
     best.safetensors              the model of the epoch that was kept, as a bundle
     epoch-005.safetensors…        one bundle per training.keep_every epochs, if that is set
     learning_curve.png
+    .lock                         held while a process trains here
     validation/                   metrics on the validation split: metrics.json, predictions.csv,
                                   scatter.png, bland_altman.png, coverage.csv; for sexes
                                   sex_metrics.json, sex_predictions.csv, sex.png

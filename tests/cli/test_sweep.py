@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from boneage_cli.cli.app import app
 from boneage_cli.core.config import Experiment
 from boneage_cli.core.experiment_file import load_experiment, write_experiment
+from boneage_cli.locks import only_process
 
 
 @pytest.fixture
@@ -238,6 +239,14 @@ def test_a_sweep_does_not_replace_the_table_of_another(sweep) -> None:
     result = sweep("--vary training.seed=1,2 -o out", status=2)
     assert "holds the table of another sweep (with tiny-huber)" in result.stderr
     assert Path("out/table.csv").read_text() == table
+
+
+def test_a_sweep_is_trained_by_one_process(sweep) -> None:
+    Path("out").mkdir()
+    with only_process(Path("out"), "busy"):
+        result = sweep("--vary training.loss=mae,huber -o out", status=2)
+    assert "out: another process is training this sweep; wait for that" in result.stderr
+    assert not Path("out/tiny-mae").exists()
 
 
 def test_a_sweep_does_not_replace_a_table_that_no_sweep_wrote(sweep) -> None:

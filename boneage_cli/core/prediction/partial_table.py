@@ -91,10 +91,15 @@ class PartialTable:
                 file.write(f"{json.dumps(stored, allow_nan=False)}\n".encode("ascii"))
                 file.flush()
 
+    def discard(self) -> None:
+        """Removes the file if this call has opened it: otherwise it may be another process's."""
+        if self._file is not None:
+            self.path.unlink(missing_ok=True)
+        self.close()
+
     def remove(self) -> None:
         """Removes the file when the table is complete, and those of other commands for it."""
-        self.path.unlink(missing_ok=True)
-        self.close()
+        self.discard()
         for file in self.path.parent.glob(f".{glob.escape(self.output.name)}-*.partial"):
             with suppress(OSError), file.open("ab") as other:
                 if try_lock(other):

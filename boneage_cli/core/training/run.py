@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ from boneage_cli.core.training.trainer import (
 )
 from boneage_cli.datasets.source import read_source
 from boneage_cli.errors import BoneageError, BoneageWarning, Interrupted
-from boneage_cli.locks import try_lock
+from boneage_cli.files import explaining_write_errors
+from boneage_cli.locks import LOCK, only_process
 from boneage_cli.models.network import Network
 from boneage_cli.models.pretrained import load_pretrained
 
@@ -121,15 +122,26 @@ def train_into(
         BoneageError: The folder holds a run of other settings or data.
         Interrupted: The user stopped it.
     """
-    if not (folder / RUN_RECORD).exists():
-        _train(experiment, record, folder, folder.parent, begin, report)
-    else:
-        check_folder(folder, experiment, record)
-        if (folder / RESULT).exists():
-            check_data(folder, RunRecord.read(folder), data_of(record, experiment))
-        else:
-            _resume(folder, record, begin, report)
-    return RunResult.read(folder)
+    _take_rank(record)
+    with explaining_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        if (folder / RUN_RECORD).exists():
+            check_folder(folder, experiment, record)
+            if (folder / RESULT).exists():
+                check_data(folder, RunRecord.read(folder), data_of(record, experiment))
+            else:
+                _resume(folder, record, begin, report)
+            return RunResult.read(folder)
+        try:
+            _train(experiment, record, folder, folder.parent, begin, report)
+        finally:
+            if not (folder / RUN_RECORD).exists():
+                # Settings or data that allow no training leave nothing that could be resumed.
+                (folder / LOCK).unlink(missing_ok=True)
+                with suppress(OSError):
+                    folder.rmdir()
+        return RunResult.read(folder)
 
 
 def _train(
@@ -152,14 +164,17 @@ def _train(
     network = _new_network(experiment, datamodule)
     check_stages(experiment, record.teacher)
     record = record.model_copy(update={"data_digest": datamodule.digest()})
-    if not is_main_process():
-        # Only the main process makes the folder and writes to it.
-        folder = folder or runs / experiment.name
-    else:
-        folder = new_run_folder(runs, experiment.name) if folder is None else folder
-        begin_folder(folder, experiment, record)
-        started(folder)
-    with _resumable(folder):
+    with ExitStack() as stack:
+        if not is_main_process():
+            # Only the main process makes the folder and writes to it.
+            folder = folder or runs / experiment.name
+        else:
+            if folder is None:
+                folder = new_run_folder(runs, experiment.name)
+                stack.enter_context(_alone(folder))
+            begin_folder(folder, experiment, record)
+            started(folder)
+        stack.enter_context(_resumable(folder))
         _take_up(folder, record, network, experiment, begin, report)
         return _fit(folder, record, datamodule, network, experiment, report, resume=False)
 
@@ -191,14 +206,16 @@ def resume(folder: Path, *, begin: Begin = silent, report: Report = silent) -> R
             began with.
         Interrupted: The user stopped it; the message says how to resume.
     """
-    return _resume(folder, RunRecord.read(folder), begin, report)
+    record = RunRecord.read(folder)
+    _take_rank(record)
+    with _alone(folder):
+        return _resume(folder, record, begin, report)
 
 
 def _resume(folder: Path, given: RunRecord, begin: Begin, report: Report) -> Run:
     record, experiment = read_run(folder)
     # The folder of the run that this is a stage of may have been moved.
     record = record.of_stage(given.begin_with, given.teacher)
-    _take_rank(record)
     datamodule = data_of(record, experiment)
     check_data(folder, record, datamodule)
     # The checkpoint has all weights; the files of pretrained ones may be gone by now.
@@ -210,16 +227,18 @@ def _resume(folder: Path, given: RunRecord, begin: Begin, report: Report) -> Run
         return _fit(folder, record, datamodule, network, experiment, report, resume=started)
 
 
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Keeps a run folder to one process, and those that train the same run with it."""
+    if not is_main_process():
+        return nullcontext()
+    return only_process(folder, f"{folder}: another process is training it; wait for that")
+
+
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Keeps a run to one process, and adds to an interrupt or a disk's error how to resume."""
+    """Adds to an interrupt or a disk's error how to resume."""
     try:
-        with ExitStack() as stack:
-            if is_main_process():
-                record = stack.enter_context((folder / RUN_RECORD).open("rb"))
-                if not try_lock(record):
-                    raise BoneageError(f"{folder}: another process is training it; wait for that")
-            yield
+        yield
     except Interrupted:
         raise
     except OSError as error:

@@ -22,6 +22,7 @@ from boneage_cli.core.training.run_folder import check_folder
 from boneage_cli.core.training.sweep_table import Outcome, check_table, ranked, write_tables
 from boneage_cli.errors import BoneageError, Interrupted
 from boneage_cli.files import explaining_write_errors
+from boneage_cli.locks import only_process
 from boneage_cli.models.network import RSNA_AGES
 
 
@@ -59,7 +60,6 @@ def sweep(
         Interrupted: The user stopped it.
     """
     resources = (resources or Resources()).on_one_device("sweep")
-    outcomes: list[Outcome] = []
     # Built now, so that invalid settings fail before others are trained for hours.
     for each in combinations:
         for stage in (*earlier_stages(each.experiment), each.experiment):
@@ -70,6 +70,22 @@ def sweep(
         check_folder(folder / each.experiment.name, each.experiment, record)
     with explaining_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    with only_process(folder, f"{folder}: another process is training this sweep; wait for that"):
+        return _sweep(combinations, data, folder, folds, resources, begin, begin_stage, report)
+
+
+def _sweep(
+    combinations: Sequence[Combination],
+    data: Path,
+    folder: Path,
+    folds: int | None,
+    resources: Resources,
+    begin: Callable[[int, Combination], None],
+    begin_stage: Begin,
+    report: Report,
+) -> list[Outcome]:
+    """Implements ``sweep`` in its folder."""
+    outcomes: list[Outcome] = []
     for number, combination in enumerate(combinations, 1):
         begin(number, combination)
         experiment = combination.experiment

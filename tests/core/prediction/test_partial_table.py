@@ -255,3 +255,21 @@ def test_the_same_names_in_another_folder_are_other_radiographs(
     done: list[int] = []
     predict_batch(["0.png", "1.png"], [demo_bundle], go_on=done.append, **options)
     assert done == []
+
+
+def test_a_command_that_is_stopped_at_once_leaves_the_rows_of_the_same_command(
+    scans: Path, demo_bundle: Path, tmp_path: Path
+) -> None:
+    options = {"male": True, "style": "csv", "device": "cpu", "output": tmp_path / "ages.csv"}
+
+    def first(prediction: Prediction) -> None:
+        # Meanwhile, the same command predicts two, and is interrupted.
+        with pytest.raises(KeyboardInterrupt):
+            predict_batch([str(scans)], [demo_bundle], tell=interrupt_after(2), **options)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_batch([str(scans)], [demo_bundle], tell=first, **options)
+    done: list[int] = []
+    predict_batch([str(scans)], [demo_bundle], go_on=done.append, **options)
+    assert done == [2]

@@ -35,6 +35,7 @@ from boneage_cli.core.training.run import resume, train, train_into
 from boneage_cli.core.training.trainer import accelerator_of
 from boneage_cli.datasets.manifest import read_manifest
 from boneage_cli.errors import BoneageError, BoneageWarning
+from boneage_cli.locks import only_process
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -42,6 +43,7 @@ Start = Callable[..., subprocess.Popen[str]]
 def test_a_run_folder_holds_all_that_a_run_made(demo_run: Run) -> None:
     names = {path.name for path in demo_run.folder.iterdir() if "tfevents" not in path.name}
     assert names == {
+        ".lock",
         "settings.toml",
         "run.json",
         "result.json",
@@ -188,6 +190,19 @@ def test_a_training_that_ended_early_is_not_resumed(
     assert run.epochs < 9
     assert resume(run.folder).epochs == run.epochs
     assert (run.folder / "history.csv").read_text() == history
+
+
+def test_a_folder_in_which_another_process_is_about_to_begin_is_left_to_it(
+    demo_data: Path, tiny: Experiment, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with (
+        only_process(folder, "busy"),
+        pytest.raises(BoneageError, match=f"{folder}: another process is training it"),
+    ):
+        train_into(folder, tiny, RunRecord.new(demo_data))
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
