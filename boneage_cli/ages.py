@@ -97,8 +97,8 @@ def doubt_of_age(age: float, bone_age: float) -> str | None:
     """
     if look_like_other_units(age, bone_age):
         return (
-            f"the bone age is {abs(bone_age - age):.0f} months from the child's age of {age:g}; is "
-            "that years instead of months, or the reverse?"
+            f"the bone age is {abs(bone_age - age):.0f} months from the child's age of {age:g} "
+            "months; are those years instead of months, or the reverse?"
         )
     if age > OLDEST_BONE_AGE:
         years = age / MONTHS_PER_YEAR

@@ -68,11 +68,12 @@ def recalibrate(
     result = fit(model or SHIPPED_MODEL, table, output, device=device)
     for reason in result.skipped:
         warn(f"left out: {reason}")
-    rows = [
-        ("MAE before (95 %)", str(result.before)),
-        ("MAE after, cross-validated", str(result.after)),
-        ("decrease in MAE by the correction (95 %)", str(result.gain)),
-    ]
+    rows = [("MAE before (95 %)", str(result.before))]
+    if result.correction:
+        rows += [
+            ("MAE after, cross-validated", str(result.after)),
+            ("decrease in MAE by the correction (95 %)", str(result.gain)),
+        ]
     for sex, (count, gain) in sorted(result.by_sex.items()):
         name = "girls" if sex == "F" else "boys"
         rows.append((f"{name}: readings", str(count)))
@@ -84,7 +85,8 @@ def recalibrate(
     print_table(f"{counted(result.images, 'radiograph')}, months", ("", ""), rows)
     if result.written is None:
         console.print(
-            "not written: no significant decrease in MAE (its interval includes zero or less)"
+            "not written: a correction decreases the MAE of neither sex beyond chance (its "
+            "interval includes zero or less)"
         )
         raise typer.Exit(EXIT_FINDINGS)
     if result.lost_intervals:

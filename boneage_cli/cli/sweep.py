@@ -132,6 +132,11 @@ def sweep(
     else:
         found = changes_of(config[0] if config else None, choices, set_ or ())
         varied = ["one-at-a-time"]
+    if not choices and len(found) == 1:
+        raise BoneageError(
+            "nothing to compare: name what varies with --vary, --backbones or several --config; "
+            "'boneage train' trains one"
+        )
     folder = find_dataset(data)
     # Mistakes in these are told at once: importing torch and Lightning takes seconds.
     from boneage_cli.core.training.sweep import sweep as run_sweep

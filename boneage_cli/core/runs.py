@@ -75,7 +75,7 @@ def new_run_folder(runs: Path, name: str) -> Path:
 def bundles_at(path: Path) -> list[Path]:
     """Returns the bundles at a path: a bundle, a run folder, or that of a cross-validation.
 
-    Warns if a cross-validation is not finished; only its folds so far are returned.
+    Warns if a training is not finished. Of a cross-validation, only the folds so far are returned.
     """
     folds = sorted(path.glob(f"{FOLD}*/{BUNDLE}")) if path.is_dir() else []
     if folds and (path / RUN_RECORD).exists():
@@ -88,6 +88,13 @@ def bundles_at(path: Path) -> list[Path]:
                 BoneageWarning,
                 stacklevel=2,
             )
+    elif (path / RUN_RECORD).exists() and not (path / RESULT).exists():
+        warnings.warn(
+            f"{path}: its training is not finished, and its best model so far is used; finish "
+            f"with: boneage train --resume {path}",
+            BoneageWarning,
+            stacklevel=2,
+        )
     return folds or [path / BUNDLE if path.is_dir() else path]
 
 

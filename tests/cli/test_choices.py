@@ -25,7 +25,7 @@ from boneage_cli.cli import (
 )
 from boneage_cli.core.bench.networks import parse_batch_sizes
 from boneage_cli.core.exporting import SUFFIXES
-from boneage_cli.core.hardware import Precision
+from boneage_cli.core.hardware import Arithmetic
 from boneage_cli.core.landmark_training.recipe import LandmarkRecipe
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.core.regions.roi_settings import RoiSettings
@@ -43,7 +43,7 @@ def default(function: Callable[..., Any], name: str) -> Any:
 @pytest.mark.parametrize(
     ("offered", "taken"),
     [
-        (get_args(choices.Precision), ("auto", *get_args(Precision))),
+        (get_args(choices.Precision), ("auto", *get_args(Arithmetic))),
         ([split.value for split in options.Split], SPLITS),
         (get_args(choices.ExportFormat), SUFFIXES),
         (get_args(choices.Uploader), HANDLES),

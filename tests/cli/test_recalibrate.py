@@ -126,6 +126,16 @@ def test_evaluate_warns_of_the_readings_that_a_model_was_recalibrated_on(
     assert "16 of these radiographs were trained on" in " ".join(told.stderr.split())
 
 
+def test_radiographs_that_the_model_was_trained_on_are_left_out(
+    recalibrate, hands: pd.DataFrame
+) -> None:
+    known = hands["boneage"].where(hands["split"] == "train", read_by_a_site(hands, 1)["boneage"])
+    result = recalibrate(hands.assign(boneage=known), status=2)
+    told = " ".join(result.stderr.split())
+    assert "16 radiographs of known age and sex" in told
+    assert "left out 64, the first: drawn-0001: the model was trained on it" in told
+
+
 def test_a_sex_with_few_radiographs_keeps_its_ages(recalibrate, hands: pd.DataFrame) -> None:
     site = read_by_a_site(hands, noise=1)
     few_girls = pd.concat([site[site["male"]], site[~site["male"].astype(bool)].head(5)])
@@ -139,9 +149,10 @@ def test_too_few_radiographs_are_refused(recalibrate, hands: pd.DataFrame) -> No
 
 
 def test_why_too_few_are_left_is_told(recalibrate, hands: pd.DataFrame) -> None:
-    paths = [*hands["path"][:5], *(f"gone-{number}.png" for number in range(5, len(hands)))]
-    error = recalibrate(hands.assign(path=paths), status=2).stderr
-    said = f"left out {len(hands) - 5}, the first: gone-5.png: no such file"
+    site = read_by_a_site(hands, noise=1)
+    paths = [*site["path"][:5], *(f"gone-{number}.png" for number in range(5, len(site)))]
+    error = recalibrate(site.assign(path=paths), status=2).stderr
+    said = f"left out {len(site) - 5}, the first: gone-5.png: no such file"
     assert said in " ".join(error.split())
 
 

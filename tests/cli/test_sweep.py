@@ -178,6 +178,7 @@ def test_each_combination_can_be_cross_validated(sweep) -> None:
         ("-b small_cnn,no_such_net", "no_such_net"),
         ("--vary training.loss=mae,mse --set training.loss=mae", "also given to --vary"),
         ("-c tiny.toml", "twice in this sweep"),
+        ("--set training.epochs=1", "nothing to compare: name what varies with --vary"),
         ("--vary training.loss=mae,mse --devices 2", "sweep: trains on one device"),
         ("--one-at-a-time", "name what changes with --vary or --backbones"),
         ("--one-at-a-time --vary training.loss=mae", "only has the recipe's own value"),

@@ -26,8 +26,12 @@ SHARE_INTERVAL = f"{LEVEL:.0%} Wilson score"
 TOLERANCES = (6, 12, 24)
 """Months for which the share of errors up to that size is reported."""
 
-ENOUGH_FOR_INTERVAL = 5
-"""Least number of radiographs for which the interval of a mean is shown."""
+ENOUGH_FOR_INTERVAL = 20
+"""Least number of radiographs for which the interval of a mean is shown.
+
+Bootstrap intervals of fewer are too narrow: those said to be of 95 % contained the mean of 81 % of
+simulated half-normal samples with five values, 87 % with ten and 92 % with 20.
+"""
 
 # Indices drawn per step of the bootstrap: 8 MB, independent of the number of radiographs.
 _INDICES_AT_ONCE = 1_000_000

@@ -18,7 +18,7 @@ from boneage_cli.ages import OLDEST_BONE_AGE, is_bone_age
 from boneage_cli.core.bundle import Bundle, load_as_one, save_bundle
 from boneage_cli.core.evaluation.ages import look_like_years
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
-from boneage_cli.core.fingerprints import all_of, fingerprints
+from boneage_cli.core.fingerprints import all_of, fingerprints, is_among
 from boneage_cli.core.intervals import LEAST_TO_CALIBRATE, Calibration, calibrate
 from boneage_cli.core.overwriting import check_model_output
 from boneage_cli.core.prediction.cases import Case
@@ -80,7 +80,8 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
 
     Args:
         model: The bundle, or a run's folder; see ``load_as_one``.
-        table: CSV file of the site's radiographs, with known bone ages in months.
+        table: CSV file of the site's radiographs, with known bone ages in months; those that the
+            model was trained on are left out.
         output: The new bundle.
         device: The device of the network.
 
@@ -144,7 +145,6 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
         "mae_before": result.before.value,
         "mae_after_cross_validated": result.after.value,
     }
-    as_manifest = readings.rename(columns={"true": "boneage"})
     with explaining_write_errors(output):
         save_bundle(
             replace(
@@ -152,7 +152,7 @@ def recalibrate(model: Path, table: Path, output: Path, *, device: str = "auto")
                 correction=correction,
                 calibration=calibration,
                 metrics=bundle.metrics | {"recalibration": figures},
-                trained_on=all_of([bundle.trained_on, fingerprints(as_manifest)]),
+                trained_on=all_of([bundle.trained_on, fingerprints(_as_manifest(readings))]),
             ),
             behind_link(output),
         )
@@ -181,12 +181,22 @@ def _readings(predictor: Predictor, once: Sequence[Case]) -> tuple[pd.DataFrame,
             identity = case.id or image_stem(case.path)
             rows.append((identity, male, sex_letter(male), prediction.months, case.known))
     table = pd.DataFrame(rows, columns=["id", "male", "sex", "predicted", "true"])
+    trained_on = all_of([bundle.trained_on for bundle in predictor.bundles])
+    if trained_on is not None:
+        # The model's errors on them are too small.
+        seen = is_among(_as_manifest(table), trained_on)
+        skipped += [f"{name}: the model was trained on it" for name in table["id"][seen]]
+        table = table[~seen].reset_index(drop=True)
     ages = table["true"]
     if len(table) and look_like_years(ages.to_numpy(), table["predicted"].to_numpy()):
         raise BoneageError(
             f"known ages from {ages.min():g} to {ages.max():g} look like years; give months"
         )
     return table, skipped
+
+
+def _as_manifest(readings: pd.DataFrame) -> pd.DataFrame:
+    return readings.rename(columns={"true": "boneage"})
 
 
 def _once(listed: Sequence[Case]) -> list[Case]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from types import NoneType
 from typing import NamedTuple
 
 import numpy as np
@@ -222,6 +223,9 @@ class Predictor(Preparer):
         """
         self.check_age("answer")
         sexes = [r.male if m is None else m for r, m in zip(radiographs, male, strict=True)]
+        # Any text, "F" too, would count as a boy.
+        if unknown := [sex for sex in sexes if not isinstance(sex, (bool, np.bool_, NoneType))]:
+            raise BoneageError(f"male: {unknown[0]!r} is neither True, False nor None")
         if self.needs_sex and None in sexes:
             source = radiographs[sexes.index(None)].source
             raise BoneageError(f"{source}: {SEX_UNKNOWN}")
@@ -362,8 +366,8 @@ class Predictor(Preparer):
     def interval(self, months: float, male: bool | None, level: int) -> tuple[float, float]:
         """Returns the prediction interval of an age.
 
-        The half width for several models is the mean of theirs, which is slightly too wide, because
-        their average has a smaller error than each of them.
+        The half width for several models is the mean of theirs. Its coverage is not guaranteed: it
+        depends on how their errors are correlated.
 
         Args:
             months: The predicted age.

@@ -128,8 +128,8 @@ def _figures(figures: Mapping[str, Any], keep: str) -> Iterator[str]:
         "baseline, predicting the mean age of the training radiographs for everyone has an MAE of "
         f"{figures['baseline_mae']:.2f}."
         + (
-            " The epoch to keep was chosen on the same radiographs, which makes the figures "
-            "slightly optimistic."
+            " The epoch to keep, and perhaps parts of the recipe, were chosen on the same "
+            "radiographs, which makes the figures optimistic."
             if keep == "best"
             else ""
         )

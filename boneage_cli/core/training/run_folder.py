@@ -53,7 +53,7 @@ def check_folder(folder: Path, experiment: Experiment, record: RunRecord) -> Non
     if settings != experiment or not earlier.is_of_same_work(record):
         raise BoneageError(
             f"{folder}: holds a run of other settings or of another data set; choose another "
-            "folder, or remove this one"
+            "folder (of a sweep with --output), or remove this one"
         )
 
 
