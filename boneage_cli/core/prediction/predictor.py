@@ -219,7 +219,8 @@ class Predictor(Preparer):
             Months, float (n,), and for each radiograph a code of ``REASONS`` or None.
 
         Raises:
-            BoneageError: The model needs sex and one is unknown, or predicts no age.
+            BoneageError: The model needs sex and one is unknown, one is none of these, or the model
+                predicts no age.
         """
         self.check_age("answer")
         sexes = [r.male if m is None else m for r, m in zip(radiographs, male, strict=True)]

@@ -14,6 +14,7 @@ from boneage_cli.core.intervals import LEVELS, Calibration
 from boneage_cli.core.prediction.cases import Case
 from boneage_cli.core.prediction.predictor import Predictor
 from boneage_cli.datasets.manifest import read_manifest
+from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.reading import read_radiograph
 
 
@@ -69,6 +70,12 @@ def test_radiographs_in_memory_keep_their_sex_in_every_batch(
     # A DICOM file states the sex itself.
     stated = [replace(r, male=male) for r, male in zip(radiographs, sexes, strict=True)]
     assert predictor.predict(stated, [None] * 4) == pytest.approx(together, abs=1e-3)
+
+
+def test_a_letter_is_not_taken_for_the_sex_of_a_boy(demo_bundle: Path, hands: list[str]) -> None:
+    predictor = Predictor.load([demo_bundle], device="cpu")
+    with pytest.raises(BoneageError, match="male: 'F' is neither True, False nor None"):
+        predictor.answer([read_radiograph(hands[0])], ["F"])
 
 
 def test_an_interval_does_not_begin_before_birth(of_widths) -> None:
