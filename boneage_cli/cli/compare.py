@@ -39,6 +39,7 @@ def compare(
 
     \b
       boneage compare runs/a runs/b
+      boneage compare runs/*
       boneage compare runs/sweep-quick-family-clahe
       boneage compare runs/a/evaluation-test runs/b/evaluation-test -o ab.csv
       boneage compare runs/a-1,runs/a-2,runs/a-3 runs/b-1,runs/b-2,runs/b-3

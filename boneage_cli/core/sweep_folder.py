@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE = "table.csv"
+TABLE_MARKDOWN = "table.md"
 
 
 def read_sweep(folder: Path) -> pd.DataFrame | None:

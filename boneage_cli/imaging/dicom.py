@@ -97,7 +97,7 @@ def read_dicom(data: bytes, source: str, *, tags: Sequence[str] = ()) -> Radiogr
         aspect=_aspect(dataset),
         male=header.male,
         age=header.age,
-        contradictory_ages=header.contradictory_ages,
+        age_doubt=header.age_doubt,
         laterality=header.laterality,
         tags=header.tags,
     )
@@ -109,7 +109,7 @@ class DicomHeader:
 
     male: bool | None = None
     age: float | None = None
-    contradictory_ages: tuple[float, float] | None = None
+    age_doubt: str | None = None
     laterality: str | None = None
     tags: Mapping[str, str | None] = field(default_factory=dict)
 

@@ -25,12 +25,12 @@ class PatientsAge(NamedTuple):
 
     Attributes:
         months: The age in months; None if unknown.
-        contradictory: The age by the dates and the stated one, months, if they contradict each
-            other, so that the age is unknown; else None.
+        doubt: Why the age is unknown although the file tells of it: its dates are impossible or
+            contradict the stated age; else None.
     """
 
     months: float | None
-    contradictory: tuple[float, float] | None = None
+    doubt: str | None = None
 
 
 def age_of(dataset: Dataset) -> PatientsAge:
@@ -48,10 +48,11 @@ def age_of(dataset: Dataset) -> PatientsAge:
     if birth is None or taken is None:
         return PatientsAge(stated)
     counted = (taken - birth).days / _DAYS_PER_MONTH
+    by_dates = f"{counted:.0f} months by the file's dates"
     if not is_childs_age(counted):
-        return PatientsAge(stated)
+        return PatientsAge(stated, by_dates if stated is None else None)
     if stated is not None and abs(counted - stated) > _LARGEST_CONTRADICTION:
-        return PatientsAge(None, (counted, stated))
+        return PatientsAge(None, f"{by_dates}, but {stated:.0f} by its PatientAge")
     return PatientsAge(counted)
 
 

@@ -21,8 +21,8 @@ class Radiograph:
             pixels are not square (e.g. an image squashed to 299 × 299); None if they are.
         male: The sex stated in the file, or None.
         age: Chronological age in months stated in the file, or None.
-        contradictory_ages: The ages in months by the file's dates and as it states it, if they
-            contradict each other, so that ``age`` is None; else None.
+        age_doubt: Why ``age`` is None although the file tells of it, such as dates that contradict
+            the stated age; else None.
         laterality: "L" or "R" as stated in the file, or None.
         tags: Values of requested DICOM elements, by keyword; None for elements that are missing.
     """
@@ -33,7 +33,7 @@ class Radiograph:
     aspect: float | None = None
     male: bool | None = None
     age: float | None = None
-    contradictory_ages: tuple[float, float] | None = None
+    age_doubt: str | None = None
     laterality: str | None = None
     tags: Mapping[str, str | None] = field(default_factory=dict)
 

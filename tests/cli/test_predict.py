@@ -656,7 +656,7 @@ def test_a_forced_answer_that_is_in_doubt_has_no_interval(predict):
 @pytest.mark.parametrize("age", ["9", "114 years"])
 def test_an_age_far_from_the_bone_age_is_asked_about(predict, age):
     result = predict_of(age)
-    assert "is that years instead of months" in " ".join(result.stderr.split())
+    assert "are those years instead of months" in " ".join(result.stderr.split())
     assert "is that years" not in predict_of("10y").stderr
 
 
@@ -672,7 +672,7 @@ def test_an_adult_s_age_is_a_warning_and_an_age_in_years_gives_no_score(predict)
     (adult,) = rows(predict(f"{line} 40y").stdout)
     assert adult["warning"].startswith("an age of 40 years")
     (years,) = rows(predict(f"{line} 9").stdout)
-    assert "is that years instead of months" in years["warning"]
+    assert "are those years instead of months" in years["warning"]
     assert (years["age"], years["sds"]) == ("9.0", "")
     (sound,) = rows(predict(f"{line} 10y").stdout)
     assert (sound["warning"], sound["reference"]) == ("", "Brush Foundation")

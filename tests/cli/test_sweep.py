@@ -280,6 +280,15 @@ def test_the_runs_of_a_sweep_can_be_compared_by_the_name_of_its_folder(sweep) ->
     both = compared(f"{other},{runs[0]}", "out")
     assert both["model"].drop_duplicates().tolist() == [f"{other}, {runs[0]}", *runs]
 
+    # As the shell names them for out/*.
+    everything = sorted(map(str, Path("out").glob("[!.]*")))
+    assert {"out/table.csv", "out/table.md", "out/summary.csv"} <= {*everything}
+    assert {*compared(*everything)["model"]} == {*runs}
+
+    Path("out/tiny-mae/validation/predictions.csv").unlink()
+    result = CliRunner().invoke(app, ["compare", *runs])
+    assert "boneage train --resume out/tiny-mae" in " ".join(result.stderr.split())
+
     result = CliRunner().invoke(app, ["compare", f"{other},out", "out"])
     assert result.exit_code == 2
     assert "out: is a sweep, whose runs are different models" in " ".join(result.stderr.split())

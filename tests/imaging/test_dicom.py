@@ -451,13 +451,22 @@ def test_the_age_is_read_in_months(hand_pixels, as_dicom, elements, months):
 
 
 @pytest.mark.parametrize(
-    ("stated", "ages"), [("010Y", (84, 120)), ("009Y", None), ("007Y", None), ("004Y", (84, 48))]
+    ("birth", "stated", "doubt"),
+    [
+        ("20100101", "010Y", "84 months by the file's dates, but 120 by its PatientAge"),
+        ("20100101", "009Y", None),
+        ("20100101", "007Y", None),
+        ("20100101", "004Y", "84 months by the file's dates, but 48 by its PatientAge"),
+        ("20170501", "", "-4 months by the file's dates"),
+        ("18900101", "", "1524 months by the file's dates"),
+        ("20170501", "004Y", None),
+    ],
 )
-def test_ages_that_contradict_each_other_are_both_read(hand_pixels, as_dicom, stated, ages):
-    dates = {"PatientBirthDate": "20100101", "StudyDate": "20170102"}
+def test_a_doubtful_age_is_unknown_with_the_reason(hand_pixels, as_dicom, birth, stated, doubt):
+    dates = {"PatientBirthDate": birth, "StudyDate": "20170102"}
     found = read(as_dicom(hand_pixels, PatientAge=stated, **dates))
-    assert found.contradictory_ages == (None if ages is None else pytest.approx(ages, abs=0.1))
-    assert (found.age is None) == (ages is not None)
+    assert found.age_doubt == doubt
+    assert (found.age is None) == (doubt is not None)
 
 
 @pytest.mark.parametrize(

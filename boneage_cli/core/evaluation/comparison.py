@@ -19,8 +19,9 @@ from boneage_cli.core.evaluation.ages import read_prediction_table
 from boneage_cli.core.evaluation.grouped_metrics import age_groups
 from boneage_cli.core.evaluation.metrics import Estimate, mean_interval
 from boneage_cli.core.overwriting import check_table_output
-from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, SEX_PREDICTIONS, VALIDATION
-from boneage_cli.core.sweep_folder import read_sweep
+from boneage_cli.core.runs import OUT_OF_FOLD, PREDICTIONS, RUN_RECORD, SEX_PREDICTIONS, VALIDATION
+from boneage_cli.core.summary import SUMMARY
+from boneage_cli.core.sweep_folder import TABLE, TABLE_MARKDOWN, read_sweep
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import behind_link, explaining_write_errors
@@ -103,6 +104,8 @@ def compare(models: Sequence[Sequence[Path]]) -> Comparison:
             different targets or have no radiograph in common, or the tables contradict each other
             on a known age.
     """
+    # Tables beside run folders, which the shell names for runs/*, too.
+    models = [each for each in models if not all(map(_is_table_of_runs, each))]
     models = [model for trainings in models for model in _models_of(trainings)]
     if len(models) < 2:
         raise BoneageError("name two models to compare, or more: boneage compare RUN_A RUN_B")
@@ -187,6 +190,10 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 def _errors_at(path: Path) -> tuple[bool, pd.DataFrame]:
     """Reads errors by radiograph, see ``_read_errors``."""
     file = _table_at(path)
+    if file is None and (path / RUN_RECORD).is_file():
+        raise BoneageError(
+            f"{path}: its training is not finished; finish with: boneage train --resume {path}"
+        )
     if file is None:
         raise BoneageError(
             f"{path}: no {PREDICTIONS} there; name a run folder, the folder of a sweep, a folder "
@@ -198,6 +205,11 @@ def _errors_at(path: Path) -> tuple[bool, pd.DataFrame]:
         raise BoneageError(
             f"{file}: not a table of predictions that train or evaluate wrote"
         ) from None
+
+
+def _is_table_of_runs(path: Path) -> bool:
+    named = path.name in (SUMMARY, TABLE, TABLE_MARKDOWN) and path.is_file()
+    return named and any(path.parent.glob(f"*/{RUN_RECORD}"))
 
 
 def _table_at(path: Path) -> Path | None:

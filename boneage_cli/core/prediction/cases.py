@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from boneage_cli.ages import doubt_of_age
+from boneage_cli.ages import doubt_of_age, look_like_other_units
+from boneage_cli.core.prediction.deviation_score import deviation_score
 from boneage_cli.datasets.manifest import true_aspects
 from boneage_cli.errors import BoneageError
 from boneage_cli.imaging.radiograph import Radiograph
@@ -36,6 +37,8 @@ FAILURES = {
 """Why no prediction is possible, even if forced: code and sentence of each failure."""
 NO_NUMBER = FAILURES["no-number"]
 """The error of a radiograph for which a network's output is infinite or NaN."""
+# Beyond it, a wrong age or sex is likelier than such a child; WHO's limit for scores of heights.
+_LARGEST_SDS = 6.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Prediction:
         stated: The sex stated in the file, True for male; None if there is none.
         interval: Lower and upper end of the prediction interval in months, if requested.
         age: The child's chronological age in months, if known.
-        contradictory_ages: Those of the file, see ``Radiograph``.
+        age_doubt: That of the file, see ``Radiograph``.
         reason: Why there is no prediction, a code of ``REASONS`` or ``FAILURES``; None if there is
             no objection. With a code of ``REASONS``, a forced prediction is present.
         male_probability: The probability of being a boy; None if no model predicts sex.
@@ -118,7 +121,7 @@ class Prediction:
     stated: bool | None = None
     interval: tuple[float, float] | None = None
     age: float | None = None
-    contradictory_ages: tuple[float, float] | None = None
+    age_doubt: str | None = None
     reason: str | None = None
     male_probability: float | None = None
     laterality: str | None = None
@@ -129,6 +132,21 @@ class Prediction:
     def refusal(self) -> str | None:
         """The code of ``REASONS`` for which the image is refused; None for other failures."""
         return self.reason if self.reason in REASONS else None
+
+    @property
+    def sds(self) -> float | None:
+        """Standard deviation score of the bone age, to two decimals.
+
+        None if bone age, chronological age or sex is unknown, if the ages look like different
+        units, or outside the reference's ages.
+        """
+        male = self.known_male
+        if self.months is None or self.age is None or male is None:
+            return None
+        if look_like_other_units(self.age, self.months):
+            return None
+        score = deviation_score(self.months, self.age, male)
+        return None if score is None else round(score, 2)
 
     @property
     def warning(self) -> str | None:
@@ -150,14 +168,14 @@ class Prediction:
         return None
 
     def _doubt_of_age(self) -> str | None:
-        if self.age is None and self.contradictory_ages is not None:
-            counted, stated = self.contradictory_ages
-            return (
-                f"age unknown: {counted:.0f} months by the file's dates, but {stated:.0f} by its "
-                "PatientAge; name it in a table (column age_months)"
-            )
-        if self.age is not None and self.months is not None:
-            return doubt_of_age(self.age, self.months)
+        if self.age is None and self.age_doubt is not None:
+            return f"age unknown: {self.age_doubt}; name it in a table (column age_months)"
+        if self.age is None or self.months is None:
+            return None
+        if doubt := doubt_of_age(self.age, self.months):
+            return doubt
+        if self.sds is not None and abs(self.sds) > _LARGEST_SDS:
+            return f"SDS {self.sds:+.1f} is beyond ±{_LARGEST_SDS:g}: check the age and the sex"
         return None
 
     @property

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from boneage_cli.ages import look_like_other_units, years_and_months
+from boneage_cli.ages import years_and_months
 from boneage_cli.core.prediction.cases import REASONS, Prediction
-from boneage_cli.core.prediction.deviation_score import REFERENCE, deviation_score
+from boneage_cli.core.prediction.deviation_score import REFERENCE
 from boneage_cli.errors import BoneageError
 from boneage_cli.files import behind_link, explaining_write_errors, whole_file
 from boneage_cli.sexes import says_boy, sex_letter
@@ -67,7 +67,7 @@ def text_lines(predictions: Iterable[Prediction]) -> Iterator[str]:
             parts.append(age_text(prediction.months))
         if prediction.interval is not None:
             parts.append(" to ".join(map(years_and_months, prediction.interval)))
-        if (sds := _deviation_score(prediction)) is not None:
+        if (sds := prediction.sds) is not None:
             parts.append(f"SDS {sds:+.1f} ({REFERENCE})")
         if prediction.male_probability is not None:
             parts.append(sex_text(prediction.male_probability))
@@ -155,7 +155,7 @@ def prediction_row(prediction: Prediction, *, explained: bool = False) -> Row:
     months = prediction.months
     low, high = prediction.interval or (None, None)
     male, predicted_male = prediction.known_male, prediction.predicted_male
-    probability, sds = prediction.male_probability, _deviation_score(prediction)
+    probability, sds = prediction.male_probability, prediction.sds
     return {
         "path": prediction.case.path,
         "id": prediction.case.id,
@@ -176,21 +176,6 @@ def prediction_row(prediction: Prediction, *, explained: bool = False) -> Row:
         **({PICTURE: prediction.picture} if explained else {}),
         **{name: prediction.tags.get(name) for name in prediction.case.tags},
     }
-
-
-def _deviation_score(prediction: Prediction) -> float | None:
-    """SDS to two decimals.
-
-    None if bone age, chronological age or sex is unknown, if the ages look like different units, or
-    outside the reference's ages.
-    """
-    months, male = prediction.months, prediction.known_male
-    if months is None or prediction.age is None or male is None:
-        return None
-    if look_like_other_units(prediction.age, months):
-        return None
-    score = deviation_score(months, prediction.age, male)
-    return None if score is None else round(score, 2)
 
 
 def _write_stream(chunks: Iterable[str]) -> None:

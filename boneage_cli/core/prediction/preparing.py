@@ -88,7 +88,7 @@ class Preparer:
                 male if self.needs_sex else None,
                 stated=radiograph.male,
                 age=radiograph.age if case.age is None else case.age,
-                contradictory_ages=radiograph.contradictory_ages,
+                age_doubt=radiograph.age_doubt,
                 laterality=radiograph.laterality,
                 tags=radiograph.tags,
             )
@@ -164,7 +164,7 @@ def _unread(case: Case, error: BoneageError, reason: str) -> Prediction:
         error=str(error).removeprefix(f"{Path(case.path)}: "),
         stated=header.male,
         age=header.age if case.age is None else case.age,
-        contradictory_ages=header.contradictory_ages,
+        age_doubt=header.age_doubt,
         reason=reason,
         laterality=header.laterality,
         tags=header.tags,

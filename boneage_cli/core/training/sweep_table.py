@@ -12,7 +12,7 @@ import pandas as pd
 
 from boneage_cli.core.combinations import Combination
 from boneage_cli.core.evaluation.metrics import Estimate
-from boneage_cli.core.sweep_folder import TABLE, read_sweep
+from boneage_cli.core.sweep_folder import TABLE, TABLE_MARKDOWN, read_sweep
 from boneage_cli.core.training.run_result import RunResult, figure_name
 from boneage_cli.csv_files import write_csv
 from boneage_cli.errors import BoneageError
@@ -123,7 +123,7 @@ def write_tables(outcomes: Sequence[Outcome], folder: Path) -> None:
     write_csv(pd.DataFrame(rows), folder / TABLE)
     heads, *texts = table_rows(order)
     lines = [heads, ("---",) * len(heads), *texts]
-    with whole_file(folder / "table.md") as temporary:
+    with whole_file(folder / TABLE_MARKDOWN) as temporary:
         text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         temporary.write_text(text, encoding="utf-8")
 

@@ -73,6 +73,17 @@ def test_interval_and_score_stand_in_every_format():
     assert (values["low"], values["high"], values["sds"]) == (110, 143, 0.08)
 
 
+def test_a_score_that_hardly_any_child_has_is_a_warning():
+    # Girls of 132 months have 137.86 months on average, with a standard deviation of 11.94.
+    scores = {
+        months: Prediction(Case("a.png", False), months, False, age=132.0)
+        for months in (60.0, 70.0, 180.0)
+    }
+    assert scores[60.0].warning == "SDS -6.5 is beyond ±6: check the age and the sex"
+    assert scores[70.0].warning is None
+    assert scores[180.0].warning is None
+
+
 def test_outside_the_reference_no_score_is_given():
     found = [Prediction(Case("a.png"), 10.0, False, age=2.0)]
     assert "SDS" not in "".join(text_lines(found))
