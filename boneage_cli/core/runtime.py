@@ -38,6 +38,7 @@ from boneage_cli.progress import track
 
 if TYPE_CHECKING:
     from openvino import InferRequest
+    from torch import Tensor
 
 _PACKAGES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 _FIRST = Lock()
@@ -174,7 +175,7 @@ class _Torch:
     def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         import torch
 
-        with self.alone, torch.inference_mode(), autocast(self.precision, self.device):
+        with self.alone, torch.inference_mode():
             # Copies, since memory-mapped arrays are read-only.
             tensors = [torch.from_numpy(np.array(array)).to(self.device) for array in inputs]
             if self.backend == "compiled":
@@ -182,6 +183,14 @@ class _Torch:
                 # the network's padding for minutes before it compiles anything.
                 for tensor in tensors:
                     torch._dynamo.maybe_mark_dynamic(tensor, 0)
+            found = self._outputs(tensors, self.precision)
+            if self.precision == "fp16" and not all(np.isfinite(each).all() for each in found):
+                # Networks trained in bf16 may have activations above 65,504, the largest fp16.
+                found = self._outputs(tensors, "32")
+            return found
+
+    def _outputs(self, tensors: Sequence[Tensor], precision: Arithmetic) -> tuple[np.ndarray, ...]:
+        with autocast(precision, self.device):
             return tuple(output.float().cpu().numpy() for output in self.module(*tensors))
 
 

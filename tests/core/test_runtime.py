@@ -96,6 +96,28 @@ def test_what_torch_compiles_takes_batches_of_every_size(
     assert len(list(tmp_path.rglob("*.cpp"))) > 0, "it was compiled"
 
 
+class LargeInside(torch.nn.Module):
+    """Multiplies numbers by 1, with values in between that fp16 cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = (torch.nn.Linear(1, 1, bias=False) for _ in range(2))
+        torch.nn.init.constant_(self.up.weight, 2.0**10)
+        torch.nn.init.constant_(self.down.weight, 2.0**-10)
+
+    def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.down(self.up(values)),)
+
+
+def test_what_is_too_large_for_fp16_is_computed_in_fp32() -> None:
+    graph = Graph(LargeInside, {"values": ((1,), np.float32)}, ("result",))
+    run = run_graph(graph, "torch", "cpu", "fp16")
+    small, large = (np.array([[value], [1.0]], np.float32) for value in (1.0 + 2**-14, 100.1))
+    # It rounds, so it is fp16.
+    assert run(small)[0].ravel().tolist() == [1.0, 1.0]
+    assert run(large)[0].ravel().tolist() == pytest.approx([100.1, 1.0], rel=1e-6)
+
+
 @pytest.mark.parametrize("backend", [NEEDS_EXTRA])
 def test_a_model_of_registered_hands_runs_in_every_backend(
     backend: str, cases: list[Case], cache: Path

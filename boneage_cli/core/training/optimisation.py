@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from boneage_cli.core.config import CYCLICAL, TrainingSettings
@@ -122,11 +123,13 @@ def move_average(average: nn.Module, network: nn.Module, decay: float, steps: in
         steps: The number of optimiser steps so far.
     """
     decay = min(decay, (1 + steps) / (10 + steps))
-    means, values = average.state_dict(), network.state_dict()
-    moved = [name for name, mean in means.items() if mean.is_floating_point()]
-    # In one call, because updating one tensor at a time takes hundreds of GPU kernel launches.
-    get_ema_multi_avg_fn(decay)(
-        [means[name] for name in moved], [values[name] for name in moved], None
-    )
-    for name in means.keys() - set(moved):
-        means[name].copy_(values[name])
+    pairs = list(zip(_tensors(average), _tensors(network), strict=True))
+    # In two calls, because one tensor at a time takes hundreds of GPU kernel launches.
+    means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    get_ema_multi_avg_fn(decay)(means, values, None)
+    if counts := [pair for pair in pairs if not pair[0].is_floating_point()]:
+        torch._foreach_copy_([mean for mean, _ in counts], [value for _, value in counts])
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    return chain(network.parameters(), network.buffers())
