@@ -17,6 +17,7 @@ from boneage_cli.core.settings_errors import explain
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 from boneage_cli.models.losses import options_of
+from boneage_cli.wording import counted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,7 +39,7 @@ def load_experiment(
 
     Warns:
         BoneageWarning: A setting is ignored: a key of a YAML file that has no meaning here, or an
-            option that the chosen loss does not have.
+            option that the chosen loss does not have, or one of which a stage has its own.
 
     Raises:
         BoneageError: The file cannot be read, a key is unknown (the message names the nearest known
@@ -77,7 +78,22 @@ def load_experiment(
         _leave_options_of(loss, values)
     file = str(path) if path else "settings"
     # The mistake may be in the file, a flag or an override.
-    return parse_experiment(values, f"{file} with {', '.join(given)}" if given else file)
+    experiment = parse_experiment(values, f"{file} with {', '.join(given)}" if given else file)
+    _warn_of_stages(experiment, [each.partition("=")[0].strip() for each in given])
+    return experiment
+
+
+def _warn_of_stages(experiment: Experiment, keys: Sequence[str]) -> None:
+    """Warns of chosen settings for which stages have values of their own."""
+    for key in keys:
+        section, _, name = key.partition(".")
+        setting = name.partition(".")[0]
+        having = sum(setting in stage.get(section, {}) for stage in experiment.stages)
+        if setting and having:
+            _warn(
+                f"{key}: {having} of {counted(len(experiment.stages), 'stage')} in the settings "
+                "file have their own, which remain; to train without stages: --set stages=[]"
+            )
 
 
 def _loss_of(values: Mapping[str, Any]) -> Any:

@@ -188,6 +188,18 @@ def test_another_loss_keeps_the_scale_of_a_recipe_and_leaves_options_that_it_doe
         load_experiment(recipe, ["training.loss=mae", "training.loss_options={delta = 3}"])
 
 
+def test_a_setting_of_which_stages_have_their_own_is_changed_with_a_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    recipe = Path(__file__).parents[2] / "configs" / "rsna.toml"
+    experiment = load_experiment(recipe, ["training.epochs=1"], {"training.batch_size": 16})
+    (warning,) = recwarn
+    assert str(warning.message).startswith("training.epochs: 3 of 4 stages in the settings file")
+    assert experiment.training.epochs == 1
+    load_experiment(recipe, ["name=other", "stages=[]", "training.epochs=1"])
+    assert len(recwarn) == 1
+
+
 def test_a_mistake_beside_a_file_is_told_with_what_stands_beside_it() -> None:
     recipe = Path(__file__).parents[2] / "configs" / "quick.toml"
     with pytest.raises(
