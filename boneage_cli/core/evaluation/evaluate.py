@@ -150,8 +150,8 @@ def _warn_of_choice(predictor: Predictor, chosen: LabelledSplit) -> None:
     if seen.any():
         _warn(
             f"{seen.sum():,} of these radiographs were trained on, so the figures flatter the "
-            f"model; those in {VALIDATION}/ of a run or {OUT_OF_FOLD}/ of a cross-validation are "
-            "of others"
+            "model; for figures of others take --split validation of the data set that it was "
+            f"trained with, or {VALIDATION}/ of its run, or {OUT_OF_FOLD}/ of a cross-validation"
         )
 
 

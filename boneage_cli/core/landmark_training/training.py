@@ -164,7 +164,8 @@ def train_landmark_network(
     step = 0
     for epoch in range(1, recipe.epochs + 1):
         order = rng.permutation(len(radiographs))
-        total = 0.0
+        # On the device: reading each loss would wait for the GPU.
+        total = torch.zeros((), device=device)
         for number in track(range(per_epoch), description=f"epoch {epoch}", unit="step"):
             chosen = order[number * recipe.batch_size : (number + 1) * recipe.batch_size]
             examples = [show(radiographs[i], landmarks[i], recipe, rng) for i in chosen]
@@ -179,11 +180,12 @@ def train_landmark_network(
             schedule.step()
             step += 1
             move_average(average, network, recipe.averaging, step)
-            total += float(loss.detach())
-        if not math.isfinite(total):
+            total += loss.detach()
+        mean = float(total) / per_epoch
+        if not math.isfinite(mean):
             raise BoneageError(
                 f"the loss is no longer a number in epoch {epoch}; lower --learning-rate"
             )
         if report is not None:
-            report(epoch, total / per_epoch, average)
+            report(epoch, mean, average)
     return average
