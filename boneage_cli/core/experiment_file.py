@@ -17,7 +17,6 @@ from boneage_cli.core.settings_errors import explain
 from boneage_cli.errors import BoneageError, BoneageWarning
 from boneage_cli.files import whole_file
 from boneage_cli.models.losses import options_of
-from boneage_cli.wording import counted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -84,15 +83,18 @@ def load_experiment(
 
 
 def _warn_of_stages(experiment: Experiment, keys: Sequence[str]) -> None:
-    """Warns of chosen settings for which stages have values of their own."""
-    for key in keys:
+    """Warns of chosen settings for which the file's stages have values of their own."""
+    for key in () if "stages" in keys else keys:
         section, _, name = key.partition(".")
         setting = name.partition(".")[0]
-        having = sum(setting in stage.get(section, {}) for stage in experiment.stages)
+        having = sum(
+            setting in stage.get(section, {}) or f"{section}.{setting}" in stage
+            for stage in experiment.stages
+        )
         if setting and having:
             _warn(
-                f"{key}: {having} of {counted(len(experiment.stages), 'stage')} in the settings "
-                "file have their own, which remain; to train without stages: --set stages=[]"
+                f"{key}: stages of the settings file have their own ({having} of "
+                f"{len(experiment.stages)}), which stays; to train without stages: --set stages=[]"
             )
 
 

@@ -194,7 +194,9 @@ def test_a_setting_of_which_stages_have_their_own_is_changed_with_a_warning(
     recipe = Path(__file__).parents[2] / "configs" / "rsna.toml"
     experiment = load_experiment(recipe, ["training.epochs=1"], {"training.batch_size": 16})
     (warning,) = recwarn
-    assert str(warning.message).startswith("training.epochs: 3 of 4 stages in the settings file")
+    assert str(warning.message).startswith(
+        "training.epochs: stages of the settings file have their own (3 of 4)"
+    )
     assert experiment.training.epochs == 1
     load_experiment(recipe, ["name=other", "stages=[]", "training.epochs=1"])
     assert len(recwarn) == 1
